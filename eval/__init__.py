@@ -1,0 +1,1 @@
+"""The three-axis evaluation: harm, over-refusal and utility, each with its interval."""

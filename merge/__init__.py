@@ -1,0 +1,1 @@
+"""The ground floor: tensor files, patch directories, selection, and the streaming merger."""

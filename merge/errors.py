@@ -1,0 +1,28 @@
+"""The one way in which a command of this project tells its user that something is wrong."""
+
+import sys
+from collections.abc import Callable
+
+USAGE_EXIT_STATUS = 2
+
+
+class UserError(Exception):
+    """An error that the user can mend.
+
+    The message is one line that names the input and the mend; it reaches the terminal without
+    a traceback, and the command ends with exit status 2.
+    """
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Run a command and return its exit status: 0, 2 for a ``UserError``, 130 for Ctrl-C."""
+    try:
+        command()
+    except UserError as error:
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"error: {message}\n")
+        return USAGE_EXIT_STATUS
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: finished work is kept; run the same command to continue\n")
+        return 130
+    return 0
