@@ -1,5 +1,6 @@
 """One patch from its recipe: check, load, train, measure importance, export."""
 
+import gc
 import logging
 import os
 import time
@@ -77,6 +78,9 @@ def _train_and_export(
     checkpoints.latest()
     tensors = BackboneTensors(backbone)
     model = load_model(backbone, tensors, recipe.backbone, settings, world)
+    # What the start has made stays to the end: no collection, the last one included, visits it.
+    gc.freeze()
+    gc.enable()
     progress = checkpoints.resume(model) or Progress()
     seed = settings.data_seed
     training = Training(
