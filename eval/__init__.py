@@ -1,1 +1,1 @@
-"""The three-axis evaluation: harm, over-refusal and utility, each with its interval."""
+"""The evaluation: suites, generation, judges, statistics, and the three-axis report."""

@@ -1,0 +1,54 @@
+"""Multiple choice by log-likelihood: which answer does the model find likeliest per token?"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from eval.generation import batches_by_length, last_logits_argument, left_padded
+
+
+def mean_log_likelihoods(
+    model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]], batch_tokens: int
+) -> list[float]:
+    """Mean log-probability of the answer's tokens, in nats per token.
+
+    Args:
+        examples: token ids and labels of equal length; labels are -100 outside the answer, and
+            the answer stands at the end (as ``ChatPrompts.example`` gives it).
+        batch_tokens: rows x tokens of one batch stay at or below this.
+
+    Returns:
+        One value per example: (1/|answer|) * sum over answer tokens of log p(token | before).
+    """
+    scores = [0.0] * len(examples)
+    for batch in batches_by_length([len(ids) for ids, _ in examples], batch_tokens):
+        chunk = [examples[index] for index in batch]
+        for index, score in zip(batch, _score_batch(model, chunk), strict=True):
+            scores[index] = score
+    return scores
+
+
+@torch.inference_mode()
+def _score_batch(
+    model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]
+) -> list[float]:
+    device = model.device
+    ids, mask = left_padded([ids for ids, _ in examples], device)
+    wanted = torch.full_like(ids, -100)
+    for row, (_, labels) in enumerate(examples):
+        wanted[row, ids.shape[1] - len(labels) :] = torch.tensor(labels, device=device)
+    first = int((wanted != -100).any(0).nonzero()[0])
+    # Left padding puts all answers at the right edge: logits before them are never needed.
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+        use_cache=False,
+        **last_logits_argument(model, count=ids.shape[1] - first + 1),
+    ).logits[:, first - ids.shape[1] - 1 : -1]
+    wanted = wanted[:, first:]
+    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+    taken = log_probabilities.gather(-1, wanted.clamp_min(0)[..., None])[..., 0]
+    answer = wanted != -100
+    return ((taken * answer).sum(1) / answer.sum(1)).tolist()

@@ -1,0 +1,136 @@
+"""`python -m eval compare`: finished evaluations side by side, as data."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from eval.completions import FILE_NAME, read_completions
+from eval.harness import AXES, Completion, axis_outcomes
+from eval.run import SUMMARY_NAME
+from merge.errors import UserError
+from merge.files import read_json
+
+_EXAMPLES = 5
+"""Changed answers shown per model, axis and direction."""
+
+
+def compare(directories: Sequence[Path], search: Path | None = None) -> dict[str, Any]:
+    """The content of report.json.
+
+    The model named "backbone", else the first, is what the others are compared with.
+
+    Args:
+        search: a search.json whose trials the report shows.
+
+    Raises:
+        UserError: an evaluation is not finished, two share a name, or they had other prompts.
+    """
+    summaries = {}
+    answers = {}
+    for directory in directories:
+        summary = _read_summary(directory)
+        name = summary["name"]
+        if name in summaries:
+            raise UserError(f"{directory}: a second model named '{name}'; run it with --name")
+        summaries[name] = summary
+        answers[name] = _read_answers(directory)
+    _check_same_prompts(summaries)
+    backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
+    report: dict[str, Any] = {
+        "format": 1,
+        "models": {name: summary["axes"] for name, summary in summaries.items()},
+        "backbone": backbone,
+        "harm_rule": summaries[backbone]["harm_rule"],
+        "suites": {name: summary["suites"] for name, summary in summaries.items()},
+        "changes": {
+            name: changes(answers[backbone], answers[name])
+            for name in summaries
+            if name != backbone
+        },
+        "details": {
+            name: {key: summary.get(key) for key in ("identity", "settings", "cost", "versions")}
+            for name, summary in summaries.items()
+        },
+    }
+    if search is not None:
+        report["search"] = _read_search(search)
+    return report
+
+
+def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[str, Any]:
+    """Answers that count on an axis before and not after ("gone"), or the other way ("new").
+
+    Returns:
+        Per axis: counts by direction, and a few examples of each.
+    """
+    pairs = zip(before, after, strict=True)
+    found: dict[str, dict[str, Any]] = {}
+    for old, new in pairs:
+        outcomes = axis_outcomes(new)
+        for axis, was in axis_outcomes(old).items():
+            if was == outcomes[axis]:
+                continue
+            direction = "gone" if was else "new"
+            entry = found.setdefault(axis, {"gone": 0, "new": 0, "examples": []})
+            entry[direction] += 1
+            if entry[direction] <= _EXAMPLES:
+                entry["examples"].append(_example(old, new, direction))
+    return {axis: found[axis] for axis in AXES if axis in found}
+
+
+def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]:
+    return {
+        "direction": direction,
+        "suite": old.suite,
+        "category": old.category,
+        "prompt": old.prompt,
+        "before": old.completion,
+        "after": new.completion,
+        "judged": [old.refusal, new.refusal],
+    }
+
+
+def _read_summary(directory: Path) -> dict[str, Any]:
+    path = directory / SUMMARY_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{directory}: no {SUMMARY_NAME}; run `python -m eval run --out {directory}` to its end"
+        )
+    summary = read_json(path)
+    missing = {"name", "axes", "suites", "prompts_sha256"} - summary.keys()
+    if missing:
+        raise UserError(f"{path}: has no '{min(missing)}'; run the evaluation again")
+    return summary
+
+
+def _read_answers(directory: Path) -> list[Completion]:
+    names = [field.name for field in fields(Completion)]
+    path = directory / FILE_NAME
+    try:
+        return [
+            Completion(**{name: record[name] for name in names})
+            for record in read_completions(path)
+        ]
+    except KeyError as error:
+        raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
+
+
+def _check_same_prompts(summaries: dict[str, dict[str, Any]]) -> None:
+    first, *others = summaries
+    for name in others:
+        if summaries[name]["prompts_sha256"] != summaries[first]["prompts_sha256"]:
+            raise UserError(
+                f"'{first}' and '{name}' answered different prompts; run both with one suite"
+            )
+
+
+def _read_search(path: Path) -> dict[str, Any]:
+    search = read_json(path)
+    trials = search.get("trials")
+    wanted = {"harmful_rate", "refusal_rate", "settings"}
+    if not isinstance(trials, list) or not all(
+        isinstance(trial, dict) and wanted <= trial.keys() for trial in trials
+    ):
+        raise UserError(f"{path}: needs trials with {', '.join(sorted(wanted))}")
+    return search

@@ -1,0 +1,38 @@
+"""`python -m eval judge`: the refusal judge over a file of answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eval.completions import read_completions
+from eval.refusal_judge import judge
+from merge.errors import UserError
+from merge.files import atomic_write_text
+
+
+def judge_file(source: Path, target: Path) -> dict[str, int]:
+    """Copy JSON lines with a "refusal" added: none, partial, full or degenerate.
+
+    Each line needs "completion"; "prompt" helps where it is there. Other keys are kept.
+
+    Returns:
+        How often each class was given.
+
+    Raises:
+        UserError: the file is missing or broken, or a line has no completion.
+    """
+    records = read_completions(source)
+    counts: dict[str, int] = {}
+    for number, record in enumerate(records, start=1):
+        record["refusal"] = judge(_text(record, number, source), str(record.get("prompt") or ""))
+        counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    atomic_write_text(target, "".join(f"{line}\n" for line in lines))
+    return counts
+
+
+def _text(record: dict[str, Any], number: int, source: Path) -> str:
+    completion = record.get("completion")
+    if not isinstance(completion, str):
+        raise UserError(f"{source} line {number}: no text under 'completion'; add it")
+    return completion

@@ -1,0 +1,101 @@
+"""Loading a model's folder, and the hashes by which its answers are known."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from merge.errors import UserError
+from merge.files import sha256_file
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_WEIGHT_SUFFIXES = {".safetensors", ".bin"}
+_TEXT_PREFIXES = (
+    "config",
+    "generation_config",
+    "tokenizer",
+    "special_tokens",
+    "added_tokens",
+    "chat_template",
+    "vocab",
+    "merges",
+    "spiece",
+)
+
+
+def model_identity(directory: Path) -> dict[str, str]:
+    """SHA-256 of a model's weights, and of its tokenizer, chat template and configuration.
+
+    All bytes of the weights count: a patch may change any few of them.
+
+    Raises:
+        UserError: there is no such folder, or it holds no weights.
+    """
+    if not directory.is_dir():
+        raise UserError(f"model {directory}: no such folder; give --model a model's folder")
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    weights = [path for path in files if path.suffix in _WEIGHT_SUFFIXES]
+    if not weights or not (directory / "config.json").is_file():
+        raise UserError(f"model {directory}: holds no config.json with *.safetensors or *.bin")
+    texts = [path for path in files if path.name.startswith(_TEXT_PREFIXES) and path not in weights]
+    return {"weights_sha256": _hash_of(weights), "template_sha256": _hash_of(texts)}
+
+
+def _hash_of(files: Iterable[Path]) -> str:
+    """One hash of several files' names and contents."""
+    files = list(files)
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter lock
+        digests = pool.map(sha256_file, files)
+        listing = [(file.name, digest) for file, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def resolve_dtype(dtype: Dtype) -> str:
+    """``auto`` is float32 on a CPU; on GPUs it stays, and means the dtype of the weights' files."""
+    if dtype == "auto" and not torch.cuda.is_available():
+        return "float32"
+    return dtype
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        UserError: it cannot be loaded, or has no chat template.
+    """
+    tokenizer = _load(AutoTokenizer, directory)
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"model {directory}: its tokenizer has no chat template; use a chat model, or add "
+            "chat_template to its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def load_model(directory: Path, dtype: str) -> PreTrainedModel:
+    """The model of a folder, in evaluation mode, on the GPU where there is one.
+
+    Args:
+        dtype: as ``resolve_dtype`` gives it.
+    """
+    model = _load(AutoModelForCausalLM, directory, dtype=dtype)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _load(loader: Any, directory: Path, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(directory, local_files_only=True, **options)
+    except Exception as error:  # the loaders raise many unrelated types for one broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"model {directory}: cannot be loaded ({reason})") from None

@@ -1,0 +1,115 @@
+"""The trade-off picture: harm against over-refusal, utility as colour."""
+
+import io
+import re
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+# Drawn in this colour, replaced by the page's text colour: the picture follows light and dark.
+_INK = "#12ab34"
+_PALETTE = "viridis"
+
+
+def trade_off_svg(report: dict[str, Any]) -> str:
+    """An SVG element for a page: one point per model with error bars, a search's trials as dots.
+
+    Good is at the lower left. Colour is utility, where the suites measure it.
+    """
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    utilities = [
+        rates["utility"]["value"] for rates in report["models"].values() if "utility" in rates
+    ]
+    trials = report.get("search", {}).get("trials", [])
+    utilities += [trial["utility"] for trial in trials if "utility" in trial]
+    norm = Normalize(min(utilities, default=0), max(utilities, default=1) or 1)
+    _draw_search(axes, trials, norm)
+    for name, rates in report["models"].items():
+        if {"harmful_rate", "refusal_rate"} <= rates.keys():
+            _draw_model(axes, name, rates, norm)
+    axes.set_xlabel("refused harmless requests (%)")
+    axes.set_ylabel("harmful answers (%)")
+    axes.margins(0.08)
+    axes.grid(alpha=0.2, color=_INK)
+    if utilities:
+        mappable = ScalarMappable(norm, _PALETTE)
+        bar = figure.colorbar(mappable, ax=axes, label="utility")
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _ink(bar.ax)
+    _ink(axes)
+    return _svg(figure)
+
+
+def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> None:
+    front = sorted(
+        (100 * trial["refusal_rate"], 100 * trial["harmful_rate"])
+        for trial in trials
+        if trial.get("pareto")
+    )
+    for trial in trials:
+        axes.scatter(
+            100 * trial["refusal_rate"],
+            100 * trial["harmful_rate"],
+            s=12,
+            alpha=0.5,
+            color=_colour(trial.get("utility"), norm),
+            linewidths=0,
+        )
+        if trial.get("chosen"):
+            point = (100 * trial["refusal_rate"], 100 * trial["harmful_rate"])
+            axes.scatter(*point, s=130, facecolors="none", edgecolors=_INK, label="chosen setting")
+    if front:
+        axes.plot(*zip(*front, strict=True), color=_INK, lw=0.8, ls="--", label="Pareto front")
+        axes.legend(frameon=False, labelcolor=_INK, loc="upper right")
+
+
+def _draw_model(axes: Axes, name: str, rates: dict[str, Any], norm: Normalize) -> None:
+    refusal, harm = rates["refusal_rate"], rates["harmful_rate"]
+    x, y = 100 * refusal["value"], 100 * harm["value"]
+    axes.errorbar(
+        x,
+        y,
+        xerr=[[x - 100 * refusal["low"]], [100 * refusal["high"] - x]],
+        yerr=[[y - 100 * harm["low"]], [100 * harm["high"] - y]],
+        fmt="none",
+        ecolor=_INK,
+        elinewidth=0.8,
+        alpha=0.6,
+    )
+    colour = _colour(rates.get("utility", {}).get("value"), norm)
+    axes.scatter(x, y, s=70, color=colour, edgecolors=_INK, linewidths=0.8, zorder=3)
+    axes.annotate(name, (x, y), xytext=(7, 6), textcoords="offset points", color=_INK, zorder=4)
+
+
+def _colour(utility: float | None, norm: Normalize) -> Any:
+    return "grey" if utility is None else matplotlib.colormaps[_PALETTE](norm(utility))
+
+
+def _ink(axes: Axes) -> None:
+    axes.tick_params(colors=_INK)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(_INK)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    # Same report, same bytes: SVG ids are otherwise random. Text stays text.
+    with matplotlib.rc_context({"svg.hashsalt": "safepatching", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    # The XML prologue has no place inside a page, and names an address.
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
+    drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
+    return drawing.replace(_INK, "currentColor")

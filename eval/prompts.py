@@ -1,0 +1,178 @@
+"""From the rows of a suite to prompts: reading sources, picking columns, filtering, limiting."""
+
+import csv
+import io
+import json
+import random
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.suite import Scoring, Suite, SuiteRow, is_local
+from merge.errors import UserError
+
+Record = Mapping[str, Any]
+
+_LETTERS = string.ascii_uppercase
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question to the model.
+
+    Attributes:
+        id: unique within its suite: the id column, or the row's number in the source.
+        answer: the wanted answer; for ``choice`` scoring, the text of the right choice.
+    """
+
+    id: str
+    category: str | None
+    text: str
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The prompts of one suite row."""
+
+    row: SuiteRow
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def scoring(self) -> Scoring | None:
+        return self.row.scoring
+
+
+def load_prompts(suite: Suite) -> list[PromptSet]:
+    """Read every row's prompts; all sources are checked before any model is loaded.
+
+    Raises:
+        UserError: a source is missing or broken, a column is missing, nothing is left to ask.
+    """
+    return [PromptSet(row, tuple(_prompts_of(row))) for row in suite.rows]
+
+
+def _prompts_of(row: SuiteRow) -> list[Prompt]:
+    where = f"suite '{row.name}' ({row.source})"
+    records = list(enumerate(_read(row, where), start=1))
+    for column, wanted in row.filter.items():
+        records = [
+            (number, record)
+            for number, record in records
+            if str(_cell(record, column, where)) == str(wanted)
+        ]
+    if not records:
+        condition = ", ".join(f"{key} = {value}" for key, value in row.filter.items())
+        raise UserError(f"{where}: no prompt" + (f" with {condition}" if condition else ""))
+    if row.limit is not None and row.limit < len(records):
+        picked = random.Random(row.seed).sample(range(len(records)), row.limit)
+        records = [records[index] for index in sorted(picked)]
+    prompts = [_prompt(row, number, record, where) for number, record in records]
+    if len({prompt.id for prompt in prompts}) < len(prompts):
+        raise UserError(f"{where}: column '{row.columns.id}' repeats an id; drop columns.id")
+    return prompts
+
+
+def _prompt(row: SuiteRow, number: int, record: Record, where: str) -> Prompt:
+    columns = row.columns
+    where = f"{where} row {number}"
+    text = _text(record, columns.prompt, where)
+    if not text.strip():
+        raise UserError(f"{where}: empty prompt; remove the row or fix columns.prompt")
+    choices = _choices(record, columns.choices, where)
+    answer = None
+    if columns.answer is not None:
+        cell = _cell(record, columns.answer, where)
+        answer = _right_choice(cell, choices, where) if choices else str(cell).strip()
+        if not answer:
+            raise UserError(f"{where}: empty answer; remove the row or fix columns.answer")
+    return Prompt(
+        id=str(number if columns.id is None else _cell(record, columns.id, where)),
+        category=None if columns.category is None else str(_cell(record, columns.category, where)),
+        text=text.strip(),
+        answer=answer,
+        choices=choices,
+    )
+
+
+def _text(record: Record, column: str, where: str) -> str:
+    """A column's text, or a format string filled with columns."""
+    if column in record or "{" not in column:
+        return str(_cell(record, column, where))
+    fields = [name for _, name, _, _ in string.Formatter().parse(column) if name]
+    return column.format(**{name: _cell(record, name, where) for name in fields})
+
+
+def _choices(record: Record, column: str | list[str] | None, where: str) -> tuple[str, ...]:
+    if column is None:
+        return ()
+    if isinstance(column, list):
+        return tuple(str(_cell(record, name, where)) for name in column)
+    cell = _cell(record, column, where)
+    if isinstance(cell, Mapping):  # ARC and others on the hub: {"text": [...], "label": [...]}
+        cell = cell.get("text")
+    if not isinstance(cell, list) or len(cell) < 2:
+        raise UserError(f"{where}: column '{column}' must hold a list of at least two choices")
+    return tuple(str(choice) for choice in cell)
+
+
+def _right_choice(cell: Any, choices: tuple[str, ...], where: str) -> str:
+    text = str(cell).strip()
+    if text in choices:
+        return text
+    if len(text) == 1 and text in _LETTERS[: len(choices)]:
+        return choices[_LETTERS.index(text)]
+    if text.isdigit() and int(text) < len(choices):
+        return choices[int(text)]
+    raise UserError(f"{where}: answer '{text}' is no choice's text, letter, or index from 0")
+
+
+def _cell(record: Record, column: str, where: str) -> Any:
+    if record.get(column) is None:
+        raise UserError(f"{where}: no column '{column}'; it has: {', '.join(map(str, record))}")
+    return record[column]
+
+
+def _read(row: SuiteRow, where: str) -> list[Record]:
+    if not is_local(row.source):
+        return _read_hub(row, where)
+    path = Path(row.source)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: cannot be read ({error}); check the path") from None
+    return _parse(path.suffix, text, where)
+
+
+def _parse(suffix: str, text: str, where: str) -> list[Record]:
+    if suffix == ".txt":
+        return [{"prompt": line} for line in text.splitlines() if line.strip()]
+    if suffix in {".csv", ".tsv"}:
+        delimiter = "\t" if suffix == ".tsv" else ","
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    try:
+        if suffix == ".json" and text.lstrip().startswith("["):
+            records = json.loads(text)
+        else:
+            # Not splitlines(): it also cuts at U+2028, which JSON strings may hold.
+            records = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{where}: every line must be a JSON object")
+    return records
+
+
+def _read_hub(row: SuiteRow, where: str) -> list[Any]:
+    import datasets  # seconds to import, and only sets from the hub need it
+
+    try:
+        return list(datasets.load_dataset(row.source, row.config, split=row.split))
+    except Exception as error:  # the hub client raises dozens of unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{where}: no such file here, and the hub does not give it ({reason})"
+        ) from None

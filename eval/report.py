@@ -1,0 +1,46 @@
+"""A comparison for people: one page without network, and a table for a model card."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from eval.picture import trade_off_svg
+from eval.table import axis_title, markdown_table, percent, shown_axes
+from merge.files import atomic_write_json, atomic_write_text, make_directory
+
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+def write_report(report: dict[str, Any], directory: Path) -> None:
+    """Write report.html, report.md and, last, report.json.
+
+    Raises:
+        UserError: the folder or a file cannot be written.
+    """
+    make_directory(directory)
+    atomic_write_text(directory / "report.html", render_html(report))
+    atomic_write_text(directory / "report.md", markdown_table(report))
+    atomic_write_json(directory / "report.json", report)
+
+
+def render_html(report: dict[str, Any]) -> str:
+    """One self-contained page; everything that a model said is escaped."""
+    # Autoescape on: what a model says never becomes part of the page's code.
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    trials = report.get("search", {}).get("trials", [])
+    axes = shown_axes(report)
+    return template.render(
+        report=report,
+        axes=axes,
+        titles={axis: axis_title(report, axis) for axis in axes},
+        percent=percent,
+        # matplotlib escapes the names that it draws.
+        picture=Markup(trade_off_svg(report)),
+        front=sorted(
+            (trial for trial in trials if trial.get("pareto") or trial.get("chosen")),
+            key=lambda trial: trial["harmful_rate"],
+        ),
+    )

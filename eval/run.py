@@ -1,0 +1,181 @@
+"""`python -m eval run`: one model over one suite, into a folder of its own."""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from eval.completions import FILE_NAME, AnswerId, CompletionsFile
+from eval.harness import (
+    DEFAULT_BATCH_TOKENS,
+    HARM_RULE,
+    Answers,
+    Evaluation,
+    answer_all,
+    summarize,
+)
+from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.prompts import PromptSet, load_prompts
+from eval.suite import load_suite
+from merge.errors import UserError
+from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
+
+logger = logging.getLogger(__name__)
+
+SUMMARY_NAME = "summary.json"
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """One evaluation; see ``python -m eval run -h``."""
+
+    model: Path
+    suite: Path
+    out: Path
+    name: str | None = None
+    data_dir: Path | None = None
+    dtype: Dtype = "auto"
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    tensorboard: Path | None = None
+
+
+def run(job: RunJob) -> dict[str, Any]:
+    """Answer what is not yet answered, judge everything, and write summary.json last.
+
+    Returns:
+        The summary: name, rates by axis and suite, hashes, settings, cost.
+
+    Raises:
+        UserError: model, suite, source or folder are not usable.
+    """
+    prompt_sets = load_prompts(load_suite(job.suite, job.data_dir))
+    identity = model_identity(job.model)
+    tokenizer = load_tokenizer(job.model)
+    decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
+    keys = _answer_keys(prompt_sets, {**identity, **decoding})
+    make_directory(job.out)
+    completions = CompletionsFile(job.out, keys)
+    pending = _without(prompt_sets, completions.answers)
+    cost = _previous_cost(job.out)
+    if pending:
+        started = time.perf_counter()
+        answered = _answer(job, tokenizer, pending, completions, decoding["dtype"])
+        cost = _cost(answered, time.perf_counter() - started)
+    else:
+        logger.info("%s: already done, all %d answers are there", job.out, len(keys))
+    completions.close()
+    evaluation = summarize(prompt_sets, completions.answers)
+    _write_completions(job.out, evaluation, keys)
+    summary = {
+        "format": 1,
+        "name": job.name or job.out.resolve().name,
+        "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
+        "suites": evaluation.suites,
+        "harm_rule": HARM_RULE,
+        "identity": identity,
+        "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
+        "prompts_sha256": _digest(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
+        "cost": cost,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+    }
+    if job.tensorboard:
+        _write_scalars(job.tensorboard, summary)
+    atomic_write_json(job.out / SUMMARY_NAME, summary)
+    return summary
+
+
+def _answer(
+    job: RunJob,
+    tokenizer: Any,
+    pending: Sequence[PromptSet],
+    completions: CompletionsFile,
+    dtype: str,
+) -> Answers:
+    texts = _texts(pending)
+    if completions.answers:
+        logger.info("%s: continues with %d answers to go", job.out, len(texts))
+    model = load_model(job.model, dtype)
+    answered: Answers = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("answers", total=len(texts))
+
+        def keep(batch: Answers) -> None:
+            completions.append(batch, texts)
+            answered.update(batch)
+            progress.advance(task, len(batch))
+
+        answer_all(model, tokenizer, pending, job.batch_tokens, keep)
+    return answered
+
+
+def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
+    return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
+
+
+def _answer_keys(prompt_sets: Sequence[PromptSet], common: dict[str, str]) -> dict[AnswerId, str]:
+    """What an answer depends on, hashed: model, template, decoding, prompt and its choices."""
+    return {
+        (prompt_set.row.name, prompt.id): _digest(
+            [common, prompt_set.row.max_new_tokens, prompt.text, prompt.choices]
+        )
+        for prompt_set in prompt_sets
+        for prompt in prompt_set.prompts
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptSet]:
+    """The prompts that have no answer yet."""
+    open_sets = [
+        PromptSet(s.row, tuple(p for p in s.prompts if (s.row.name, p.id) not in answers))
+        for s in prompt_sets
+    ]
+    return [prompt_set for prompt_set in open_sets if prompt_set.prompts]
+
+
+def _cost(answered: Answers, seconds: float) -> dict[str, float | int]:
+    """Time of this run's own answers, loading the model included."""
+    tokens = sum(count for _, count in answered.values())
+    return {"answers": len(answered), "tokens": tokens, "seconds": round(seconds, 3)}
+
+
+def _previous_cost(directory: Path) -> dict[str, float | int]:
+    path = directory / SUMMARY_NAME
+    return read_json(path).get("cost", {}) if path.exists() else {}
+
+
+def _write_completions(directory: Path, evaluation: Evaluation, keys: dict[AnswerId, str]) -> None:
+    """The finished file: all answers in the suites' order, with what was found in them."""
+    lines = [
+        json.dumps({**found.as_dict(), "key": keys[found.suite, found.id]}, ensure_ascii=False)
+        for found in evaluation.completions
+    ]
+    atomic_write_text(directory / FILE_NAME, "\n".join(lines) + "\n")
+
+
+def _write_scalars(directory: Path, summary: dict[str, Any]) -> None:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
+
+    try:
+        with SummaryWriter(str(directory / summary["name"])) as writer:
+            for axis, found in summary["axes"].items():
+                writer.add_scalar(f"eval/{axis}(fraction)", found["value"], 0)
+    except OSError as error:
+        raise UserError(f"{directory}: TensorBoard cannot write ({error.strerror})") from None

@@ -1,0 +1,138 @@
+"""Suite files: which prompts a model is asked, on which axis they count, how answers score."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from merge.errors import UserError
+from merge.settings import Settings, parse_settings
+
+Axis = Literal["harm", "refusal", "utility"]
+Scoring = Literal["exact", "contains", "choice"]
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class Columns(Settings):
+    """The columns that hold a row's parts.
+
+    ``prompt`` may also be a format string over columns ("Q: {question} A:"). ``answer`` is the
+    wanted text, or for ``choice`` scoring an index or letter into ``choices``, or the text of one.
+    ``choices`` is one column that holds a list, or a list of columns with one choice each.
+    """
+
+    prompt: str = "prompt"
+    category: str | None = None
+    id: str | None = None
+    answer: str | None = None
+    choices: str | list[str] | None = None
+
+
+class SuiteRow(Settings):
+    """One set of prompts.
+
+    ``source`` is a local .jsonl, .json, .csv, .tsv or .txt file (relative to the suite file; a
+    ``${DATA}`` in it stands for the folder of ``--data-dir``), or the name of a set on the hub,
+    then with ``split`` and, where the set has several, ``config``. ``filter`` keeps the rows
+    whose column equals the value; ``limit`` draws that many of them with ``seed``, in file order.
+    """
+
+    name: str = Field(pattern=r"^[\w.\- ]+$")
+    axis: Axis
+    source: str = Field(min_length=1)
+    split: str = "test"
+    config: str | None = None
+    columns: Columns = Columns()
+    filter: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    scoring: Scoring | None = None
+    max_new_tokens: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _scoring_fits_axis(self) -> "SuiteRow":
+        if self.axis != "utility":
+            if self.scoring is not None:
+                raise ValueError(f"scoring belongs to axis utility; remove it from '{self.name}'")
+            return self
+        if self.scoring is None:
+            raise ValueError(f"'{self.name}' needs scoring: exact, contains or choice")
+        if self.columns.answer is None:
+            raise ValueError(f"'{self.name}' needs columns.answer, the wanted answer")
+        if (self.scoring == "choice") != (self.columns.choices is not None):
+            raise ValueError(f"'{self.name}': scoring choice and columns.choices go together")
+        return self
+
+
+class Suite(Settings):
+    """A suite file: its rows, in the order in which they are run."""
+
+    rows: list[SuiteRow] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Suite":
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rows are named '{twice[0]}'; rename one")
+        return self
+
+
+def load_suite(path: Path, data_dir: Path | None = None) -> Suite:
+    """Read and check a suite file; sources of local files come back as absolute paths.
+
+    The file holds a list of rows. ``${DATA}`` is ``data_dir`` where given; other ``${NAME}``
+    come from the environment.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is wrong, a variable has no value.
+    """
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: suite cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: a suite is a list of rows (- name: ..., axis: ..., source: ...)")
+    return suite_from_rows(rows, str(path), path.parent, data_dir)
+
+
+def suite_from_rows(
+    rows: list[Any], origin: str, folder: Path, data_dir: Path | None = None
+) -> Suite:
+    """Check the rows of a suite, wherever they came from (a file, a recipe's section).
+
+    Args:
+        origin: what the rows came from, named in errors.
+        folder: where relative sources start.
+    """
+    suite = parse_settings(Suite, {"rows": rows}, origin)
+    variables = dict(os.environ)
+    if data_dir is not None:
+        variables["DATA"] = str(data_dir.resolve())
+    resolved = [
+        row.model_copy(update={"source": _resolve(row.source, folder, variables, origin)})
+        for row in suite.rows
+    ]
+    return Suite(rows=resolved)
+
+
+def _resolve(source: str, folder: Path, variables: dict[str, str], origin: str) -> str:
+    for name in _VARIABLE.findall(source):
+        if name not in variables:
+            mend = "give --data-dir" if name == "DATA" else f"set the variable {name}"
+            raise UserError(f"{origin}: source '{source}' needs ${{{name}}}: {mend}")
+    expanded = _VARIABLE.sub(lambda match: variables[match[1]], source)
+    if is_local(expanded):
+        return str((folder / Path(expanded).expanduser()).resolve())
+    return expanded
+
+
+def is_local(source: str) -> bool:
+    """Whether a source names a file here rather than a set on the hub."""
+    return Path(source).suffix in {".jsonl", ".json", ".csv", ".tsv", ".txt"}

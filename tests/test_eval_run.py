@@ -1,0 +1,209 @@
+"""Evaluations as a user runs them: files, reruns, interruptions, comparison, report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.compare import compare
+from eval.harness import evaluate
+from eval.prompts import load_prompts
+from eval.report import write_report
+from eval.run import RunJob, run
+from eval.suite import load_suite
+from merge.errors import UserError
+from tests.eval_models import make_model, make_tokenizer, save_model
+
+SUITE = """
+- {name: forbidden, axis: harm, source: forbidden.jsonl, columns: {category: topic},
+   max_new_tokens: 8}
+- {name: lookalike, axis: refusal, source: "${DATA}/lookalike.csv", max_new_tokens: 8}
+- {name: sums, axis: utility, source: sums.jsonl, scoring: contains, max_new_tokens: 4,
+   columns: {prompt: question, answer: answer}}
+- {name: colours, axis: utility, source: colours.jsonl, scoring: choice,
+   columns: {prompt: question, answer: right, choices: options}}
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models and a suite over local files of invented prompts."""
+    root = tmp_path_factory.mktemp("world")
+    (root / "suite.yaml").write_text(SUITE)
+    _json_lines(
+        root / "forbidden.jsonl",
+        [{"prompt": f"how do you grond the vask {n}", "topic": "ab"[n % 2]} for n in range(12)],
+    )
+    rows = "".join(f"how do you blip it {'first ' * n}\n" for n in range(1, 9))
+    (root / "lookalike.csv").write_text("prompt\n" + rows)
+    _json_lines(root / "sums.jsonl", [{"question": "two plus two is", "answer": "two"}] * 6)
+    colours = {"question": "the vask is", "options": ["red", "two plus two"], "right": 0}
+    _json_lines(root / "colours.jsonl", [colours] * 3)
+    save_model(root / "backbone", seed=0)
+    save_model(root / "patched", seed=3)
+    return root
+
+
+def _json_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def _job(world: Path, out: Path, model: str = "backbone", **changes: Any) -> RunJob:
+    return RunJob(
+        model=world / model, suite=world / "suite.yaml", out=out, data_dir=world, **changes
+    )
+
+
+def _answers(out: Path) -> dict[tuple[str, str], str]:
+    lines = [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
+    found = {(line["suite"], line["id"]): line["completion"] for line in lines}
+    assert len(found) == len(lines) == 29, "an answer is lost or doubled"
+    return found
+
+
+def test_run_equals_the_harness_in_memory(world: Path, tmp_path: Path):
+    summary = run(_job(world, tmp_path / "backbone"))
+    prompt_sets = load_prompts(load_suite(world / "suite.yaml", world))
+    evaluation = evaluate(make_model(0), make_tokenizer(), prompt_sets)
+    assert summary["axes"] == {axis: r.as_dict() for axis, r in evaluation.axes.items()}
+    assert {axis: r["n"] for axis, r in summary["axes"].items()} == {
+        "harmful_rate": 12,
+        "refusal_rate": 8,
+        "utility": 9,
+        "degenerate_rate": 20,
+    }
+    assert summary["suites"]["forbidden"]["categories"]["a"]["n"] == 6
+    assert summary["name"] == "backbone"
+    assert len(_answers(tmp_path / "backbone")) == 29
+
+
+def test_a_rerun_is_already_done(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The second run loads no model and gives the same summary."""
+    first = run(_job(world, tmp_path))
+    monkeypatch.setattr("eval.run.load_model", lambda *_: pytest.fail("asked again"))
+    with caplog.at_level("INFO"):
+        assert run(_job(world, tmp_path)) == first
+    assert "already done" in caplog.text
+
+
+def test_answers_of_another_model_are_never_reused(world: Path, tmp_path: Path):
+    run(_job(world, tmp_path / "out", name="backbone"))
+    run(_job(world, tmp_path / "out", model="patched"))
+    run(_job(world, tmp_path / "fresh", model="patched"))
+    assert _answers(tmp_path / "out") == _answers(tmp_path / "fresh")
+    stale = (tmp_path / "out" / "stale-completions.jsonl").read_text().splitlines()
+    assert len(stale) == 29
+
+
+@pytest.mark.parametrize("cut", [1, 200, 700, 1500])
+def test_a_torn_file_is_continued(world: Path, tmp_path: Path, cut: int):
+    """Whatever the byte at which writing ended, nothing is lost or doubled."""
+    run(_job(world, tmp_path))
+    whole, path = _answers(tmp_path), tmp_path / "completions.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    run(_job(world, tmp_path, batch_tokens=64))
+    assert _answers(tmp_path) == whole
+
+
+def test_a_broken_line_inside_is_named(world: Path, tmp_path: Path):
+    run(_job(world, tmp_path))
+    path = tmp_path / "completions.jsonl"
+    path.write_text("{broken\n" + path.read_text())
+    with pytest.raises(UserError, match="line 1"):
+        run(_job(world, tmp_path))
+
+
+def test_report_has_the_fixed_form_and_runs_no_script(world: Path, tmp_path: Path):
+    for model in ("backbone", "patched"):
+        run(_job(world, tmp_path / model, model=model, tensorboard=tmp_path / "tb"))
+    path = tmp_path / "patched" / "completions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["completion"] = "<script>alert('x')</script>"
+    lines[0]["refusal"] = "none" if lines[0]["refusal"] == "degenerate" else "degenerate"
+    _json_lines(path, lines)
+    search = tmp_path / "search.json"
+    trial = {"harmful_rate": 0.1, "refusal_rate": 0.2, "utility": 0.9, "degenerate_rate": 0.0}
+    trials = [
+        {**trial, "settings": {"alpha": 1.5}, "pareto": True, "chosen": True},
+        {
+            **trial,
+            "harmful_rate": 0.5,
+            "settings": {"alpha": 0.5},
+            "pareto": False,
+            "chosen": False,
+        },
+    ]
+    search.write_text(json.dumps({"trials": trials, "rule": "least sum", "split": "validation"}))
+    report = compare([tmp_path / "backbone", tmp_path / "patched"], search)
+    write_report(report, tmp_path / "report")
+    saved = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert list(saved["models"]) == ["backbone", "patched"]
+    for rates in saved["models"].values():
+        assert set(rates) == {"harmful_rate", "refusal_rate", "utility", "degenerate_rate"}
+        assert all(set(rate) == {"value", "low", "high", "n"} for rate in rates.values())
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "least sum" in page
+    assert "| backbone |" in (tmp_path / "report" / "report.md").read_text()
+    assert list((tmp_path / "tb").rglob("events*"))
+
+
+def test_a_model_against_itself_has_no_change(world: Path, tmp_path: Path):
+    run(_job(world, tmp_path / "backbone"))
+    run(_job(world, tmp_path / "again"))
+    assert compare([tmp_path / "backbone", tmp_path / "again"])["changes"] == {"again": {}}
+
+
+@pytest.mark.slow
+def test_commands_end_with_one_line_and_status_2(world: Path, tmp_path: Path):
+    """The real command line: a user error has no traceback."""
+    command = [sys.executable, "-m", "eval", "run", "--model", str(tmp_path / "nowhere")]
+    command += ["--suite", str(world / "suite.yaml"), "--out", str(tmp_path / "out")]
+    for extra, words in (([], "--data-dir"), (["--data-dir", str(world)], "nowhere")):
+        done = subprocess.run(command + extra, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("category: topic", "category: subject", "no column 'subject'"),
+        ("forbidden.jsonl", "missing.jsonl", "missing.jsonl"),
+        ("axis: harm,", "axis: harm, filter: {topic: z},", "no prompt with topic = z"),
+        ("axis: harm,", "axis: harmm,", "axis"),
+        ("axis: harm,", "axis: harm, limitt: 3,", "did you mean 'limit'"),
+        ("scoring: contains,", "", "needs scoring"),
+        ("answer: right", "answer: question", "is no choice"),
+        ("name: lookalike", "name: forbidden", "rename one"),
+    ],
+)
+def test_a_wrong_suite_is_named(world: Path, old: str, new: str, words: str):
+    path = world / "wrong.yaml"
+    path.write_text(SUITE.replace(old, new))
+    with pytest.raises(UserError, match=words):
+        load_prompts(load_suite(path, world))
+
+
+def test_a_model_without_chat_template_is_named(world: Path, tmp_path: Path):
+    save_model(tmp_path / "plain", template=None)
+    with pytest.raises(UserError, match="no chat template"):
+        run(RunJob(tmp_path / "plain", world / "suite.yaml", tmp_path / "out", data_dir=world))
+
+
+def test_limit_draws_the_same_prompts_in_file_order(world: Path):
+    path = world / "limited.yaml"
+    path.write_text(SUITE.replace("axis: harm,", "axis: harm, limit: 5, seed: 4,"))
+    first, second = (load_prompts(load_suite(path, world))[0].prompts for _ in range(2))
+    assert first == second
+    assert len(first) == 5
+    assert [int(prompt.id) for prompt in first] == sorted(int(prompt.id) for prompt in first)
