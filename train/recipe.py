@@ -79,6 +79,8 @@ class GuardSettings(Settings):
     """Over how many of the last steps that mean is taken."""
     max_patch_norm: PositiveFloat | None = None
     """Stop when the Euclidean norm of the whole patch passes this."""
+    patch_norm_every: PositiveInt = 10
+    """Steps between two looks at that norm, which reads the whole backbone from disk."""
 
 
 class TrainingSettings(Settings):

@@ -23,6 +23,8 @@ from train.world import World
 # Before the import of DeepSpeed, which chooses its accelerator then.
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Without it DeepSpeed asks numactl, in a process of its own, at every forward and step.
+    os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 import deepspeed
 from deepspeed import comm
