@@ -11,7 +11,7 @@ from train.recipe import SafetyTraining
 from train.world import World
 
 FOLDER = Path(__file__).parent.parent / "ds_configs"
-WORLD = World(rank=0, size=3, local_rank=0)
+WORLD = World(rank=0, size=3, local_rank=0, local_size=3)
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
