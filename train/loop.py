@@ -54,6 +54,8 @@ class Training:
         if progress.step >= self.total_steps():
             return replace(progress, stop_reason="all steps done")
         started = time.monotonic()
+        # Of the step alone, so that dropout too is the same in a resumed training.
+        torch.manual_seed(self.plan.seed + progress.step * self.world.size + self.world.rank)
         batch = self.plan.batch(progress.step)
         loss = sum_over_ranks([self._accumulate(batch)])[0]
         number = progress.step + 1
