@@ -37,8 +37,8 @@ class ChatPrompts:
         self.tokenizer = tokenizer
         self._source = source
         self._special_ids = _special_ids(tokenizer)
-        answer_end = [token for token in self.example("a", "b")[1] if token in self._special_ids]
-        self.stop_ids: list[int] = sorted({*answer_end, *_optional(tokenizer.eos_token_id)})
+        turn_end = self.example("question", "answer")[0][-1:]
+        self.stop_ids: list[int] = sorted({*turn_end, *_optional(tokenizer.eos_token_id)})
         """Tokens that end an answer: the template's end of turn, and EOS."""
 
     def question_text(self, question: str) -> str:
@@ -125,10 +125,11 @@ class ChatPrompts:
 
 
 def _special_ids(tokenizer: Any) -> set[int]:
+    """Control tokens; the one for unknown words is special by name only."""
     added = {
         token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
     }
-    return added | set(tokenizer.all_special_ids)
+    return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
 
 
 def _optional(token_id: int | None) -> list[int]:

@@ -79,6 +79,8 @@ class GuardSettings(Settings):
     """Over how many of the last steps that mean is taken."""
     max_patch_norm: PositiveFloat | None = None
     """Stop when the Euclidean norm of the whole patch passes this."""
+    patch_norm_every: PositiveInt = 10
+    """Steps between two looks at that norm, which reads the whole backbone from disk."""
 
 
 class TrainingSettings(Settings):
@@ -197,8 +199,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"'{override}': the value is not valid YAML; quote it") from None
     *sections, last = key.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        inner = values.get(section, {})
         if not isinstance(inner, dict):
             raise UserError(f"'{override}': '{section}' is a value, not a section")
-        values = inner
+        # A copy, because sections that share a YAML anchor are one object.
+        values[section] = values = dict(inner)
     values[last] = value
