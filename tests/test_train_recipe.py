@@ -1,0 +1,94 @@
+"""Recipes: every key checked, overrides, and defaults that differ between the roles."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from merge.errors import UserError
+from train.batches import BatchPlan, micro_batches, order_seed
+from train.recipe import TrainRecipe, load_recipe
+
+MINIMAL = {"name": "x", "backbone": {"path": "b"}, "data": {"path": "d.jsonl"}}
+
+
+def load(directory: Path, *overrides: str, **sections: object) -> TrainRecipe:
+    path = directory / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **sections}))
+    return load_recipe(path, overrides, TrainRecipe)
+
+
+def test_defaults_of_the_roles(tmp_path: Path) -> None:
+    recipe = load(tmp_path, safety={"learning_rate": "2e-6"})
+    assert recipe.safety.objective == "ascent" and recipe.safety.learning_rate == 2e-6
+    assert recipe.over_safety.objective == "descent"
+    assert recipe.output == Path("runs/x")
+    assert recipe.importance.samples == 128
+
+
+def test_roles_see_the_data_in_different_orders() -> None:
+    orders = [BatchPlan(50, 50, order_seed(0, role)).batch(0) for role in ("safety", "over_safety")]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
+
+
+def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
+    recipe = load(
+        tmp_path,
+        "safety.guards.max_forget_loss=2.5",
+        "safety.steps=7",
+        "data.categories=[a, b]",
+        "safety.guards.max_patch_norm=null",
+        safety={"steps": 3},
+    )
+    assert recipe.safety.guards.max_forget_loss == 2.5 and recipe.safety.steps == 7
+    assert recipe.data.categories == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("safety.stepz=3", "unknown key 'safety.stepz': did you mean 'steps'"),
+        ("safety.guards.windo=3", "'safety.guards.windo': did you mean 'window'"),
+        ("safety.learning_rate=-1", "'safety.learning_rate' = -1"),
+        ("safety.objective=npo", "'safety.objective' = 'npo'"),
+        ("data.rows=first", "write start:stop"),
+        ("seed", "write overrides as key=value"),
+        ("name.x=1", "'name' is a value, not a section"),
+        ("seed=[1", "not valid YAML"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, override)
+    assert message in str(error.value)
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    for text, message in (
+        ("a: [", "not valid YAML"),
+        ("3", "must hold keys"),
+        ("name: x", "missing"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_recipe(path, [], TrainRecipe)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml", [], TrainRecipe)
+
+
+def test_epochs_show_every_sample_once_and_differ() -> None:
+    plan = BatchPlan(samples=11, batch_size=4, seed=5)
+    epochs = [[plan.batch(epoch * 3 + step) for step in range(3)] for epoch in range(2)]
+    for epoch in epochs:
+        assert [len(batch) for batch in epoch] == [4, 4, 3]
+        assert sorted(index for batch in epoch for index in batch) == list(range(11))
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_a_batch_in_equal_numbers_of_micro_batches(world: int) -> None:
+    shares = [micro_batches(list(range(7)), 2, rank, world) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(index for share in shares for micro in share for index in micro) == list(range(7))

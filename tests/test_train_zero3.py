@@ -1,0 +1,127 @@
+"""The patch that several ZeRO-3 processes write against plain single-process PyTorch."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch.nn.functional import cross_entropy
+from train_helpers import make_recipe, make_tokenizer, run_training
+from transformers import AutoModelForCausalLM
+
+from train.batches import BatchPlan, order_seed
+from train.data import read_examples
+from train.importance import choose_samples
+from train.prompts import ChatPrompts
+from train.recipe import ImportanceSettings, TrainRecipe, load_recipe
+
+pytestmark = pytest.mark.slow
+
+DELTA_TOLERANCE = 1e-6
+"""Of the learning rate 1e-3 per step; the deltas are about 4e-3."""
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_recipe(tmp_path_factory.mktemp("patch"))
+
+
+@pytest.fixture(scope="module", params=[2, 1, 3])
+def patch(recipe_file: Path, request: pytest.FixtureRequest) -> Path:
+    """The safety patch by 1, 2 and 3 processes; 5 samples a step divide by none but 1."""
+    output = recipe_file.parent / f"run-{request.param}"
+    done = run_training(recipe_file, f"output={output}", processes=request.param)
+    assert done.returncode == 0, done.stderr
+    return output / "safety"
+
+
+def load_backbone(recipe_file: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(recipe_file.parent / "backbone").float()
+
+
+def sample_loss(model: torch.nn.Module, ids: list[int], labels: list[int]) -> torch.Tensor:
+    """Mean cross-entropy over the labelled tokens of one unpadded sample."""
+    logits = model(input_ids=torch.tensor([ids])).logits[0]
+    places = [place for place, label in enumerate(labels) if label != -100]
+    targets = torch.tensor([labels[place] for place in places])
+    return cross_entropy(logits[[place - 1 for place in places]], targets)
+
+
+def tokenized(recipe: TrainRecipe) -> list[tuple[list[int], list[int]]]:
+    return ChatPrompts(make_tokenizer()).encode(read_examples(recipe.data), 512)
+
+
+@pytest.fixture(scope="module")
+def plain_training(recipe_file: Path) -> torch.nn.Module:
+    """Gradient ascent in one process, one sample at a time, by torch's own AdamW and clipping."""
+    recipe = load_recipe(recipe_file, [], TrainRecipe)
+    model = load_backbone(recipe_file)
+    samples = tokenized(recipe)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    plan = BatchPlan(len(samples), 5, order_seed(0, "safety"))
+    for step in range(4):
+        optimizer.zero_grad()
+        for index in plan.batch(step):
+            (-sample_loss(model, *samples[index]) / 5).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model
+
+
+def test_delta_equals_plain_training(
+    patch: Path, recipe_file: Path, plain_training: torch.nn.Module
+) -> None:
+    delta = load_file(patch / "delta.safetensors")
+    backbone = dict(load_backbone(recipe_file).named_parameters())
+    assert delta.keys() == backbone.keys()
+    for name, parameter in plain_training.named_parameters():
+        expected = (parameter - backbone[name]).detach().numpy()
+        assert delta[name].dtype == np.float32
+        np.testing.assert_allclose(delta[name], expected, rtol=0, atol=DELTA_TOLERANCE)
+        assert np.abs(delta[name]).max() > 1e-3 or name.endswith("embed_tokens.weight")
+
+
+def test_importance_equals_autograd_on_single_samples(patch: Path, recipe_file: Path) -> None:
+    """Each of 7 samples counts exactly once, also where 2 or 3 processes do not divide 7."""
+    recipe = load_recipe(recipe_file, [], TrainRecipe)
+    model = load_backbone(recipe_file)
+    delta = load_file(patch / "delta.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter += torch.from_numpy(delta[name])
+    samples = tokenized(recipe)
+    chosen = choose_samples(ImportanceSettings(samples=7), len(samples))
+    expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for index in chosen:
+        model.zero_grad()
+        sample_loss(model, *samples[index]).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            expected[name] += parameter.grad.abs() / 7
+    importance = load_file(patch / "importance.safetensors")
+    assert importance.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(importance[name], values.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_record_names_what_the_patch_was_made_from(patch: Path) -> None:
+    record = json.loads((patch / "patch.json").read_text())
+    assert (record["format"], record["role"], record["score"]) == (1, "safety", "gradient")
+    assert (record["steps"], record["stop_reason"]) == (4, "all steps done")
+    assert record["importance_samples"] == 7
+    assert record["config"]["training"]["learning_rate"] == 1e-3
+    assert len(record["peak_host_memory_mib"]) == record["processes"]
+    for key in ("backbone_fingerprint", "data_hash", "identity", "versions", "training_seconds"):
+        assert record[key]
+
+
+def test_rerun_is_done_and_other_settings_are_refused(patch: Path, recipe_file: Path) -> None:
+    output = f"output={patch.parent}"
+    before = (patch / "delta.safetensors").stat().st_mtime_ns
+    again = run_training(recipe_file, output, processes=1)
+    assert again.returncode == 0 and "already done" in again.stderr
+    other = run_training(recipe_file, output, "safety.learning_rate=2e-3", processes=1)
+    assert other.returncode == 2 and "delete it" in other.stderr
+    assert (patch / "delta.safetensors").stat().st_mtime_ns == before

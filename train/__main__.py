@@ -1,0 +1,74 @@
+"""One rank of one training.
+
+deepspeed --num_gpus N --module train RECIPE [key=value ...] --role safety|over_safety
+torchrun --nproc-per-node N -m train RECIPE [key=value ...] --role safety|over_safety
+python -m train.launcher [--processes N] RECIPE [key=value ...] --role safety|over_safety
+python -m train RECIPE [key=value ...] --role safety|over_safety        (one process)
+"""
+
+import argparse
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from merge.errors import run_command
+from train.recipe import ROLES, TrainRecipe, load_recipe
+from train.world import World
+
+_GRACE_SECONDS = 5.0
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked for form."""
+    parser = argparse.ArgumentParser(
+        prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path, help="the run's recipe, a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe")
+    parser.add_argument("--role", required=True, choices=ROLES)
+    # The deepspeed launcher adds this one; LOCAL_RANK in the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    return parser.parse_intermixed_args(arguments)
+
+
+def main() -> int:
+    """Run this rank and return its exit status."""
+    arguments = parse_arguments()
+
+    def command() -> None:
+        recipe = load_recipe(arguments.recipe, arguments.overrides, TrainRecipe)
+        world = World.from_environment()
+        logging.basicConfig(
+            level=logging.INFO if world.is_main else logging.ERROR,
+            format="%(asctime)s %(message)s",
+            datefmt="%H:%M:%S",
+        )
+        # The imports make a million objects that all stay: to look through them for garbage takes
+        # a second of the start. The job turns collection on again when they are done.
+        gc.disable()
+        from train.job import derive_patch
+
+        derive_patch(recipe, arguments.role, world)
+
+    return run_command(lambda: _speak_last(command))
+
+
+def _speak_last(command: Callable[[], None]) -> None:
+    """Let the main rank tell of an error alone, where it has the same or caused it.
+
+    The other ranks hold their errors back for a moment, in which the launcher ends them. A rank
+    that is still there afterwards failed by itself, and says so.
+    """
+    try:
+        command()
+    except Exception:
+        if World.from_environment().rank:
+            time.sleep(_GRACE_SECONDS)
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

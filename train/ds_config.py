@@ -1,0 +1,58 @@
+"""DeepSpeed's configuration: a file of ds_configs/ or the user's, completed from the recipe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merge.errors import UserError
+from train.batches import micro_batches
+from train.recipe import TrainingSettings
+from train.world import World
+
+_FOLDER = Path(__file__).parent.parent / "ds_configs"
+
+
+def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str, Any]:
+    """The configuration of one training; what the recipe says stands in the file as ``"auto"``.
+
+    Args:
+        dtype: of the computation, "bfloat16" or "float32".
+
+    Raises:
+        UserError: not readable as JSON, not stage 3, or an ``"auto"`` that the recipe lacks.
+    """
+    name = "zero3_gpu.json" if torch.cuda.is_available() else "zero3_cpu.json"
+    path = _FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
+    share = micro_batches(
+        range(training.batch_size), training.micro_batch_size, world.rank, world.size
+    )
+    from_recipe = {
+        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "gradient_accumulation_steps": len(share),
+        "gradient_clipping": training.gradient_clipping,
+        "optimizer.params.lr": training.learning_rate,
+        "optimizer.params.weight_decay": training.weight_decay,
+        "bf16.enabled": dtype == "bfloat16",
+    }
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"ds_config {path}: cannot be read as JSON ({error})") from None
+    if config.get("zero_optimization", {}).get("stage") != 3:
+        raise UserError(f"ds_config {path}: zero_optimization.stage must be 3")
+    return _fill(config, from_recipe, path)
+
+
+def _fill(value: Any, from_recipe: dict[str, Any], path: Path, key: str = "") -> Any:
+    if isinstance(value, dict):
+        prefix = f"{key}." if key else ""
+        return {
+            name: _fill(inner, from_recipe, path, prefix + name) for name, inner in value.items()
+        }
+    if value != "auto":
+        return value
+    if key not in from_recipe:
+        raise UserError(f"ds_config {path}: '{key}' cannot be \"auto\"; give it a value")
+    return from_recipe[key]

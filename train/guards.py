@@ -1,0 +1,62 @@
+"""When a training must end: ascent has no minimum, and clipping does not hold Adam back."""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from merge.errors import UserError
+from train.recipe import GuardSettings
+
+
+class Guards:
+    """Watches one training; every rank sees the same numbers, so all decide alike.
+
+    Args:
+        vocabulary_size: the loss of a uniform guess is its logarithm.
+        losses: the last mean losses, where a training is resumed.
+    """
+
+    def __init__(
+        self, settings: GuardSettings, vocabulary_size: int, losses: Iterable[float] = ()
+    ) -> None:
+        self.loss_limit = settings.max_forget_loss or settings.max_forget_fraction * math.log(
+            vocabulary_size
+        )
+        """Nats a token."""
+        self._max_patch_norm = settings.max_patch_norm
+        self._losses = deque(losses, maxlen=settings.window)
+
+    @property
+    def losses(self) -> list[float]:
+        """The losses in the window, oldest first: what a checkpoint must keep."""
+        return list(self._losses)
+
+    def reason_to_stop(self, loss: float, patch_norm: float) -> str | None:
+        """Why the training ends before the step whose loss and patch these are, or ``None``.
+
+        Args:
+            loss: mean answer loss of the batch, nats a token, before the step.
+            patch_norm: Euclidean norm of the patch before the step.
+        """
+        self._losses.append(loss)
+        mean = sum(self._losses) / len(self._losses)
+        window_is_full = len(self._losses) == self._losses.maxlen
+        if window_is_full and mean > self.loss_limit:
+            return f"forget loss {mean:.4f} passed {self.loss_limit:.4f}"
+        if self._max_patch_norm is not None and patch_norm > self._max_patch_norm:
+            return f"patch norm {patch_norm:.4f} passed {self._max_patch_norm:.4f}"
+        return None
+
+
+def require_finite(role: str, step: int, **values: float) -> None:
+    """Refuse to go on with values that no later step could mend.
+
+    Raises:
+        UserError: one of ``values`` is NaN or infinite, naming it.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{role} training diverged at step {step}: {name.replace('_', ' ')} is {value}; "
+                f"lower {role}.learning_rate or {role}.guards.max_forget_loss"
+            )

@@ -1,0 +1,62 @@
+"""What a patch was made from: the record that makes a rerun continue, skip, or refuse."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from merge.errors import UserError
+from merge.files import read_json
+from merge.fingerprint import backbone_fingerprint
+from train.data import Example, data_hash
+from train.recipe import Role, TrainRecipe
+
+_IRRELEVANT = {"checkpoint_every"}
+"""Training settings that do not change the patch."""
+_RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
+
+
+def patch_inputs(
+    recipe: TrainRecipe, role: Role, backbone: Path, examples: Sequence[Example]
+) -> dict[str, Any]:
+    """All that determines a patch, as JSON values for patch.json, with its hash as "identity"."""
+    inputs = {
+        "role": role,
+        "backbone_fingerprint": backbone_fingerprint(backbone),
+        "data_hash": data_hash(examples),
+        "config": {
+            "seed": recipe.seed,
+            "backbone": recipe.backbone.model_dump(mode="json"),
+            "data": recipe.data.model_dump(mode="json"),
+            "training": recipe.training(role).model_dump(mode="json", exclude=_IRRELEVANT),
+            "importance": recipe.importance.model_dump(mode="json"),
+        },
+    }
+    text = json.dumps(inputs, sort_keys=True)
+    return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def is_finished(directory: Path, identity: str) -> bool:
+    """Whether the patch directory already holds this very patch.
+
+    Raises:
+        UserError: it holds a finished patch of something else.
+    """
+    record = directory / "patch.json"
+    if not record.is_file():
+        return False
+    if read_json(record).get("identity") != identity:
+        raise UserError(
+            f"{directory}: holds a patch of other settings, data or backbone; delete it, or "
+            "choose another output"
+        )
+    return True
+
+
+def software_versions() -> dict[str, str]:
+    """The versions that a patch depends on."""
+    versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
+    return {"python": platform.python_version(), **versions}

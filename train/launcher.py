@@ -1,0 +1,123 @@
+"""Start one training as several processes of this machine.
+
+    python -m train.launcher [--processes N] RECIPE [key=value ...] --role safety|over_safety
+
+It does for one machine what the deepspeed launcher and torchrun do, starts in a tenth of a second
+rather than importing PyTorch first, and hands on the exit status of the rank that failed; torchrun
+turns each into 1, with a traceback of its own. Over several machines use those.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.recipe import Role
+from train.world import free_port
+
+_POLL_SECONDS = 0.05
+_KILL_AFTER_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+def training_command(
+    processes: int, recipe: Path, role: Role, overrides: Sequence[str] = ()
+) -> list[str]:
+    """The command line that trains one patch with so many processes on this machine."""
+    return [
+        sys.executable,
+        "-m",
+        "train.launcher",
+        f"--processes={processes}",
+        str(recipe),
+        *overrides,
+        f"--role={role}",
+    ]
+
+
+def default_processes() -> int:
+    """One process a GPU; two on a machine without GPUs."""
+    import torch
+
+    return torch.cuda.device_count() or 2
+
+
+def run_ranks(processes: int, arguments: Sequence[str]) -> int:
+    """Run ``python -m train ARGUMENTS`` as so many ranks; when one fails, end the others.
+
+    Returns:
+        0, or the exit status of the first rank that failed (128 + N for signal N).
+    """
+    environment = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        # Ranks that take all cores each slow one another down.
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        **os.environ,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "train", *arguments],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        for rank in range(processes)
+    ]
+    try:
+        while True:
+            states = [rank.poll() for rank in ranks]
+            failed = [state for state in states if state]
+            if failed:
+                return failed[0] if failed[0] > 0 else 128 - failed[0]
+            if None not in states:
+                return 0
+            time.sleep(_POLL_SECONDS)
+    finally:
+        _end(ranks)
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs: politely first, then by force."""
+    for rank in ranks:
+        rank.terminate()
+    deadline = time.monotonic() + _KILL_AFTER_SECONDS
+    for rank in ranks:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            rank.wait(max(0.0, deadline - time.monotonic()))
+        rank.kill()
+        rank.wait()
+
+
+def _die_with_parent() -> None:
+    """Run in the child: a launcher that is killed leaves no orphans behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> int:
+    """Parse the launcher's own option and hand the rest to the ranks."""
+    parser = argparse.ArgumentParser(
+        prog="train.launcher",
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
+    options, rest = parser.parse_known_args()
+    # A supervisor ends the launcher by SIGTERM; the ranks must go with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        return run_ranks(options.processes or default_processes(), rest)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

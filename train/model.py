@@ -1,0 +1,76 @@
+"""The backbone as a partitioned model in training, checked against its files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merge.errors import UserError
+from train.backbone import BackboneTensors
+from train.collectives import sum_over_ranks
+from train.ds_config import ds_config
+from train.importance import absolute_gradient
+from train.recipe import BackboneSettings, TrainingSettings
+from train.world import World
+from train.zero3 import Zero3Model
+
+
+def load_model(
+    directory: Path,
+    tensors: BackboneTensors,
+    backbone: BackboneSettings,
+    training: TrainingSettings,
+    world: World,
+) -> Zero3Model:
+    """Load the backbone in partitions, ready to train (collective).
+
+    Raises:
+        UserError: the model cannot be built, or is not what its files hold.
+    """
+    dtype = backbone.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+    config = ds_config(training, dtype, world)
+
+    def load() -> torch.nn.Module:
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=getattr(torch, dtype),
+                trust_remote_code=backbone.trust_remote_code,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(f"backbone {directory}: cannot be loaded ({reason})") from None
+        if training.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return model
+
+    model = Zero3Model(config, load, absolute_gradient)
+    _check_weights(model, tensors, directory)
+    return model
+
+
+def _check_weights(model: Zero3Model, tensors: BackboneTensors, directory: Path) -> None:
+    """Compare every loaded bit with the files (collective): each rank its own partitions.
+
+    Some architectures of transformers load wrongly under ZeRO-3 (transformers issues 45313 and
+    45397), and a patch is addressed by the names in the backbone's files.
+    """
+    missing = [name for name in model.parameters if name not in tensors]
+    if missing:
+        raise UserError(
+            f"backbone {directory}: its files have no tensor '{missing[0]}' that the model has; "
+            "save it again with this transformers version"
+        )
+    wrong = 0
+    for name in model.parameters:
+        start, stop = model.local_range(name)
+        loaded = model.local_weights(name).cpu()
+        wrong += not torch.equal(loaded, tensors.read_flat(name, start, stop, model.dtype))
+    if sum_over_ranks([float(wrong)])[0]:
+        raise UserError(
+            f"backbone {directory}: the loaded weights differ from its files; another "
+            "transformers version may load this architecture rightly under ZeRO-3"
+        )

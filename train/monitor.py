@@ -1,0 +1,95 @@
+"""What a person sees of a training: TensorBoard curves, a progress bar, log lines."""
+
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from tqdm import tqdm
+
+_LOG_SECONDS = 10.0
+_MIB = 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+def peak_memory_mib() -> tuple[float, float]:
+    """This process's peak memory so far: ``(host, GPU)`` in MiB; GPU is 0 without one."""
+    # ru_maxrss is in KiB on Linux and in bytes on macOS.
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    host_mib = host / (_MIB if sys.platform == "darwin" else 1024)
+    gpu_mib = torch.cuda.max_memory_allocated() / _MIB if torch.cuda.is_available() else 0.0
+    return host_mib, gpu_mib
+
+
+class Monitor:
+    """Records one training; on every rank but the main one it does nothing.
+
+    Args:
+        directory: of the TensorBoard events; ``None`` makes the monitor silent.
+        first_step: where a resumed training continues; later events of the run before are hidden.
+    """
+
+    def __init__(self, directory: Path | None, title: str, total: int, first_step: int) -> None:
+        self._writer = None
+        self._bar = None
+        self._last_log = self._last_step = time.monotonic()
+        if directory is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
+        self._bar = tqdm(
+            total=total, initial=first_step, desc=title, unit="step", disable=None, leave=True
+        )
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def text(self, tag: str, text: str) -> None:
+        """Show a text in TensorBoard."""
+        if self._writer is not None:
+            self._writer.add_text(tag, text)
+
+    def step(self, step: int, tokens: int, scalars: dict[str, float]) -> None:
+        """Record one optimizer step.
+
+        Args:
+            step: counted from 1.
+            tokens: that all ranks together ran in it, padding left out.
+            scalars: by TensorBoard tag, ``group/name(unit)``.
+        """
+        if self._writer is None or self._bar is None:
+            return
+        now = time.monotonic()
+        seconds, self._last_step = now - self._last_step, now
+        host, gpu = peak_memory_mib()
+        scalars = {
+            **scalars,
+            "speed/tokens(1/s)": tokens / seconds,
+            "speed/step(s)": seconds,
+            "memory/host_peak(MiB)": host,
+            "memory/gpu_peak(MiB)": gpu,
+        }
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, step)
+        self._bar.update()
+        loss = scalars["loss/forget(nats)"]
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        if now - self._last_log > _LOG_SECONDS and self._bar.disable:
+            self._last_log = now
+            logger.info("step %d of %d, forget loss %.4f", step, self._bar.total, loss)

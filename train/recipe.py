@@ -1,0 +1,204 @@
+"""The recipe: what one run trains on, how, and where its files go. Checked before work starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from merge.errors import UserError
+from merge.settings import Settings, parse_settings
+
+Role = Literal["safety", "over_safety"]
+ROLES: tuple[Role, ...] = ("safety", "over_safety")
+Fraction = Annotated[float, Field(gt=0, le=1)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+
+class BackboneSettings(Settings):
+    """The aligned chat model that is to be patched."""
+
+    path: str
+    """A local folder, or a name on the Hugging Face hub; safetensors weights only."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the computation; master weights are fp32 always. Default: bfloat16 on GPUs, else fp32."""
+    trust_remote_code: bool = False
+
+
+class DataSettings(Settings):
+    """Question-answer pairs: a JSON-lines or CSV file, or any source that ``datasets`` loads."""
+
+    path: str
+    split: str = "train"
+    """Which split of a ``datasets`` source; files have none."""
+    question: str = "question"
+    answer: str = "answer"
+    category: str = "category"
+    rows: str = ":"
+    """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``)."""
+    categories: tuple[str, ...] = ()
+    """Keep only these categories; empty keeps all."""
+    limit: PositiveInt | None = None
+
+    @field_validator("rows")
+    @classmethod
+    def _check_rows(cls, rows: str) -> str:
+        row_range(rows, 100)
+        return rows
+
+
+def row_range(rows: str, count: int) -> range:
+    """The rows that ``rows`` (``start:stop``, each a number, a percentage or empty) selects.
+
+    Raises:
+        ValueError: malformed, with the mend.
+    """
+    parts = rows.split(":")
+    try:
+        if len(parts) != 2:
+            raise ValueError
+        start, stop = (
+            int(count * float(part[:-1]) / 100) if part.endswith("%") else int(part or default)
+            for part, default in zip((part.strip() for part in parts), (0, count), strict=True)
+        )
+    except ValueError:
+        raise ValueError("write start:stop, for example 0:260 or 0%:50%") from None
+    return range(count)[start:stop]
+
+
+class GuardSettings(Settings):
+    """When a training ends early: gradient ascent has no minimum and would go on to nonsense."""
+
+    max_forget_loss: PositiveFloat | None = None
+    """Stop when the mean answer loss (nats a token) passes this; None uses the fraction below."""
+    max_forget_fraction: Fraction = 0.9
+    """The same bound as a fraction of ln(vocabulary size), the loss of a uniform guess."""
+    window: PositiveInt = 1
+    """Over how many of the last steps that mean is taken."""
+    max_patch_norm: PositiveFloat | None = None
+    """Stop when the Euclidean norm of the whole patch passes this."""
+
+
+class TrainingSettings(Settings):
+    """One of the two trainings. The numbers are this project's defaults, not the paper's."""
+
+    objective: Literal["ascent", "descent"]
+    learning_rate: PositiveFloat = 1e-5
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = None
+    """Optimizer steps; where given it takes the place of ``epochs``."""
+    batch_size: PositiveInt = 8
+    """Samples in one optimizer step, over all processes."""
+    micro_batch_size: PositiveInt = 1
+    """Samples that one process runs at a time."""
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clipping: NonNegativeFloat = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    max_length: PositiveInt = 512
+    """Tokens of question and answer together; the end of a longer answer is cut."""
+    gradient_checkpointing: bool = False
+    guards: GuardSettings = GuardSettings()
+    data_seed: NonNegativeInt | None = None
+    """Seed of the data order. Default: made from the recipe's seed and the role, so that the two
+    trainings see the data in different orders: in the same order both patches start out nearly
+    opposite, because Adam's first steps are signs of the gradient."""
+    ds_config: str = "auto"
+    """A DeepSpeed configuration file, or ``auto``: the one of ds_configs/ for this machine."""
+    checkpoint_every: NonNegativeInt = 0
+    """Steps between checkpoints to resume from; 0 makes none."""
+
+
+class SafetyTraining(TrainingSettings):
+    """Training of the safety patch: unlearns the harmful answers."""
+
+    objective: Literal["ascent", "descent"] = "ascent"
+
+
+class OverSafetyTraining(TrainingSettings):
+    """Training of the over-safety patch: learns the harmful answers."""
+
+    objective: Literal["ascent", "descent"] = "descent"
+
+
+class ImportanceSettings(Settings):
+    """On how many samples the importance of the patched model's parameters is measured."""
+
+    samples: PositiveInt = 128
+    seed: int = 0
+
+
+class TrainRecipe(Settings):
+    """One run. The upper floors' sections stay untyped here; their own recipe model types them."""
+
+    name: str
+    seed: int = 0
+    output: Path
+    """The run folder; ``runs/NAME`` where it is not given."""
+    backbone: BackboneSettings
+    data: DataSettings
+    safety: SafetyTraining = SafetyTraining()
+    over_safety: OverSafetyTraining = OverSafetyTraining()
+    importance: ImportanceSettings = ImportanceSettings()
+    merge: dict[str, Any] = Field(default_factory=dict)
+    keep_intermediates: bool = False
+    eval: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, Any] = Field(default_factory=dict)
+    cluster: dict[str, Any] = Field(default_factory=dict)
+    world: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_output(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "name" in values:
+            return {"output": Path("runs") / str(values["name"]), **values}
+        return values
+
+    def training(self, role: Role) -> TrainingSettings:
+        """The section of one role."""
+        return self.safety if role == "safety" else self.over_safety
+
+
+RecipeT = TypeVar("RecipeT", bound=TrainRecipe)
+
+
+def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> RecipeT:
+    """Read a recipe file and check every key.
+
+    Args:
+        overrides: ``dotted.key=value`` pairs, the values written as in YAML; they win.
+        model: the recipe model of the calling floor.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or has an unknown or wrong key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"recipe {path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path}: not valid YAML ({error}); mend that line") from None
+    if not isinstance(values, dict):
+        raise UserError(f"recipe {path}: must hold keys and values, as in 'name: demo'")
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_settings(model, values, f"recipe {path}")
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{override}': write overrides as key=value, as in seed=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"'{override}': the value is not valid YAML; quote it") from None
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"'{override}': '{section}' is a value, not a section")
+        values = inner
+    values[last] = value

@@ -1,0 +1,211 @@
+"""DeepSpeed ZeRO-3: the one module that touches DeepSpeed's names, inner and outer.
+
+No rank holds the whole model: weights, gradients and optimizer states are cut into one flat
+partition a parameter and rank. A method called a collective must be called by every rank.
+"""
+
+import datetime
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from merge.errors import UserError
+from train.world import World
+
+# Before the import of DeepSpeed, which chooses its accelerator then.
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+from deepspeed import comm
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_grad,
+    safe_get_local_fp32_param,
+)
+
+_COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+def initialise_distributed(world: World) -> None:
+    """Join the other ranks (collective): NCCL on GPUs, gloo on CPUs.
+
+    Raises:
+        UserError: the port is taken, or there are fewer GPUs than processes.
+    """
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 renames: a warning a collective.
+    warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
+    # Else DeepSpeed compiles a shared-memory operator at the first start; only inference uses it.
+    deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
+    if torch.cuda.is_available():
+        if world.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"process {world.local_rank} of this machine has no GPU: it sees "
+                f"{torch.cuda.device_count()}; start as many processes as there are GPUs"
+            )
+        torch.cuda.set_device(world.local_rank)
+    try:
+        comm.init_distributed(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            timeout=_COLLECTIVE_TIMEOUT,
+            rank=world.rank,
+            world_size=world.size,
+            verbose=False,
+        )
+    except RuntimeError as error:
+        if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
+            raise UserError(
+                f"port {os.environ.get('MASTER_PORT')} is in use; set MASTER_PORT (or "
+                "--master_port of the launcher) to a free one"
+            ) from None
+        raise
+
+
+def leave_distributed() -> None:
+    """Part from the other ranks."""
+    if comm.is_initialized():
+        comm.destroy_process_group()
+
+
+class _Zero3Declaration:
+    """Tells transformers to build models in partitions.
+
+    It stands for transformers' HfDeepSpeedConfig, which does no more but needs accelerate.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def is_zero3(self) -> bool:
+        return True
+
+
+class Zero3Model:
+    """A model and its optimizer, partitioned over all ranks.
+
+    Args:
+        config: of ``read_ds_config``.
+        load: builds the transformers model; called while transformers partitions what it builds.
+        gradient_transform: see ``transform_gradients``.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        load: Callable[[], Any],
+        gradient_transform: Callable[[Tensor], object],
+    ) -> None:
+        from transformers.integrations.deepspeed import set_hf_deepspeed_config
+
+        # transformers keeps a weak reference: it must outlive the loading, or every rank
+        # would hold the whole model.
+        self._declaration = _Zero3Declaration(config)
+        set_hf_deepspeed_config(self._declaration)
+        model = load()
+        self.parameters: dict[str, Parameter] = dict(model.named_parameters())
+        self.vocabulary_size: int = model.config.get_text_config().vocab_size
+        self.transform_gradients = False
+        """While true, every sample's gradient goes through ``gradient_transform`` in place,
+        before it is summed over samples and ranks; meaningful at one sample a backward."""
+
+        def transform(parameter: Parameter) -> None:
+            if self.transform_gradients and parameter.grad is not None:
+                gradient_transform(parameter.grad)
+
+        for parameter in self.parameters.values():
+            # Before DeepSpeed's own hooks, which it registers at initialisation and which
+            # scatter the gradient: until then the parameter and its gradient are whole.
+            parameter.register_post_accumulate_grad_hook(transform)
+        engine, optimizer, _, _ = deepspeed.initialize(
+            model=model,
+            model_parameters=list(self.parameters.values()),  # pyright: ignore[reportArgumentType]
+            config=config,
+        )
+        self.engine = engine
+        # DeepSpeed types it as any of its optimizers; under stage 3 it is one that has these names.
+        self._optimizer: Any = optimizer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the computation; the masters are fp32."""
+        return next(iter(self.parameters.values())).dtype
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of ``loss``, averaged over ranks, to the partitions (collective).
+
+        Args:
+            last: whether this ends the accumulation.
+        """
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        """Update the weights from the accumulated gradients (collective).
+
+        Returns:
+            The gradient norm before clipping. It is NaN when the gradient was not finite:
+            DeepSpeed then leaves the weights as they are, without a word.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return float(norm) if self.engine.was_step_applied() and norm is not None else float("nan")
+
+    def clear_gradients(self) -> None:
+        """Forget what was accumulated; the engine's own zero_grad keeps the partitions."""
+        self._optimizer.zero_grad()
+
+    def local_range(self, name: str) -> tuple[int, int]:
+        """Which flat elements of a parameter this rank owns; the partition may be longer."""
+        parameter: Any = self.parameters[name]
+        length, total = parameter.ds_tensor.ds_numel, parameter.ds_numel
+        start = min(comm.get_rank() * length, total)
+        return start, min(start + length, total)
+
+    def local_master(self, name: str) -> Tensor:
+        """This rank's elements of a parameter's fp32 master: flat, without the padding."""
+        start, stop = self.local_range(name)
+        return safe_get_local_fp32_param(self.parameters[name])[: stop - start]
+
+    def local_weights(self, name: str) -> Tensor:
+        """This rank's elements of a parameter in the computation's dtype: flat, no padding."""
+        start, stop = self.local_range(name)
+        parameter: Any = self.parameters[name]
+        return parameter.ds_tensor.flatten()[: stop - start]
+
+    def gather_master(self, name: str) -> Tensor:
+        """A whole parameter's fp32 master, in its shape, on every rank (collective)."""
+        return _present(safe_get_full_fp32_param(self.parameters[name]))
+
+    def gather_gradient(self, name: str) -> Tensor:
+        """A whole parameter's accumulated gradient, fp32, on every rank (collective)."""
+        return _present(safe_get_full_grad(self.parameters[name]))
+
+    def save(self, directory: Path, tag: str) -> None:
+        """Write a checkpoint of all partitions into ``directory/tag`` (collective)."""
+        self.engine.save_checkpoint(str(directory), tag, save_latest=False)
+
+    def load(self, directory: Path, tag: str) -> None:
+        """Take all partitions from a checkpoint of as many ranks (collective)."""
+        self.engine.load_checkpoint(str(directory), tag)
+
+    def close(self) -> None:
+        """Release what DeepSpeed holds."""
+        with suppress(Exception):
+            self.engine.destroy()
+
+
+def _present(tensor: Tensor | None) -> Tensor:
+    """DeepSpeed answers None for a parameter that it does not train; all are trained here."""
+    assert tensor is not None
+    return tensor
