@@ -14,9 +14,20 @@ _LETTER_RUN = re.compile(r"(.)\1{9,}", re.DOTALL)
 # A code block, table rule or heading underline repeats characters on purpose.
 _RULE_LINE = re.compile(r"^[\s|:+=*_#~.\-]{3,}$", re.MULTILINE)
 
+# Code and formulas repeat themselves and have a spelling of their own.
+_CODE_OR_FORMULA = re.compile(r"```|\\[a-zA-Z]{3,}|\\\[|\[asy\]")
+_GLUED = re.compile(
+    r"[a-z]{2}[A-Z][a-z]|[A-Z][a-z][A-Z]|[@#%|~]{2}|"
+    r"[A-Za-z0-9][@#%&|~;?\"]+[A-Za-z0-9]|[A-Za-z][@#%&|~!?;$]+[A-Za-z]"
+)
+_NO_VOWEL = re.compile(r"^[b-df-hj-np-tv-xz]{5,}$")
+_PUNCTUATION = "\"'()[]{}.,:;!?*_"
+
 _LOOP_MIN_WORDS = 12
-_LOOP_SHARE = 0.5
+_LOOP_SHARE = 0.6
 _NGRAM = 3
+_LETTER_SHARE = 0.25
+_ODD_SHARE = 0.4
 
 
 def is_degenerate(completion: str, prompt: str = "") -> bool:
@@ -38,11 +49,11 @@ def _loops(text: str) -> bool:
     words = _WORD.findall(text.lower())
     if len(words) >= 4 and len(set(words)) == 1:
         return True
-    if len(words) < _LOOP_MIN_WORDS:
+    if len(words) < _LOOP_MIN_WORDS or _CODE_OR_FORMULA.search(text):
         return _repeats_tail(words)
     ngrams = [tuple(words[start : start + _NGRAM]) for start in range(len(words) - _NGRAM + 1)]
     counts = Counter(ngrams)
-    repeated = sum(count for count in counts.values() if count > 2)
+    repeated = sum(count for count in counts.values() if count > 3)
     return repeated > _LOOP_SHARE * len(ngrams) or _repeats_tail(words)
 
 
@@ -57,28 +68,34 @@ def _repeats_tail(words: list[str]) -> bool:
 
 
 def _is_nonsense(text: str) -> bool:
-    """Character soup: mostly symbols, or replacement characters, or long unbreakable strings.
+    """Character soup: mostly symbols, replacement characters, or words that cannot be words.
 
-    Nothing here asks for known words, so an invented language is as good as English.
+    Nothing here asks for known words, so an invented language is as good as English; the price
+    is that well-formed words in random order are not seen.
     """
     characters = [character for character in text if not character.isspace()]
-    if "\ufffd" in text and text.count("\ufffd") > 0.02 * len(characters):
+    if text.count("\ufffd") > 0.02 * len(characters):
         return True
+    if _CODE_OR_FORMULA.search(text):
+        return False
     letters = sum(character.isalnum() for character in characters)
-    if len(characters) >= 8 and letters < 0.4 * len(characters) and "```" not in text:
+    if len(characters) >= 8 and letters < _LETTER_SHARE * len(characters):
         return True
-    words = text.split()
-    longest = max(len(word) for word in words)
-    if longest > 80 and not re.search(r"https?://|```", text) and _is_spaced_script(text):
+    words = [word for word in text.split() if any(map(str.isalpha, word))]
+    odd = sum(map(_cannot_be_a_word, words))
+    if len(words) >= 3 and odd > _ODD_SHARE * len(words):
         return True
-    # Incompressible long text is noise; very compressible text is a loop that _loops missed.
+    # Very compressible text is a loop with a period that _loops does not look for.
     raw = text.encode()
     return len(raw) > 400 and len(zlib.compress(raw)) < 0.12 * len(raw)
 
 
-def _is_spaced_script(text: str) -> bool:
-    """Whether words are set apart by spaces (not so in Chinese, Japanese, Thai)."""
-    return not set(_scripts(text)) & {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER"}
+def _cannot_be_a_word(word: str) -> bool:
+    """Glued pieces ("ingTheough"), no vowel in five letters, symbols inside, or no end."""
+    if "://" in word or not word.isascii():
+        return False
+    core = word.strip(_PUNCTUATION)
+    return bool(_GLUED.search(core) or _NO_VOWEL.search(core) or len(core) > 40)
 
 
 def _wrong_script(text: str, prompt: str) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.chat import ChatPrompts
 from eval.choices import mean_log_likelihoods
 from eval.completions import AnswerId
 from eval.generation import Question, ending_tokens, generate
@@ -16,6 +15,7 @@ from eval.refusal_judge import judge
 from eval.scoring import is_correct
 from eval.statistics import Rate, rate
 from eval.suite import Axis
+from train.prompts import ChatPrompts
 
 DEFAULT_BATCH_TOKENS = 16384
 """Rows x (prompt + new tokens) of a batch: 64 rows of 256 tokens."""

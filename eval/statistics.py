@@ -1,7 +1,10 @@
-"""Interval estimates for rates: pure functions, each with its formula and source."""
+"""Rates with intervals, and agreement of judges: pure functions with formula and source."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 # The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959963984540054
@@ -46,3 +49,29 @@ def rate(successes: int, n: int) -> Rate:
     """The share of ``successes`` with Wilson's interval; the value of no case at all is 0."""
     low, high = wilson_interval(successes, n)
     return Rate(successes / n if n else 0.0, low, high, n)
+
+
+def cohens_kappa(table: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Agreement of two judges beyond chance, and its standard error (Cohen 1960; Fleiss 1969).
+
+    kappa = (p_o - p_e) / (1 - p_e), with the observed agreement p_o and the agreement p_e that
+    the two margins would give by chance.
+
+    Args:
+        table: cases by the first judge's class (rows) and the second's (columns).
+    """
+    counts = np.asarray(table, dtype=float)
+    shares = counts / counts.sum()
+    rows, columns = shares.sum(1), shares.sum(0)
+    observed, chance = float(np.trace(shares)), float(rows @ columns)
+    if chance == 1.0:  # both gave one and the same class throughout
+        return 1.0, 0.0
+    kappa = (observed - chance) / (1 - chance)
+    margins = columns[:, None] + rows[None, :]  # of the transposed pair, as Fleiss has it
+    diagonal = np.diag(shares) * (1 - (rows + columns) * (1 - kappa)) ** 2
+    others = shares * margins**2
+    np.fill_diagonal(others, 0)
+    variance = (
+        diagonal.sum() + (1 - kappa) ** 2 * others.sum() - (kappa - chance * (1 - kappa)) ** 2
+    )
+    return kappa, math.sqrt(max(0.0, variance) / (counts.sum() * (1 - chance) ** 2))
