@@ -8,9 +8,10 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from merge.errors import UserError
+from merge.patch_directory import Role
+from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
 
-Role = Literal["safety", "over_safety"]
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -144,7 +145,7 @@ class TrainRecipe(Settings):
     safety: SafetyTraining = SafetyTraining()
     over_safety: OverSafetyTraining = OverSafetyTraining()
     importance: ImportanceSettings = ImportanceSettings()
-    merge: dict[str, Any] = Field(default_factory=dict)
+    merge: MergeSettings = MergeSettings()
     keep_intermediates: bool = False
     eval: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Any] = Field(default_factory=dict)
