@@ -1,6 +1,8 @@
 """The recipe: what one run trains on, how, and where its files go. Checked before work starts."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +18,8 @@ ROLES: tuple[Role, ...] = ("safety", "over_safety")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class BackboneSettings(Settings):
@@ -171,7 +175,9 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
     """Read a recipe file and check every key.
 
     Args:
-        overrides: ``dotted.key=value`` pairs, the values written as in YAML; they win.
+        overrides: ``dotted.key=value`` pairs, the values written as in YAML; they win. Where a
+            text of either holds ``${output}``, the run folder takes its place, and an environment
+            variable that of any other ``${NAME}``.
         model: the recipe model of the calling floor.
 
     Raises:
@@ -187,7 +193,23 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
         raise UserError(f"recipe {path}: must hold keys and values, as in 'name: demo'")
     for override in overrides:
         _apply_override(values, override)
+    output = values.get("output", f"runs/{values.get('name')}")
+    values = _expand(values, {**os.environ, "output": str(output)}, f"recipe {path}")
     return parse_settings(model, values, f"recipe {path}")
+
+
+def _expand(value: Any, variables: Mapping[str, str], source: str) -> Any:
+    """Put the run folder for ``${output}``, and environment variables for other ``${NAME}``."""
+    if isinstance(value, dict):
+        return {key: _expand(inner, variables, source) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner, variables, source) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in variables:
+            raise UserError(f"{source}: '{value}' needs {name}; set the environment variable")
+    return _VARIABLE.sub(lambda match: variables[match[1]], value)
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
