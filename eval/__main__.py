@@ -1,4 +1,4 @@
-"""`python -m eval run | compare | judge`: the evaluation's commands."""
+"""`python -m eval run | compare | judge | agreement`: the evaluation's commands."""
 
 import argparse
 import logging
@@ -26,7 +26,7 @@ def _compare(options: argparse.Namespace) -> None:
     from eval.report import write_report
     from eval.table import render_table
 
-    report = compare(options.evaluations, options.search)
+    report = compare(options.evaluations, options.search, agreement=options.agreement)
     write_report(report, options.out)
     Console().print(render_table(report))
     Console().print(f"report: {options.out / 'report.html'}", highlight=False)
@@ -39,10 +39,20 @@ def _judge(options: argparse.Namespace) -> None:
     Console().print(", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
 
 
+def _agreement(options: argparse.Namespace) -> None:
+    from eval.judge_agreement import agreement_tables, measure
+    from merge.files import atomic_write_json
+
+    measured = measure(options.labels)
+    if options.out:
+        atomic_write_json(options.out, measured)
+    Console().print(*agreement_tables(measured), sep="\n")
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; ``command`` is the function to call with it."""
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | compare | judge")
+    commands = parser.add_subparsers(required=True, metavar="run | compare | judge | agreement")
     run = commands.add_parser("run", help="ask a model a suite's prompts and judge its answers")
     run.add_argument("--model", type=Path, required=True, help="a model's folder")
     run.add_argument("--suite", type=Path, required=True, help="a suite file (YAML)")
@@ -57,11 +67,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     compare.add_argument("evaluations", type=Path, nargs="+", help="folders made by `run`")
     compare.add_argument("--out", type=Path, required=True, help="folder for the report")
     compare.add_argument("--search", type=Path, help="search.json, shown as a Pareto front")
+    compare.add_argument("--agreement", type=Path, help="what `agreement --out` wrote")
     compare.set_defaults(command=_compare)
     judge = commands.add_parser("judge", help='add "refusal" to a file of answers')
     judge.add_argument("--input", type=Path, required=True, help='JSON lines with "completion"')
     judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")
     judge.set_defaults(command=_judge)
+    agreement = commands.add_parser("agreement", help="measure the refusal judge on human labels")
+    agreement.add_argument("--labels", type=Path, required=True, help="folder of annotated CSVs")
+    agreement.add_argument("--out", type=Path, help="JSON file for the measured agreement")
+    agreement.set_defaults(command=_agreement)
     return parser.parse_args(arguments)
 
 

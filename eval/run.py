@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
 
+Batch = tuple[float, int]
+"""Seconds that a batch took, and the tokens that it generated."""
+
 
 @dataclass(frozen=True)
 class RunJob:
@@ -66,9 +69,8 @@ def run(job: RunJob) -> dict[str, Any]:
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
-        started = time.perf_counter()
-        answered = _answer(job, tokenizer, pending, completions, decoding["dtype"])
-        cost = _cost(answered, time.perf_counter() - started)
+        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"])
+        cost = _cost(batches, len(_texts(pending)))
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
@@ -98,12 +100,13 @@ def _answer(
     pending: Sequence[PromptSet],
     completions: CompletionsFile,
     dtype: str,
-) -> Answers:
+) -> list[Batch]:
+    """Answer all that is pending; each batch is on disk before the next begins."""
     texts = _texts(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
     model = load_model(job.model, dtype)
-    answered: Answers = {}
+    batches: list[Batch] = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,12 +117,16 @@ def _answer(
         task = progress.add_task("answers", total=len(texts))
 
         def keep(batch: Answers) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            batches.append((now - last, sum(tokens for _, tokens in batch.values())))
             completions.append(batch, texts)
-            answered.update(batch)
             progress.advance(task, len(batch))
+            last = time.perf_counter()
 
+        last = time.perf_counter()
         answer_all(model, tokenizer, pending, job.batch_tokens, keep)
-    return answered
+    return batches
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
@@ -150,13 +157,20 @@ def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptS
     return [prompt_set for prompt_set in open_sets if prompt_set.prompts]
 
 
-def _cost(answered: Answers, seconds: float) -> dict[str, float | int]:
-    """Time of this run's own answers, loading the model included."""
-    tokens = sum(count for _, count in answered.values())
-    return {"answers": len(answered), "tokens": tokens, "seconds": round(seconds, 3)}
+def _cost(batches: Sequence[Batch], answers: int) -> dict[str, Any]:
+    """Time of this run's own answers, without loading the model."""
+    generated = [batch for batch in batches if batch[1]]  # multiple choice generates nothing
+    seconds, tokens = sum(batch[0] for batch in generated), sum(batch[1] for batch in generated)
+    return {
+        "answers": answers,
+        "seconds": round(sum(seconds for seconds, _ in batches), 3),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if generated else None,
+        "batches": [[round(seconds, 5), tokens] for seconds, tokens in generated],
+    }
 
 
-def _previous_cost(directory: Path) -> dict[str, float | int]:
+def _previous_cost(directory: Path) -> dict[str, Any]:
     path = directory / SUMMARY_NAME
     return read_json(path).get("cost", {}) if path.exists() else {}
 

@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from eval.harness import AXES
+from eval.verdict import LOWER_IS_BETTER
 
 TITLES = {
     "harmful_rate": "Harmful answers",
@@ -13,13 +14,6 @@ TITLES = {
     "degenerate_rate": "Degenerate",
 }
 """How an axis is called for people."""
-
-LOWER_IS_BETTER = {
-    "harmful_rate": True,
-    "refusal_rate": True,
-    "utility": False,
-    "degenerate_rate": True,
-}
 
 
 def shown_axes(report: dict[str, Any]) -> list[str]:
@@ -51,8 +45,12 @@ def render_table(report: dict[str, Any]) -> Table:
     table.add_column("model")
     for axis in axes:
         table.add_column(axis_title(report, axis), justify="right")
+    verdicts = report.get("verdicts", {})
+    if verdicts:
+        table.add_column(f"against {report['backbone']}")
     for name, rates in report["models"].items():
-        table.add_row(name, *(percent(rates.get(axis)) for axis in axes))
+        verdict = [verdicts[name]["overall"]] if name in verdicts else []
+        table.add_row(name, *(percent(rates.get(axis)) for axis in axes), *verdict)
     return table
 
 
