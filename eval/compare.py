@@ -44,7 +44,7 @@ def compare(
             raise UserError(f"{directory}: a second model named '{name}'; run it with --name")
         summaries[name] = summary
         answers[name] = _read_answers(directory)
-    _check_same_prompts(summaries)
+    _check_comparable(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
     others = [name for name in summaries if name != backbone]
     report: dict[str, Any] = {
@@ -130,7 +130,7 @@ def _read_summary(directory: Path) -> dict[str, Any]:
             f"{directory}: no {SUMMARY_NAME}; run `python -m eval run --out {directory}` to its end"
         )
     summary = read_json(path)
-    missing = {"name", "axes", "suites", "prompts_sha256"} - summary.keys()
+    missing = {"name", "axes", "suites", "prompts_sha256", "harm_rule"} - summary.keys()
     if missing:
         raise UserError(f"{path}: has no '{min(missing)}'; run the evaluation again")
     return summary
@@ -148,12 +148,16 @@ def _read_answers(directory: Path) -> list[Completion]:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
 
 
-def _check_same_prompts(summaries: dict[str, dict[str, Any]]) -> None:
+def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
     first, *others = summaries
     for name in others:
         if summaries[name]["prompts_sha256"] != summaries[first]["prompts_sha256"]:
             raise UserError(
                 f"'{first}' and '{name}' answered different prompts; run both with one suite"
+            )
+        if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
+            raise UserError(
+                f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
             )
 
 

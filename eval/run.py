@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
+from eval.harm_judge import judge_harm, load_settings
 from eval.harness import (
     DEFAULT_BATCH_TOKENS,
     HARM_RULE,
@@ -48,6 +50,7 @@ class RunJob:
     dtype: Dtype = "auto"
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     tensorboard: Path | None = None
+    harm_judge: Path | None = None
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -60,6 +63,8 @@ def run(job: RunJob) -> dict[str, Any]:
         UserError: model, suite, source or folder are not usable.
     """
     prompt_sets = load_prompts(load_suite(job.suite, job.data_dir))
+    harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
+    harm_judge = None if harm_settings is None else partial(judge_harm, harm_settings)
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
     decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
@@ -74,14 +79,14 @@ def run(job: RunJob) -> dict[str, Any]:
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
-    evaluation = summarize(prompt_sets, completions.answers)
+    evaluation = summarize(prompt_sets, completions.answers, harm_judge)
     _write_completions(job.out, evaluation, keys)
     summary = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
         "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
         "suites": evaluation.suites,
-        "harm_rule": HARM_RULE,
+        "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
         "prompts_sha256": _digest(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
