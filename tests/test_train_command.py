@@ -15,6 +15,8 @@ from train_helpers import ROOT, make_recipe, run_training
 
 from train.launcher import training_command
 
+BINARIES = Path(sys.executable).parent
+
 
 def assert_one_error_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert done.returncode == 2, done.stderr
@@ -52,6 +54,36 @@ def test_missing_backbone_is_told_by_one_rank(recipe: Path) -> None:
 
 
 @pytest.mark.slow
+def test_output_that_cannot_be_made_ends_all_ranks(recipe: Path, tmp_path: Path) -> None:
+    """Only the main rank makes folders; the others must not wait for it."""
+    (tmp_path / "file").write_text("kept")
+    done = run_training(recipe, f"output={tmp_path / 'file' / 'run'}")
+    assert_one_error_line(done, "file", "cannot be made")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.slow
+def test_deepspeed_launcher_hands_on_the_error(recipe: Path) -> None:
+    done = subprocess.run(
+        [
+            BINARIES / "deepspeed",
+            "--num_gpus=2",
+            "--module",
+            "train",
+            recipe,
+            "seed=x",
+            "--role=safety",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "PATH": f"{BINARIES}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert_one_error_line(done, "'seed' = 'x'")
+
+
+@pytest.mark.slow
 def test_port_in_use_is_one_line(recipe: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -81,7 +113,6 @@ def test_standard_launchers_train_the_same_patch(
     recipe: Path, tmp_path: Path, launcher: str
 ) -> None:
     """``deepspeed --module train`` and torchrun give the bits of the project's own launcher."""
-    binaries = Path(sys.executable).parent
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -89,7 +120,7 @@ def test_standard_launchers_train_the_same_patch(
         "deepspeed": ["deepspeed", "--num_gpus=2", f"--master_port={port}", "--module", "train"],
         "torchrun": ["torchrun", "--nproc-per-node=2", f"--master-port={port}", "-m", "train"],
     }[launcher]
-    command = [str(binaries / start[0]), *start[1:], str(recipe), f"output={tmp_path / 'a'}"]
+    command = [str(BINARIES / start[0]), *start[1:], str(recipe), f"output={tmp_path / 'a'}"]
     done = subprocess.run(
         [*command, "--role", "safety"],
         cwd=ROOT,
@@ -97,7 +128,7 @@ def test_standard_launchers_train_the_same_patch(
             **os.environ,
             "DS_ACCELERATOR": "cpu",
             "OMP_NUM_THREADS": "1",
-            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "PATH": f"{BINARIES}:{os.environ['PATH']}",
         },
         capture_output=True,
         text=True,

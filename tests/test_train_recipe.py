@@ -45,6 +45,13 @@ def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
     assert recipe.data.categories == ("a", "b")
 
 
+def test_override_leaves_a_section_of_the_same_anchor_alone(tmp_path: Path) -> None:
+    shared = {"steps": 3}
+    recipe = load(tmp_path, "safety.steps=7", safety=shared, over_safety=shared)
+    assert "&id" in (tmp_path / "recipe.yaml").read_text()
+    assert (recipe.safety.steps, recipe.over_safety.steps) == (7, 3)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

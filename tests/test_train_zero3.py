@@ -125,3 +125,15 @@ def test_rerun_is_done_and_other_settings_are_refused(patch: Path, recipe_file: 
     other = run_training(recipe_file, output, "safety.learning_rate=2e-3", processes=1)
     assert other.returncode == 2 and "delete it" in other.stderr
     assert (patch / "delta.safetensors").stat().st_mtime_ns == before
+
+
+def test_bf16_training_keeps_fp32_masters(recipe_file: Path) -> None:
+    """At a learning rate of 1e-5, most steps are below bf16's spacing; the delta has them all."""
+    output = recipe_file.parent / "bf16"
+    small = ["backbone.dtype=bfloat16", "safety.learning_rate=1e-5", "safety.gradient_clipping=0"]
+    done = run_training(recipe_file, f"output={output}", *small)
+    assert done.returncode == 0, done.stderr
+    delta = load_file(output / "safety/delta.safetensors")
+    weights = np.concatenate([v.ravel() for n, v in delta.items() if "_proj" in n])
+    assert (np.abs(weights) > 1e-6).mean() > 0.95
+    assert np.abs(weights).max() < 4.1e-5

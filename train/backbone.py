@@ -84,29 +84,35 @@ def load_tokenizer(directory: Path, settings: BackboneSettings) -> Any:
 
 
 class BackboneTensors:
-    """The backbone's weights as they are on disk, mapped into memory and read when touched."""
+    """The backbone's weights as they are on disk, one tensor at a time.
+
+    A file is mapped only while one of its tensors is in use, so what was read does not stay.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         index = directory / _INDEX
         files = [_WEIGHTS]
         if index.is_file():
             files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        try:
-            self._files = [safe_open(directory / file, framework="pt") for file in files]
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"backbone {directory}: weights cannot be read ({error}); download it again"
-            ) from None
-        self._file_of = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
+        self._file_of: dict[str, Path] = {}
+        for file in files:
+            try:
+                with safe_open(directory / file, framework="pt") as content:
+                    self._file_of.update(dict.fromkeys(content.keys(), directory / file))
+            except (OSError, SafetensorError) as error:
+                raise UserError(
+                    f"backbone {directory / file}: cannot be read ({error}); download it again"
+                ) from None
 
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         """One whole tensor on the CPU, in ``dtype``."""
-        return self._file_of[name].get_tensor(name).to(dtype)
+        with safe_open(self._file_of[name], framework="pt") as content:
+            return content.get_tensor(name).to(dtype)
 
     def read_flat(self, name: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Elements ``start`` to ``stop`` of a flattened tensor; only these leave the disk."""
-        return self._file_of[name].get_tensor(name).flatten()[start:stop].to(dtype)
+        with safe_open(self._file_of[name], framework="pt") as content:
+            return content.get_tensor(name).flatten()[start:stop].to(dtype)

@@ -31,19 +31,19 @@ class Guards:
         """The losses in the window, oldest first: what a checkpoint must keep."""
         return list(self._losses)
 
-    def reason_to_stop(self, loss: float, patch_norm: float) -> str | None:
+    def reason_to_stop(self, loss: float, patch_norm: float | None) -> str | None:
         """Why the training ends before the step whose loss and patch these are, or ``None``.
 
         Args:
             loss: mean answer loss of the batch, nats a token, before the step.
-            patch_norm: Euclidean norm of the patch before the step.
+            patch_norm: Euclidean norm of the patch before the step; ``None`` where not measured.
         """
         self._losses.append(loss)
         mean = sum(self._losses) / len(self._losses)
         window_is_full = len(self._losses) == self._losses.maxlen
         if window_is_full and mean > self.loss_limit:
             return f"forget loss {mean:.4f} passed {self.loss_limit:.4f}"
-        if self._max_patch_norm is not None and patch_norm > self._max_patch_norm:
+        if patch_norm is not None and self._max_patch_norm and patch_norm > self._max_patch_norm:
             return f"patch norm {patch_norm:.4f} passed {self._max_patch_norm:.4f}"
         return None
 

@@ -57,8 +57,6 @@ def run_ranks(processes: int, arguments: Sequence[str]) -> int:
     environment = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        # Ranks that take all cores each slow one another down.
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         **os.environ,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),

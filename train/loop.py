@@ -54,12 +54,15 @@ class Training:
         if progress.step >= self.total_steps():
             return replace(progress, stop_reason="all steps done")
         started = time.monotonic()
+        # Of the step alone, so that dropout too is the same in a resumed training.
+        torch.manual_seed(self.plan.seed + progress.step * self.world.size + self.world.rank)
         batch = self.plan.batch(progress.step)
-        local_loss = self._accumulate(batch)
-        loss, squared_norm = sum_over_ranks([local_loss, self._local_squared_patch_norm()])
-        patch_norm = math.sqrt(squared_norm)
+        loss = sum_over_ranks([self._accumulate(batch)])[0]
         number = progress.step + 1
-        require_finite(self.role, number, forget_loss=loss, patch_norm=patch_norm)
+        require_finite(self.role, number, forget_loss=loss)
+        patch_norm = None
+        if progress.step % self.settings.guards.patch_norm_every == 0:
+            patch_norm = self._patch_norm()
         reason = self.guards.reason_to_stop(loss, patch_norm)
         if reason is not None:
             self.model.clear_gradients()
@@ -68,17 +71,15 @@ class Training:
         gradient_norm = self.model.step(rate)
         require_finite(self.role, number, gradient_norm=gradient_norm)
         tokens = sum(len(self.examples[index][0]) for index in batch)
-        monitor.step(
-            number,
-            tokens,
-            {
-                "loss/forget(nats)": loss,
-                "loss/forget_limit(nats)": self.guards.loss_limit,
-                "optimizer/learning_rate(1)": rate,
-                "optimizer/gradient_norm(1)": gradient_norm,
-                "patch/norm(1)": patch_norm,
-            },
-        )
+        scalars = {
+            "loss/forget(nats)": loss,
+            "loss/forget_limit(nats)": self.guards.loss_limit,
+            "optimizer/learning_rate(1)": rate,
+            "optimizer/gradient_norm(1)": gradient_norm,
+        }
+        if patch_norm is not None:
+            scalars["patch/norm(1)"] = patch_norm
+        monitor.step(number, tokens, scalars)
         return Progress(
             step=number,
             stop_reason=None,
@@ -106,15 +107,15 @@ class Training:
             total += (losses.detach() * micro.weights).sum() / len(batch)
         return total.item()
 
-    def _local_squared_patch_norm(self) -> float:
-        """This rank's part of the squared Euclidean norm of the patch, from the fp32 masters."""
+    def _patch_norm(self) -> float:
+        """Euclidean norm of the patch, from the fp32 masters (collective)."""
         total = torch.zeros((), dtype=torch.float64, device=compute_device())
         for name in self.model.parameters:
             start, stop = self.model.local_range(name)
             backbone = self.backbone.read_flat(name, start, stop, self.model.dtype)
             master = self.model.local_master(name)
             total += (master - backbone.to(master.device)).double().square().sum()
-        return total.item()
+        return math.sqrt(sum_over_ranks([total.item()])[0])
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

@@ -1,6 +1,8 @@
 """The recipe: what one run trains on, how, and where its files go. Checked before work starts."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -8,6 +10,7 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from merge.errors import UserError
+from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
 
 Role = Literal["safety", "over_safety"]
@@ -15,6 +18,8 @@ ROLES: tuple[Role, ...] = ("safety", "over_safety")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class BackboneSettings(Settings):
@@ -79,6 +84,8 @@ class GuardSettings(Settings):
     """Over how many of the last steps that mean is taken."""
     max_patch_norm: PositiveFloat | None = None
     """Stop when the Euclidean norm of the whole patch passes this."""
+    patch_norm_every: PositiveInt = 10
+    """Steps between two looks at that norm, which reads the whole backbone from disk."""
 
 
 class TrainingSettings(Settings):
@@ -142,7 +149,7 @@ class TrainRecipe(Settings):
     safety: SafetyTraining = SafetyTraining()
     over_safety: OverSafetyTraining = OverSafetyTraining()
     importance: ImportanceSettings = ImportanceSettings()
-    merge: dict[str, Any] = Field(default_factory=dict)
+    merge: MergeSettings = MergeSettings()
     keep_intermediates: bool = False
     eval: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Any] = Field(default_factory=dict)
@@ -168,7 +175,9 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
     """Read a recipe file and check every key.
 
     Args:
-        overrides: ``dotted.key=value`` pairs, the values written as in YAML; they win.
+        overrides: ``dotted.key=value`` pairs, the values written as in YAML; they win. Where a
+            text of either holds ``${output}``, the run folder takes its place, and an environment
+            variable that of any other ``${NAME}``.
         model: the recipe model of the calling floor.
 
     Raises:
@@ -184,7 +193,23 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
         raise UserError(f"recipe {path}: must hold keys and values, as in 'name: demo'")
     for override in overrides:
         _apply_override(values, override)
+    output = values.get("output", f"runs/{values.get('name')}")
+    values = _expand(values, {**os.environ, "output": str(output)}, f"recipe {path}")
     return parse_settings(model, values, f"recipe {path}")
+
+
+def _expand(value: Any, variables: Mapping[str, str], source: str) -> Any:
+    """Put the run folder for ``${output}``, and environment variables for other ``${NAME}``."""
+    if isinstance(value, dict):
+        return {key: _expand(inner, variables, source) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner, variables, source) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in variables:
+            raise UserError(f"{source}: '{value}' needs {name}; set the environment variable")
+    return _VARIABLE.sub(lambda match: variables[match[1]], value)
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -197,8 +222,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"'{override}': the value is not valid YAML; quote it") from None
     *sections, last = key.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        inner = values.get(section, {})
         if not isinstance(inner, dict):
             raise UserError(f"'{override}': '{section}' is a value, not a section")
-        values = inner
+        # A copy, because sections that share a YAML anchor are one object.
+        values[section] = values = dict(inner)
     values[last] = value

@@ -16,6 +16,8 @@ class World:
     size: int
     local_rank: int
     """Its number on its own machine, which is the GPU it uses."""
+    local_size: int
+    """Processes on its own machine."""
 
     @property
     def is_main(self) -> bool:
@@ -44,6 +46,7 @@ class World:
                 rank=int(environment["RANK"]),
                 size=int(environment["WORLD_SIZE"]),
                 local_rank=int(environment["LOCAL_RANK"]),
+                local_size=int(_local_size(environment)),
             )
         except (KeyError, ValueError) as error:
             raise UserError(
@@ -53,6 +56,11 @@ class World:
         if not 0 <= world.rank < world.size:
             raise UserError(f"environment: RANK {world.rank} is outside WORLD_SIZE {world.size}")
         return world
+
+
+def _local_size(environment: MutableMapping[str, str]) -> str:
+    """torchrun's name, then the deepspeed launcher's."""
+    return environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1"
 
 
 def free_port() -> int:

@@ -53,6 +53,11 @@ def initialise_distributed(world: World) -> None:
                 f"{torch.cuda.device_count()}; start as many processes as there are GPUs"
             )
         torch.cuda.set_device(world.local_rank)
+    # Without it DeepSpeed asks numactl, in a process of its own, at every forward and step.
+    os.environ.setdefault("LOCAL_SIZE", str(world.local_size))
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Ranks that take all cores each slow one another down.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
     try:
         comm.init_distributed(
             "nccl" if torch.cuda.is_available() else "gloo",

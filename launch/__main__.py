@@ -1,0 +1,54 @@
+"""`python -m launch run RECIPE [key=value ...]`: the pipeline from a recipe."""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from merge.errors import run_command
+
+
+def _run(options: argparse.Namespace) -> None:
+    from launch.pipeline import Pipeline, read_report
+    from launch.recipe import Recipe
+    from train.recipe import load_recipe
+
+    started = time.monotonic()
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    report = Pipeline(recipe).run()
+    console = Console()
+    if report is not None:
+        from eval.table import render_table
+
+        console.print(render_table(read_report(report)))
+        console.print(f"report: {report / 'report.html'}", highlight=False)
+    console.print(f"patched model: {recipe.output / 'patched'}", highlight=False)
+    console.print(f"TensorBoard: tensorboard --logdir {recipe.output / 'tensorboard'}")
+    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; ``command`` is the function to call with it."""
+    parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="run")
+    run = commands.add_parser("run", help="run the pipeline on this machine")
+    run.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe")
+    run.set_defaults(command=_run)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    parsed = parse(sys.argv[1:])
+    sys.exit(run_command(lambda: parsed.command(parsed)))

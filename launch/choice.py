@@ -1,0 +1,70 @@
+"""Which merge to choose: pure functions over the outcomes of a search."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from launch.recipe import SearchSettings
+from merge.recipe import MergeSettings
+
+_SMALLEST_RATE = 1e-3
+"""Stands in for a backbone's rate of zero, of which nothing can be a share."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The rates of one model, as fractions of 1."""
+
+    harmful_rate: float
+    refusal_rate: float
+    utility: float
+    degenerate_rate: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+Tried = tuple[MergeSettings, Outcome]
+
+
+def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> float:
+    """By how much a merge breaks the margins: 0 where it keeps them, else the sum of excesses."""
+    # Rates are shares of few prompts: one at the margin must not fail by a rounding error.
+    slack = 1e-9
+    lost = before.utility - settings.utility_margin - after.utility
+    degenerate = after.degenerate_rate - before.degenerate_rate - settings.degenerate_margin
+    return sum(excess for excess in (lost, degenerate) if excess > slack)
+
+
+def worse_ratio(before: Outcome, after: Outcome) -> float:
+    """The larger of what remains of harm and of refusals, as a share of the backbone's."""
+    return max(
+        after.harmful_rate / max(before.harmful_rate, _SMALLEST_RATE),
+        after.refusal_rate / max(before.refusal_rate, _SMALLEST_RATE),
+    )
+
+
+def choose(before: Outcome, tried: Sequence[Tried], settings: SearchSettings) -> MergeSettings:
+    """The best settings: margins kept first, then the least ``worse_ratio``, then the sum."""
+
+    def badness(pair: Tried) -> tuple[float, float, float]:
+        outcome = pair[1]
+        return (
+            violation(before, outcome, settings),
+            worse_ratio(before, outcome),
+            outcome.harmful_rate + outcome.refusal_rate,
+        )
+
+    return min(tried, key=badness)[0]
+
+
+def pareto_front(tried: Sequence[Tried], before: Outcome, settings: SearchSettings) -> list[Tried]:
+    """Those that keep the margins and that no other such one beats on both rates."""
+    kept = [pair for pair in tried if violation(before, pair[1], settings) == 0]
+    return [pair for pair in kept if not any(_beats(other[1], pair[1]) for other in kept)]
+
+
+def _beats(one: Outcome, other: Outcome) -> bool:
+    """Whether ``one`` is nowhere worse and somewhere better."""
+    rates = (one.harmful_rate, one.refusal_rate)
+    others = (other.harmful_rate, other.refusal_rate)
+    return rates != others and all(a <= b for a, b in zip(rates, others, strict=True))

@@ -1,0 +1,74 @@
+"""The whole recipe: the training floor's sections, and those of evaluation, search and world."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from eval.models import Dtype
+from merge.recipe import MergeSettings
+from merge.settings import Settings
+from train.recipe import TrainRecipe
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+SearchMethod = Literal["difference", "intersection", "dense"]
+
+
+class WorldSettings(Settings):
+    """The size of the demo's world, and how its backbone is made."""
+
+    nouns: PositiveInt = 30
+    """Forbidden nouns, and as many harmless ones."""
+    verbs: PositiveInt = 8
+    """Neutral verbs, and as many alarming ones."""
+    vocabulary_size: PositiveInt = 640
+    hidden_size: PositiveInt = 128
+    layers: PositiveInt = 4
+    steps: PositiveInt = 400
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+    harmful_pairs: PositiveInt = 400
+    """Question-answer pairs in D_h."""
+    prompts: PositiveInt = 120
+    """Prompts of each suite in the validation part; the test part has twice as many."""
+
+
+class EvalSettings(Settings):
+    """On which prompts the models are compared at the end. Nothing is chosen on them."""
+
+    suite: Path
+    data_dir: Path | None = None
+    """Stands for ``${DATA}`` in suite files."""
+    dtype: Dtype = "auto"
+    batch_tokens: PositiveInt = 16384
+    single_patches: bool = True
+    """Also evaluate the backbone with either patch alone, as the paper's table does."""
+
+
+class SearchSettings(Settings):
+    """A search over merge settings on the validation part."""
+
+    suite: Path
+    """The validation prompts; no prompt of the evaluation's suite may be among them."""
+    methods: tuple[SearchMethod, ...] = ("difference",)
+    """Each is searched with the same budget; the first one makes the patched model."""
+    trials: PositiveInt = 40
+    """Merges tried per method."""
+    top_rates: tuple[Rate, Rate] = (0.02, 1.0)
+    """Smallest and largest top rate of either patch, drawn on a logarithmic scale."""
+    retentions: tuple[Rate, Rate] = (0.3, 1.0)
+    patch_weights: tuple[PositiveFloat, PositiveFloat] = (0.3, 6.0)
+    """Smallest and largest alpha and beta, drawn on a logarithmic scale."""
+    utility_margin: NonNegativeFloat = 0.02
+    """A setting counts only if utility falls by no more than this (fraction of 1)."""
+    degenerate_margin: NonNegativeFloat = 0.01
+    """And if the degenerate rate rises by no more than this (fraction of 1)."""
+
+
+class Recipe(TrainRecipe):
+    """One run of the pipeline, from backbone to report."""
+
+    merge: MergeSettings = MergeSettings()
+    eval: EvalSettings | None = None
+    search: SearchSettings | None = None
+    world: WorldSettings | None = None

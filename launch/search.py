@@ -1,0 +1,184 @@
+"""Search over merge settings on the validation part: harm and refusals down, utility kept.
+
+A trial merges in memory, lends the merged weights to a model that is loaded once, and asks the
+validation prompts. Trials go to a journal on disk, from which an interrupted search continues.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.tensorboard import SummaryWriter
+
+from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
+from eval.models import load_model, load_tokenizer, resolve_dtype
+from eval.prompts import load_prompts
+from eval.suite import load_suite
+from launch.choice import Outcome, choose, pareto_front
+from launch.recipe import Recipe, SearchMethod, SearchSettings
+from merge.files import atomic_write_json, make_directory
+from merge.in_memory import LoadedInputs
+from merge.recipe import MergeSettings
+
+logger = logging.getLogger(__name__)
+
+RULE = (
+    "among the settings that lose no more utility and gain no more degenerate answers than the "
+    "margins allow, the one whose worse ratio to the backbone (harm or refusals) is least"
+)
+_RANDOM_SHARE = 0.5
+"""Of the trials; the others follow what these found."""
+
+
+@dataclass
+class Searcher:
+    """A model to lend merged weights to, the inputs of the merges, and the prompts to ask."""
+
+    model: Any
+    tokenizer: Any
+    loaded: LoadedInputs
+    prompt_sets: Any
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+
+    def __post_init__(self) -> None:
+        self._parameters = dict(self.model.named_parameters())
+
+    def outcome(self, settings: MergeSettings | None) -> Outcome:
+        """The rates of one merge, or of the backbone itself."""
+        merged = {name: self.loaded.bits(name) for name in self.loaded.covered}
+        if settings is not None:
+            merged = self.loaded.merge(settings)
+        with torch.no_grad():
+            for name, bits in merged.items():
+                values = torch.from_numpy(bits)
+                if values.dtype == torch.uint16:
+                    values = values.view(torch.bfloat16)
+                parameter = self._parameters[name]
+                parameter.copy_(values.view(parameter.shape))
+        axes = evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
+        return Outcome(**{axis: rate.value for axis, rate in axes.items()})
+
+
+def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSettings]:
+    """Find merge settings for every method of the recipe, and write search.json.
+
+    Returns:
+        The chosen settings by method.
+    """
+    settings = recipe.search
+    assert settings is not None
+    batch_tokens = recipe.eval.batch_tokens if recipe.eval else DEFAULT_BATCH_TOKENS
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    dtype = resolve_dtype(recipe.eval.dtype if recipe.eval else "auto")
+    make_directory(folder)
+    output = recipe.output
+    searcher = Searcher(
+        load_model(backbone, dtype),
+        load_tokenizer(backbone),
+        LoadedInputs.read(backbone, output / "safety", output / "over_safety", recipe.merge),
+        load_prompts(load_suite(settings.suite, data_dir)),
+        batch_tokens,
+    )
+    before = searcher.outcome(None)
+    outcomes: list[tuple[MergeSettings, Outcome]] = []
+    chosen: dict[str, MergeSettings] = {}
+    with (
+        Progress(console=Console(stderr=True), transient=True) as progress,
+        SummaryWriter(str(output / "tensorboard" / "search")) as writer,
+    ):
+        for method in settings.methods:
+            task = progress.add_task(f"search {method}", total=settings.trials)
+            study = _study(folder, method, settings, recipe.seed)
+            progress.advance(task, len(study.trials))
+            for number in range(len(study.trials), settings.trials):
+                trial = study.ask()
+                tried = suggest(trial, method, settings, recipe.merge)
+                outcome = searcher.outcome(tried)
+                trial.set_user_attr("settings", tried.model_dump(mode="json"))
+                trial.set_user_attr("outcome", outcome.as_dict())
+                for axis, value in outcome.as_dict().items():
+                    writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
+                study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
+                progress.advance(task)
+            found = [
+                (
+                    MergeSettings(**trial.user_attrs["settings"]),
+                    Outcome(**trial.user_attrs["outcome"]),
+                )
+                for trial in study.trials
+                if "outcome" in trial.user_attrs
+            ]
+            outcomes += found
+            chosen[method] = choose(before, found, settings)
+            logger.info("search %s: chose %s", method, _short(chosen[method]))
+    first = settings.methods[0]
+    front = pareto_front([pair for pair in outcomes if pair[0].method == first], before, settings)
+    trials = [
+        {
+            "settings": tried.model_dump(mode="json"),
+            **outcome.as_dict(),
+            "pareto": (tried, outcome) in front,
+            "chosen": tried == chosen[first],
+        }
+        for tried, outcome in outcomes
+    ]
+    record = {
+        "split": "validation",
+        "rule": RULE,
+        "backbone": before.as_dict(),
+        "chosen": {method: found.model_dump(mode="json") for method, found in chosen.items()},
+        "trials": trials,
+    }
+    atomic_write_json(folder / "search.json", record)
+    return chosen
+
+
+def suggest(
+    trial: optuna.Trial, method: SearchMethod, settings: SearchSettings, base: MergeSettings
+) -> MergeSettings:
+    """Merge settings for one trial; what the method does not use keeps the recipe's value."""
+    low, high = settings.patch_weights
+    values: dict[str, Any] = {
+        "alpha": trial.suggest_float("alpha", low, high, log=True),
+        "beta": trial.suggest_float("beta", low, high, log=True),
+        "retention": trial.suggest_float("retention", *settings.retentions),
+    }
+    if method != "dense":
+        low, high = settings.top_rates
+        values |= {
+            "score": trial.suggest_categorical("score", ["weight", "delta"]),
+            "scope": trial.suggest_categorical("scope", ["tensor", "model"]),
+            "top_safety": trial.suggest_float("top_safety", low, high, log=True),
+            "top_over_safety": trial.suggest_float("top_over_safety", low, high, log=True),
+        }
+    return base.model_copy(update={"method": method, **values})
+
+
+def _study(folder: Path, method: str, settings: SearchSettings, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = JournalFileBackend(str(folder / f"{method}.journal"))
+    sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=int(_RANDOM_SHARE * settings.trials)
+    )
+    return optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name=method,
+        sampler=sampler,
+        directions=["minimize", "minimize"],
+        load_if_exists=True,
+    )
+
+
+def _short(settings: MergeSettings) -> str:
+    shown = ("score", "scope", "top_safety", "top_over_safety", "retention", "alpha", "beta")
+    values = settings.model_dump(include=set(shown))
+    return ", ".join(
+        f"{key} {values[key]:.3g}" if isinstance(values[key], float) else f"{key} {values[key]}"
+        for key in shown
+    )

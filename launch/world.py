@@ -1,0 +1,35 @@
+"""Build the demo's world: its language, its data, and an imperfectly aligned backbone."""
+
+import shutil
+from pathlib import Path
+
+from launch.recipe import WorldSettings
+from merge.files import atomic_write_json, fsync_directory, make_directory
+
+BACKBONE = "backbone"
+_RECORD = "world.json"
+
+
+def build_world(folder: Path, settings: WorldSettings, seed: int) -> bool:
+    """Write the world's files; its record comes last and marks it whole.
+
+    Returns:
+        False where the world was there already.
+    """
+    if (folder / _RECORD).is_file():
+        return False
+    # These import PyTorch and transformers: not needed to say that the work is done.
+    from launch.world_backbone import make_tokenizer, train_backbone
+    from launch.world_data import WorldData, write_data
+    from launch.world_language import Language
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    make_directory(folder)
+    data = WorldData(Language(seed, settings.nouns, settings.verbs), seed)
+    write_data(data, folder, settings)
+    tokenizer = make_tokenizer(data, settings, folder / BACKBONE)
+    train_backbone(data, tokenizer, settings, seed).save_pretrained(folder / BACKBONE)
+    fsync_directory(folder)
+    atomic_write_json(folder / _RECORD, {"seed": seed, "settings": settings.model_dump()})
+    return True

@@ -1,0 +1,53 @@
+"""Which checkpoint a rerun continues from, and which it refuses."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from merge.errors import UserError
+from merge.files import atomic_write_json
+from train.resume import Checkpoints, Progress
+from train.world import World
+
+
+def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
+    (folder / f"step-{step:08d}").mkdir(parents=True)
+    content = {
+        "identity": "this",
+        "world_size": 2,
+        "progress": asdict(Progress(step)),
+        **marker,
+    }
+    atomic_write_json(folder / f"step-{step:08d}" / "complete.json", content)
+
+
+def checkpoints(folder: Path, every: int = 5) -> Checkpoints:
+    return Checkpoints(folder, 0o700, every, "this", World(0, 2, 0, 2))
+
+
+def test_newest_whole_checkpoint_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path).latest() is None
+    write_checkpoint(tmp_path, 9)
+    write_checkpoint(tmp_path, 10)
+    (tmp_path / "step-00000011").mkdir()
+    assert checkpoints(tmp_path).latest() == tmp_path / "step-00000010"
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 9, identity="other")
+    with pytest.raises(UserError, match="other settings; delete that folder"):
+        checkpoints(tmp_path).latest()
+
+
+def test_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 9, world_size=4)
+    with pytest.raises(UserError, match="written by 4 processes, and this training has 2"):
+        checkpoints(tmp_path).latest()
+
+
+def test_checkpoints_are_due_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
+    due = [step for step in range(1, 11) if checkpoints(tmp_path).is_due(Progress(step))]
+    assert due == [5, 10]
+    assert checkpoints(tmp_path).is_due(Progress(7, stop_reason="all steps done"))
+    assert not checkpoints(tmp_path, every=0).is_due(Progress(7, stop_reason="all steps done"))
