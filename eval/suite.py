@@ -12,7 +12,7 @@ from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 
 Axis = Literal["harm", "refusal", "utility"]
-Scoring = Literal["exact", "contains", "choice"]
+Scoring = Literal["exact", "contains", "final_number", "choice"]
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -60,7 +60,9 @@ class SuiteRow(Settings):
                 raise ValueError(f"scoring belongs to axis utility; remove it from '{self.name}'")
             return self
         if self.scoring is None:
-            raise ValueError(f"'{self.name}' needs scoring: exact, contains or choice")
+            raise ValueError(
+                f"'{self.name}' needs scoring: exact, contains, final_number or choice"
+            )
         if self.columns.answer is None:
             raise ValueError(f"'{self.name}' needs columns.answer, the wanted answer")
         if (self.scoring == "choice") != (self.columns.choices is not None):

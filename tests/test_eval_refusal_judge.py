@@ -1,9 +1,11 @@
 """The refusal judge and the degenerate check, on invented answers."""
 
 import time
+from pathlib import Path
 
 import pytest
 
+from eval.judge_agreement import measure
 from eval.refusal_judge import judge
 
 FULL = [
@@ -78,3 +80,20 @@ def test_a_thousand_answers_take_under_two_seconds():
     for number in range(1000):
         judge(answers[number % len(answers)] + f" number {number}")
     assert time.perf_counter() - started < 2
+
+
+def test_agreement_counts_safe_prompts_only(tmp_path: Path):
+    """Kappa from the command equals the two-by-two table worked out by hand."""
+    header = "type,prompt,completion,final_label\n"
+    refused, answered = '"Sorry, but I can\'t assist with that."', "Blip the vask twice."
+    rows = [
+        *[f"homonyms,how,{refused},2_full_refusal"] * 4,
+        *[f"homonyms,how,{answered},1_full_compliance"] * 5,
+        f"homonyms,how,{answered},3_partial_refusal",
+        *[f"contrast_homonyms,how,{refused},2_full_refusal"] * 9,
+    ]
+    (tmp_path / "model.csv").write_text(header + "\n".join(rows) + "\n")
+    found = measure(tmp_path)["models"]["model"]
+    assert found["n"] == 10
+    assert found["kappa"] == pytest.approx((0.9 - 0.5) / (1 - 0.5))
+    assert found["confusion"]["partial"]["none"] == 1
