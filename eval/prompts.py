@@ -12,6 +12,7 @@ from typing import Any
 
 from eval.suite import Scoring, Suite, SuiteRow, is_local
 from merge.errors import UserError
+from train.recipe import row_range
 
 Record = Mapping[str, Any]
 
@@ -58,6 +59,8 @@ def load_prompts(suite: Suite) -> list[PromptSet]:
 def _prompts_of(row: SuiteRow) -> list[Prompt]:
     where = f"suite '{row.name}' ({row.source})"
     records = list(enumerate(_read(row, where), start=1))
+    kept = row_range(row.rows, len(records))
+    records = records[kept.start : kept.stop]
     for column, wanted in row.filter.items():
         records = [
             (number, record)

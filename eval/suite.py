@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
+from train.recipe import row_range
 
 Axis = Literal["harm", "refusal", "utility"]
 Scoring = Literal["exact", "contains", "final_number", "choice"]
@@ -48,10 +49,18 @@ class SuiteRow(Settings):
     config: str | None = None
     columns: Columns = Columns()
     filter: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    rows: str = ":"
+    """Which rows of the source, before filter and limit: ``start:stop``, numbers or percentages."""
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
     scoring: Scoring | None = None
     max_new_tokens: int = Field(default=256, ge=1)
+
+    @field_validator("rows")
+    @classmethod
+    def _check_rows(cls, rows: str) -> str:
+        row_range(rows, 100)
+        return rows
 
     @model_validator(mode="after")
     def _scoring_fits_axis(self) -> "SuiteRow":
