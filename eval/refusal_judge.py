@@ -59,7 +59,7 @@ _CONDEMNS = re.compile(
     r"\bi (?:would |must )?(?:strongly )?(?:advise|caution|urge you) (?:you )?against\b"
 )
 _WRONG = (
-    r"(?:appropriate|ethical|acceptable|okay|ok|right|legal|safe|respectful|responsible|humane|"
+    r"(?:appropriate|ethical|acceptable|okay|ok|right|safe|respectful|responsible|humane|"
     r"recommended|advisable|moral|legitimate)"
 )
 _REPROACHES = re.compile(
