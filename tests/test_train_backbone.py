@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from train_helpers import make_backbone
 from transformers import AutoModelForCausalLM
 
@@ -33,8 +33,8 @@ def test_unreachable_hub_name_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(UserError, match="convert its weights to safetensors"):
-        backbone_directory(BackboneSettings(path=str(tmp_path)))
+    with pytest.raises(UserError, match="pickled weights"):
+        BackboneTensors(tmp_path)
 
 
 def test_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
@@ -59,10 +59,11 @@ def test_lazy_tensors_equal_the_file(backbone: Path, tmp_path: Path, shard_size:
         assert torch.equal(tensors.read(name, torch.float32), expected)
         part = tensors.read_flat(name, 3, 11, torch.bfloat16)
         assert torch.equal(part, expected.flatten()[3:11].bfloat16())
+        assert tensors.read_flat(name, 5, 5, torch.float32).shape == (0,)
     assert "model.nothing" not in tensors
 
 
-def test_damaged_weights_are_told(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
-        BackboneTensors(tmp_path)
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="'weight' is I8"):
+        BackboneTensors(tmp_path).read("weight", torch.float32)

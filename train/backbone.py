@@ -1,39 +1,31 @@
 """The backbone's folder: where it is, its tokenizer, and its tensors one at a time."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from merge.errors import UserError
+from merge.tensor_files import TensorFolder, read_blocks
 from train.recipe import BackboneSettings
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+_TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def backbone_directory(settings: BackboneSettings) -> Path:
     """The local folder of a backbone; a name on the hub is downloaded first.
 
     Raises:
-        UserError: no such folder or hub name, no access, or no safetensors weights.
+        UserError: no such folder or hub name, or no access.
     """
     path = Path(settings.path)
     if path.is_dir():
-        directory = path
-    elif path.is_absolute() or settings.path.count("/") != 1 or settings.path.startswith("."):
+        return path
+    if path.is_absolute() or settings.path.count("/") != 1 or settings.path.startswith("."):
         raise UserError(f"backbone {path}: no such folder; mend backbone.path in the recipe")
-    else:
-        directory = _download(settings.path)
-    if not (directory / _WEIGHTS).is_file() and not (directory / _INDEX).is_file():
-        raise UserError(
-            f"backbone {settings.path}: holds neither {_WEIGHTS} nor {_INDEX}; convert its "
-            "weights to safetensors"
-        )
-    return directory
+    return _download(settings.path)
 
 
 def _download(name: str) -> Path:
@@ -86,33 +78,36 @@ def load_tokenizer(directory: Path, settings: BackboneSettings) -> Any:
 class BackboneTensors:
     """The backbone's weights as they are on disk, one tensor at a time.
 
-    A file is mapped only while one of its tensors is in use, so what was read does not stay.
+    Raises:
+        UserError: no safetensors weights, or files that are torn or contradict their index.
     """
 
     def __init__(self, directory: Path) -> None:
-        index = directory / _INDEX
-        files = [_WEIGHTS]
-        if index.is_file():
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        self._file_of: dict[str, Path] = {}
-        for file in files:
-            try:
-                with safe_open(directory / file, framework="pt") as content:
-                    self._file_of.update(dict.fromkeys(content.keys(), directory / file))
-            except (OSError, SafetensorError) as error:
-                raise UserError(
-                    f"backbone {directory / file}: cannot be read ({error}); download it again"
-                ) from None
+        self._entries = TensorFolder(directory, "model").entries
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file_of
+        return name in self._entries
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         """One whole tensor on the CPU, in ``dtype``."""
-        with safe_open(self._file_of[name], framework="pt") as content:
-            return content.get_tensor(name).to(dtype)
+        entry = self._entries[name]
+        return self.read_flat(name, 0, entry.elements, dtype).view(entry.shape)
 
     def read_flat(self, name: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Elements ``start`` to ``stop`` of a flattened tensor; only these leave the disk."""
-        with safe_open(self._file_of[name], framework="pt") as content:
-            return content.get_tensor(name).flatten()[start:stop].to(dtype)
+        """Elements ``start`` to ``stop`` of a flattened tensor; nothing else is read."""
+        entry = self._entries[name]
+        if entry.dtype not in _TORCH_DTYPES:
+            raise UserError(
+                f"{entry.path}: '{name}' is {entry.dtype}; use a backbone of "
+                f"{', '.join(_TORCH_DTYPES)} weights, which are not quantized"
+            )
+        stored = _TORCH_DTYPES[entry.dtype]
+        part = replace(
+            entry,
+            offset=entry.offset + start * stored.itemsize,
+            size=(stop - start) * stored.itemsize,
+        )
+        if not part.size:
+            return torch.empty(0, dtype=dtype)
+        _, block = next(read_blocks(part, part.size))
+        return torch.from_numpy(block).view(stored).to(dtype)

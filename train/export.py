@@ -8,9 +8,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from merge.patch_directory import PatchWriter
+from merge.patch_directory import PatchWriter, Role
 from train.backbone import BackboneTensors
-from train.recipe import Role
 from train.world import World
 from train.zero3 import Zero3Model
 

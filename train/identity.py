@@ -11,8 +11,9 @@ from typing import Any
 from merge.errors import UserError
 from merge.files import read_json
 from merge.fingerprint import backbone_fingerprint
+from merge.patch_directory import Role
 from train.data import Example, data_hash
-from train.recipe import Role, TrainRecipe
+from train.recipe import TrainRecipe
 
 _IRRELEVANT = {"checkpoint_every"}
 """Training settings that do not change the patch."""

@@ -11,12 +11,13 @@ import yaml
 
 from merge.errors import UserError
 from merge.files import make_directory
+from merge.patch_directory import Role
 from train.backbone import BackboneTensors, backbone_directory, load_tokenizer
 from train.batches import BatchPlan, TokenizedExample, order_seed
 from train.data import read_examples
 from train.identity import is_finished, patch_inputs, software_versions
 from train.prompts import ChatPrompts
-from train.recipe import Role, TrainRecipe
+from train.recipe import TrainRecipe
 from train.world import World
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.recipe import Role
+from merge.patch_directory import Role
 from train.world import free_port
 
 _POLL_SECONDS = 0.05

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from merge.patch_directory import Role
 from train.backbone import BackboneTensors
 from train.batches import BatchPlan, TokenizedExample, collate, micro_batches
 from train.collectives import compute_device, sum_over_ranks
 from train.guards import Guards, require_finite
 from train.monitor import Monitor
 from train.objectives import OBJECTIVES, answer_losses
-from train.recipe import Role, TrainingSettings
+from train.recipe import TrainingSettings
 from train.resume import Checkpoints, Progress
 from train.world import World
 from train.zero3 import Zero3Model

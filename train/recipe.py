@@ -10,10 +10,10 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from merge.errors import UserError
+from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
 
-Role = Literal["safety", "over_safety"]
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]

@@ -1,11 +1,16 @@
 """Which process of how many this is, as its launcher says in the environment."""
 
+import contextlib
 import os
+import random
 import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 from merge.errors import UserError
+
+_PORTS = (20000, 32000)
+"""Below the ports for outgoing connections, on Linux from 32768 on."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,12 @@ def _local_size(environment: MutableMapping[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A TCP port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port that is free at this moment, and likely still is when the ranks meet.
+
+    Seconds later, that is; so not one of those that the system gives to any new connection.
+    """
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
