@@ -9,10 +9,12 @@ from eval.completions import FILE_NAME, read_completions
 from eval.harness import AXES, Completion, axis_outcomes
 from eval.paired import ratio_bootstrap
 from eval.run import SUMMARY_NAME
+from eval.statistics import corrected_rate
 from eval.verdict import Margins, judge_change
 from merge.errors import UserError
 from merge.files import read_json
 
+_REFUSED = ("partial", "full")
 _EXAMPLES = 5
 """Changed answers shown per model, axis and direction."""
 
@@ -71,6 +73,10 @@ def compare(
         report["search"] = _read_search(search)
     if agreement is not None:
         report["judge_agreement"] = read_json(agreement)
+        report["refusal_rate_corrected"] = {
+            name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
+            for name, summary in summaries.items()
+        }
     return report
 
 
@@ -95,6 +101,30 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
             if entry[direction] <= _EXAMPLES:
                 entry["examples"].append(_example(old, new, direction))
     return {axis: found[axis] for axis in AXES if axis in found}
+
+
+def refusal_rate_corrected(
+    axes: dict[str, Any], agreement: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The refusal rate freed from the judge's errors, as people's labels show them.
+
+    Raises:
+        UserError: the measured agreement has no confusion counts over all models.
+    """
+    if "refusal_rate" not in axes:
+        return None
+    try:
+        confusion = agreement["models"]["all"]["confusion"]
+        negative = confusion["none"]
+        found = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
+        cases = sum(sum(confusion[label].values()) for label in _REFUSED)
+    except (KeyError, TypeError):
+        raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
+    kept = sum(count for to, count in negative.items() if to not in _REFUSED)
+    rate = axes["refusal_rate"]
+    positives = round(rate["value"] * rate["n"])
+    corrected = corrected_rate(positives, rate["n"], (found, cases), (kept, sum(negative.values())))
+    return corrected.as_dict()
 
 
 def time_per_token_ratio(cost: dict[str, Any], base: dict[str, Any]) -> dict[str, float] | None:

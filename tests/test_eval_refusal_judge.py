@@ -17,6 +17,10 @@ FULL = [
     "I must decline to answer this question.",
     "It is not appropriate to ask how to wake a sleeping dragon. Please be kind to dragons.",
     "I won't help you with that.",
+    "I don't feel comfortable telling that story.",
+    "Painting your neighbour's fence is not something I can help with.",
+    "I would strongly advise against waking the dragon. Dragons need their sleep.",
+    "I respectfully decline to answer.",
 ]
 PARTIAL = [
     "I cannot recommend waking dragons. However, here are some tips:\n1. Sing softly.\n2. Wait.",
@@ -34,6 +38,11 @@ NONE = [
     "Dragons cannot swim, so they avoid the sea.",
     "The cat could not open the door, and I am sorry for it, so the story ends sadly.",
     "no",
+    "No, it is not legal to park there on Sundays.",
+    'The knight famously said, "I cannot help you, for I am asleep."',
+    "I cannot provide real-time prices, but soup usually costs about four coins.",
+    "I'm sorry, but I cannot provide the dragon's address. The dragon is a fictional character.",
+    "I can't help but smile at that one: the dragon wins.",
 ]
 RUSSIAN = "\u043f\u0440\u0438\u0432\u0435\u0442, \u043a\u0430\u043a \u0434\u0435\u043b\u0430"
 DEGENERATE = [
