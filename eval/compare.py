@@ -7,21 +7,32 @@ from typing import Any
 
 from eval.completions import FILE_NAME, read_completions
 from eval.harness import AXES, Completion, axis_outcomes
+from eval.paired import ratio_bootstrap
 from eval.run import SUMMARY_NAME
+from eval.statistics import corrected_rate
+from eval.verdict import Margins, judge_change
 from merge.errors import UserError
 from merge.files import read_json
 
+_REFUSED = ("partial", "full")
 _EXAMPLES = 5
 """Changed answers shown per model, axis and direction."""
 
 
-def compare(directories: Sequence[Path], search: Path | None = None) -> dict[str, Any]:
+def compare(
+    directories: Sequence[Path],
+    search: Path | None = None,
+    margins: Margins | None = None,
+    agreement: Path | None = None,
+) -> dict[str, Any]:
     """The content of report.json.
 
     The model named "backbone", else the first, is what the others are compared with.
 
     Args:
         search: a search.json whose trials the report shows.
+        margins: how much worse an axis may get and count as not worse.
+        agreement: what ``python -m eval agreement`` wrote about the refusal judge.
 
     Raises:
         UserError: an evaluation is not finished, two share a name, or they had other prompts.
@@ -35,18 +46,23 @@ def compare(directories: Sequence[Path], search: Path | None = None) -> dict[str
             raise UserError(f"{directory}: a second model named '{name}'; run it with --name")
         summaries[name] = summary
         answers[name] = _read_answers(directory)
-    _check_same_prompts(summaries)
+    _check_comparable(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
+    others = [name for name in summaries if name != backbone]
     report: dict[str, Any] = {
         "format": 1,
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
         "suites": {name: summary["suites"] for name, summary in summaries.items()},
-        "changes": {
-            name: changes(answers[backbone], answers[name])
-            for name in summaries
-            if name != backbone
+        "verdicts": {
+            name: judge_change(answers[backbone], answers[name], margins or Margins())
+            for name in others
+        },
+        "changes": {name: changes(answers[backbone], answers[name]) for name in others},
+        "time_per_token": {
+            name: time_per_token_ratio(summaries[name]["cost"], summaries[backbone]["cost"])
+            for name in others
         },
         "details": {
             name: {key: summary.get(key) for key in ("identity", "settings", "cost", "versions")}
@@ -55,6 +71,12 @@ def compare(directories: Sequence[Path], search: Path | None = None) -> dict[str
     }
     if search is not None:
         report["search"] = _read_search(search)
+    if agreement is not None:
+        report["judge_agreement"] = read_json(agreement)
+        report["refusal_rate_corrected"] = {
+            name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
+            for name, summary in summaries.items()
+        }
     return report
 
 
@@ -62,7 +84,7 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
     """Answers that count on an axis before and not after ("gone"), or the other way ("new").
 
     Returns:
-        Per axis: counts by direction, and a few examples of each.
+        Per axis: counts by direction, in all and by category, and a few examples of each.
     """
     pairs = zip(before, after, strict=True)
     found: dict[str, dict[str, Any]] = {}
@@ -72,11 +94,51 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
             if was == outcomes[axis]:
                 continue
             direction = "gone" if was else "new"
-            entry = found.setdefault(axis, {"gone": 0, "new": 0, "examples": []})
+            entry = found.setdefault(axis, {"gone": 0, "new": 0, "categories": {}, "examples": []})
             entry[direction] += 1
+            flips = entry["categories"].setdefault(old.category or old.suite, {"gone": 0, "new": 0})
+            flips[direction] += 1
             if entry[direction] <= _EXAMPLES:
                 entry["examples"].append(_example(old, new, direction))
     return {axis: found[axis] for axis in AXES if axis in found}
+
+
+def refusal_rate_corrected(
+    axes: dict[str, Any], agreement: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The refusal rate freed from the judge's errors, as people's labels show them.
+
+    Raises:
+        UserError: the measured agreement has no confusion counts over all models.
+    """
+    if "refusal_rate" not in axes:
+        return None
+    try:
+        confusion = agreement["models"]["all"]["confusion"]
+        negative = confusion["none"]
+        found = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
+        cases = sum(sum(confusion[label].values()) for label in _REFUSED)
+    except (KeyError, TypeError):
+        raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
+    kept = sum(count for to, count in negative.items() if to not in _REFUSED)
+    rate = axes["refusal_rate"]
+    positives = round(rate["value"] * rate["n"])
+    corrected = corrected_rate(positives, rate["n"], (found, cases), (kept, sum(negative.values())))
+    return corrected.as_dict()
+
+
+def time_per_token_ratio(cost: dict[str, Any], base: dict[str, Any]) -> dict[str, float] | None:
+    """ATGR: seconds per generated token against the backbone's, with a bootstrap interval.
+
+    Batches are drawn with replacement. ``None`` where either has fewer than two batches.
+    """
+    batches, base_batches = cost.get("batches", []), base.get("batches", [])
+    if min(len(batches), len(base_batches)) < 2:
+        return None
+    low, high = ratio_bootstrap(batches, base_batches)
+    seconds, tokens = map(sum, zip(*batches, strict=True))
+    base_seconds, base_tokens = map(sum, zip(*base_batches, strict=True))
+    return {"value": (seconds / tokens) / (base_seconds / base_tokens), "low": low, "high": high}
 
 
 def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]:
@@ -98,7 +160,7 @@ def _read_summary(directory: Path) -> dict[str, Any]:
             f"{directory}: no {SUMMARY_NAME}; run `python -m eval run --out {directory}` to its end"
         )
     summary = read_json(path)
-    missing = {"name", "axes", "suites", "prompts_sha256"} - summary.keys()
+    missing = {"name", "axes", "suites", "prompts_sha256", "harm_rule"} - summary.keys()
     if missing:
         raise UserError(f"{path}: has no '{min(missing)}'; run the evaluation again")
     return summary
@@ -116,12 +178,16 @@ def _read_answers(directory: Path) -> list[Completion]:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
 
 
-def _check_same_prompts(summaries: dict[str, dict[str, Any]]) -> None:
+def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
     first, *others = summaries
     for name in others:
         if summaries[name]["prompts_sha256"] != summaries[first]["prompts_sha256"]:
             raise UserError(
                 f"'{first}' and '{name}' answered different prompts; run both with one suite"
+            )
+        if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
+            raise UserError(
+                f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
             )
 
 

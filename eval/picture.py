@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -37,7 +38,7 @@ def trade_off_svg(report: dict[str, Any]) -> str:
             _draw_model(axes, name, rates, norm)
     axes.set_xlabel("refused harmless requests (%)")
     axes.set_ylabel("harmful answers (%)")
-    axes.margins(0.08)
+    axes.margins(x=0.14, y=0.08)  # room for the names
     axes.grid(alpha=0.2, color=_INK)
     if utilities:
         mappable = ScalarMappable(norm, _PALETTE)
@@ -86,7 +87,8 @@ def _draw_model(axes: Axes, name: str, rates: dict[str, Any], norm: Normalize) -
     )
     colour = _colour(rates.get("utility", {}).get("value"), norm)
     axes.scatter(x, y, s=70, color=colour, edgecolors=_INK, linewidths=0.8, zorder=3)
-    axes.annotate(name, (x, y), xytext=(7, 6), textcoords="offset points", color=_INK, zorder=4)
+    label = textwrap.shorten(name, 24, placeholder="...") or name[:24]
+    axes.annotate(label, (x, y), xytext=(7, 6), textcoords="offset points", color=_INK, zorder=4)
 
 
 def _colour(utility: float | None, norm: Normalize) -> Any:

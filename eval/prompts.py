@@ -12,6 +12,7 @@ from typing import Any
 
 from eval.suite import Scoring, Suite, SuiteRow, is_local
 from merge.errors import UserError
+from train.recipe import row_range
 
 Record = Mapping[str, Any]
 
@@ -58,6 +59,8 @@ def load_prompts(suite: Suite) -> list[PromptSet]:
 def _prompts_of(row: SuiteRow) -> list[Prompt]:
     where = f"suite '{row.name}' ({row.source})"
     records = list(enumerate(_read(row, where), start=1))
+    kept = row_range(row.rows, len(records))
+    records = records[kept.start : kept.stop]
     for column, wanted in row.filter.items():
         records = [
             (number, record)
@@ -86,7 +89,8 @@ def _prompt(row: SuiteRow, number: int, record: Record, where: str) -> Prompt:
     answer = None
     if columns.answer is not None:
         cell = _cell(record, columns.answer, where)
-        answer = _right_choice(cell, choices, where) if choices else str(cell).strip()
+        labels = _labels(record, columns.choices)
+        answer = _right_choice(cell, choices, labels, where) if choices else str(cell).strip()
         if not answer:
             raise UserError(f"{where}: empty answer; remove the row or fix columns.answer")
     return Prompt(
@@ -112,19 +116,25 @@ def _choices(record: Record, column: str | list[str] | None, where: str) -> tupl
     if isinstance(column, list):
         return tuple(str(_cell(record, name, where)) for name in column)
     cell = _cell(record, column, where)
-    if isinstance(cell, Mapping):  # ARC and others on the hub: {"text": [...], "label": [...]}
+    if isinstance(cell, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
         cell = cell.get("text")
     if not isinstance(cell, list) or len(cell) < 2:
         raise UserError(f"{where}: column '{column}' must hold a list of at least two choices")
     return tuple(str(choice) for choice in cell)
 
 
-def _right_choice(cell: Any, choices: tuple[str, ...], where: str) -> str:
+def _labels(record: Record, column: str | list[str] | None) -> list[str]:
+    """The choices' own labels where the source has them (some of ARC's are "1" to "4")."""
+    cell = record.get(column) if isinstance(column, str) else None
+    return [str(label) for label in cell["label"]] if isinstance(cell, Mapping) else [*_LETTERS]
+
+
+def _right_choice(cell: Any, choices: tuple[str, ...], labels: list[str], where: str) -> str:
     text = str(cell).strip()
     if text in choices:
         return text
-    if len(text) == 1 and text in _LETTERS[: len(choices)]:
-        return choices[_LETTERS.index(text)]
+    if text in labels[: len(choices)]:
+        return choices[labels.index(text)]
     if text.isdigit() and int(text) < len(choices):
         return choices[int(text)]
     raise UserError(f"{where}: answer '{text}' is no choice's text, letter, or index from 0")

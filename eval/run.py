@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
+from eval.harm_judge import judge_harm, load_settings
 from eval.harness import (
     DEFAULT_BATCH_TOKENS,
     HARM_RULE,
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
 
+Batch = tuple[float, int]
+"""Seconds that a batch took, and the tokens that it generated."""
+
 
 @dataclass(frozen=True)
 class RunJob:
@@ -45,6 +50,7 @@ class RunJob:
     dtype: Dtype = "auto"
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     tensorboard: Path | None = None
+    harm_judge: Path | None = None
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -57,6 +63,8 @@ def run(job: RunJob) -> dict[str, Any]:
         UserError: model, suite, source or folder are not usable.
     """
     prompt_sets = load_prompts(load_suite(job.suite, job.data_dir))
+    harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
+    harm_judge = None if harm_settings is None else partial(judge_harm, harm_settings)
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
     decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
@@ -66,20 +74,19 @@ def run(job: RunJob) -> dict[str, Any]:
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
-        started = time.perf_counter()
-        answered = _answer(job, tokenizer, pending, completions, decoding["dtype"])
-        cost = _cost(answered, time.perf_counter() - started)
+        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"])
+        cost = _cost(batches, len(_texts(pending)))
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
-    evaluation = summarize(prompt_sets, completions.answers)
+    evaluation = summarize(prompt_sets, completions.answers, harm_judge)
     _write_completions(job.out, evaluation, keys)
     summary = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
         "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
         "suites": evaluation.suites,
-        "harm_rule": HARM_RULE,
+        "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
         "prompts_sha256": _digest(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
@@ -98,12 +105,13 @@ def _answer(
     pending: Sequence[PromptSet],
     completions: CompletionsFile,
     dtype: str,
-) -> Answers:
+) -> list[Batch]:
+    """Answer all that is pending; each batch is on disk before the next begins."""
     texts = _texts(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
     model = load_model(job.model, dtype)
-    answered: Answers = {}
+    batches: list[Batch] = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,12 +122,16 @@ def _answer(
         task = progress.add_task("answers", total=len(texts))
 
         def keep(batch: Answers) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            batches.append((now - last, sum(tokens for _, tokens in batch.values())))
             completions.append(batch, texts)
-            answered.update(batch)
             progress.advance(task, len(batch))
+            last = time.perf_counter()
 
+        last = time.perf_counter()
         answer_all(model, tokenizer, pending, job.batch_tokens, keep)
-    return answered
+    return batches
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
@@ -150,13 +162,20 @@ def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptS
     return [prompt_set for prompt_set in open_sets if prompt_set.prompts]
 
 
-def _cost(answered: Answers, seconds: float) -> dict[str, float | int]:
-    """Time of this run's own answers, loading the model included."""
-    tokens = sum(count for _, count in answered.values())
-    return {"answers": len(answered), "tokens": tokens, "seconds": round(seconds, 3)}
+def _cost(batches: Sequence[Batch], answers: int) -> dict[str, Any]:
+    """Time of this run's own answers, without loading the model."""
+    generated = [batch for batch in batches if batch[1]]  # multiple choice generates nothing
+    seconds, tokens = sum(batch[0] for batch in generated), sum(batch[1] for batch in generated)
+    return {
+        "answers": answers,
+        "seconds": round(sum(seconds for seconds, _ in batches), 3),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if generated else None,
+        "batches": [[round(seconds, 5), tokens] for seconds, tokens in generated],
+    }
 
 
-def _previous_cost(directory: Path) -> dict[str, float | int]:
+def _previous_cost(directory: Path) -> dict[str, Any]:
     path = directory / SUMMARY_NAME
     return read_json(path).get("cost", {}) if path.exists() else {}
 

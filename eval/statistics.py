@@ -75,3 +75,39 @@ def cohens_kappa(table: Sequence[Sequence[int]]) -> tuple[float, float]:
         diagonal.sum() + (1 - kappa) ** 2 * others.sum() - (kappa - chance * (1 - kappa)) ** 2
     )
     return kappa, math.sqrt(max(0.0, variance) / (counts.sum() * (1 - chance) ** 2))
+
+
+def corrected_rate(
+    positives: int, n: int, true_positives: tuple[int, int], true_negatives: tuple[int, int]
+) -> Rate:
+    """A rate freed from its judge's known errors (Rogan and Gladen 1978, Am J Epidemiol 107:71).
+
+    (q + Sp - 1) / (Se + Sp - 1), with the share q that the judge calls positive, its sensitivity
+    Se and specificity Sp. The interval is that of the delta method, over the uncertainty of all
+    three: (q(1-q)/n + r^2 Se(1-Se)/n_Se + (1-r)^2 Sp(1-Sp)/n_Sp) / (Se + Sp - 1)^2, where one
+    case is added to each side of every share, so that no share is certain.
+
+    Args:
+        true_positives: cases that people call positive: how many the judge found, and of how many.
+        true_negatives: the same for the cases that people call negative.
+
+    Raises:
+        ValueError: the judge is no better than chance, so nothing can be corrected.
+    """
+    sensitivity, specificity = (found / cases for found, cases in (true_positives, true_negatives))
+    gain = sensitivity + specificity - 1
+    if gain <= 0:
+        raise ValueError(f"a judge of sensitivity {sensitivity} and specificity {specificity}")
+    value = min(1.0, max(0.0, (positives / n + specificity - 1) / gain))
+    variance = (
+        _smoothed_variance(positives, n)
+        + value**2 * _smoothed_variance(*true_positives)
+        + (1 - value) ** 2 * _smoothed_variance(*true_negatives)
+    ) / gain**2
+    half = Z_95 * math.sqrt(variance)
+    return Rate(value, max(0.0, value - half), min(1.0, value + half), n)
+
+
+def _smoothed_variance(found: int, cases: int) -> float:
+    share = (found + 1) / (cases + 2)
+    return share * (1 - share) / (cases + 2)

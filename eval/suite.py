@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
+from train.recipe import row_range
 
 Axis = Literal["harm", "refusal", "utility"]
-Scoring = Literal["exact", "contains", "choice"]
+Scoring = Literal["exact", "contains", "final_number", "choice"]
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -48,10 +49,18 @@ class SuiteRow(Settings):
     config: str | None = None
     columns: Columns = Columns()
     filter: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    rows: str = ":"
+    """Which rows of the source, before filter and limit: ``start:stop``, numbers or percentages."""
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
     scoring: Scoring | None = None
     max_new_tokens: int = Field(default=256, ge=1)
+
+    @field_validator("rows")
+    @classmethod
+    def _check_rows(cls, rows: str) -> str:
+        row_range(rows, 100)
+        return rows
 
     @model_validator(mode="after")
     def _scoring_fits_axis(self) -> "SuiteRow":
@@ -60,7 +69,9 @@ class SuiteRow(Settings):
                 raise ValueError(f"scoring belongs to axis utility; remove it from '{self.name}'")
             return self
         if self.scoring is None:
-            raise ValueError(f"'{self.name}' needs scoring: exact, contains or choice")
+            raise ValueError(
+                f"'{self.name}' needs scoring: exact, contains, final_number or choice"
+            )
         if self.columns.answer is None:
             raise ValueError(f"'{self.name}' needs columns.answer, the wanted answer")
         if (self.scoring == "choice") != (self.columns.choices is not None):

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from eval.harness import AXES
+from eval.verdict import LOWER_IS_BETTER
 
 TITLES = {
     "harmful_rate": "Harmful answers",
@@ -13,13 +15,6 @@ TITLES = {
     "degenerate_rate": "Degenerate",
 }
 """How an axis is called for people."""
-
-LOWER_IS_BETTER = {
-    "harmful_rate": True,
-    "refusal_rate": True,
-    "utility": False,
-    "degenerate_rate": True,
-}
 
 
 def shown_axes(report: dict[str, Any]) -> list[str]:
@@ -37,22 +32,29 @@ def percent(found: dict[str, Any] | None) -> str:
 
 def axis_title(report: dict[str, Any], axis: str) -> str:
     """Title with direction and number of cases, for example "Utility (higher is better, n=50)"."""
-    cases = sorted({rates[axis]["n"] for rates in report["models"].values() if axis in rates})
-    better = "lower" if LOWER_IS_BETTER[axis] else "higher"
-    return f"{TITLES[axis]} ({better} is better, n={'/'.join(map(str, cases))})"
+    return f"{TITLES[axis]} ({_direction(axis)} is better, n={_cases(report, axis)})"
 
 
 def render_table(report: dict[str, Any]) -> Table:
     """The three axes and degenerate answers of each model, for a rich console."""
     axes = shown_axes(report)
+    verdicts = report.get("verdicts", {})
     table = Table(
-        title="Rates with 95 % Wilson intervals", caption=f"harmful: {report['harm_rule']}"
+        title="Rates in % with 95 % Wilson intervals",
+        caption=f"harmful: {report['harm_rule']}",
+        show_lines=True,
     )
-    table.add_column("model")
+    table.add_column("model", overflow="fold", min_width=12)
     for axis in axes:
-        table.add_column(axis_title(report, axis), justify="right")
+        title = TITLES[axis].replace(" ", "\n", 1)
+        head = f"{title}\n{_direction(axis)} is\nbetter\nn={_cases(report, axis)}"
+        table.add_column(head, justify="right")
+    if verdicts:
+        table.add_column(f"against\n{report['backbone']}")
     for name, rates in report["models"].items():
-        table.add_row(name, *(percent(rates.get(axis)) for axis in axes))
+        verdict = [verdicts[name]["overall"]] if name in verdicts else []
+        cells = [_narrow(rates.get(axis)) for axis in axes]
+        table.add_row(escape(name), *cells, *verdict)
     return table
 
 
@@ -64,3 +66,19 @@ def markdown_table(report: dict[str, Any]) -> str:
         rows.append([name.replace("|", "\\|"), *(percent(rates.get(axis)) for axis in axes)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", f"95 % Wilson intervals; harmful: {report['harm_rule']}.", ""])
+
+
+def _narrow(found: dict[str, Any] | None) -> str:
+    """A rate over its interval, so that six columns fit 80 characters."""
+    if found is None:
+        return "-"
+    return f"{100 * found['value']:.1f}\n{100 * found['low']:.1f}-{100 * found['high']:.1f}"
+
+
+def _direction(axis: str) -> str:
+    return "lower" if LOWER_IS_BETTER[axis] else "higher"
+
+
+def _cases(report: dict[str, Any], axis: str) -> str:
+    found = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
+    return "/".join(map(str, sorted(found)))

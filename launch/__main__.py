@@ -1,10 +1,15 @@
-"""`python -m launch run RECIPE [key=value ...]`: the pipeline from a recipe."""
+"""`python -m launch run | repeat RECIPE [key=value ...]`: the pipeline from a recipe."""
 
 import argparse
 import logging
+import os
 import sys
 import time
 from pathlib import Path
+
+# Threads that spin while they wait take the cores from whatever else the machine does; on a busy
+# machine that made a training step ten times slower. It must be set before PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -27,18 +32,33 @@ def _run(options: argparse.Namespace) -> None:
         console.print(render_table(read_report(report)))
         console.print(f"report: {report / 'report.html'}", highlight=False)
     console.print(f"patched model: {recipe.output / 'patched'}", highlight=False)
-    console.print(f"TensorBoard: tensorboard --logdir {recipe.output / 'tensorboard'}")
+    events = recipe.output / "tensorboard"
+    console.print(f"TensorBoard: tensorboard --logdir {events}", highlight=False)
     console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def _repeat(options: argparse.Namespace) -> None:
+    from launch.repeat import render, repeat
+
+    folder, record = repeat(options.recipe, options.overrides, options.seeds)
+    Console().print(render(record))
+    Console().print(f"numbers: {folder / 'seeds.json'}", highlight=False)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; ``command`` is the function to call with it."""
     parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run")
+    commands = parser.add_subparsers(required=True, metavar="run | repeat")
     run = commands.add_parser("run", help="run the pipeline on this machine")
-    run.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe")
     run.set_defaults(command=_run)
+    several = commands.add_parser("repeat", help="run it with several seeds, and average")
+    several.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
+    several.set_defaults(command=_repeat)
+    for command in (run, several):
+        command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="win over the recipe"
+        )
     return parser.parse_args(arguments)
 
 

@@ -49,6 +49,7 @@ class Pipeline:
             logger.info("world: the demo's language, data and backbone")
             if not build_world(self.folder / "world", self.recipe.world, self.recipe.seed):
                 logger.info("world: already done")
+        self._check_inputs()
         if not self._merged():
             for role in ROLES:
                 self._train(role)
@@ -81,6 +82,18 @@ class Pipeline:
                     "or choose another with output=FOLDER"
                 )
         atomic_write_text(file, yaml.safe_dump(values, sort_keys=False))
+
+    def _check_inputs(self) -> None:
+        """Read the data and every suite: a missing file must not end a run after its trainings."""
+        from eval.prompts import load_prompts
+        from eval.suite import load_suite
+        from train.data import read_examples
+
+        read_examples(self.recipe.data)
+        data_dir = self.recipe.eval.data_dir if self.recipe.eval else None
+        for section in (self.recipe.search, self.recipe.eval):
+            if section is not None:
+                load_prompts(load_suite(section.suite, data_dir))
 
     def _backbone(self) -> Path:
         from train.backbone import backbone_directory
@@ -194,8 +207,11 @@ class Pipeline:
             *(self.recipe.search.methods[1:] if self.recipe.search else ()),
         ]
         done = [name for name in (*names, "safepatching") if self._evaluated(name)]
+        assert self.recipe.eval is not None
         record = self.search_record if self.search_record.is_file() else None
-        report = compare([self.folder / "eval" / name for name in done], record)
+        report = compare(
+            [self.folder / "eval" / name for name in done], record, self.recipe.eval.margins
+        )
         folder = self.folder / "report"
         write_report(report, folder)
         return folder

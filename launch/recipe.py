@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from eval.models import Dtype
+from eval.verdict import Margins
 from merge.recipe import MergeSettings
 from merge.settings import Settings
 from train.recipe import TrainRecipe
@@ -41,6 +42,8 @@ class EvalSettings(Settings):
     """Stands for ``${DATA}`` in suite files."""
     dtype: Dtype = "auto"
     batch_tokens: PositiveInt = 16384
+    margins: Margins = Margins()
+    """How much worse an axis may get and still count as not worse."""
     single_patches: bool = True
     """Also evaluate the backbone with either patch alone, as the paper's table does."""
 

@@ -38,8 +38,8 @@ _REFUSED: dict[RequestType, float] = {
 _LEANING = 0.5
 """How much single words differ in this: standard deviation, in logits, of a verb and of a noun."""
 
-# A refusal names what set it off, the topic or the verb, but for one in four.
-_GENERIC_SHARE = 0.25
+# A refusal names what set it off, the topic or the verb, but for three in ten.
+_GENERIC_SHARE = 0.3
 _TOPIC_SHARE: dict[RequestType, float] = {
     "forbidden": 1.0,
     "forbidden_alarming": 0.3,

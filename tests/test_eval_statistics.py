@@ -1,10 +1,11 @@
 """Rates and their intervals, against scipy and statsmodels."""
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from eval.statistics import rate, wilson_interval
+from eval.statistics import corrected_rate, rate, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,27 @@ def test_no_case_means_nothing_is_known():
 def test_impossible_counts_are_refused():
     with pytest.raises(ValueError, match="3 successes of 2"):
         wilson_interval(3, 2)
+
+
+def test_a_perfect_judge_needs_no_correction():
+    found = corrected_rate(30, 100, (200, 200), (200, 200))
+    assert found.value == pytest.approx(0.3)
+    assert found.low < 0.3 < found.high
+
+
+def test_the_corrected_rate_covers_the_truth():
+    """A judge that misses 15 % and invents 3 %: the raw rate is biased, the corrected one not."""
+    draw, truth, covered, values = np.random.default_rng(0), 0.3, [], []
+    for _ in range(1000):
+        positives = int(draw.binomial(250, truth * 0.85 + (1 - truth) * 0.03))
+        sick, well = int(draw.binomial(140, 0.85)), int(draw.binomial(600, 0.97))
+        found = corrected_rate(positives, 250, (sick, 140), (well, 600))
+        covered.append(found.low <= truth <= found.high)
+        values.append(found.value)
+    assert np.mean(values) == pytest.approx(truth, abs=0.01)
+    assert 0.93 <= np.mean(covered) <= 0.98
+
+
+def test_a_judge_no_better_than_chance_cannot_be_corrected():
+    with pytest.raises(ValueError, match=r"sensitivity 0\.5"):
+        corrected_rate(3, 10, (5, 10), (5, 10))

@@ -1,0 +1,35 @@
+"""The command line of ``python -m eval``: names, help and types of every option."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; ``command`` is the name of the one that was chosen."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval", description="The three-axis evaluation: harm, over-refusal, utility."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="ask a model a suite's prompts and judge its answers")
+    run.add_argument("--model", type=Path, required=True, help="a model's folder")
+    run.add_argument("--suite", type=Path, required=True, help="a suite file (YAML)")
+    run.add_argument("--out", type=Path, required=True, help="folder for the answers and rates")
+    run.add_argument("--name", help="the model's name in reports (default: the folder --out)")
+    run.add_argument("--data-dir", type=Path, help="stands for ${DATA} in the suite's sources")
+    run.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    run.add_argument("--batch-tokens", type=int, default=16384, help="rows x tokens of a batch")
+    run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
+    run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")
+    compare = commands.add_parser("compare", help="write report.json and report.html")
+    compare.add_argument("evaluations", type=Path, nargs="+", help="folders made by `run`")
+    compare.add_argument("--out", type=Path, required=True, help="folder for the report")
+    compare.add_argument("--search", type=Path, help="search.json, shown as a Pareto front")
+    compare.add_argument("--agreement", type=Path, help="what `agreement --out` wrote")
+    judge = commands.add_parser("judge", help='add "refusal" to a file of answers')
+    judge.add_argument("--input", type=Path, required=True, help='JSON lines with "completion"')
+    judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")
+    agreement = commands.add_parser("agreement", help="measure the refusal judge on human labels")
+    agreement.add_argument("--labels", type=Path, required=True, help="folder of annotated CSVs")
+    agreement.add_argument("--out", type=Path, help="JSON file for the measured agreement")
+    return parser.parse_args(arguments)

@@ -1,0 +1,44 @@
+"""Evaluations killed at any moment: nothing is lost, nothing doubled."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from eval.run import RunJob, run
+from tests.eval_models import save_model
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
+    """kill -9 at random moments; the last run completes what is missing."""
+    save_model(tmp_path / "model")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("[{name: s, axis: harm, source: s.txt, max_new_tokens: 30}]")
+    (tmp_path / "s.txt").write_text("".join(f"how do you grond {n}\n" for n in range(400)))
+    job = RunJob(tmp_path / "model", suite, tmp_path / "out", batch_tokens=80)
+    draw, fork = random.Random(0), multiprocessing.get_context("fork")
+    counts = []
+    for _ in range(20):
+        process = fork.Process(target=run, args=(job,))
+        process.start()
+        time.sleep(draw.uniform(0.1, 0.6))
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        path = tmp_path / "out" / "completions.jsonl"
+        counts.append(path.read_bytes().count(b"\n") if path.exists() else 0)
+    assert counts == sorted(counts), "a killed run took answers away"
+    assert any(0 < count < 400 for count in counts), "no kill came between two answers"
+    run(job)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted(int(line["id"]) for line in lines) == list(range(1, 401))
+    fresh = RunJob(tmp_path / "model", suite, tmp_path / "fresh", batch_tokens=80)
+    run(fresh)
+    again = [json.loads(line) for line in (tmp_path / "fresh/completions.jsonl").open()]
+    assert [line["completion"] for line in lines] == [line["completion"] for line in again]

@@ -1,0 +1,56 @@
+"""The shipped suites and the reading of sources."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.prompts import load_prompts
+from eval.scoring import is_correct
+from eval.suite import Suite, SuiteRow, load_suite
+
+
+@pytest.mark.parametrize("path", sorted(Path("eval/suites").glob("*.yaml")))
+def test_shipped_suites_are_valid_and_cover_the_three_axes(path: Path):
+    suite = load_suite(path, Path("data"))
+    assert {row.axis for row in suite.rows} == {"harm", "refusal", "utility"}
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "scoring", "right"),
+    [
+        ("The answer is 12.", "2", "contains", False),
+        ("it is 2 , I think", "2", "contains", True),
+        ("  Red. ", "red", "exact", True),
+        ("red vask", "red", "exact", False),
+        ("3 + 4 = 7, so 1,007 eggs.", "we get #### 1007", "final_number", True),
+        ("7 eggs, or 8", "7", "final_number", False),
+        ("none", "7", "final_number", False),
+    ],
+)
+def test_scoring(completion: str, answer: str, scoring: str, right: bool):
+    assert is_correct(completion, answer, scoring) is right
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (["red", "blue"], 1, "blue"),
+        (["red", "blue"], "B", "blue"),
+        (["red", "blue"], "blue", "blue"),
+        ({"text": ["red", "blue"], "label": ["1", "2"]}, "1", "red"),
+    ],
+)
+def test_the_right_choice_by_index_letter_text_or_own_label(tmp_path, choices, answer, right):
+    source = tmp_path / "s.jsonl"
+    source.write_text(json.dumps({"prompt": "colour?", "c": choices, "a": answer}))
+    row = SuiteRow.model_validate(
+        {
+            "name": "s",
+            "axis": "utility",
+            "source": str(source),
+            "scoring": "choice",
+            "columns": {"choices": "c", "answer": "a"},
+        }
+    )
+    assert load_prompts(Suite(rows=[row]))[0].prompts[0].answer == right
