@@ -17,6 +17,8 @@ from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory, read_json
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
+from merge.report import write_densities
+from merge.resources import MergeResources
 from train.launcher import default_processes, training_command
 from train.recipe import ROLES
 
@@ -149,20 +151,22 @@ class Pipeline:
         if model.exists():
             shutil.rmtree(model)
         make_directory(model.parent)
-        self._build(settings, model, tensorboard=False)
+        self._build(settings, model)
         self._evaluate(name, model)
         shutil.rmtree(model)
 
     def _merge(self, settings: MergeSettings) -> None:
         logger.info("merge: %s", settings.method)
-        self._build(settings, self.patched, tensorboard=True)
+        self._build(settings, self.patched)
+        write_densities(
+            self.folder / "tensorboard" / "merge", read_json(self.patched / "merge.json")
+        )
 
-    def _build(self, settings: MergeSettings, out: Path, tensorboard: bool) -> None:
+    def _build(self, settings: MergeSettings, out: Path) -> None:
         from merge.build import build
 
-        events = self.folder / "tensorboard" / "merge" if tensorboard else None
         safety, over_safety = (self.folder / role for role in ROLES)
-        build(self._backbone(), safety, over_safety, out, settings, events)
+        build(self._backbone(), safety, over_safety, out, settings, MergeResources())
 
     def _delete_intermediates(self) -> None:
         """The over-safety patch is a jailbreak: once merged, it goes."""

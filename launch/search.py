@@ -32,6 +32,7 @@ RULE = (
     "among the settings that lose no more utility and gain no more degenerate answers than the "
     "margins allow, the one whose worse ratio to the backbone (harm or refusals) is least"
 )
+_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _RANDOM_SHARE = 0.5
 """Of the trials; the others follow what these found."""
 
@@ -48,21 +49,26 @@ class Searcher:
 
     def __post_init__(self) -> None:
         self._parameters = dict(self.model.named_parameters())
+        self._backbone = {
+            name: self._parameters[name].detach().clone() for name in self.loaded.inputs.covered
+        }
 
     def outcome(self, settings: MergeSettings | None) -> Outcome:
         """The rates of one merge, or of the backbone itself."""
-        merged = {name: self.loaded.bits(name) for name in self.loaded.covered}
-        if settings is not None:
-            merged = self.loaded.merge(settings)
+        values = self._backbone if settings is None else self._merged(settings)
         with torch.no_grad():
-            for name, bits in merged.items():
-                values = torch.from_numpy(bits)
-                if values.dtype == torch.uint16:
-                    values = values.view(torch.bfloat16)
-                parameter = self._parameters[name]
-                parameter.copy_(values.view(parameter.shape))
+            for name, value in values.items():
+                self._parameters[name].copy_(value)
         axes = evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
         return Outcome(**{axis: rate.value for axis, rate in axes.items()})
+
+    def _merged(self, settings: MergeSettings) -> dict[str, torch.Tensor]:
+        merged = self.loaded.merge(settings)
+        entries = self.loaded.inputs.backbone
+        return {
+            name: torch.from_numpy(bits).view(_TORCH_DTYPES[entries[name].dtype])
+            for name, bits in merged.items()
+        }
 
 
 def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSettings]:

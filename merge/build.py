@@ -1,40 +1,30 @@
-"""`python -m merge build`: from a backbone and two patches to a patched model's folder."""
+"""One merge from its inputs to a finished model folder."""
 
-import hashlib
-import importlib.metadata
+import json
 import logging
-import os
-import platform
-import shutil
-from dataclasses import asdict
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+from tqdm import tqdm
 
+from merge.checks import check_inputs
+from merge.companions import companion_files, copy_file
 from merge.errors import UserError
-from merge.files import (
-    atomic_write_json,
-    atomic_write_text,
-    fsync_directory,
-    make_directory,
-    read_json,
-    sha256_file,
-)
-from merge.inputs import ROLES, MergeInputs
-from merge.patching import Selection, TensorReport, patch_tensor, select_over_model
+from merge.files import atomic_write_json, atomic_write_text, sha256_file
+from merge.inputs import MergeInputs
+from merge.journal import RECORD, Journal, exclusive, merge_identity
+from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.recipe import MergeSettings
-from merge.report import model_card, totals, write_densities
-from merge.tensor_files import TensorEntry, read_blocks
+from merge.report import input_files, merge_record, model_card, totals
+from merge.resources import MergeResources
+from merge.shard_writer import ShardWriter
+from merge.streaming import open_merge, run_all
+from merge.tensor_merge import Thresholds
 
 logger = logging.getLogger(__name__)
-
-RECORD = "merge.json"
-_COPY_BLOCK_BYTES = 8 << 20
-_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}
-_OWN_FILES = {RECORD, "README.md"}
 
 
 def build(
@@ -43,138 +33,128 @@ def build(
     over_safety: Path,
     out: Path,
     settings: MergeSettings,
-    tensorboard: Path | None = None,
-) -> dict[str, Any]:
-    """Write the patched model; memory is that of one tensor and its four companions.
-
-    The folder appears under its name only when it is whole. Where it is there already, made from
-    the same inputs with the same settings, nothing is done.
-
-    Returns:
-        The content of merge.json.
-
-    Raises:
-        UserError: inputs that do not fit, or an output that cannot be written or is taken.
-    """
-    inputs = MergeInputs.open(backbone, safety, over_safety, settings)
-    request = {"settings": settings.model_dump(mode="json"), "inputs": _hash_inputs(inputs)}
-    done = _finished(out, request)
-    if done is not None:
-        logger.info("%s: already done", out)
-        return done
-    partial = out.parent / f".{out.name}.partial"
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        make_directory(partial)
-        record = _write(inputs, partial, settings, request)
-        fsync_directory(partial)
-        partial.rename(out)
-        fsync_directory(out.parent)
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); free space or choose another --out"
-        ) from None
-    if tensorboard is not None:
-        write_densities(tensorboard, record)
-    return record
-
-
-def _finished(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of this very merge, if ``out`` holds it.
-
-    Raises:
-        UserError: ``out`` holds something else.
-    """
-    if not out.exists():
-        return None
-    record = read_json(out / RECORD) if (out / RECORD).is_file() else {}
-    wanted = {key: sorted(value.values()) for key, value in request["inputs"].items()}
-    found = {key: sorted(value.values()) for key, value in record.get("inputs", {}).items()}
-    if record.get("settings") != request["settings"] or found != wanted:
-        raise UserError(
-            f"{out}: exists and holds something else; delete it or choose another --out"
-        )
-    return record
-
-
-def _hash_inputs(inputs: MergeInputs) -> dict[str, dict[str, str]]:
-    groups = {"backbone": [file.path for file in inputs.backbone.files]}
-    groups.update({role: list(inputs.patches[role].files()) for role in ROLES})
-    return {
-        group: {str(path): sha256_file(path) for path in paths} for group, paths in groups.items()
-    }
-
-
-def _write(
-    inputs: MergeInputs, folder: Path, settings: MergeSettings, request: dict[str, Any]
-) -> dict[str, Any]:
-    """Fill the folder, merge.json last."""
-    reports: dict[str, TensorReport] = {}
-    hashes: dict[str, str] = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("selecting over the model", total=len(inputs.backbone.entries))
-        selection = select_over_model(inputs, settings)
-        progress.update(task, description="merging")
-        for file in inputs.backbone.files:
-            digest = hashlib.sha256()
-            with (folder / file.path.name).open("wb") as output:
-                _put(output, digest, file.header)
-                for entry in file.entries:
-                    _write_tensor(inputs, entry, settings, selection, reports, output, digest)
-                    progress.advance(task)
-                output.flush()
-                os.fsync(output.fileno())
-            hashes[file.path.name] = digest.hexdigest()
-    for path in _companions(inputs.backbone.directory):
-        shutil.copyfile(path, folder / path.name)
-        hashes[path.name] = sha256_file(folder / path.name)
-    record = {
-        "format": 1,
-        **request,
-        "outputs": hashes,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("numpy", "numba")},
-        },
-        "totals": totals(reports),
-        "tensors": {name: asdict(report) for name, report in sorted(reports.items())},
-    }
-    atomic_write_text(folder / "README.md", model_card(record))
-    atomic_write_json(folder / RECORD, record)
-    return record
-
-
-def _write_tensor(
-    inputs: MergeInputs,
-    entry: TensorEntry,
-    settings: MergeSettings,
-    selection: Selection | None,
-    reports: dict[str, TensorReport],
-    output: Any,
-    digest: Any,
+    resources: MergeResources,
 ) -> None:
-    if entry.name in inputs.covered:
-        patched, reports[entry.name] = patch_tensor(inputs, entry.name, settings, selection)
-        _put(output, digest, patched)
-        return
-    for _, block in read_blocks(entry, _COPY_BLOCK_BYTES):
-        _put(output, digest, block)
+    """Merge two patches into a backbone and write the patched model.
+
+    Memory: ``resources.memory_limit`` on top of the program itself, whatever the model's size.
+    An interrupted merge continues after its last finished file; ``merge.json`` is written last.
+
+    Raises:
+        UserError: inputs that do not fit, wrong values in them, an output that holds something
+            else, a full disk. Finished files of the output are kept.
+    """
+    started = time.monotonic()
+    inputs = check_inputs(backbone, safety, over_safety, settings)
+    shards = plan_shards(inputs.backbone, resources.max_shard_size)
+    identity = merge_identity(inputs, settings, shards)
+    with exclusive(out), ThreadPoolExecutor(resources.threads) as pool:
+        journal = Journal(out, identity)
+        if journal.is_complete():
+            logger.info("%s: already done", out)
+            return
+        done = journal.resume()
+        companions = companion_files(backbone)
+        outputs = _write_companions(out, inputs, shards, companions)
+        records = _write_shards(out, inputs, settings, resources, shards, journal, done, pool)
+        outputs |= {name: record["sha256"] for name, record in records.items()}
+        tensors = {
+            name: report
+            for record in records.values()
+            for name, report in record["tensors"].items()
+        }
+        summary = totals(tensors.values())
+        atomic_write_text(out / "README.md", model_card(backbone, settings, summary))
+        outputs["README.md"] = sha256_file(out / "README.md")
+        files = input_files(inputs, companions)
+        hashes = _hash_files([path for paths in files.values() for path in paths], pool)
+        record = merge_record(
+            identity, inputs, settings, hashes, files, outputs, tensors, time.monotonic() - started
+        )
+        atomic_write_json(out / RECORD, record)
+        journal.remove()
+    _log_summary(out, summary, time.monotonic() - started)
 
 
-def _put(output: Any, digest: Any, data: bytes | np.ndarray) -> None:
-    view = data if isinstance(data, bytes) else data.view(np.uint8).data
-    output.write(view)
-    digest.update(view)
+def _write_companions(
+    out: Path, inputs: MergeInputs, shards: list[OutputShard], companions: list[Path]
+) -> dict[str, str]:
+    for source in companions:
+        copy_file(source, out / source.name)
+    written = [source.name for source in companions]
+    index = shard_index(inputs.backbone, shards)
+    if index is not None:
+        atomic_write_text(out / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+        written.append(INDEX_NAME)
+    return {name: sha256_file(out / name) for name in written}
 
 
-def _companions(directory: Path) -> list[Path]:
-    """The backbone's other files: configuration, tokenizer, chat template, index."""
-    return [
-        path
-        for path in sorted(directory.iterdir())
-        if path.is_file()
-        and path.suffix not in _WEIGHT_SUFFIXES
-        and path.name not in _OWN_FILES
-        and not path.name.startswith(".")
-    ]
+def _write_shards(
+    out: Path,
+    inputs: MergeInputs,
+    settings: MergeSettings,
+    resources: MergeResources,
+    shards: list[OutputShard],
+    journal: Journal,
+    done: dict[str, dict[str, Any]],
+    pool: ThreadPoolExecutor,
+) -> dict[str, dict[str, Any]]:
+    """Write the shards that are not there yet; the journal's record of each."""
+    records = dict(done)
+    left = [shard for shard in shards if shard.name not in done]
+    if not left:
+        return records
+    thresholds: dict[str, Thresholds] = {}
+    size = sum(inputs.backbone[name].bytes for shard in left for name in shard.offsets)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="merge", disable=None) as bar:
+        merge = open_merge(inputs, settings, resources, pool, bar.update)
+        if settings.scope == "model":
+            thresholds = _select_over_model(merge.merger.model_thresholds)
+        for shard in left:
+            with ShardWriter(out, shard) as writer:
+                reports = merge.write_shard(writer, shard, thresholds)
+                _refuse_overflow({name: report.overflowed for name, report in reports.items()})
+                writer.commit()
+            records[shard.name] = {
+                "file": shard.name,
+                "sha256": sha256_file(out / shard.name),
+                "tensors": {name: report.as_json() for name, report in reports.items()},
+            }
+            journal.add(records[shard.name])
+        merge.close()
+    return records
+
+
+def _select_over_model(
+    select: Callable[[Callable[[int], object]], dict[str, Thresholds]],
+) -> dict[str, Thresholds]:
+    with tqdm(unit=" values", unit_scale=True, desc="select", disable=None) as bar:
+        return select(bar.update)
+
+
+def _refuse_overflow(overflowed: dict[str, int]) -> None:
+    names = [name for name, count in overflowed.items() if count]
+    if names:
+        raise UserError(
+            f"{len(names)} tensors, such as {names[0]}, leave the range of the model's dtype; "
+            "lower alpha and beta"
+        )
+
+
+def _hash_files(paths: list[Path], pool: ThreadPoolExecutor) -> dict[Path, str]:
+    hashes = run_all(pool, sha256_file, tqdm(paths, desc="hash", disable=None))
+    return dict(zip(paths, hashes, strict=True))
+
+
+def _log_summary(out: Path, summary: dict[str, float], seconds: float) -> None:
+    size = summary["elements"] or 1
+    logger.info(
+        "%s: kept %.3f %% of the safety patch and %.3f %% of the over-safety patch; rounding "
+        "erased %.2f %% and %.2f %% of that; %.1f s",
+        out,
+        100 * summary["kept_S"] / size,
+        100 * summary["kept_O"] / size,
+        100 * summary["erased_S"],
+        100 * summary["erased_O"],
+        seconds,
+    )

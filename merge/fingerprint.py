@@ -1,41 +1,45 @@
-"""A backbone's fingerprint: quick to take, and different for every other model."""
+"""A quick fingerprint of a backbone, so that a patch made for another one is refused."""
 
 import hashlib
 from pathlib import Path
 
-from merge.tensor_files import TensorEntry, TensorFolder, read_blocks
+import numpy as np
+
+from merge.tensor_files import TensorIndex, read_index
+from merge.tensor_reader import TensorReader
 
 _BLOCKS = 16
 _BLOCK_BYTES = 4096
 
 
 def backbone_fingerprint(directory: Path) -> str:
-    """SHA-256, as hexadecimal, over every tensor's name, dtype, shape and samples of its data.
+    """SHA-256 (hexadecimal) over a sample of every tensor; the same however the files are cut.
 
-    Tensors are taken in sorted name order, so the same weights in other shards have the same
-    fingerprint. The samples are 16 evenly spaced blocks of 4096 bytes (all of a smaller tensor):
-    models that were trained apart differ nearly everywhere.
+    Tensors in sorted name order, each as the line ``name dtype shape`` and then its data: all of
+    it up to 65,536 bytes, else 16 evenly spaced blocks of 4096 bytes, the first block at the
+    start and the last at the end. Reads at most 64 KiB a tensor.
 
     Raises:
-        UserError: the folder holds no readable safetensors.
+        UserError: the folder holds no readable safetensors model.
     """
+    return index_fingerprint(read_index(directory, "model"))
+
+
+def index_fingerprint(index: TensorIndex) -> str:
+    """``backbone_fingerprint`` of an index that was already read."""
     digest = hashlib.sha256()
-    for _, entry in sorted(TensorFolder(directory, "model").entries.items()):
-        digest.update(f"{entry.name} {entry.dtype} {list(entry.shape)}\n".encode())
-        for sample in _samples(entry):
-            for _, block in read_blocks(sample, sample.size):
+    block = np.empty(_BLOCK_BYTES, np.uint8)
+    with TensorReader(index) as reader:
+        for name in sorted(index):
+            entry = index[name]
+            digest.update(f"{name} {entry.dtype} {list(entry.shape)}\n".encode())
+            last = entry.bytes - _BLOCK_BYTES
+            if entry.bytes <= _BLOCKS * _BLOCK_BYTES:
+                whole = np.empty(entry.bytes, np.uint8)
+                reader.read_bytes(entry.file, whole, entry.offset)
+                digest.update(whole.data)
+                continue
+            for number in range(_BLOCKS):
+                reader.read_bytes(entry.file, block, entry.offset + last * number // (_BLOCKS - 1))
                 digest.update(block.data)
     return digest.hexdigest()
-
-
-def _samples(entry: TensorEntry) -> list[TensorEntry]:
-    """The sampled parts of a tensor, as tensors of bytes."""
-    if entry.size <= _BLOCKS * _BLOCK_BYTES:
-        starts, size = [0], entry.size
-    else:
-        last = entry.size - _BLOCK_BYTES
-        starts, size = [last * block // (_BLOCKS - 1) for block in range(_BLOCKS)], _BLOCK_BYTES
-    return [
-        TensorEntry(entry.name, "U8", (size,), entry.path, entry.offset + start, size)
-        for start in starts
-    ]

@@ -1,57 +1,131 @@
-"""Many merges of the same inputs, held in memory: what a search over merge settings needs."""
+"""Merging again and again in memory, for a search over settings."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from merge.inputs import ROLES, MergeInputs
+from merge.checks import check_inputs
+from merge.dtypes import BITS
+from merge.inputs import ROLES, FileSource, Kind, MergeInputs, Workspace
 from merge.patch_directory import Role
-from merge.patching import patch_tensor, select_over_model
-from merge.recipe import MergeSettings, Score
+from merge.recipe import MergeSettings
+from merge.selection import Threshold
+from merge.tensor_merge import TensorMerger, Thresholds
+
+_WHOLE = 1 << 40
 
 
-class LoadedInputs:
-    """Backbone, deltas and scores in memory; each merge gives the bits that ``build`` writes."""
+class _ArraySource:
+    """All covered tensors of the inputs, read and checked once."""
 
     def __init__(self, inputs: MergeInputs) -> None:
-        """Read everything that the inputs cover, once: about 16 bytes for each fp32 entry."""
-        self._inputs = inputs
-        self._bits = {name: inputs.bits(name) for name in inputs.covered}
-        self._deltas = {
-            (role, name): inputs.delta(role, name) for role in ROLES for name in inputs.covered
-        }
-        self._scores: dict[tuple[Role, str, Score], np.ndarray] = {}
+        self._workspace = Workspace()
+        self._arrays: dict[tuple[Kind, Role | None, str], np.ndarray] = {}
+        files = FileSource(inputs)
+        for name in inputs.covered:
+            size = inputs.backbone[name].size
+            for kind, role in _sources():
+                bits = files.read(kind, role, name, 0, size)
+                self._arrays[kind, role, name] = bits.copy()
+        files.close()
+
+    def read(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> np.ndarray:
+        return self._arrays[kind, role, name][start:stop]
+
+    def scratch(self, slot: str, dtype: type, size: int) -> np.ndarray:
+        return self._workspace.array(slot, dtype, size)
+
+
+def _sources() -> Iterator[tuple[Kind, Role | None]]:
+    yield "backbone", None
+    for role in ROLES:
+        yield "delta", role
+        yield "importance", role
+
+
+class _Caches:
+    """Scores and top sets that earlier merges have computed."""
+
+    def __init__(self) -> None:
+        self.keys: dict[tuple[str, Role, str], np.ndarray] = {}
+        self.thresholds: dict[tuple[str, Role, tuple[str, ...], int], Threshold] = {}
+
+
+class _CachingMerger(TensorMerger):
+    def __init__(
+        self, inputs: MergeInputs, source: _ArraySource, settings: MergeSettings, caches: _Caches
+    ) -> None:
+        super().__init__(inputs, source, settings, _WHOLE)
+        self._caches = caches
+        self._score = settings.score
+
+    def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
+        place = (self._score, role, name)
+        if place not in self._caches.keys:
+            self._caches.keys[place] = super().keys(role, name, start, stop).copy()
+        return self._caches.keys[place]
+
+    def threshold(
+        self, role: Role, names: tuple[str, ...] | list[str], count: int, *advance: object
+    ) -> Threshold:
+        place = (self._score, role, tuple(names), count)
+        if place not in self._caches.thresholds:
+            self._caches.thresholds[place] = super().threshold(role, names, count)
+        return self._caches.thresholds[place]
+
+
+@dataclass
+class LoadedInputs:
+    """A backbone and its two patches in memory, merged as often as one likes."""
+
+    inputs: MergeInputs
+    _source: _ArraySource
+    _caches: _Caches
 
     @classmethod
     def read(
         cls, backbone: Path, safety: Path, over_safety: Path, settings: MergeSettings
     ) -> "LoadedInputs":
-        """Open and read; which tensors are covered is settled here.
+        """Read everything that ``settings`` covers.
 
         Raises:
-            UserError: as ``MergeInputs.open``.
+            UserError: the inputs do not fit each other, or hold wrong values.
         """
-        return cls(MergeInputs.open(backbone, safety, over_safety, settings))
-
-    @property
-    def covered(self) -> tuple[str, ...]:
-        return self._inputs.covered
-
-    def bits(self, name: str) -> np.ndarray:
-        return self._bits[name]
-
-    def delta(self, role: Role, name: str) -> np.ndarray:
-        return self._deltas[role, name]
-
-    def score_bits(
-        self, role: Role, name: str, score: Score, bits: np.ndarray, delta: np.ndarray
-    ) -> np.ndarray:
-        key = (role, name, score)
-        if key not in self._scores:
-            self._scores[key] = self._inputs.score_bits(role, name, score, bits, delta)
-        return self._scores[key]
+        inputs = check_inputs(backbone, safety, over_safety, settings)
+        return cls(inputs, _ArraySource(inputs), _Caches())
 
     def merge(self, settings: MergeSettings) -> dict[str, np.ndarray]:
-        """Every covered tensor, merged: flat, in the backbone's dtype (bfloat16 as uint16)."""
-        selection = select_over_model(self, settings)
-        return {name: patch_tensor(self, name, settings, selection)[0] for name in self.covered}
+        """The merged tensors, bit for bit what ``python -m merge build`` writes.
+
+        Only covered tensors, in the backbone's shapes; bf16 and fp16 as uint16 bit patterns, fp32
+        as float32. Scores and top sets are kept for the next call.
+
+        Raises:
+            ValueError: ``settings`` cover other tensors than those that were read.
+        """
+        covered = tuple(sorted(name for name in self.inputs.backbone if settings.covers(name)))
+        if covered != self.inputs.covered:
+            raise ValueError("include and exclude must stay as they were when the inputs were read")
+        merger = _CachingMerger(self.inputs, self._source, settings, self._caches)
+        model = merger.model_thresholds() if settings.scope == "model" else {}
+        merged: dict[str, np.ndarray] = {}
+        for name in covered:
+            merged[name] = _merge_tensor(
+                self.inputs, merger, name, model[name] if model else merger.thresholds(name)
+            )
+        return merged
+
+
+def _merge_tensor(
+    inputs: MergeInputs, merger: TensorMerger, name: str, thresholds: Thresholds
+) -> np.ndarray:
+    entry = inputs.backbone[name]
+    out = np.empty(entry.size, BITS[entry.dtype])
+
+    def write(start: int, before: np.ndarray, after: np.ndarray) -> None:
+        out[start : start + after.size] = after
+
+    merger.merge(name, thresholds, write)
+    return (out.view(np.float32) if entry.dtype == "F32" else out).reshape(entry.shape)

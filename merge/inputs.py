@@ -1,146 +1,137 @@
-"""What a merge reads: backbone and both patches, checked together before any work."""
+"""The inputs of a merge as checked bit patterns: slices from files, or arrays in memory."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 
+from merge import kernels
+from merge.dtypes import BITS
 from merge.errors import UserError
-from merge.fingerprint import backbone_fingerprint
-from merge.numbers import to_float32
 from merge.patch_directory import PatchDirectory, Role
-from merge.recipe import MergeSettings, Score
-from merge.tensor_files import BITS_OF, TensorEntry, TensorFolder
+from merge.tensor_files import TensorIndex
+from merge.tensor_reader import TensorReader
 
-ROLES: tuple[Role, Role] = ("safety", "over_safety")
+ROLES: tuple[Role, ...] = ("safety", "over_safety")
+Kind = Literal["backbone", "delta", "importance"]
+_SIGN = {"BF16": 0x8000, "F16": 0x8000, "F32": 0x80000000}
+_INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
 
 
 @dataclass(frozen=True)
 class MergeInputs:
-    """The backbone, the two patches, and the names of the tensors that a merge covers."""
+    """The headers of the three inputs, found to fit each other."""
 
-    backbone: TensorFolder
+    backbone_path: Path
+    backbone: TensorIndex
     patches: dict[Role, PatchDirectory]
     covered: tuple[str, ...]
-    """In sorted order."""
+    """Names of the tensors that are merged, sorted."""
 
-    @classmethod
-    def open(
-        cls, backbone: Path, safety: Path, over_safety: Path, settings: MergeSettings
-    ) -> "MergeInputs":
-        """Read records and headers and check that they fit; no tensor data but the samples.
-
-        Raises:
-            UserError: every problem that can be found without reading all data, in one line.
-        """
-        problems: list[str] = []
-        folders: dict[Role, Path] = {"safety": safety, "over_safety": over_safety}
-        patches: dict[Role, PatchDirectory] = {}
-        model = None
-        try:
-            model = TensorFolder(backbone, "model")
-        except UserError as error:
-            problems.append(str(error))
-        for role, folder in folders.items():
-            try:
-                patches[role] = PatchDirectory(folder, role)
-            except UserError as error:
-                problems.append(str(error))
-        if model is None or problems:
-            raise UserError("; ".join(problems))
-        covered = settings.covered(model.entries)
-        if not covered:
-            problems.append(
-                f"{backbone}: no tensor is covered by include={list(settings.include)} and "
-                f"exclude={list(settings.exclude)}; mend the patterns"
-            )
-        fingerprint = None
-        for patch in patches.values():
-            wanted = patch.metadata.get("backbone_fingerprint")
-            if wanted is not None:
-                fingerprint = fingerprint or backbone_fingerprint(backbone)
-                if wanted != fingerprint:
-                    problems.append(
-                        f"{patch.directory}: was made for another backbone than {backbone}; give "
-                        "the backbone that it was trained on"
-                    )
-            problems += _mismatches(model, patch, covered)
-        if problems:
-            raise UserError("; ".join(problems))
-        return cls(model, patches, tuple(covered))
-
-    def bits(self, name: str) -> np.ndarray:
-        """A backbone tensor as its file holds it, flat."""
-        return self.backbone.read(name)
-
-    def delta(self, role: Role, name: str) -> np.ndarray:
-        """A patch's tensor, float32, flat.
-
-        Raises:
-            UserError: it holds NaN or infinity.
-        """
-        folder = self.patches[role].delta
-        delta = to_float32(folder.read(name))
-        if not np.isfinite(delta).all():
-            raise UserError(f"{folder.entries[name].path}: '{name}' holds NaN or Inf; train again")
-        return delta
-
-    def score_bits(
-        self, role: Role, name: str, score: Score, bits: np.ndarray, delta: np.ndarray
-    ) -> np.ndarray:
-        """The importance of a tensor's entries as bit patterns of float32, uint32, flat.
-
-        ``weight``: |theta_0 + delta| x G; ``delta``: |delta| x G; a ready score as it is.
-
-        Raises:
-            UserError: the importance has a negative or non-finite entry.
-        """
+    def index(self, kind: Kind, role: Role | None) -> TensorIndex:
+        """The tensors of one of the five sources."""
+        if role is None:
+            return self.backbone
         patch = self.patches[role]
-        importance = to_float32(patch.importance.read(name))
-        if not (np.isfinite(importance).all() and (importance >= 0).all()):
-            raise UserError(
-                f"{patch.importance.entries[name].path}: importance of '{name}' must be finite "
-                "and not negative; scores dumped for pruning may be negated"
-            )
-        if patch.has_gradient:
-            moved = to_float32(bits) + delta if score == "weight" else delta
-            importance = np.abs(moved) * importance
-        # Minus zero would order as the largest pattern.
-        return (importance + np.float32(0)).view(np.uint32)
+        return patch.delta if kind == "delta" else patch.importance
 
 
-def _mismatches(model: TensorFolder, patch: PatchDirectory, covered: list[str]) -> list[str]:
-    """Where a patch's tensors do not fit the backbone's."""
-    problems = []
-    for kind, folder in (("delta", patch.delta), ("importance", patch.importance)):
-        place = f"{patch.directory}: {kind}"
-        missing = [name for name in covered if name not in folder.entries]
-        if missing:
-            problems.append(
-                f"{place} lacks {_some(missing)}; exclude such tensors or make the patch again"
-            )
-        extra = sorted(folder.entries.keys() - model.entries.keys())
-        if extra:
-            problems.append(f"{place} has {_some(extra)}, unknown to the backbone")
-        for name in covered:
-            if name in folder.entries:
-                problems += _entry_problems(place, model.entries[name], folder.entries[name])
-    return problems
+class BitSource(Protocol):
+    """Gives slices of the inputs; finite, and importances not negative."""
+
+    def read(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> np.ndarray:
+        """Bit patterns of values ``start`` to ``stop`` of a flattened tensor (see ``BITS``).
+
+        The array belongs to the source, and is valid until the next read of that kind and role
+        in the same thread.
+        """
+        ...
+
+    def scratch(self, slot: str, dtype: type, size: int) -> np.ndarray:
+        """An uninitialised array to use again and again in this thread."""
+        ...
 
 
-def _entry_problems(place: str, wanted: TensorEntry, found: TensorEntry) -> list[str]:
-    problems = []
-    if found.shape != wanted.shape:
-        problems.append(
-            f"{place} of '{found.name}' has shape {list(found.shape)}, the backbone "
-            f"{list(wanted.shape)}"
-        )
-    for entry, owner in ((wanted, "the backbone's"), (found, place)):
-        if entry.dtype not in BITS_OF:
-            problems.append(f"{owner} '{entry.name}' is {entry.dtype}; use BF16, F16 or F32")
-    return problems
+class Workspace(threading.local):
+    """One growing buffer a slot and thread: no allocation in the loop over tensors."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def array(self, slot: str, dtype: np.dtype | type, size: int) -> np.ndarray:
+        """An array of ``size`` values in the slot's buffer."""
+        dtype = np.dtype(dtype)
+        needed = size * dtype.itemsize
+        buffer = self._buffers.get(slot)
+        if buffer is None or buffer.size < needed:
+            self._buffers.pop(slot, None)
+            buffer = self._buffers[slot] = np.empty(needed, np.uint8)
+        return buffer[:needed].view(dtype)
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"tensor '{names[0]}'{more}"
+class FileSource:
+    """Reads the inputs from their files, and remembers the last slice of each in each thread."""
+
+    def __init__(self, inputs: MergeInputs) -> None:
+        self._inputs = inputs
+        self._workspace = Workspace()
+        self._held = _Held()
+        self._readers: dict[tuple[Kind, Role | None], TensorReader] = {
+            ("backbone", None): TensorReader(inputs.backbone)
+        }
+        for role, patch in inputs.patches.items():
+            self._readers["delta", role] = TensorReader(patch.delta)
+            self._readers["importance", role] = TensorReader(patch.importance)
+
+    def read(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> np.ndarray:
+        """See ``BitSource``.
+
+        Raises:
+            UserError: unreadable, NaN or infinite, or a negative importance.
+        """
+        slice_held, array = self._held.slices.get((kind, role), (None, None))
+        if array is not None and slice_held == (name, start, stop):
+            return array
+        reader = self._readers[kind, role]
+        entry = reader.index[name]
+        bits = self._workspace.array(f"{kind} {role}", BITS[entry.dtype], stop - start)
+        self._held.slices.pop((kind, role), None)
+        reader.read(name, bits, start)
+        problem = check_bits(bits, entry.dtype, kind)
+        if problem:
+            raise UserError(f"{entry.file}: tensor '{name}' {problem}")
+        self._held.slices[kind, role] = ((name, start, stop), bits)
+        return bits
+
+    def scratch(self, slot: str, dtype: type, size: int) -> np.ndarray:
+        """See ``BitSource``."""
+        return self._workspace.array(slot, dtype, size)
+
+    def close(self) -> None:
+        """Close all files."""
+        for reader in self._readers.values():
+            reader.close()
+
+
+class _Held(threading.local):
+    def __init__(self) -> None:
+        self.slices: dict[tuple[Kind, Role | None], tuple[tuple[str, int, int], np.ndarray]] = {}
+
+
+def check_bits(bits: np.ndarray, dtype: str, kind: Kind) -> str | None:
+    """What is wrong with the values, or None. Turns an importance's negative zeros to zeros."""
+    sign, infinity = _SIGN[dtype], _INFINITY[dtype]
+    kind_of_bits = bits.dtype.type
+    mask = kind_of_bits(sign - 1)
+    if kernels.largest_magnitude(bits, mask) >= infinity:
+        return "holds NaN or infinity; its training or export went wrong"
+    if kind != "importance":
+        return None
+    largest = kernels.largest_magnitude(bits, kind_of_bits(sign | (sign - 1)))
+    if largest > sign:
+        return "holds a negative importance; export scores that are not negated"
+    if largest == sign:
+        bits[bits == sign] = 0
+    return None

@@ -1,45 +1,33 @@
-"""Merge methods: which entries of either patch go into the backbone."""
+"""What each merge method puts into the backbone.
 
-from collections.abc import Callable
+With T the kept entries, theta = theta_0 + alpha * delta_S on T_S + beta * delta_O on T_O, where
+I is a patch's score, top_a its a% largest, and R entries drawn with the retention rate p:
 
-import numpy as np
+- ``difference``: T_S = R_S of top_a(I_S) without top_b(I_O), T_O the other way round.
+  SafePatching, arXiv 2405.13820, section 3.
+- ``intersection``: both deltas on top_a(I_S) and top_b(I_O) in common; the paper's ablation.
+- ``dense``: R_S and R_O of all entries; ``safety`` and ``over_safety``: R of one patch alone.
+"""
 
-from merge.recipe import Method
+from dataclasses import dataclass
 
-Sets = tuple[np.ndarray, np.ndarray]
-"""Which entries the safety patch and the over-safety patch give; bool, flat."""
-
-
-def _difference(top_safety: np.ndarray, top_over_safety: np.ndarray) -> Sets:
-    return top_safety & ~top_over_safety, top_over_safety & ~top_safety
-
-
-def _intersection(top_safety: np.ndarray, top_over_safety: np.ndarray) -> Sets:
-    both = top_safety & top_over_safety
-    return both, both.copy()
+from merge import kernels
+from merge.recipe import MethodName
 
 
-def _dense(top_safety: np.ndarray, top_over_safety: np.ndarray) -> Sets:
-    return np.ones_like(top_safety), np.ones_like(top_over_safety)
+@dataclass(frozen=True)
+class Method:
+    """Which entries a method takes; see ``kernels.write_back``."""
+
+    rule: int
+    masked: bool = False
+    """Whether it selects by score."""
 
 
-def _safety(top_safety: np.ndarray, top_over_safety: np.ndarray) -> Sets:
-    return np.ones_like(top_safety), np.zeros_like(top_over_safety)
-
-
-def _over_safety(top_safety: np.ndarray, top_over_safety: np.ndarray) -> Sets:
-    return np.zeros_like(top_safety), np.ones_like(top_over_safety)
-
-
-METHODS: dict[Method, Callable[[np.ndarray, np.ndarray], Sets]] = {
-    # SafePatching, arXiv 2405.13820, section 3: D_S = top_S \ top_O and D_O = top_O \ top_S.
-    "difference": _difference,
-    # The same paper's ablation: only what both patches need.
-    "intersection": _intersection,
-    # Both patches whole: alpha x delta_S + beta x delta_O, with random retention only.
-    "dense": _dense,
-    # One patch alone, the paper's Table 1 rows "w/ safety patch" and "w/ over-safety patch".
-    "safety": _safety,
-    "over_safety": _over_safety,
+METHODS: dict[MethodName, Method] = {
+    "difference": Method(kernels.DIFFERENCE, masked=True),
+    "intersection": Method(kernels.INTERSECTION, masked=True),
+    "dense": Method(kernels.ALL),
+    "safety": Method(kernels.FIRST),
+    "over_safety": Method(kernels.SECOND),
 }
-USES_IMPORTANCE: frozenset[Method] = frozenset({"difference", "intersection"})

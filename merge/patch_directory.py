@@ -1,41 +1,41 @@
-"""The patch directory: what training hands to the merger (format 1)."""
+"""The patch directory: the delta and the importance of one training, and what they come from.
 
-import os
-from collections.abc import Sequence
+``patch.json`` is written last: a directory without it is an unfinished one.
+"""
+
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from merge.errors import UserError
-from merge.files import atomic_write_json, fsync_directory, make_directory, read_json
-from merge.tensor_files import TensorFolder, encode_header
+from merge.files import atomic_write_json, make_directory
+from merge.tensor_files import TensorIndex, parse_json, read_index
+from merge.tensor_stream import TensorStream
 
 Role = Literal["safety", "over_safety"]
-
-FORMAT = 1
 RECORD = "patch.json"
-DEFAULT_SHARD_BYTES = 4 << 30
-_HEADER_BYTES = 1 << 18
-"""Kept free at a shard's start: its header is known only when its last tensor is there."""
-_ENTRY_BYTES = 128
-"""At most, beside the name, for one tensor in a header."""
+FORMAT = 1
+_SHARD_BYTES = 5_000_000_000
 
 
 class PatchWriter:
-    """Writes a patch directory tensor by tensor; patch.json comes last and marks it whole.
+    """Writes a patch directory one tensor at a time; use as a context manager.
 
-    Shards stand under temporary names until the block ends without an error. An earlier patch in
-    the directory loses its patch.json first, so a torn mixture is never taken for a patch.
+    Deltas and importances come in any order. Memory: the tensor in hand. When the block ends
+    well, the files take their final names and ``patch.json`` follows; when it fails, nothing of
+    it is left.
 
     Args:
-        metadata: further keys of patch.json.
-        shard_bytes: a shard is closed before it would grow past this.
-        directory_mode: permission bits of the folder; 0o700 makes its files 0o600.
+        metadata: further JSON keys of patch.json, for example ``"score": "gradient"``.
+        shard_bytes: a file is closed once it is that large; more than one file gets an index.
+        directory_mode: permissions of the folder; 0o700 makes the files 0o600.
 
     Raises:
-        UserError: the folder or a file cannot be written.
+        UserError: the folder cannot be written, already holds a patch, or the disk is full.
     """
 
     def __init__(
@@ -43,159 +43,89 @@ class PatchWriter:
         directory: Path,
         role: Role,
         metadata: dict[str, Any],
-        shard_bytes: int = DEFAULT_SHARD_BYTES,
+        shard_bytes: int = _SHARD_BYTES,
         directory_mode: int | None = None,
     ) -> None:
         self._directory = directory
         self._record = {"format": FORMAT, "role": role, **metadata}
-        self._file_mode = 0o600 if directory_mode == 0o700 else None
+        self._mode = None if directory_mode is None else directory_mode & 0o666
         make_directory(directory, directory_mode)
-        self._delta = _ShardedWriter(directory, "delta", shard_bytes)
-        self._importance = _ShardedWriter(directory, "importance", shard_bytes)
-
-    def __enter__(self) -> "PatchWriter":
-        return self
+        if (directory / RECORD).exists():
+            raise UserError(f"{directory}: already holds a patch; delete it or choose another")
+        self._delta = TensorStream(directory, "delta", shard_bytes, self._mode)
+        self._importance = TensorStream(directory, "importance", shard_bytes, self._mode)
 
     def add_delta(self, name: str, values: np.ndarray) -> None:
-        """Add one tensor of the patch, float32."""
+        """Add one parameter's difference from the backbone (fp32, C-contiguous, its shape)."""
         self._delta.add(name, values)
 
     def add_importance(self, name: str, values: np.ndarray) -> None:
-        """Add the importance of one tensor's entries, float32."""
+        """Add one parameter's importance (fp32, C-contiguous, its shape, not negative)."""
         self._importance.add(name, values)
+
+    def __enter__(self) -> "PatchWriter":
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._delta.abandon()
-            self._importance.abandon()
-            return
-        (self._directory / RECORD).unlink(missing_ok=True)
-        self._delta.finish(self._file_mode)
-        self._importance.finish(self._file_mode)
-        fsync_directory(self._directory)
-        atomic_write_json(self._directory / RECORD, self._record, self._file_mode)
-
-
-class _ShardedWriter:
-    """Tensors appended to shards of a bounded size, named when their number is known."""
-
-    def __init__(self, directory: Path, stem: str, shard_bytes: int) -> None:
-        self._directory = directory
-        self._stem = stem
-        self._shard_bytes = shard_bytes
-        self._shards: list[list[tuple[str, str, tuple[int, ...]]]] = []
-        self._file: BinaryIO | None = None
-        self._header_room = 0
-
-    def add(self, name: str, values: np.ndarray) -> None:
-        data = np.ascontiguousarray(values, dtype="<f4").reshape(-1)
-        needed = len(name.encode()) + _ENTRY_BYTES
         try:
-            if (
-                self._file is None
-                or self._file.tell() + data.nbytes > self._shard_bytes
-                or needed > self._header_room
-            ):
-                self._start_shard()
-            assert self._file is not None
-            self._file.write(data.view(np.uint8).data)
-        except OSError as error:
-            raise UserError(
-                f"{self._directory}: the patch cannot be written ({error.strerror}); free space "
-                "and run again"
-            ) from None
-        self._header_room -= needed
-        self._shards[-1].append((name, "F32", tuple(values.shape)))
-
-    def _start_shard(self) -> None:
-        self._close_shard()
-        self._shards.append([])
-        self._file = self._temporary(len(self._shards)).open("wb")
-        self._file.write(b"\0" * _HEADER_BYTES)
-        self._header_room = _HEADER_BYTES - _ENTRY_BYTES
-
-    def _close_shard(self) -> None:
-        if self._file is None:
-            return
-        self._file.seek(0)
-        self._file.write(encode_header(self._shards[-1], {"format": "pt"}, _HEADER_BYTES))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
-
-    def _temporary(self, number: int) -> Path:
-        return self._directory / f".{self._stem}-{number:05d}.tmp"
-
-    def finish(self, mode: int | None) -> None:
-        """Give the shards their names, and write the index where there are several."""
-        self._close_shard()
-        count = len(self._shards)
-        for old in self._directory.glob(f"{self._stem}*.safetensors*"):
-            old.unlink()
-        names = [f"{self._stem}.safetensors"]
-        if count > 1:
-            names = [f"{self._stem}-{n:05d}-of-{count:05d}.safetensors" for n in _numbers(count)]
-        for number, name in zip(_numbers(count), names, strict=True):
-            temporary = self._temporary(number)
-            if mode is not None:
-                temporary.chmod(mode)
-            temporary.replace(self._directory / name)
-        if count > 1:
-            weight_map = {
-                tensor[0]: name
-                for name, shard in zip(names, self._shards, strict=True)
-                for tensor in shard
-            }
-            index = self._directory / f"{self._stem}.safetensors.index.json"
-            atomic_write_json(index, {"metadata": {}, "weight_map": weight_map}, mode)
-
-    def abandon(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        for number in _numbers(len(self._shards)):
-            self._temporary(number).unlink(missing_ok=True)
+            if kind is None:
+                self._delta.finish()
+                self._importance.finish()
+                atomic_write_json(self._directory / RECORD, self._record, self._mode)
+        finally:
+            self._delta.discard()
+            self._importance.discard()
 
 
-def _numbers(count: int) -> range:
-    return range(1, count + 1)
-
-
+@dataclass(frozen=True)
 class PatchDirectory:
-    """A finished patch: its record, and its tensors by name."""
+    """A finished patch."""
 
-    def __init__(self, directory: Path, role: Role) -> None:
-        """Read the record and the headers.
+    path: Path
+    role: Role
+    metadata: dict[str, Any]
+    """All of patch.json."""
+    delta: TensorIndex
+    importance: TensorIndex
 
-        Raises:
-            UserError: it is no finished patch, of another role or format, or has broken files.
-        """
-        record = directory / RECORD
-        if not record.is_file():
-            raise UserError(
-                f"{directory}: no {RECORD}; is this a patch directory, and did its training end?"
-            )
-        self.directory = directory
-        self.metadata = read_json(record)
-        if self.metadata.get("format") != FORMAT:
-            raise UserError(f"{record}: format must be {FORMAT}; use a matching version")
-        if self.metadata.get("role") != role:
-            raise UserError(
-                f"{record}: role is '{self.metadata.get('role')}' where '{role}' is wanted; swap "
-                "--safety and --over-safety?"
-            )
-        self.delta = TensorFolder(directory, "delta")
-        self.importance = TensorFolder(directory, "importance")
-        score = self.metadata.get("score")
-        self.has_gradient = score == "gradient"
-        """Whether the importance files hold G, from which either score is made."""
+    @property
+    def holds_gradients(self) -> bool:
+        """Whether the importance files hold G, from which scores are computed, or ready scores."""
+        return self.metadata.get("score") == "gradient"
 
-    def files(self) -> Sequence[Path]:
-        """Every file that the patch is read from."""
-        tensors = [file.path for folder in (self.delta, self.importance) for file in folder.files]
-        return [self.directory / RECORD, *tensors]
+
+def read_patch(directory: Path) -> PatchDirectory:
+    """Read a patch's record and the headers of its files.
+
+    Raises:
+        UserError: unfinished, malformed, or of a later format.
+    """
+    path = directory / RECORD
+    try:
+        record = parse_json(path, path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory}: no {RECORD}, so no finished patch; train it, or write a patch.json "
+            + json.dumps({"format": FORMAT, "role": "safety"})
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path}: 'format' must be {FORMAT}, not {record.get('format')!r}")
+    role = record.get("role")
+    if role != "safety" and role != "over_safety":
+        raise UserError(f"{path}: 'role' must be safety or over_safety, not {role!r}")
+    if record.get("score") not in (None, "gradient", "ready"):
+        raise UserError(f"{path}: 'score' must be gradient or ready, not {record['score']!r}")
+    return PatchDirectory(
+        path=directory,
+        role=role,
+        metadata=record,
+        delta=read_index(directory, "delta"),
+        importance=read_index(directory, "importance"),
+    )

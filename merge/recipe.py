@@ -1,56 +1,64 @@
-"""The settings of a merge. The defaults are this project's, from its own searches."""
+"""The settings of one merge. The default numbers are this project's, not the paper's."""
 
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from merge.settings import Settings
 
-Method = Literal["difference", "intersection", "dense", "safety", "over_safety"]
-Score = Literal["weight", "delta"]
-Scope = Literal["tensor", "model"]
-Rate = Annotated[float, Field(ge=0, le=1)]
+MethodName = Literal["difference", "intersection", "dense", "safety", "over_safety"]
+ScoreName = Literal["weight", "delta"]
+ScopeName = Literal["tensor", "model"]
+Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Factor = Annotated[float, Field(allow_inf_nan=False)]
 
 LINEAR_LAYERS = tuple(
-    f"*.{name}_proj.weight" for name in ("q", "k", "v", "o", "gate", "up", "down")
+    f"*layers.*.{module}.{layer}_proj.weight"
+    for module, layers in (("self_attn", "qkvo"), ("mlp", ("gate", "up", "down")))
+    for layer in layers
 )
-"""The linear layers inside the decoder blocks of Llama, Mistral, Gemma and their relatives."""
+"""The linear layers inside the decoder blocks of Llama-like models."""
 
 
 class MergeSettings(Settings):
-    """How two patches become one model; DESIGN and README define every term."""
+    """What is merged, and how: see ``merge.methods`` for the formula of each method."""
 
-    method: Method = "difference"
-    score: Score = "weight"
-    """``weight``: |patched weight| x G, the paper's SNIP score. ``delta``: |delta| x G, ours."""
-    scope: Scope = "tensor"
-    """Whether the top rates hold in every tensor, or over all covered tensors together."""
+    method: MethodName = "difference"
+    score: ScoreName = "weight"
+    """From a patch's gradients G: ``weight`` = abs(theta_0 + delta) * G, the paper's SNIP score;
+    ``delta`` = abs(delta) * G. A patch with a ready score is ranked by that."""
+    scope: ScopeName = "tensor"
+    """Whether a top set is taken in each tensor, or over all covered tensors together."""
     top_safety: Rate = 0.2
-    """Share of entries, by importance, that the safety patch needs (the paper's a)."""
+    """a: how much of the safety patch is important enough to keep."""
     top_over_safety: Rate = 0.2
-    """Share of entries, by importance, that the over-safety patch needs (the paper's b)."""
+    """b: the same for the over-safety patch."""
     retention: Rate = 0.9
-    """Probability with which a selected entry is kept (the paper's p)."""
+    """p: probability with which a selected entry is kept."""
+    alpha: Factor = 1.0
+    """Scale of the safety patch."""
+    beta: Factor = 1.0
+    """Scale of the over-safety patch."""
     rescale: bool = False
-    """Divide kept entries by the retention rate, as DARE does."""
-    alpha: float = Field(default=1.0, allow_inf_nan=False)
-    """Weight of the safety patch."""
-    beta: float = Field(default=1.0, allow_inf_nan=False)
-    """Weight of the over-safety patch."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Whether kept entries are divided by the retention rate, as DARE does."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Of the random retention."""
     include: tuple[str, ...] = LINEAR_LAYERS
-    """Patterns (``*``, ``?``, ``[...]``) of the tensors to patch."""
+    """Shell-style patterns of the names of covered tensors."""
     exclude: tuple[str, ...] = ()
-    """Patterns of tensors to leave alone although they are included."""
+    """Patterns of tensors to leave alone although ``include`` names them."""
 
-    def covered(self, names: Iterable[str]) -> list[str]:
-        """Those of ``names`` that the patterns cover, sorted."""
-        return sorted(
-            name
-            for name in names
-            if any(fnmatchcase(name, pattern) for pattern in self.include)
-            and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+    @model_validator(mode="after")
+    def _check(self) -> "MergeSettings":
+        if self.rescale and self.retention == 0:
+            raise ValueError("rescale divides by retention, which is 0: raise retention")
+        if not self.include:
+            raise ValueError("include is empty, so nothing would be merged: name a pattern")
+        return self
+
+    def covers(self, name: str) -> bool:
+        """Whether the tensor is merged; all others keep their bytes."""
+        return any(fnmatchcase(name, pattern) for pattern in self.include) and not any(
+            fnmatchcase(name, pattern) for pattern in self.exclude
         )

@@ -1,48 +1,114 @@
-"""What a merge did, for people: totals, the model card, and densities in TensorBoard."""
+"""What a merge was made from and what it did: merge.json and the model card."""
 
+import importlib.metadata
+import platform
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from merge.patching import TensorReport
+from merge.inputs import ROLES, MergeInputs
+from merge.patch_directory import RECORD as PATCH_RECORD
+from merge.recipe import MergeSettings
 
+_PACKAGES = ("numpy", "numba", "safetensors")
+_LETTERS = {"safety": "S", "over_safety": "O"}
+"""How merge.json's counts name the patches."""
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-def totals(reports: dict[str, TensorReport]) -> dict[str, int]:
-    """Sums over all covered tensors of every count."""
-    counts = ("elements", "top_S", "top_O", "overlap", "kept_S", "kept_O", "changed")
-    erased = ("erased_S", "erased_O")
+def input_files(inputs: MergeInputs, companions: Iterable[Path]) -> dict[str, list[Path]]:
+    """Every file that is read, by input."""
+    files = {"backbone": [*_index_files(inputs.backbone_path, "model"), *inputs.backbone.files]}
+    files["backbone"] += companions
+    for role in ROLES:
+        patch = inputs.patches[role]
+        files[role] = [patch.path / PATCH_RECORD]
+        for stem, index in (("delta", patch.delta), ("importance", patch.importance)):
+            files[role] += [*_index_files(patch.path, stem), *index.files]
+    return files
+
+
+def _index_files(directory: Path, stem: str) -> list[Path]:
+    path = directory / f"{stem}.safetensors.index.json"
+    return [path] if path.is_file() else []
+
+
+def merge_record(
+    identity: str,
+    inputs: MergeInputs,
+    settings: MergeSettings,
+    input_hashes: Mapping[Path, str],
+    files: Mapping[str, list[Path]],
+    outputs: Mapping[str, str],
+    tensors: Mapping[str, Mapping[str, float]],
+    seconds: float,
+) -> dict[str, Any]:
+    """The content of merge.json.
+
+    Args:
+        input_hashes, outputs: SHA-256 of every input and every output file.
+        tensors: the report of each covered tensor.
+    """
+    paths = {"backbone": inputs.backbone_path} | {role: inputs.patches[role].path for role in ROLES}
     return {
-        key: sum(getattr(report, key) for report in reports.values()) for key in counts + erased
+        "format": 1,
+        "identity": identity,
+        "settings": settings.model_dump(mode="json"),
+        "seed": settings.seed,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "inputs": {
+            name: {
+                "path": str(paths[name]),
+                "files": {path.name: input_hashes[path] for path in paths_of_input},
+            }
+            for name, paths_of_input in files.items()
+        },
+        "outputs": dict(sorted(outputs.items())),
+        "totals": totals(tensors.values()),
+        "tensors": {name: tensors[name] for name in sorted(tensors)},
+        "seconds": round(seconds, 3),
     }
 
 
-def model_card(record: dict[str, Any]) -> str:
-    """The README.md of a patched model."""
-    settings = "\n".join(f"- {key}: `{value}`" for key, value in record["settings"].items())
-    sums = record["totals"]
-    share = sums["changed"] / max(1, sums["elements"])
-    return f"""---
-library_name: transformers
-tags: [safepatching, merge]
----
-# A patched model
+def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Counts added up, norms as of all tensors together, and what rounding erased.
 
-Made by SafePatching (arXiv 2405.13820): a safety patch and an over-safety patch, merged into their
-backbone. Of {sums["elements"]:,} covered weights {sums["changed"]:,} changed ({share:.2%}); all
-other tensors are the backbone's, byte for byte. The backbone's licence holds for this model too.
+    ``erased_X`` is the fraction of the kept entries of patch X that left the bits as they were.
+    """
+    sums: dict[str, float] = {}
+    for report in reports:
+        for key, value in report.items():
+            sums[key] = sums.get(key, 0) + (value**2 if "norm" in key else value)
+    sums = {key: value**0.5 if "norm" in key else value for key, value in sums.items()}
+    for patch in _LETTERS.values():
+        kept = sums.get(f"kept_{patch}", 0)
+        sums[f"erased_{patch}"] = 1 - sums[f"changed_{patch}"] / kept if kept else 0.0
+    return sums
 
-Kept entries: {sums["kept_S"]:,} of the safety patch, {sums["kept_O"]:,} of the over-safety patch.
-Rounding to the backbone's dtype gave back {sums["erased_S"]:,} and {sums["erased_O"]:,} of these.
 
-## Settings
-
-{settings}
-
-`merge.json` has every input's and output's SHA-256 and the counts of every tensor.
-"""
+def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, float]) -> str:
+    """The README.md of the patched model."""
+    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.model_dump().items())
+    size = summary["elements"] or 1
+    lines = [
+        f"| {role} | {summary[f'kept_{patch}'] / size:.4%} | {summary[f'erased_{patch}']:.2%} |"
+        for role, patch in _LETTERS.items()
+    ]
+    return (
+        "---\nlibrary_name: transformers\ntags: [safepatching, model-merge]\n---\n"
+        f"# {backbone.resolve().name}, patched\n\n"
+        "Post safety alignment by SafePatching (arXiv 2405.13820): a safety patch and an\n"
+        "over-safety patch, merged into the backbone. merge.json holds the hashes of all inputs\n"
+        "and outputs and what was changed in every tensor.\n\n"
+        "| patch | entries kept, of those covered | of these erased by rounding |\n|---|---|---|\n"
+        + "\n".join(lines)
+        + f"\n\n| setting | value |\n|---|---|\n{rows}\n"
+    )
 
 
 def write_densities(folder: Path, record: dict[str, Any]) -> None:

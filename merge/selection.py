@@ -1,98 +1,76 @@
-"""Top sets: the k most important entries, exactly, without sorting.
+"""Exact top sets by counting, without sorting.
 
-Scores are float32 and not negative, so their bit patterns order as they do. Two histogram passes,
-one over the upper and one over the lower 16 bits, find the k-th largest pattern.
+Scores are not negative, so their bit patterns have the order of their values. One pass counts the
+leading 16 bits of every key; where keys are 32 bits, a second pass counts the trailing 16 bits of
+those that share the threshold's leading bits.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
-_BUCKETS = 1 << 16
+from merge import kernels
+
+Keys = Iterable[np.ndarray]
+"""Slices of uint16 or uint32 keys, in order; made anew for each pass."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A top set: every entry above ``bits``, and the first ``ties`` entries equal to it."""
+    """A top set: all keys above ``key``, and the first ``ties`` keys equal to it."""
 
-    bits: int
+    key: int
     ties: int
 
 
-NOTHING = Threshold(bits=(1 << 32) - 1, ties=0)
-"""No score reaches it: the top set of k = 0."""
+NOTHING = Threshold(1 << 32, 0)
 
 
-def top_count(rate: float, elements: int) -> int:
-    """k = int(rate x n), in double precision and truncated."""
-    return int(rate * elements)
+def top_count(rate: float, size: int) -> int:
+    """k = int(rate * n), in double precision."""
+    return int(rate * size)
 
 
-def find_threshold(parts: Callable[[], Iterable[np.ndarray]], count: int) -> Threshold:
-    """The threshold of the ``count`` largest of all scores, ties going to the first in order.
+def find_threshold(slices: Callable[[], Keys], count: int, wide: bool) -> Threshold:
+    """The threshold of the ``count`` largest keys, ties to the lowest position.
 
     Args:
-        parts: gives the scores' bit patterns (uint32) in pieces, the same at each of two calls,
-            so that scores that do not fit into memory can be made twice.
+        slices: gives all keys, slice by slice; called once a pass.
+        wide: whether keys are uint32.
     """
-    if count <= 0:
+    if count == 0:
         return NOTHING
-    upper = np.zeros(_BUCKETS, np.int64)
-    for part in parts():
-        _count_upper(part, upper)
-    high, above = _bucket_of(upper, count)
-    lower = np.zeros(_BUCKETS, np.int64)
-    for part in parts():
-        _count_lower(part, high, lower)
-    low, above_in_bucket = _bucket_of(lower, count - above)
-    return Threshold(bits=high << 16 | low, ties=count - above - above_in_bucket)
+    digits = np.zeros(1 << 16, np.int64)
+    for keys in slices():
+        kernels.count_digits(keys, digits)
+    high, rest = _digit(digits, count)
+    if not wide:
+        return Threshold(high, rest)
+    digits[:] = 0
+    for keys in slices():
+        kernels.count_low_digits(keys, high, digits)
+    low, rest = _digit(digits, rest)
+    return Threshold(high << 16 | low, rest)
 
 
-def _bucket_of(histogram: np.ndarray, count: int) -> tuple[int, int]:
-    """The bucket that holds the ``count``-th largest, and how many entries lie above it."""
-    from_above = np.cumsum(histogram[::-1])
-    place = int(np.searchsorted(from_above, count))
-    return _BUCKETS - 1 - place, int(from_above[place] - histogram[::-1][place])
+def _digit(counts: np.ndarray, wanted: int) -> tuple[int, int]:
+    """The digit in which the ``wanted``-th largest key lies, and how many it must give."""
+    from_above = np.cumsum(counts[::-1])
+    position = int(np.searchsorted(from_above, wanted))
+    above = int(from_above[position - 1]) if position else 0
+    return len(counts) - 1 - position, wanted - above
 
 
-def mark_top(
-    bits: np.ndarray, threshold: Threshold, ties_before: int = 0
-) -> tuple[np.ndarray, int]:
-    """Which entries are in the top set.
+def deal_ties(threshold: Threshold, equal: dict[str, int]) -> dict[str, Threshold]:
+    """Split one threshold's ties over tensors: sorted name order, then flat index.
 
     Args:
-        bits: the scores' bit patterns, uint32.
-        ties_before: entries equal to the threshold in the parts before this one.
-
-    Returns:
-        A bool array, and ``ties_before`` for the next part.
+        equal: how many keys of each tensor equal the threshold.
     """
-    marked = np.empty(bits.shape, np.bool_)
-    ties = _mark(bits, threshold.bits, threshold.ties, ties_before, marked)
-    return marked, ties
-
-
-@njit(cache=True, nogil=True)
-def _count_upper(bits: np.ndarray, histogram: np.ndarray) -> None:
-    for value in bits:
-        histogram[value >> 16] += 1
-
-
-@njit(cache=True, nogil=True)
-def _count_lower(bits: np.ndarray, high: int, histogram: np.ndarray) -> None:
-    for value in bits:
-        if value >> 16 == high:
-            histogram[value & 0xFFFF] += 1
-
-
-@njit(cache=True, nogil=True)
-def _mark(bits: np.ndarray, threshold: int, wanted: int, ties: int, marked: np.ndarray) -> int:
-    for place in range(bits.size):
-        value = bits[place]
-        marked[place] = value > threshold
-        if value == threshold:
-            marked[place] = ties < wanted
-            ties += 1
-    return ties
+    dealt, left = {}, threshold.ties
+    for name in sorted(equal):
+        taken = min(left, equal[name])
+        dealt[name] = Threshold(threshold.key, taken)
+        left -= taken
+    return dealt

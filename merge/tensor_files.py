@@ -1,222 +1,191 @@
-"""Safetensors folders read tensor by tensor: headers once, data by ``pread``, never mapped.
-
-A mapped file counts as this process's memory for as long as the kernel likes; a ``pread`` into a
-buffer of our own does not. The format is https://github.com/huggingface/safetensors#format:
-eight bytes with the header's length, the header in JSON, then the data.
-"""
+"""Folders of safetensors files: which tensors they hold and where, from their headers alone."""
 
 import json
+import math
 import os
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from merge.dtypes import ITEM_BYTES
 from merge.errors import UserError
-from merge.files import read_json
 
-BITS_OF = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
-"""The numpy dtype that holds each floating dtype's values; bfloat16 stays a bit pattern."""
-
-ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
-    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
 _LENGTH_BYTES = 8
-_LARGEST_HEADER = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor's bytes are."""
+    """Where one tensor lies."""
 
     name: str
     dtype: str
+    """The safetensors name, for example BF16."""
     shape: tuple[int, ...]
-    path: Path
+    file: Path
     offset: int
-    """Of its first byte in the file."""
-    size: int
-    """In bytes."""
+    """Of the first data byte, from the start of the file."""
+    bytes: int
 
     @property
-    def elements(self) -> int:
-        return self.size // ITEM_BYTES[self.dtype]
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class TensorFile:
-    """One safetensors file: its header's bytes as they stand, and its tensors in file order."""
+class TensorIndex(Mapping[str, TensorEntry]):
+    """The tensors of a folder by name, in the order of their files and positions."""
 
-    path: Path
-    header: bytes
-    """Everything before the data, the length field included."""
-    entries: tuple[TensorEntry, ...]
+    def __init__(self, entries: dict[str, TensorEntry], metadata: dict[str, str]) -> None:
+        self._entries = entries
+        self.metadata = metadata
+        """The free metadata of the first file's header."""
+        self.files = tuple(dict.fromkeys(entry.file for entry in entries.values()))
+
+    def __getitem__(self, name: str) -> TensorEntry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
-class TensorFolder:
-    """The tensors of ``STEM.safetensors``, or of the shards that its index names."""
+def read_index(directory: Path, stem: str) -> TensorIndex:
+    """Index ``STEM.safetensors``, or the shards that ``STEM.safetensors.index.json`` names.
 
-    def __init__(self, directory: Path, stem: str) -> None:
-        """Read the headers.
+    Only headers are read, and all of a file's layout is checked against its length.
 
-        Args:
-            stem: ``model``, ``delta`` or ``importance``.
-
-        Raises:
-            UserError: files are missing, torn or contradict the index; all problems at once.
-        """
-        self.directory = directory
-        self.index_path = directory / f"{stem}.safetensors.index.json"
-        self.files: list[TensorFile] = []
-        problems: list[str] = []
-        for path in self._paths(stem):
-            try:
-                self.files.append(read_header(path))
-            except UserError as error:
-                problems.append(str(error))
-        self.entries = {entry.name: entry for file in self.files for entry in file.entries}
-        if not problems and self.index_path.is_file():
-            problems = self._index_problems()
-        if problems:
-            raise UserError("; ".join(problems))
-
-    def _paths(self, stem: str) -> list[Path]:
-        single = self.directory / f"{stem}.safetensors"
-        if self.index_path.is_file():
-            return [self.directory / name for name in sorted(set(self._weight_map().values()))]
-        if single.is_file():
-            return [single]
-        if not self.directory.is_dir():
-            raise UserError(f"{self.directory}: no such folder; name an existing one")
-        if list(self.directory.glob("*.bin")):
-            raise UserError(
-                f"{self.directory}: holds pickled weights (.bin), which can run code when read; "
-                "load them with transformers and save_pretrained them as safetensors"
-            )
+    Raises:
+        UserError: no such files, pickle weights instead, or anything malformed.
+    """
+    single, listing = (directory / f"{stem}.safetensors", directory / f"{stem}{INDEX_SUFFIX}")
+    if listing.is_file():
+        return _read_shards(directory, listing)
+    if single.is_file():
+        entries, metadata = read_header(single)
+        return TensorIndex(entries, metadata)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder")
+    if any(directory.glob("*.bin")) or any(directory.glob("*.pt*")):
         raise UserError(
-            f"{self.directory}: holds no {single.name} and no {self.index_path.name}; is this "
-            "the right folder?"
+            f"{directory}: holds pickle weights only, which can run code; convert them with "
+            "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
         )
-
-    def _weight_map(self) -> dict[str, str]:
-        weight_map = read_json(self.index_path).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{self.index_path}: has no weight_map; write the index again")
-        for file in weight_map.values():
-            if not isinstance(file, str) or Path(file).name != file:
-                raise UserError(f"{self.index_path}: names '{file}', which leaves the folder")
-        return weight_map
-
-    def _index_problems(self) -> list[str]:
-        listed = self._weight_map()
-        found = {entry.name: entry.path.name for entry in self.entries.values()}
-        return [
-            f"{self.index_path}: says '{name}' is in {listed.get(name, 'no file')}, but it is in "
-            f"{found.get(name, 'no file')}"
-            for name in sorted(listed.keys() | found.keys())
-            if listed.get(name) != found.get(name)
-        ]
-
-    def read(self, name: str) -> np.ndarray:
-        """One whole tensor, flat: float16 or float32 values, or bfloat16 bit patterns (uint16)."""
-        entry = self.entries[name]
-        values = np.empty(entry.elements, BITS_OF[entry.dtype])
-        for start, block in read_blocks(entry, entry.size):
-            values.view(np.uint8)[start : start + len(block)] = block
-        return values
+    raise UserError(f"{directory}: neither {single.name} nor {listing.name} is there")
 
 
-def read_blocks(entry: TensorEntry, block_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
-    """A tensor's bytes in order: pairs of offset within it and a uint8 array.
-
-    Raises:
-        UserError: the file cannot be read, or ends early.
-    """
-    try:
-        with entry.path.open("rb", buffering=0) as file:
-            for start in range(0, entry.size, max(1, block_bytes)):
-                block = np.empty(min(block_bytes, entry.size - start), np.uint8)
-                _read_fully(file.fileno(), block, entry.offset + start, entry.path)
-                yield start, block
-    except OSError as error:
-        raise UserError(f"{entry.path}: cannot be read ({error.strerror}); is it there?") from None
+INDEX_SUFFIX = ".safetensors.index.json"
 
 
-def _read_fully(descriptor: int, block: np.ndarray, offset: int, path: Path) -> None:
-    view = block.data
-    while view:
-        count = os.preadv(descriptor, [view], offset)
-        if not count:
-            raise UserError(f"{path}: ends early; copy it again")
-        view, offset = view[count:], offset + count
+def _read_shards(directory: Path, listing: Path) -> TensorIndex:
+    placement = _weight_map(listing)
+    entries: dict[str, TensorEntry] = {}
+    metadata: dict[str, str] = {}
+    for shard in sorted(set(placement.values())):
+        if Path(shard).name != shard or shard in (".", ".."):
+            raise UserError(f"{listing}: shard name '{shard}' leaves the folder; use plain names")
+        found, shard_metadata = read_header(directory / shard)
+        metadata = metadata or shard_metadata
+        strangers = [name for name in found if placement.get(name) != shard]
+        if strangers:
+            raise UserError(f"{directory / shard}: holds {_some(strangers)}, not so in {listing}")
+        entries |= found
+    missing = [name for name in placement if name not in entries]
+    if missing:
+        raise UserError(f"{listing}: names {_some(missing)}, which its shard does not hold")
+    return TensorIndex(entries, metadata)
 
 
-def read_header(path: Path) -> TensorFile:
-    """Read and check one file's header.
+def _weight_map(listing: Path) -> dict[str, str]:
+    value = parse_json(listing, _read_small(listing))
+    placement = value.get("weight_map")
+    if (
+        not isinstance(placement, dict)
+        or not placement
+        or not all(isinstance(shard, str) and shard for shard in placement.values())
+    ):
+        raise UserError(f"{listing}: 'weight_map' must map tensor names to shard names")
+    return placement
+
+
+def read_header(file: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    """The tensors of one safetensors file, by position, and its free metadata.
 
     Raises:
-        UserError: it is no whole safetensors file.
+        UserError: unreadable, truncated, or a layout that is not exactly the file.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length_field = file.read(_LENGTH_BYTES)
-            length = struct.unpack("<Q", length_field)[0] if len(length_field) == 8 else 0
-            if not 2 <= length <= min(_LARGEST_HEADER, size - _LENGTH_BYTES):
-                raise UserError(f"{path}: no safetensors file, or cut short; copy it again")
-            text = file.read(length)
-        header = json.loads(text)
-        entries = _entries(header, path, _LENGTH_BYTES + length)
+        with file.open("rb") as stream:
+            file_bytes = os.fstat(stream.fileno()).st_size
+            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            if not 2 <= length <= min(file_bytes - _LENGTH_BYTES, _MAX_HEADER_BYTES):
+                raise UserError(f"{file}: truncated or no safetensors file; fetch it again")
+            text = stream.read(length)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); is it there?") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UserError(f"{path}: its safetensors header is damaged; copy it again") from None
-    end = _LENGTH_BYTES + length
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    header = parse_json(file, text)
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise UserError(f"{file}: the header's __metadata__ is no object")
+    start = _LENGTH_BYTES + length
+    entries = [_entry(file, name, value, start) for name, value in header.items()]
+    entries.sort(key=lambda entry: (entry.offset, entry.bytes))
+    end = start
     for entry in entries:
         if entry.offset != end:
-            raise UserError(f"{path}: tensor '{entry.name}' leaves a gap or overlaps; write it new")
-        end += entry.size
-    if end != size:
-        raise UserError(f"{path}: has {size} bytes where its header says {end}; copy it again")
-    return TensorFile(path, length_field + text, tuple(entries))
+            raise UserError(f"{file}: tensor '{entry.name}' overlaps another or leaves a gap")
+        end += entry.bytes
+    if end != file_bytes:
+        raise UserError(
+            f"{file}: has {file_bytes} bytes, its header says {end}; truncated? fetch it again"
+        )
+    return {entry.name: entry for entry in entries}, metadata
 
 
-def _entries(header: dict[str, Any], path: Path, data_start: int) -> list[TensorEntry]:
-    entries = []
-    for name, fields in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = fields["data_offsets"]
-        shape = tuple(fields["shape"])
-        entry = TensorEntry(name, fields["dtype"], shape, path, data_start + begin, end - begin)
-        elements = 1
-        for extent in shape:
-            elements *= extent
-        if min((begin, end, *shape)) < 0 or entry.size != elements * ITEM_BYTES[entry.dtype]:
+def _entry(file: Path, name: str, value: Any, start: int) -> TensorEntry:
+    try:
+        dtype, shape = value["dtype"], tuple(value["shape"])
+        begin, end = value["data_offsets"]
+        integers = all(type(part) is int and 0 <= part < 1 << 63 for part in (*shape, begin, end))
+        if not integers or end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
             raise ValueError
-        entries.append(entry)
-    return sorted(entries, key=lambda entry: (entry.offset, entry.size))
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{file}: the header's entry of tensor '{name}' is malformed") from None
+    return TensorEntry(name, dtype, shape, file, start + begin, end - begin)
 
 
-def encode_header(
-    tensors: list[tuple[str, str, tuple[int, ...]]],
-    metadata: dict[str, str],
-    padded_to: int | None = None,
-) -> bytes:
-    """The bytes before the data of tensors ``(name, dtype, shape)`` that follow in this order.
+def parse_json(file: Path, text: bytes) -> dict[str, Any]:
+    """A JSON object without doubled keys.
 
-    Args:
-        padded_to: total length to fill up with spaces, which the format allows.
+    Raises:
+        UserError: it is something else, naming ``file``.
     """
-    header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name, dtype, shape in tensors:
-        begin, end = end, end + ITEM_BYTES[dtype] * int(np.prod(shape, dtype=np.int64))
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    total = padded_to or -(-(_LENGTH_BYTES + len(text)) // 8) * 8
-    return struct.pack("<Q", total - _LENGTH_BYTES) + text.ljust(total - _LENGTH_BYTES)
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not valid JSON ({error}); fetch or write it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return value
+
+
+def _read_small(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,82 +1,99 @@
-"""A merge in plain numpy, straight from its definition: full sorts, one big array at a time.
+"""The merge's definitions in plain numpy, written from their text and sharing no code with merge/.
 
-It shares no code with the merger: its own bfloat16 (through torch), its own Philox, its own sets.
+Sorting instead of counting, one Philox over whole arrays, and torch's own rounding to bf16/fp16.
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
 
-TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+Tensors = dict[str, torch.Tensor]
 
 
-def top_mask(score: np.ndarray, rate: float) -> np.ndarray:
-    """The int(rate x n) largest, ties to the lowest index, by a stable sort."""
-    mask = np.zeros(score.size, bool)
-    mask[np.argsort(-score.astype(np.float64), kind="stable")[: int(rate * score.size)]] = True
-    return mask
-
-
-def philox(index: int, key: int) -> int:
-    """Philox4x32-10 in Python's unbounded integers."""
-    counter = [index // 4 & 0xFFFFFFFF, index // 4 >> 32, 0, 0]
-    low, high = key & 0xFFFFFFFF, key >> 32
+def philox_uniform(seed: int, patch: str, name: str, size: int) -> np.ndarray:
+    """u of every entry of a tensor, after the docstring of merge/retention.py."""
+    digest = hashlib.sha256(f"{seed}/{patch}/{name}".encode()).digest()
+    words = np.frombuffer(digest[:8], "<u4").astype(np.uint64)
+    blocks = np.arange(-(-size // 4), dtype=np.uint64)
+    low = np.uint64(0xFFFFFFFF)
+    c = [blocks & low, blocks >> np.uint64(32), np.zeros_like(blocks), np.zeros_like(blocks)]
+    k = [int(words[0]), int(words[1])]
     for _ in range(10):
-        first, second = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
-        counter = [
-            second >> 32 ^ counter[1] ^ low,
-            second & 0xFFFFFFFF,
-            first >> 32 ^ counter[3] ^ high,
-            first & 0xFFFFFFFF,
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [
+            (p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k[0]),
+            p1 & low,
+            (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k[1]),
+            p0 & low,
         ]
-        low, high = (low + 0x9E3779B9) % 2**32, (high + 0xBB67AE85) % 2**32
-    return counter[index % 4]
+        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+    return np.stack(c, 1).reshape(-1)[:size] / 2.0**32
 
 
-def retained(seed: int, patch: str, tensor: str, size: int, rate: float) -> np.ndarray:
-    """Which entries of a tensor are kept."""
-    digest = hashlib.sha256(f"{seed}/{patch}/{tensor}".encode()).digest()
-    key = int.from_bytes(digest[:8], "little")
-    return np.array([philox(index, key) / 2**32 < rate for index in range(size)], bool)
+def _top(score: np.ndarray, rate: float) -> np.ndarray:
+    """k = int(rate * n) largest, ties to the lowest index."""
+    chosen = np.zeros(score.size, bool)
+    order = np.argsort(-score.astype(np.float64), kind="stable")
+    chosen[order[: int(rate * score.size)]] = True
+    return chosen
 
 
-def merge(
-    backbone: dict[str, torch.Tensor],
-    deltas: dict[str, dict[str, np.ndarray]],
-    importance: dict[str, dict[str, np.ndarray]],
-    *,
-    score: str,
-    scope: str,
-    top: dict[str, float],
-    retention: float,
-    weights: dict[str, float],
-    seed: int,
-) -> dict[str, torch.Tensor]:
-    """Difference-set merge of all given tensors; deltas and importance by patch and name."""
-    names = sorted(backbone)
-    base = {name: backbone[name].float().numpy().reshape(-1) for name in names}
-    tops: dict[str, dict[str, np.ndarray]] = {}
-    for patch in deltas:
-        scores = {}
-        for name in names:
-            delta = deltas[patch][name].reshape(-1)
-            moved = base[name] + delta if score == "weight" else delta
-            scores[name] = np.abs(moved) * importance[patch][name].reshape(-1)
-        if scope == "tensor":
-            tops[patch] = {name: top_mask(scores[name], top[patch]) for name in names}
+def reference_merge(
+    backbone: Tensors,
+    deltas: dict[str, Tensors],
+    importances: dict[str, Tensors],
+    covered: list[str],
+    gradients: bool,
+    **settings: Any,
+) -> Tensors:
+    """All tensors after the merge."""
+    roles = ("safety", "over_safety")
+    rates = {"safety": settings["top_safety"], "over_safety": settings["top_over_safety"]}
+    flat = {name: backbone[name].float().reshape(-1).numpy() for name in covered}
+    scores: dict[str, dict[str, np.ndarray]] = {role: {} for role in roles}
+    for role in roles:
+        for name in covered:
+            importance = importances[role][name].float().reshape(-1).numpy()
+            delta = deltas[role][name].float().reshape(-1).numpy()
+            base = flat[name] + delta if settings["score"] == "weight" else delta
+            scores[role][name] = np.abs(base) * importance if gradients else importance
+    tops: dict[str, dict[str, np.ndarray]] = {role: {} for role in roles}
+    for role in roles:
+        if settings["scope"] == "tensor":
+            tops[role] = {name: _top(scores[role][name], rates[role]) for name in covered}
         else:
-            mask = top_mask(np.concatenate([scores[name] for name in names]), top[patch])
-            ends = np.cumsum([base[name].size for name in names])[:-1]
-            tops[patch] = dict(zip(names, np.split(mask, ends), strict=True))
-    merged = {}
-    for name in names:
-        result = base[name].copy()
-        for patch, other in (("safety", "over_safety"), ("over_safety", "safety")):
-            kept = tops[patch][name] & ~tops[other][name]
-            kept &= retained(seed, patch, name, base[name].size, retention)
-            product = np.float32(weights[patch]) * deltas[patch][name].reshape(-1)
-            result[kept] = (base[name] + product)[kept]
-        tensor = torch.from_numpy(result).reshape(backbone[name].shape)
-        merged[name] = tensor.to(backbone[name].dtype)
+            names = sorted(covered)
+            joint = _top(np.concatenate([scores[role][name] for name in names]), rates[role])
+            ends = np.cumsum([scores[role][name].size for name in names])
+            tops[role] = dict(zip(names, np.split(joint, ends[:-1]), strict=True))
+    merged = dict(backbone)
+    for name in covered:
+        top_s, top_o = (tops[role][name] for role in roles)
+        everything = np.ones(top_s.size, bool)
+        method = settings["method"]
+        if method == "difference":
+            take = [top_s & ~top_o, top_o & ~top_s]
+        elif method == "intersection":
+            take = [top_s & top_o, top_s & top_o]
+        else:
+            take = [
+                everything & (method in ("dense", "safety")),
+                everything & (method in ("dense", "over_safety")),
+            ]
+        value = flat[name].copy()
+        for role, mask, factor in zip(
+            roles, take, (settings["alpha"], settings["beta"]), strict=True
+        ):
+            draws = philox_uniform(settings["seed"], role, name, value.size)
+            mask &= draws < settings["retention"]
+            factor = factor / settings["retention"] if settings.get("rescale") else factor
+            delta = deltas[role][name].float().reshape(-1).numpy()
+            product = np.float32(factor) * delta
+            value = np.where(mask, value + product, value)
+        either = torch.from_numpy(take[0] | take[1])
+        rounded = torch.from_numpy(value).to(backbone[name].dtype)
+        original = backbone[name].reshape(-1)
+        merged[name] = torch.where(either, rounded, original).reshape(backbone[name].shape)
     return merged

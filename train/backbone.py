@@ -1,6 +1,5 @@
 """The backbone's folder: where it is, its tokenizer, and its tensors one at a time."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor
 
 from merge.errors import UserError
-from merge.tensor_files import TensorFolder, read_blocks
+from merge.tensor_files import read_index
+from merge.tensor_reader import TensorReader
 from train.recipe import BackboneSettings
 
 _TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -83,7 +83,8 @@ class BackboneTensors:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._entries = TensorFolder(directory, "model").entries
+        self._entries = read_index(directory, "model")
+        self._reader = TensorReader(self._entries)
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -91,23 +92,19 @@ class BackboneTensors:
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         """One whole tensor on the CPU, in ``dtype``."""
         entry = self._entries[name]
-        return self.read_flat(name, 0, entry.elements, dtype).view(entry.shape)
+        return self.read_flat(name, 0, entry.size, dtype).view(entry.shape)
 
     def read_flat(self, name: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Elements ``start`` to ``stop`` of a flattened tensor; nothing else is read."""
         entry = self._entries[name]
         if entry.dtype not in _TORCH_DTYPES:
             raise UserError(
-                f"{entry.path}: '{name}' is {entry.dtype}; use a backbone of "
+                f"{entry.file}: '{name}' is {entry.dtype}; use a backbone of "
                 f"{', '.join(_TORCH_DTYPES)} weights, which are not quantized"
             )
         stored = _TORCH_DTYPES[entry.dtype]
-        part = replace(
-            entry,
-            offset=entry.offset + start * stored.itemsize,
-            size=(stop - start) * stored.itemsize,
-        )
-        if not part.size:
-            return torch.empty(0, dtype=dtype)
-        _, block = next(read_blocks(part, part.size))
-        return torch.from_numpy(block).view(stored).to(dtype)
+        values = torch.empty(stop - start, dtype=stored)
+        # As bytes: numpy, through which the reader fills it, knows no bfloat16.
+        place = entry.offset + start * stored.itemsize
+        self._reader.read_bytes(entry.file, values.view(torch.uint8).numpy(), place)
+        return values.to(dtype)

@@ -1,0 +1,147 @@
+"""What of an output folder is finished, so that a killed merge continues where it was."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from merge.errors import UserError
+from merge.files import atomic_write_text, fsync_directory, make_directory, read_json, sha256_file
+from merge.inputs import MergeInputs
+from merge.layout import OutputShard
+from merge.recipe import MergeSettings
+
+RECORD = "merge.json"
+_JOURNAL = ".merge-journal.jsonl"
+_LOCK = ".merge-lock"
+_CODE_VERSION = 1
+"""Raised when the same inputs and settings would give other bits."""
+
+
+def merge_identity(inputs: MergeInputs, settings: MergeSettings, shards: list[OutputShard]) -> str:
+    """SHA-256 over settings, output layout, and every input file's name, size, date and header."""
+    digest = hashlib.sha256(f"{_CODE_VERSION}\n{settings.model_dump_json()}\n".encode())
+    for shard in shards:
+        digest.update(f"{shard.name} {shard.size}\n".encode() + shard.header)
+    indices = [inputs.backbone]
+    for patch in inputs.patches.values():
+        digest.update(json.dumps(patch.metadata, sort_keys=True).encode())
+        indices += [patch.delta, patch.importance]
+    for index in indices:
+        for name, entry in index.items():
+            digest.update(f"{name} {entry.dtype} {entry.shape} {entry.offset}\n".encode())
+        for file in index.files:
+            status = file.stat()
+            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Make the folder, and keep other merges out of it; a killed process holds nothing back.
+
+    Raises:
+        UserError: another merge is writing there, or the folder cannot be made.
+    """
+    make_directory(directory)
+    path = directory / _LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: no permission to write ({error.strerror}); choose another output"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{directory}: another merge is writing here; wait for it") from None
+        yield
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+class Journal:
+    """The finished files of an unfinished output; its folder must be held by ``exclusive``."""
+
+    def __init__(self, directory: Path, identity: str) -> None:
+        self._directory = directory
+        self._path = directory / _JOURNAL
+        self._identity = identity
+
+    def is_complete(self) -> bool:
+        """Whether this very merge is done already.
+
+        Raises:
+            UserError: the folder holds something else.
+        """
+        record = self._directory / RECORD
+        if not record.is_file():
+            return False
+        if read_json(record).get("identity") != self._identity:
+            raise UserError(
+                f"{self._directory}: holds a merge of other inputs or settings; delete it, or "
+                "choose another output"
+            )
+        self._path.unlink(missing_ok=True)
+        return True
+
+    def resume(self) -> dict[str, dict[str, Any]]:
+        """File name -> record of each whole file of an earlier, interrupted run of this merge.
+
+        Raises:
+            UserError: the folder holds files of something else.
+        """
+        if not self._path.is_file():
+            self._refuse_strangers()
+            atomic_write_text(self._path, json.dumps({"identity": self._identity}) + "\n")
+            return {}
+        first, *lines = self._lines()
+        if first.get("identity") != self._identity:
+            raise UserError(
+                f"{self._directory}: holds an unfinished merge of other inputs or settings; "
+                "delete it, or choose another output"
+            )
+        for leftover in self._directory.glob(".*.tmp"):
+            leftover.unlink()
+        return {line["file"]: line for line in lines if self._is_whole(line)}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Record a finished file: its name under "file", its "sha256", and what else is known."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
+
+    def remove(self) -> None:
+        """Forget: the merge is complete."""
+        self._path.unlink(missing_ok=True)
+        fsync_directory(self._directory)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            # A kill in the midst of a line leaves half of it, always the last.
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(line))
+        return lines or [{}]
+
+    def _is_whole(self, line: dict[str, Any]) -> bool:
+        path = self._directory / line["file"]
+        return path.is_file() and sha256_file(path) == line["sha256"]
+
+    def _refuse_strangers(self) -> None:
+        strangers = sorted(path.name for path in self._directory.iterdir() if path.name != _LOCK)
+        if strangers:
+            raise UserError(
+                f"{self._directory}: already holds {', '.join(strangers[:3])}, which no merge "
+                "would overwrite; choose an empty output"
+            )

@@ -1,0 +1,144 @@
+"""Merging file after file, tensors in several threads, in bounded memory."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from merge import kernels
+from merge.dtypes import BITS
+from merge.errors import UserError
+from merge.inputs import FileSource, MergeInputs, check_bits
+from merge.layout import OutputShard
+from merge.recipe import MergeSettings
+from merge.resources import MergeResources
+from merge.shard_writer import ShardWriter
+from merge.tensor_merge import TensorMerger, TensorReport, Thresholds, wide_keys
+from merge.tensor_reader import TensorReader
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+_COPY_BYTES = 1 << 22
+
+
+def slice_values(inputs: MergeInputs, resources: MergeResources) -> int:
+    """How many values a thread has in hand, so that all its buffers keep the memory limit."""
+    bytes_a_value = 0
+    for name in inputs.covered:
+        used = 2 * inputs.backbone[name].bytes
+        for role, patch in inputs.patches.items():
+            used += patch.delta[name].bytes + patch.importance[name].bytes
+            used += 4 * inputs.backbone[name].size if wide_keys(inputs, role) else 0
+        bytes_a_value = max(bytes_a_value, -(-used // max(inputs.backbone[name].size, 1)))
+    values = resources.memory_limit // resources.threads // max(bytes_a_value, 1)
+    return max(values // kernels.BLOCK, 1) * kernels.BLOCK
+
+
+@dataclass
+class StreamingMerge:
+    """One merge's inputs and ways of working, through all its output files."""
+
+    inputs: MergeInputs
+    source: FileSource
+    merger: TensorMerger
+    pool: ThreadPoolExecutor
+    advance: Callable[[int], object]
+    """Told the bytes of backbone that are done."""
+
+    def __post_init__(self) -> None:
+        self._backbone = TensorReader(self.inputs.backbone)
+        self._covered = set(self.inputs.covered)
+
+    def write_shard(
+        self, writer: ShardWriter, shard: OutputShard, thresholds: dict[str, Thresholds]
+    ) -> dict[str, TensorReport]:
+        """Fill one output file.
+
+        Args:
+            thresholds: of ``scope=model``, else empty.
+
+        Returns:
+            The reports of its covered tensors.
+
+        Raises:
+            UserError: every problem of the data that was found in this file's tensors.
+        """
+        # The largest first, so that no thread is left alone with one at the end.
+        names = sorted(shard.offsets, key=lambda name: -self.inputs.backbone[name].bytes)
+        reports = run_all(
+            self.pool, lambda name: self._write_tensor(writer, name, thresholds), names
+        )
+        return {name: report for name, report in zip(names, reports, strict=True) if report}
+
+    def _write_tensor(
+        self, writer: ShardWriter, name: str, thresholds: dict[str, Thresholds]
+    ) -> TensorReport | None:
+        if name not in self._covered:
+            self._copy(writer, name)
+            return None
+
+        def write(start: int, before: np.ndarray, after: np.ndarray) -> None:
+            writer.write(name, after, start)
+            self.advance(before.nbytes)
+
+        chosen = thresholds[name] if thresholds else self.merger.thresholds(name)
+        return self.merger.merge(name, chosen, write)
+
+    def _copy(self, writer: ShardWriter, name: str) -> None:
+        entry = self.inputs.backbone[name]
+        dtype = BITS.get(entry.dtype)
+        unit = 1 if dtype is None else dtype.itemsize
+        for start in range(0, entry.bytes, _COPY_BYTES):
+            size = min(_COPY_BYTES, entry.bytes - start) // unit
+            bits = self.source.scratch("copy", np.uint8 if dtype is None else dtype.type, size)
+            self._backbone.read(name, bits, start // unit)
+            problem = check_bits(bits, entry.dtype, "backbone") if dtype is not None else None
+            if problem:
+                raise UserError(f"{entry.file}: tensor '{name}' {problem}")
+            writer.write(name, bits, start // unit)
+            self.advance(bits.nbytes)
+
+    def close(self) -> None:
+        """Close the inputs' files."""
+        self.source.close()
+        self._backbone.close()
+
+
+def run_all(
+    pool: ThreadPoolExecutor, work: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+) -> list[ResultT]:
+    """Results in order; all user errors together in one, once every item is through.
+
+    Raises:
+        UserError: of one or more items, each problem once.
+    """
+    futures = [pool.submit(work, item) for item in items]
+    problems: dict[str, None] = {}
+    results: list[Any] = []
+    try:
+        for future in futures:
+            try:
+                results.append(future.result())
+            except UserError as error:
+                problems[str(error)] = None
+    finally:
+        for future in futures:
+            future.cancel()
+    if problems:
+        raise UserError("; ".join(problems))
+    return results
+
+
+def open_merge(
+    inputs: MergeInputs,
+    settings: MergeSettings,
+    resources: MergeResources,
+    pool: ThreadPoolExecutor,
+    advance: Callable[[int], object],
+) -> StreamingMerge:
+    """Open the inputs' files for merging."""
+    source = FileSource(inputs)
+    merger = TensorMerger(inputs, source, settings, slice_values(inputs, resources))
+    return StreamingMerge(inputs, source, merger, pool, advance)

@@ -1,0 +1,200 @@
+"""Merging one tensor: scores, top sets, retention and write-back, slice by slice."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from merge import kernels
+from merge.inputs import ROLES, BitSource, MergeInputs
+from merge.methods import METHODS
+from merge.patch_directory import Role
+from merge.recipe import MergeSettings
+from merge.retention import retention_key, retention_limit
+from merge.selection import NOTHING, Threshold, deal_ties, find_threshold, top_count
+
+Thresholds = dict[Role, Threshold]
+_CODES = {"BF16": kernels.BF16, "F16": kernels.F16, "F32": kernels.F32}
+_SCORES = {"weight": kernels.WEIGHT, "delta": kernels.DELTA}
+_NO_KEYS = np.empty(0, np.uint16)
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What the merge did to one tensor; counts of entries, and Euclidean norms."""
+
+    elements: int
+    top_S: int  # noqa: N815 - these are the keys of merge.json
+    top_O: int  # noqa: N815
+    overlap: int
+    kept_S: int  # noqa: N815
+    kept_O: int  # noqa: N815
+    changed_S: int  # noqa: N815
+    """Kept entries of the safety patch whose bits changed; the rest was erased by rounding."""
+    changed_O: int  # noqa: N815
+    changed: int
+    """Entries whose bits changed, by either patch."""
+    overflowed: int
+    """Entries that left the range of the model's dtype."""
+    norm_S: float  # noqa: N815
+    """Of the whole delta."""
+    norm_O: float  # noqa: N815
+    kept_norm_S: float  # noqa: N815
+    """Of the kept entries, before alpha."""
+    kept_norm_O: float  # noqa: N815
+
+    def as_json(self) -> dict[str, float]:
+        """For merge.json."""
+        return asdict(self)
+
+
+class TensorMerger:
+    """Merges tensors of one set of inputs under one set of settings; shared by threads.
+
+    Args:
+        slice_values: how many values of a tensor are in hand at a time, a multiple of
+            ``kernels.BLOCK``. Results do not depend on it.
+    """
+
+    def __init__(
+        self, inputs: MergeInputs, source: BitSource, settings: MergeSettings, slice_values: int
+    ) -> None:
+        self._inputs = inputs
+        self._source = source
+        self._settings = settings
+        self._slice_values = slice_values
+        self._method = METHODS[settings.method]
+        self._rates = {"safety": settings.top_safety, "over_safety": settings.top_over_safety}
+        rescaling = settings.retention if settings.rescale else 1.0
+        self._scales = {
+            "safety": np.float32(settings.alpha / rescaling),
+            "over_safety": np.float32(settings.beta / rescaling),
+        }
+        self._limit = retention_limit(settings.retention)
+        self._wide = {role: wide_keys(inputs, role) for role in ROLES}
+
+    def thresholds(self, name: str) -> Thresholds:
+        """The top sets of one tensor by itself (``scope=tensor``)."""
+        size = self._inputs.backbone[name].size
+        return {
+            role: self.threshold(role, [name], top_count(self._rates[role], size))
+            for role in ROLES
+            if self._method.masked
+        }
+
+    def model_thresholds(
+        self, advance: Callable[[int], object] = lambda _: None
+    ) -> dict[str, Thresholds]:
+        """The top sets over all covered tensors together (``scope=model``), for each of them.
+
+        Args:
+            advance: told the number of values that a pass has gone through.
+        """
+        names = self._inputs.covered
+        found: dict[str, Thresholds] = {name: {} for name in names}
+        if not self._method.masked:
+            return found
+        size = sum(self._inputs.backbone[name].size for name in names)
+        for role in ROLES:
+            threshold = self.threshold(role, names, top_count(self._rates[role], size), advance)
+            equal = {name: self._count_equal(role, name, threshold.key, advance) for name in names}
+            for name, dealt in deal_ties(threshold, equal).items():
+                found[name][role] = dealt
+        return found
+
+    def threshold(
+        self,
+        role: Role,
+        names: tuple[str, ...] | list[str],
+        count: int,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Threshold:
+        """The top ``count`` of one patch's entries over the named tensors."""
+
+        def keys() -> Iterator[np.ndarray]:
+            for name in names:
+                for start, stop in self._slices(name):
+                    yield self.keys(role, name, start, stop)
+                    advance(stop - start)
+
+        return find_threshold(keys, count, self._wide[role])
+
+    def _count_equal(
+        self, role: Role, name: str, key: int, advance: Callable[[int], object]
+    ) -> int:
+        count = 0
+        for start, stop in self._slices(name):
+            count += kernels.count_equal(self.keys(role, name, start, stop), key)
+            advance(stop - start)
+        return count
+
+    def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
+        """The scores of a slice as bit patterns: uint16 for ready bf16 scores, else uint32."""
+        importance = self._source.read("importance", role, name, start, stop)
+        gradients = self._inputs.patches[role].holds_gradients
+        if not gradients and (importance.itemsize == 4 or not self._wide[role]):
+            return importance
+        keys = self._source.scratch(f"keys {role}", np.uint32, stop - start)
+        if not gradients:
+            np.left_shift(importance, 16, out=keys, dtype=np.uint32)
+            return keys
+        kernels.fill_scores(
+            self._source.read("backbone", None, name, start, stop),
+            _CODES[self._inputs.backbone[name].dtype],
+            self._source.read("delta", role, name, start, stop),
+            importance,
+            _SCORES[self._settings.score],
+            keys,
+        )
+        return keys
+
+    def merge(
+        self,
+        name: str,
+        thresholds: Thresholds,
+        write: Callable[[int, np.ndarray, np.ndarray], None],
+    ) -> TensorReport:
+        """Merge one tensor.
+
+        Args:
+            write: called for each slice in order with its start, its bits before and its bits
+                after, which it must not keep.
+        """
+        entry = self._inputs.backbone[name]
+        counts, squares = np.zeros(9, np.int64), np.zeros(2)
+        totals = {role: np.zeros(1) for role in ROLES}
+        chosen = [thresholds.get(role, NOTHING) for role in ROLES]
+        ties = np.array([threshold.ties for threshold in chosen], np.int64)
+        streams = {role: retention_key(self._settings.seed, role, name) for role in ROLES}
+        for start, stop in self._slices(name):
+            before = self._source.read("backbone", None, name, start, stop)
+            after = self._source.scratch("merged", before.dtype.type, stop - start)
+            # Keys come first: they may need the backbone's bits.
+            arguments = []
+            for role, threshold in zip(ROLES, chosen, strict=True):
+                keys = self.keys(role, name, start, stop) if self._method.masked else _NO_KEYS
+                delta = self._source.read("delta", role, name, start, stop)
+                kernels.add_squares(delta, totals[role])
+                arguments += [delta, keys, threshold.key, streams[role], self._limit]
+                arguments.append(self._scales[role])
+            after[:] = before
+            kernels.write_back(
+                after, _CODES[entry.dtype], start, self._method.rule, *arguments,
+                ties, counts, squares,
+            )  # fmt: skip
+            write(start, before, after)
+        norms = [math.sqrt(value) for value in (*(totals[r][0] for r in ROLES), *squares)]
+        return TensorReport(entry.size, *(int(count) for count in counts), *norms)
+
+    def _slices(self, name: str) -> Iterator[tuple[int, int]]:
+        size = self._inputs.backbone[name].size
+        for start in range(0, size, self._slice_values):
+            yield start, min(start + self._slice_values, size)
+
+
+def wide_keys(inputs: MergeInputs, role: Role) -> bool:
+    """Whether a patch's keys are 32 bits: all but ready scores that are bf16 throughout."""
+    patch = inputs.patches[role]
+    ready_bf16 = all(patch.importance[name].dtype == "BF16" for name in inputs.covered)
+    return patch.holds_gradients or not ready_bf16
