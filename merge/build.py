@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from merge.checks import check_inputs
 from merge.companions import companion_files, copy_file
+from merge.delta_file import write_delta_file
+from merge.density_curves import write_densities
 from merge.errors import UserError
-from merge.files import atomic_write_json, atomic_write_text, sha256_file
+from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
 from merge.inputs import MergeInputs
 from merge.journal import RECORD, Journal, exclusive, merge_identity
 from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
@@ -22,6 +24,7 @@ from merge.report import input_files, merge_record, model_card, totals
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
 from merge.streaming import open_merge, run_all
+from merge.tensor_files import read_index
 from merge.tensor_merge import Thresholds
 
 logger = logging.getLogger(__name__)
@@ -34,8 +37,14 @@ def build(
     out: Path,
     settings: MergeSettings,
     resources: MergeResources,
+    delta_file: Path | None = None,
+    tensorboard: Path | None = None,
 ) -> None:
     """Merge two patches into a backbone and write the patched model.
+
+    Args:
+        delta_file: where to write the small reversible patch as well.
+        tensorboard: folder for an event file with the densities of every layer.
 
     Memory: ``resources.memory_limit`` on top of the program itself, whatever the model's size.
     An interrupted merge continues after its last finished file; ``merge.json`` is written last.
@@ -52,6 +61,7 @@ def build(
         journal = Journal(out, identity)
         if journal.is_complete():
             logger.info("%s: already done", out)
+            _write_extras(out, inputs, read_json(out / RECORD)["tensors"], delta_file, tensorboard)
             return
         done = journal.resume()
         companions = companion_files(backbone)
@@ -73,7 +83,23 @@ def build(
         )
         atomic_write_json(out / RECORD, record)
         journal.remove()
+        _write_extras(out, inputs, tensors, delta_file, tensorboard)
     _log_summary(out, summary, time.monotonic() - started)
+
+
+def _write_extras(
+    out: Path,
+    inputs: MergeInputs,
+    tensors: dict[str, dict[str, float]],
+    delta_file: Path | None,
+    tensorboard: Path | None,
+) -> None:
+    """What is made from a finished merge; a rerun makes what is not there yet."""
+    if delta_file is not None and not delta_file.exists():
+        changed = write_delta_file(delta_file, inputs.backbone, read_index(out, "model"))
+        logger.info("%s: %d changed values", delta_file, changed)
+    if tensorboard is not None and not any(tensorboard.glob("events.out.*")):
+        write_densities(tensorboard, tensors)
 
 
 def _write_companions(

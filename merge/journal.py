@@ -98,7 +98,7 @@ class Journal:
             UserError: the folder holds files of something else.
         """
         if not self._path.is_file():
-            self._refuse_strangers()
+            refuse_strangers(self._directory)
             atomic_write_text(self._path, json.dumps({"identity": self._identity}) + "\n")
             return {}
         first, *lines = self._lines()
@@ -138,10 +138,16 @@ class Journal:
         path = self._directory / line["file"]
         return path.is_file() and sha256_file(path) == line["sha256"]
 
-    def _refuse_strangers(self) -> None:
-        strangers = sorted(path.name for path in self._directory.iterdir() if path.name != _LOCK)
-        if strangers:
-            raise UserError(
-                f"{self._directory}: already holds {', '.join(strangers[:3])}, which no merge "
-                "would overwrite; choose an empty output"
-            )
+
+def refuse_strangers(directory: Path) -> None:
+    """See that an output folder is empty.
+
+    Raises:
+        UserError: naming what it holds.
+    """
+    strangers = sorted(path.name for path in directory.iterdir() if path.name != _LOCK)
+    if strangers:
+        raise UserError(
+            f"{directory}: already holds {', '.join(strangers[:3])}, which no merge would "
+            "overwrite; choose an empty output"
+        )

@@ -1,0 +1,113 @@
+"""Applying a delta file: the backbone becomes the patched model, and the other way round."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from merge.companions import companion_files, copy_file
+from merge.delta_file import PART_VALUES, apply_part, read_delta_file
+from merge.dtypes import BITS
+from merge.errors import UserError
+from merge.files import atomic_write_json, atomic_write_text, sha256_file
+from merge.journal import RECORD, exclusive, refuse_strangers
+from merge.layout import INDEX_NAME, plan_shards, shard_index
+from merge.model_hash import combine_lines, model_hash, tensor_line
+from merge.shard_writer import ShardWriter
+from merge.streaming import run_all
+from merge.tensor_files import TensorIndex, read_index
+from merge.tensor_reader import TensorReader
+
+_THREADS = 2
+
+
+def apply_delta(model: Path, delta_file: Path, out: Path) -> None:
+    """Write to ``out`` what ``model`` becomes by the delta file, bit for bit; streaming.
+
+    Raises:
+        UserError: the model is neither the backbone nor the patched model, the delta file is
+            damaged, or the output holds something or cannot be written.
+    """
+    delta = read_delta_file(delta_file)
+    index = read_index(model, "model")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        wanted = delta.other(model_hash(index, pool))
+        if wanted is None:
+            raise UserError(
+                f"{model}: is neither the backbone nor the patched model of {delta_file}; give "
+                "the model that the patch was made from"
+            )
+        with exclusive(out):
+            refuse_strangers(out)
+            lines = _write_model(index, delta.index, out, pool)
+            if combine_lines(lines) != wanted:
+                _remove_weights(out, index)
+                raise UserError(f"{delta_file}: is damaged, its result is not what it names")
+            outputs = [path.name for path in index.files] + _write_companions(model, index, out)
+            hashes = run_all(pool, lambda name: sha256_file(out / name), outputs)
+            record = {
+                "format": 1,
+                "applied": {"delta_file": sha256_file(delta_file), "model": str(model)},
+                "outputs": dict(sorted(zip(outputs, hashes, strict=True))),
+            }
+            atomic_write_json(out / RECORD, record)
+
+
+def _write_model(
+    index: TensorIndex, delta: TensorIndex, out: Path, pool: ThreadPoolExecutor
+) -> dict[str, str]:
+    """Write all shards; the hash line of every tensor written."""
+    lines: dict[str, str] = {}
+    size = sum(entry.bytes for entry in index.values())
+    with (
+        TensorReader(index) as reader,
+        TensorReader(delta) as changes,
+        tqdm(total=size, unit="B", unit_scale=True, desc="apply", disable=None) as bar,
+    ):
+        for shard in plan_shards(index, None):
+            with ShardWriter(out, shard) as writer:
+
+                def patch(name: str, to: ShardWriter = writer) -> str:
+                    line = _write_tensor(name, reader, changes, to)
+                    bar.update(index[name].bytes)
+                    return line
+
+                names = list(shard.offsets)
+                lines |= dict(zip(names, run_all(pool, patch, names), strict=True))
+                writer.commit()
+    return lines
+
+
+def _write_tensor(name: str, reader: TensorReader, delta: TensorReader, writer: ShardWriter) -> str:
+    entry = reader.index[name]
+    dtype = BITS.get(entry.dtype)
+    unit = np.dtype(np.uint8) if dtype is None else dtype
+    values = entry.bytes // unit.itemsize
+    digest = hashlib.sha256()
+    for start in range(0, values, PART_VALUES):
+        bits = np.empty(min(PART_VALUES, values - start), unit)
+        reader.read(name, bits, start)
+        if dtype is not None:
+            apply_part(delta, entry, start, bits)
+        digest.update(bits.view(np.uint8).data)
+        writer.write(name, bits, start)
+    return tensor_line(entry, digest.hexdigest())
+
+
+def _write_companions(model: Path, index: TensorIndex, out: Path) -> list[str]:
+    companions = companion_files(model)
+    for source in companions:
+        copy_file(source, out / source.name)
+    listing = shard_index(index, plan_shards(index, None))
+    if listing is None:
+        return [source.name for source in companions]
+    atomic_write_text(out / INDEX_NAME, json.dumps(listing, indent=2) + "\n")
+    return [*(source.name for source in companions), INDEX_NAME]
+
+
+def _remove_weights(out: Path, index: TensorIndex) -> None:
+    for file in index.files:
+        (out / file.name).unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""A merge in TensorBoard: what each layer and module kept of either patch.
+
+A curve per kind of module, for example q_proj, with the decoder layer as its step: it shows in
+which layers each patch lives (the paper's Figure 3).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from merge.inputs import ROLES
+
+_LAYER = re.compile(r"(?:^|\.)(\d+)\.(?:.*\.)?([^.]+)\.weight$")
+
+
+def write_densities(directory: Path, tensors: Mapping[str, Mapping[str, float]]) -> None:
+    """Write the event file of one merge; ``tensors`` as in merge.json."""
+    # Both take a second to import, and most merges write no events.
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(directory))
+    for tag, layer, value in density_rows(tensors):
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        writer.add_event(Event(step=layer, summary=summary))
+    writer.close()
+
+
+def density_rows(tensors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, int, float]]:
+    """Tag, layer and value of every point; tensors outside numbered layers have none."""
+    for name, report in tensors.items():
+        match = _LAYER.search(name)
+        size = report["size"]
+        if match is None or not size:
+            continue
+        layer, module = int(match[1]), match[2]
+        yield f"overlap/{module}(fraction)", layer, report["overlap"] / size
+        for role in ROLES:
+            kept = report[f"kept_{role}"]
+            yield f"kept_{role}/{module}(fraction)", layer, kept / size
+            yield f"delta_norm_{role}/{module}", layer, report[f"delta_norm_{role}"]
+            if kept:
+                erased = 1 - report[f"changed_{role}"] / kept
+                yield f"erased_{role}/{module}(fraction)", layer, erased
