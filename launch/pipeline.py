@@ -17,7 +17,6 @@ from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory, read_json
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
-from merge.report import write_densities
 from merge.resources import MergeResources
 from train.launcher import default_processes, training_command
 from train.recipe import ROLES
@@ -157,16 +156,21 @@ class Pipeline:
 
     def _merge(self, settings: MergeSettings) -> None:
         logger.info("merge: %s", settings.method)
-        self._build(settings, self.patched)
-        write_densities(
-            self.folder / "tensorboard" / "merge", read_json(self.patched / "merge.json")
-        )
+        self._build(settings, self.patched, self.folder / "tensorboard" / "merge")
 
-    def _build(self, settings: MergeSettings, out: Path) -> None:
+    def _build(self, settings: MergeSettings, out: Path, tensorboard: Path | None = None) -> None:
         from merge.build import build
 
         safety, over_safety = (self.folder / role for role in ROLES)
-        build(self._backbone(), safety, over_safety, out, settings, MergeResources())
+        build(
+            self._backbone(),
+            safety,
+            over_safety,
+            out,
+            settings,
+            MergeResources(),
+            tensorboard=tensorboard,
+        )
 
     def _delete_intermediates(self) -> None:
         """The over-safety patch is a jailbreak: once merged, it goes."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from merge.inputs import ROLES
+from merge.report import LETTERS
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.(?:.*\.)?([^.]+)\.weight$")
 
@@ -31,15 +31,15 @@ def density_rows(tensors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[s
     """Tag, layer and value of every point; tensors outside numbered layers have none."""
     for name, report in tensors.items():
         match = _LAYER.search(name)
-        size = report["size"]
+        size = report["elements"]
         if match is None or not size:
             continue
         layer, module = int(match[1]), match[2]
         yield f"overlap/{module}(fraction)", layer, report["overlap"] / size
-        for role in ROLES:
-            kept = report[f"kept_{role}"]
+        for role, patch in LETTERS.items():
+            kept = report[f"kept_{patch}"]
             yield f"kept_{role}/{module}(fraction)", layer, kept / size
-            yield f"delta_norm_{role}/{module}", layer, report[f"delta_norm_{role}"]
+            yield f"delta_norm_{role}/{module}", layer, report[f"norm_{patch}"]
             if kept:
-                erased = 1 - report[f"changed_{role}"] / kept
+                erased = 1 - report[f"changed_{patch}"] / kept
                 yield f"erased_{role}/{module}(fraction)", layer, erased

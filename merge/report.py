@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import platform
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from merge.patch_directory import RECORD as PATCH_RECORD
 from merge.recipe import MergeSettings
 
 _PACKAGES = ("numpy", "numba", "safetensors")
-_LETTERS = {"safety": "S", "over_safety": "O"}
+LETTERS = {"safety": "S", "over_safety": "O"}
 """How merge.json's counts name the patches."""
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 def input_files(inputs: MergeInputs, companions: Iterable[Path]) -> dict[str, list[Path]]:
@@ -85,7 +82,7 @@ def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for key, value in report.items():
             sums[key] = sums.get(key, 0) + (value**2 if "norm" in key else value)
     sums = {key: value**0.5 if "norm" in key else value for key, value in sums.items()}
-    for patch in _LETTERS.values():
+    for patch in LETTERS.values():
         kept = sums.get(f"kept_{patch}", 0)
         sums[f"erased_{patch}"] = 1 - sums[f"changed_{patch}"] / kept if kept else 0.0
     return sums
@@ -97,7 +94,7 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
     size = summary["elements"] or 1
     lines = [
         f"| {role} | {summary[f'kept_{patch}'] / size:.4%} | {summary[f'erased_{patch}']:.2%} |"
-        for role, patch in _LETTERS.items()
+        for role, patch in LETTERS.items()
     ]
     return (
         "---\nlibrary_name: transformers\ntags: [safepatching, model-merge]\n---\n"
@@ -109,30 +106,3 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
         + "\n".join(lines)
         + f"\n\n| setting | value |\n|---|---|\n{rows}\n"
     )
-
-
-def write_densities(folder: Path, record: dict[str, Any]) -> None:
-    """Write the share of kept entries by layer to TensorBoard; the step is the layer's number."""
-    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
-    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    sums: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for name, report in record["tensors"].items():
-        layer = _LAYER.search(name)
-        for key, value in report.items():
-            sums[int(layer[1]) if layer else 0][key] += value
-    writer = EventFileWriter(str(folder))
-    for layer, counts in sorted(sums.items()):
-        densities = {
-            f"merge/{tag}(fraction)": counts[key] / max(1, counts["elements"])
-            for tag, key in (
-                ("kept_safety", "kept_S"),
-                ("kept_over_safety", "kept_O"),
-                ("overlap", "overlap"),
-                ("changed", "changed"),
-            )
-        }
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in densities.items()]
-        writer.add_event(Event(step=layer, summary=Summary(value=values)))
-    writer.close()
