@@ -23,16 +23,19 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
     (tmp_path / "s.txt").write_text("".join(f"how do you grond {n}\n" for n in range(400)))
     job = RunJob(tmp_path / "model", suite, tmp_path / "out", batch_tokens=80)
     draw, fork = random.Random(0), multiprocessing.get_context("fork")
-    counts = []
+    path = tmp_path / "out" / "completions.jsonl"
+    counts = [0]
     for _ in range(20):
         process = fork.Process(target=run, args=(job,))
         process.start()
-        time.sleep(draw.uniform(0.1, 0.6))
+        # After a random number of new answers, none included, whatever the machine's speed.
+        wanted = counts[-1] + draw.randint(0, 18)
+        while process.is_alive() and _lines(path) < wanted:
+            time.sleep(draw.uniform(0.0, 0.01))
         if process.pid is not None and process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
         process.join()
-        path = tmp_path / "out" / "completions.jsonl"
-        counts.append(path.read_bytes().count(b"\n") if path.exists() else 0)
+        counts.append(_lines(path))
     assert counts == sorted(counts), "a killed run took answers away"
     assert any(0 < count < 400 for count in counts), "no kill came between two answers"
     run(job)
@@ -42,3 +45,7 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
     run(fresh)
     again = [json.loads(line) for line in (tmp_path / "fresh/completions.jsonl").open()]
     assert [line["completion"] for line in lines] == [line["completion"] for line in again]
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
