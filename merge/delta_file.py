@@ -1,7 +1,7 @@
 """The delta file: what a patch changed, small, and good for both directions.
 
 A safetensors file. For each part of at most 2**20 values in which a tensor changed it holds
-``NAME/START.gaps`` (uint8, see ``kernels.encode_changes``) and ``NAME/START.xor`` (uint16 or
+``NAME/START.gaps`` (uint8, see ``delta_kernels.encode_changes``) and ``NAME/START.xor`` (uint16 or
 uint32, old XOR new bits), START being the part's first flat index. Its metadata has the hashes
 of both models (``merge.model_hash``), so applying it to a third one is refused.
 """
@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from merge import kernels
+from merge import delta_kernels
 from merge.dtypes import BITS
 from merge.errors import UserError
 from merge.files import atomic_writer
@@ -93,7 +93,7 @@ class _Comparison:
 
     def _write_part(self, label: str, before: np.ndarray, after: np.ndarray) -> None:
         gaps, differences = np.empty(5 * before.size, np.uint8), np.empty_like(before)
-        used, count = kernels.encode_changes(before, after, gaps, differences)
+        used, count = delta_kernels.encode_changes(before, after, gaps, differences)
         self._append(f"{label}.xor", differences[:count])
         self._append(f"{label}.gaps", gaps[:used])
         self.changed += count
@@ -151,5 +151,5 @@ def apply_part(delta: TensorReader, entry: TensorEntry, start: int, bits: np.nda
     arrays = np.empty(gaps.size, np.uint8), np.empty(differences.size, bits.dtype)
     delta.read(gaps.name, arrays[0])
     delta.read(differences.name, arrays[1])
-    if not kernels.apply_changes(bits, *arrays):
+    if not delta_kernels.apply_changes(bits, *arrays):
         raise UserError(f"delta file: part {label} does not fit the model; fetch the file again")

@@ -1,37 +1,35 @@
 """The compiled loops over raw bit patterns.
 
-All of them stand in this file because numba's cache notices a change of this file only. A bit
+They stand in one file because numba's cache notices a change of a loop's own file only. A bit
 pattern array is uint16 (bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16.
 Every loop releases the interpreter's lock, so that several threads run at once. No fast-math: a
 product is rounded before it is added, and the results are the same on every machine.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
+
+from merge.compiled import compiled
 
 BF16, F16, F32 = 0, 1, 2
 DIFFERENCE, INTERSECTION, ALL, FIRST, SECOND = 0, 1, 2, 3, 4
 WEIGHT, DELTA = 0, 1
-TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = range(9)
+TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = (
+    range(9)
+)
 """Positions in the counts that ``write_back`` adds to."""
 
 BLOCK = 1 << 16
 """Slices of a tensor hold a multiple of this many values."""
 _NORM_LANES = 16
+_CHUNK = 2048
+"""Entries that write_back goes through at a time, so that its lists stay in the first cache."""
+_S, _O = 1, 2
+"""Flags of the patches that an entry takes."""
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at first use; keep the result on disk where there is a place for it."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder that numba can write its cache to
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _to_float(bits: Any, code: int) -> Any:
     """The fp32 value of a finite bit pattern."""
     if code == BF16:
@@ -44,7 +42,7 @@ def _to_float(bits: Any, code: int) -> Any:
     return -value if np.uint32(bits) & np.uint32(0x8000) else value
 
 
-@_compiled
+@compiled
 def _from_float(value: Any, code: int) -> Any:
     """The bit pattern of a fp32 value rounded to nearest, ties to even."""
     bits = np.float32(value).view(np.uint32)
@@ -66,30 +64,55 @@ def _from_float(value: Any, code: int) -> Any:
     return np.uint32(sign | np.uint32(rounded >> np.uint32(13)))
 
 
-@_compiled
-def _kept(index: int, stream: Any, limit: Any) -> bool:
-    """Philox4x32-10: whether draw ``index`` of ``stream`` lies below ``limit`` (of 2**32)."""
-    block = np.uint64(index) >> np.uint64(2)
-    c0 = np.uint64(block & np.uint64(0xFFFFFFFF))
-    c1 = np.uint64(block >> np.uint64(32))
-    c2, c3 = np.uint64(0), np.uint64(0)
-    k0, k1 = np.uint64(stream[0]), np.uint64(stream[1])
+@compiled
+def _draw(counters: Any, count: int, stream: Any, words: Any) -> None:
+    """Philox4x32-10: ``words[:count]`` become the draws of the flat indices in ``counters``.
+
+    Nothing branches, so that the compiler runs several draws in one vector.
+    """
     low = np.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        p0 = np.uint64(np.uint64(0xD2511F53) * c0)
-        p1 = np.uint64(np.uint64(0xCD9E8D57) * c2)
-        c0 = np.uint64(np.uint64(p1 >> np.uint64(32)) ^ c1 ^ k0)
-        c1 = np.uint64(p1 & low)
-        c2 = np.uint64(np.uint64(p0 >> np.uint64(32)) ^ c3 ^ k1)
-        c3 = np.uint64(p0 & low)
-        k0 = np.uint64(np.uint64(k0 + np.uint64(0x9E3779B9)) & low)
-        k1 = np.uint64(np.uint64(k1 + np.uint64(0xBB67AE85)) & low)
-    lane = index & 3
-    word = c0 if lane == 0 else (c1 if lane == 1 else (c2 if lane == 2 else c3))
-    return word < limit
+    for i in range(count):
+        block = np.uint64(counters[i] >> np.uint64(2))
+        lane = np.uint64(counters[i] & np.uint64(3))
+        c0, c1 = np.uint64(block & low), np.uint64(block >> np.uint64(32))
+        c2, c3 = np.uint64(0), np.uint64(0)
+        k0, k1 = np.uint64(stream[0]), np.uint64(stream[1])
+        for _ in range(10):
+            p0 = np.uint64(np.uint64(0xD2511F53) * c0)
+            p1 = np.uint64(np.uint64(0xCD9E8D57) * c2)
+            c0 = np.uint64(np.uint64(p1 >> np.uint64(32)) ^ c1 ^ k0)
+            c1 = np.uint64(p1 & low)
+            c2 = np.uint64(np.uint64(p0 >> np.uint64(32)) ^ c3 ^ k1)
+            c3 = np.uint64(p0 & low)
+            k0 = np.uint64(np.uint64(k0 + np.uint64(0x9E3779B9)) & low)
+            k1 = np.uint64(np.uint64(k1 + np.uint64(0xBB67AE85)) & low)
+        even = c0 if lane == np.uint64(0) else c2
+        odd = c1 if lane == np.uint64(1) else c3
+        words[i] = odd if lane & np.uint64(1) else even
 
 
-@_compiled
+@compiled
+def _retain(
+    flags: Any, places: Any, count: int, first: int, stream: Any, limit: Any, flag: int
+) -> None:
+    """Clear ``flag`` of those entries of a block whose draw is not below ``limit``."""
+    if limit == np.uint64(1 << 32):
+        return
+    chosen = np.empty(count, np.int64)
+    counters = np.empty(count, np.uint64)
+    size = 0
+    for j in range(count):
+        chosen[size] = j
+        counters[size] = np.uint64(first + places[j])
+        size += (flags[j] & flag) != 0
+    words = np.empty(size, np.uint64)
+    _draw(counters, size, stream, words)
+    for j in range(size):
+        dropped = np.uint8(words[j] >= limit)
+        flags[chosen[j]] ^= np.uint8(dropped * np.uint8(flag))
+
+
+@compiled
 def largest_magnitude(bits: Any, mask: Any) -> int:
     """The largest ``bits & mask``; with all bits but the sign, it tells whether all are finite."""
     largest = mask & ~mask
@@ -98,7 +121,7 @@ def largest_magnitude(bits: Any, mask: Any) -> int:
     return largest
 
 
-@_compiled
+@compiled
 def add_squares(bits: Any, total: Any) -> None:
     """Add the sum of squares of a delta to ``total`` (fp64 of 1).
 
@@ -119,7 +142,7 @@ def add_squares(bits: Any, total: Any) -> None:
         total[0] += lanes.sum()
 
 
-@_compiled
+@compiled
 def fill_scores(
     theta: Any, theta_code: int, delta: Any, importance: Any, score: int, out: Any
 ) -> None:
@@ -139,7 +162,7 @@ def fill_scores(
         out[i] = np.float32(product).view(np.uint32)
 
 
-@_compiled
+@compiled
 def count_digits(keys: Any, counts: Any) -> None:
     """Add to ``counts`` (65,536) how often each leading 16-bit digit occurs."""
     shift = np.uint32(0) if keys.itemsize == 2 else np.uint32(16)
@@ -147,7 +170,7 @@ def count_digits(keys: Any, counts: Any) -> None:
         counts[np.uint32(keys[i]) >> shift] += 1
 
 
-@_compiled
+@compiled
 def count_low_digits(keys: Any, high: int, counts: Any) -> None:
     """The same for the trailing digit, among uint32 keys whose leading digit is ``high``."""
     for i in range(keys.size):
@@ -155,7 +178,7 @@ def count_low_digits(keys: Any, high: int, counts: Any) -> None:
             counts[keys[i] & np.uint32(0xFFFF)] += 1
 
 
-@_compiled
+@compiled
 def count_equal(keys: Any, value: int) -> int:
     """How many keys are ``value``."""
     count = 0
@@ -164,7 +187,38 @@ def count_equal(keys: Any, value: int) -> int:
     return count
 
 
-@_compiled
+@compiled
+def _select(
+    rule: int, begin: int, end: int, keys_s: Any, threshold_s: int, keys_o: Any, threshold_o: int,
+    ties: Any, counts: Any, places: Any, flags: Any,
+) -> int:  # fmt: skip
+    """Entries of a chunk in either top set into ``places``, and who wants them into ``flags``.
+
+    Written without branches: which entry is in a set cannot be predicted.
+    """
+    count = 0
+    for i in range(begin, end):
+        places[count] = i
+        count += (np.int64(keys_s[i]) >= threshold_s) | (np.int64(keys_o[i]) >= threshold_o)
+    in_both = rule == INTERSECTION
+    for j in range(count):
+        key_s, key_o = np.int64(keys_s[places[j]]), np.int64(keys_o[places[j]])
+        tie_s = np.int64((key_s == threshold_s) & (ties[0] > 0))
+        tie_o = np.int64((key_o == threshold_o) & (ties[1] > 0))
+        ties[0] -= tie_s
+        ties[1] -= tie_o
+        in_s = np.int64(key_s > threshold_s) | tie_s
+        in_o = np.int64(key_o > threshold_o) | tie_o
+        both = in_s & in_o
+        counts[TOP_S] += in_s
+        counts[TOP_O] += in_o
+        counts[OVERLAP] += both
+        alone = (in_s ^ both) * _S | (in_o ^ both) * _O
+        flags[j] = both * (_S | _O) if in_both else alone
+    return int(count)
+
+
+@compiled
 def write_back(
     theta: Any, theta_code: int, start: int, rule: int,
     delta_s: Any, keys_s: Any, threshold_s: int, stream_s: Any, limit_s: Any, scale_s: Any,
@@ -184,103 +238,46 @@ def write_back(
     """
     code_s = BF16 if delta_s.itemsize == 2 else F32
     code_o = BF16 if delta_o.itemsize == 2 else F32
-    masked = rule <= INTERSECTION
     magnitude = np.uint32(0x7FFFFFFF) if theta_code == F32 else np.uint32(0x7FFF)
     infinity = np.uint32(0x7F80)
     if theta_code == F32:
         infinity = np.uint32(0x7F800000)
     elif theta_code == F16:
         infinity = np.uint32(0x7C00)
-    for i in range(theta.size):
-        take_s = rule in (ALL, FIRST)
-        take_o = rule in (ALL, SECOND)
-        if masked:
-            key_s, key_o = np.int64(keys_s[i]), np.int64(keys_o[i])
-            if key_s < threshold_s and key_o < threshold_o:
+    places, flags = np.empty(_CHUNK, np.int64), np.empty(_CHUNK, np.uint8)
+    for begin in range(0, theta.size, _CHUNK):
+        end = min(begin + _CHUNK, theta.size)
+        if rule <= INTERSECTION:
+            count = _select(
+                rule, begin, end, keys_s, threshold_s, keys_o, threshold_o,
+                ties, counts, places, flags,
+            )  # fmt: skip
+        else:
+            count = end - begin
+            wanted = _S | _O if rule == ALL else (_S if rule == FIRST else _O)
+            for j in range(count):
+                places[j], flags[j] = begin + j, wanted
+        _retain(flags, places, count, start, stream_s, limit_s, _S)
+        _retain(flags, places, count, start, stream_o, limit_o, _O)
+        for j in range(count):
+            if flags[j] == 0:
                 continue
-            in_s, in_o = key_s > threshold_s, key_o > threshold_o
-            if key_s == threshold_s and ties[0] > 0:
-                ties[0] -= 1
-                in_s = True
-            if key_o == threshold_o and ties[1] > 0:
-                ties[1] -= 1
-                in_o = True
-            counts[TOP_S] += in_s
-            counts[TOP_O] += in_o
-            counts[OVERLAP] += in_s and in_o
-            if rule == DIFFERENCE:
-                take_s, take_o = in_s and not in_o, in_o and not in_s
-            else:
-                take_s = take_o = in_s and in_o
-        take_s = take_s and _kept(start + i, stream_s, limit_s)
-        take_o = take_o and _kept(start + i, stream_o, limit_o)
-        if not (take_s or take_o):
-            continue
-        value = _to_float(theta[i], theta_code)
-        if take_s:
-            change = _to_float(delta_s[i], code_s)
-            squares[0] += np.float64(change) * np.float64(change)
-            value = np.float32(value + np.float32(scale_s * change))
-        if take_o:
-            change = _to_float(delta_o[i], code_o)
-            squares[1] += np.float64(change) * np.float64(change)
-            value = np.float32(value + np.float32(scale_o * change))
-        rounded = np.uint32(_from_float(value, theta_code))
-        changed = rounded != np.uint32(theta[i])
-        counts[KEPT_S] += take_s
-        counts[KEPT_O] += take_o
-        counts[CHANGED_S] += take_s and changed
-        counts[CHANGED_O] += take_o and changed
-        counts[CHANGED] += changed
-        counts[OVERFLOW] += (rounded & magnitude) >= infinity
-        theta[i] = rounded
-
-
-@_compiled
-def encode_changes(before: Any, after: Any, gaps: Any, differences: Any) -> tuple[int, int]:
-    """Where two slices differ: gaps in base 128, low digits first, and before XOR after.
-
-    A gap is the number of equal values since the last change; all but a gap's last byte have the
-    high bit set.
-
-    Args:
-        gaps: uint8, room for 5 bytes a value; differences: as ``before``, room for all values.
-
-    Returns:
-        How many bytes of ``gaps`` and values of ``differences`` are used.
-    """
-    used, count, gap = 0, 0, 0
-    for i in range(before.size):
-        if before[i] == after[i]:
-            gap += 1
-            continue
-        while gap >= 128:
-            gaps[used] = np.uint8(gap & 127 | 128)
-            used += 1
-            gap >>= 7
-        gaps[used] = np.uint8(gap)
-        used += 1
-        differences[count] = before[i] ^ after[i]
-        count += 1
-        gap = 0
-    return used, count
-
-
-@_compiled
-def apply_changes(bits: Any, gaps: Any, differences: Any) -> bool:
-    """XOR encoded changes into a slice, in place; False where they do not fit it."""
-    position, count, gap, shift = 0, 0, 0, 0
-    for i in range(gaps.size):
-        byte = np.int64(gaps[i])
-        gap |= (byte & 127) << shift
-        shift += 7
-        if byte & 128:
-            if shift > 35:
-                return False
-            continue
-        position += gap
-        if position >= bits.size or count >= differences.size:
-            return False
-        bits[position] ^= differences[count]
-        position, count, gap, shift = position + 1, count + 1, 0, 0
-    return count == differences.size and shift == 0
+            i, take_s, take_o = places[j], flags[j] & _S != 0, flags[j] & _O != 0
+            value = _to_float(theta[i], theta_code)
+            if take_s:
+                change = _to_float(delta_s[i], code_s)
+                squares[0] += np.float64(change) * np.float64(change)
+                value = np.float32(value + np.float32(scale_s * change))
+            if take_o:
+                change = _to_float(delta_o[i], code_o)
+                squares[1] += np.float64(change) * np.float64(change)
+                value = np.float32(value + np.float32(scale_o * change))
+            rounded = np.uint32(_from_float(value, theta_code))
+            changed = rounded != np.uint32(theta[i])
+            counts[KEPT_S] += take_s
+            counts[KEPT_O] += take_o
+            counts[CHANGED_S] += take_s and changed
+            counts[CHANGED_O] += take_o and changed
+            counts[CHANGED] += changed
+            counts[OVERFLOW] += (rounded & magnitude) >= infinity
+            theta[i] = rounded
