@@ -9,6 +9,7 @@ import numpy as np
 from merge.checks import check_inputs
 from merge.dtypes import BITS
 from merge.inputs import ROLES, FileSource, Kind, MergeInputs, Workspace
+from merge.methods import METHODS
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.selection import Threshold
@@ -59,7 +60,8 @@ class _CachingMerger(TensorMerger):
     ) -> None:
         super().__init__(inputs, source, settings, _WHOLE)
         self._caches = caches
-        self._score = settings.score
+        # What the keys depend on.
+        self._score = "magnitude" if METHODS[settings.method].by_magnitude else settings.score
 
     def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
         place = (self._score, role, name)

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from merge import kernels
+from merge import count_kernels
 from merge.dtypes import BITS
 from merge.errors import UserError
 from merge.patch_directory import PatchDirectory, Role
@@ -125,11 +125,11 @@ def check_bits(bits: np.ndarray, dtype: str, kind: Kind) -> str | None:
     sign, infinity = _SIGN[dtype], _INFINITY[dtype]
     kind_of_bits = bits.dtype.type
     mask = kind_of_bits(sign - 1)
-    if kernels.largest_magnitude(bits, mask) >= infinity:
+    if count_kernels.largest_magnitude(bits, mask) >= infinity:
         return "holds NaN or infinity; its training or export went wrong"
     if kind != "importance":
         return None
-    largest = kernels.largest_magnitude(bits, kind_of_bits(sign | (sign - 1)))
+    largest = count_kernels.largest_magnitude(bits, kind_of_bits(sign | (sign - 1)))
     if largest > sign:
         return "holds a negative importance; export scores that are not negated"
     if largest == sign:

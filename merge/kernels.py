@@ -13,11 +13,12 @@ import numpy as np
 from merge.compiled import compiled
 
 BF16, F16, F32 = 0, 1, 2
-DIFFERENCE, INTERSECTION, ALL, FIRST, SECOND = 0, 1, 2, 3, 4
+DIFFERENCE, INTERSECTION, EACH, ALL, FIRST, SECOND = range(6)
+"""Rules: who takes an entry, by top sets up to EACH, without any from ALL on."""
+IN_TURN, SUMMED, AVERAGED, ELECTED = range(4)
+"""How the taken deltas and the backbone become one value; see ``merge.methods``."""
 WEIGHT, DELTA = 0, 1
-TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = (
-    range(9)
-)
+TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = range(9)
 """Positions in the counts that ``write_back`` adds to."""
 
 BLOCK = 1 << 16
@@ -113,15 +114,6 @@ def _retain(
 
 
 @compiled
-def largest_magnitude(bits: Any, mask: Any) -> int:
-    """The largest ``bits & mask``; with all bits but the sign, it tells whether all are finite."""
-    largest = mask & ~mask
-    for i in range(bits.size):
-        largest = max(largest, bits[i] & mask)
-    return largest
-
-
-@compiled
 def add_squares(bits: Any, total: Any) -> None:
     """Add the sum of squares of a delta to ``total`` (fp64 of 1).
 
@@ -163,31 +155,6 @@ def fill_scores(
 
 
 @compiled
-def count_digits(keys: Any, counts: Any) -> None:
-    """Add to ``counts`` (65,536) how often each leading 16-bit digit occurs."""
-    shift = np.uint32(0) if keys.itemsize == 2 else np.uint32(16)
-    for i in range(keys.size):
-        counts[np.uint32(keys[i]) >> shift] += 1
-
-
-@compiled
-def count_low_digits(keys: Any, high: int, counts: Any) -> None:
-    """The same for the trailing digit, among uint32 keys whose leading digit is ``high``."""
-    for i in range(keys.size):
-        if np.uint32(keys[i]) >> np.uint32(16) == high:
-            counts[keys[i] & np.uint32(0xFFFF)] += 1
-
-
-@compiled
-def count_equal(keys: Any, value: int) -> int:
-    """How many keys are ``value``."""
-    count = 0
-    for i in range(keys.size):
-        count += np.int64(keys[i]) == value
-    return count
-
-
-@compiled
 def _select(
     rule: int, begin: int, end: int, keys_s: Any, threshold_s: int, keys_o: Any, threshold_o: int,
     ties: Any, counts: Any, places: Any, flags: Any,
@@ -200,7 +167,6 @@ def _select(
     for i in range(begin, end):
         places[count] = i
         count += (np.int64(keys_s[i]) >= threshold_s) | (np.int64(keys_o[i]) >= threshold_o)
-    in_both = rule == INTERSECTION
     for j in range(count):
         key_s, key_o = np.int64(keys_s[places[j]]), np.int64(keys_o[places[j]])
         tie_s = np.int64((key_s == threshold_s) & (ties[0] > 0))
@@ -213,14 +179,46 @@ def _select(
         counts[TOP_S] += in_s
         counts[TOP_O] += in_o
         counts[OVERLAP] += both
-        alone = (in_s ^ both) * _S | (in_o ^ both) * _O
-        flags[j] = both * (_S | _O) if in_both else alone
+        if rule == DIFFERENCE:
+            flags[j] = (in_s ^ both) * _S | (in_o ^ both) * _O
+        elif rule == INTERSECTION:
+            flags[j] = both * (_S | _O)
+        else:
+            flags[j] = in_s * _S | in_o * _O
     return int(count)
 
 
 @compiled
+def _combine(
+    combination: int, value: Any,
+    take_s: bool, change_s: Any, scale_s: Any, take_o: bool, change_o: Any, scale_o: Any,
+) -> Any:  # fmt: skip
+    """The fp32 value of an entry, every operation rounded; what is not taken has change 0."""
+    if combination == IN_TURN:
+        if take_s:
+            value = np.float32(value + np.float32(scale_s * change_s))
+        if take_o:
+            value = np.float32(value + np.float32(scale_o * change_o))
+        return value
+    if combination == SUMMED:
+        change = np.float32(np.float32(scale_s * change_s) + np.float32(scale_o * change_o))
+        return np.float32(value + change)
+    if combination == AVERAGED:
+        rest = np.float32(np.float32(np.float32(1) - scale_s) - scale_o)
+        tuned_s = np.float32(scale_s * np.float32(value + change_s))
+        tuned_o = np.float32(scale_o * np.float32(value + change_o))
+        return np.float32(np.float32(np.float32(rest * value) + tuned_s) + tuned_o)
+    total = np.float32(change_s + change_o)
+    agree_s, agree_o = change_s * total > 0, change_o * total > 0
+    if not (agree_s or agree_o):
+        return value
+    change = total * np.float32(0.5) if agree_s and agree_o else (change_s if agree_s else change_o)
+    return np.float32(value + np.float32(scale_s * change))
+
+
+@compiled
 def write_back(
-    theta: Any, theta_code: int, start: int, rule: int,
+    theta: Any, theta_code: int, start: int, rule: int, combination: int,
     delta_s: Any, keys_s: Any, threshold_s: int, stream_s: Any, limit_s: Any, scale_s: Any,
     delta_o: Any, keys_o: Any, threshold_o: int, stream_o: Any, limit_o: Any, scale_o: Any,
     ties: Any, counts: Any, squares: Any,
@@ -230,6 +228,7 @@ def write_back(
     Args:
         theta: the backbone's bit patterns, from flat index ``start`` on; overwritten.
         rule: which entries of which patch are wanted, DIFFERENCE to SECOND.
+        combination: IN_TURN to ELECTED.
         threshold_s: keys above it are in the top set, and the first ``ties[0]`` equal to it.
         stream_s, limit_s: of the retention draws.
         scale_s: fp32 factor of the delta.
@@ -247,7 +246,7 @@ def write_back(
     places, flags = np.empty(_CHUNK, np.int64), np.empty(_CHUNK, np.uint8)
     for begin in range(0, theta.size, _CHUNK):
         end = min(begin + _CHUNK, theta.size)
-        if rule <= INTERSECTION:
+        if rule <= EACH:
             count = _select(
                 rule, begin, end, keys_s, threshold_s, keys_o, threshold_o,
                 ties, counts, places, flags,
@@ -263,15 +262,17 @@ def write_back(
             if flags[j] == 0:
                 continue
             i, take_s, take_o = places[j], flags[j] & _S != 0, flags[j] & _O != 0
-            value = _to_float(theta[i], theta_code)
+            change_s = change_o = np.float32(0)
             if take_s:
-                change = _to_float(delta_s[i], code_s)
-                squares[0] += np.float64(change) * np.float64(change)
-                value = np.float32(value + np.float32(scale_s * change))
+                change_s = _to_float(delta_s[i], code_s)
+                squares[0] += np.float64(change_s) * np.float64(change_s)
             if take_o:
-                change = _to_float(delta_o[i], code_o)
-                squares[1] += np.float64(change) * np.float64(change)
-                value = np.float32(value + np.float32(scale_o * change))
+                change_o = _to_float(delta_o[i], code_o)
+                squares[1] += np.float64(change_o) * np.float64(change_o)
+            value = _combine(
+                combination, _to_float(theta[i], theta_code),
+                take_s, change_s, scale_s, take_o, change_o, scale_o,
+            )  # fmt: skip
             rounded = np.uint32(_from_float(value, theta_code))
             changed = rounded != np.uint32(theta[i])
             counts[KEPT_S] += take_s

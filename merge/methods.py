@@ -1,12 +1,21 @@
 """What each merge method puts into the backbone.
 
-With T the kept entries, theta = theta_0 + alpha * delta_S on T_S + beta * delta_O on T_O, where
-I is a patch's score, top_a its a% largest, and R entries drawn with the retention rate p:
+Notation: theta_0 the backbone, delta_S and delta_O the patches, a and b their top rates, top(I)
+the entries of largest score I, R entries kept with the retention rate p. All in fp32.
 
-- ``difference``: T_S = R_S of top_a(I_S) without top_b(I_O), T_O the other way round.
-  SafePatching, arXiv 2405.13820, section 3.
-- ``intersection``: both deltas on top_a(I_S) and top_b(I_O) in common; the paper's ablation.
-- ``dense``: R_S and R_O of all entries; ``safety`` and ``over_safety``: R of one patch alone.
+- ``difference``: theta_0 + alpha delta_S on R of top_a(I_S) without top_b(I_O), and
+  + beta delta_O on R of top_b(I_O) without top_a(I_S). SafePatching, arXiv 2405.13820, section 3.
+- ``intersection``: both on R of what top_a(I_S) and top_b(I_O) share; the paper's ablation.
+- ``dense``: theta_0 + alpha delta_S on R_S, then + beta delta_O on R_O; ``safety`` and
+  ``over_safety``: one of them alone.
+- ``task_arithmetic``: theta_0 + (alpha delta_S + beta delta_O). Ilharco et al., arXiv 2212.04089.
+- ``dare``: theta_0 + alpha/p delta_S on R_S + beta/p delta_O on R_O. Yu et al., arXiv 2311.03099,
+  whose p is the drop rate 1 - p.
+- ``ties``: each delta is trimmed to its top a, or b, by magnitude; an entry's sign is that of the
+  trimmed deltas' sum; theta_0 + alpha times the mean of those trimmed deltas that have it.
+  Yadav et al., arXiv 2306.01708; one factor, so beta must equal alpha.
+- ``linear``: (1 - alpha - beta) theta_0 + alpha (theta_0 + delta_S) + beta (theta_0 + delta_O).
+  Averaging the weights before and after tuning, arXiv 2412.19512, for two tuned models.
 """
 
 from dataclasses import dataclass
@@ -17,17 +26,27 @@ from merge.recipe import MethodName
 
 @dataclass(frozen=True)
 class Method:
-    """Which entries a method takes; see ``kernels.write_back``."""
+    """Which entries a method takes, and how they are put together; see ``merge.kernels``."""
 
     rule: int
+    combination: int = kernels.IN_TURN
     masked: bool = False
-    """Whether it selects by score."""
+    """Whether it selects top sets."""
+    by_magnitude: bool = False
+    """Whether these are of the deltas' magnitude, not of importance."""
+    drawn: bool = False
+    """Whether entries are kept at random."""
+    always_rescaled: bool = False
 
 
 METHODS: dict[MethodName, Method] = {
-    "difference": Method(kernels.DIFFERENCE, masked=True),
-    "intersection": Method(kernels.INTERSECTION, masked=True),
-    "dense": Method(kernels.ALL),
-    "safety": Method(kernels.FIRST),
-    "over_safety": Method(kernels.SECOND),
+    "difference": Method(kernels.DIFFERENCE, masked=True, drawn=True),
+    "intersection": Method(kernels.INTERSECTION, masked=True, drawn=True),
+    "dense": Method(kernels.ALL, drawn=True),
+    "safety": Method(kernels.FIRST, drawn=True),
+    "over_safety": Method(kernels.SECOND, drawn=True),
+    "task_arithmetic": Method(kernels.ALL, kernels.SUMMED),
+    "dare": Method(kernels.ALL, drawn=True, always_rescaled=True),
+    "ties": Method(kernels.EACH, kernels.ELECTED, masked=True, by_magnitude=True),
+    "linear": Method(kernels.ALL, kernels.AVERAGED),
 }

@@ -7,7 +7,17 @@ from pydantic import Field, model_validator
 
 from merge.settings import Settings
 
-MethodName = Literal["difference", "intersection", "dense", "safety", "over_safety"]
+MethodName = Literal[
+    "difference",
+    "intersection",
+    "dense",
+    "safety",
+    "over_safety",
+    "task_arithmetic",
+    "ties",
+    "dare",
+    "linear",
+]
 ScoreName = Literal["weight", "delta"]
 ScopeName = Literal["tensor", "model"]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -51,8 +61,10 @@ class MergeSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "MergeSettings":
-        if self.rescale and self.retention == 0:
-            raise ValueError("rescale divides by retention, which is 0: raise retention")
+        if (self.rescale or self.method == "dare") and self.retention == 0:
+            raise ValueError("rescaling divides by retention, which is 0: raise retention")
+        if self.method == "ties" and self.alpha != self.beta:
+            raise ValueError("ties scales by one factor: set beta to alpha's value")
         if not self.include:
             raise ValueError("include is empty, so nothing would be merged: name a pattern")
         return self

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from merge import kernels
+from merge import count_kernels
 
 Keys = Iterable[np.ndarray]
 """Slices of uint16 or uint32 keys, in order; made anew for each pass."""
@@ -43,13 +43,13 @@ def find_threshold(slices: Callable[[], Keys], count: int, wide: bool) -> Thresh
         return NOTHING
     digits = np.zeros(1 << 16, np.int64)
     for keys in slices():
-        kernels.count_digits(keys, digits)
+        count_kernels.count_digits(keys, digits)
     high, rest = _digit(digits, count)
     if not wide:
         return Threshold(high, rest)
     digits[:] = 0
     for keys in slices():
-        kernels.count_low_digits(keys, high, digits)
+        count_kernels.count_low_digits(keys, high, digits)
     low, rest = _digit(digits, rest)
     return Threshold(high << 16 | low, rest)
 

@@ -10,8 +10,9 @@ import numpy as np
 from merge import kernels
 from merge.dtypes import BITS
 from merge.errors import UserError
-from merge.inputs import FileSource, MergeInputs, check_bits
+from merge.inputs import ROLES, FileSource, MergeInputs, check_bits
 from merge.layout import OutputShard
+from merge.methods import METHODS
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
@@ -23,14 +24,18 @@ ResultT = TypeVar("ResultT")
 _COPY_BYTES = 1 << 22
 
 
-def slice_values(inputs: MergeInputs, resources: MergeResources) -> int:
-    """How many values a thread has in hand, so that all its buffers keep the memory limit."""
+def slice_values(inputs: MergeInputs, wide: bool, resources: MergeResources) -> int:
+    """How many values a thread has in hand, so that all its buffers keep the memory limit.
+
+    Args:
+        wide: whether a slice of 4-byte scores comes on top, for each patch.
+    """
     bytes_a_value = 0
     for name in inputs.covered:
         used = 2 * inputs.backbone[name].bytes
-        for role, patch in inputs.patches.items():
+        for patch in inputs.patches.values():
             used += patch.delta[name].bytes + patch.importance[name].bytes
-            used += 4 * inputs.backbone[name].size if wide_keys(inputs, role) else 0
+            used += 4 * inputs.backbone[name].size if wide else 0
         bytes_a_value = max(bytes_a_value, -(-used // max(inputs.backbone[name].size, 1)))
     values = resources.memory_limit // resources.threads // max(bytes_a_value, 1)
     return max(values // kernels.BLOCK, 1) * kernels.BLOCK
@@ -140,5 +145,7 @@ def open_merge(
 ) -> StreamingMerge:
     """Open the inputs' files for merging."""
     source = FileSource(inputs)
-    merger = TensorMerger(inputs, source, settings, slice_values(inputs, resources))
+    magnitude = METHODS[settings.method].by_magnitude
+    wide = magnitude or any(wide_keys(inputs, role, magnitude) for role in ROLES)
+    merger = TensorMerger(inputs, source, settings, slice_values(inputs, wide, resources))
     return StreamingMerge(inputs, source, merger, pool, advance)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from merge import kernels
+from merge import count_kernels, kernels
 from merge.inputs import ROLES, BitSource, MergeInputs
 from merge.methods import METHODS
 from merge.patch_directory import Role
@@ -66,13 +66,15 @@ class TensorMerger:
         self._slice_values = slice_values
         self._method = METHODS[settings.method]
         self._rates = {"safety": settings.top_safety, "over_safety": settings.top_over_safety}
-        rescaling = settings.retention if settings.rescale else 1.0
+        drawn = self._method.drawn
+        rescaled = drawn and (settings.rescale or self._method.always_rescaled)
+        rescaling = settings.retention if rescaled else 1.0
         self._scales = {
             "safety": np.float32(settings.alpha / rescaling),
             "over_safety": np.float32(settings.beta / rescaling),
         }
-        self._limit = retention_limit(settings.retention)
-        self._wide = {role: wide_keys(inputs, role) for role in ROLES}
+        self._limit = retention_limit(settings.retention if drawn else 1.0)
+        self._wide = {role: wide_keys(inputs, role, self._method.by_magnitude) for role in ROLES}
 
     def thresholds(self, name: str) -> Thresholds:
         """The top sets of one tensor by itself (``scope=tensor``)."""
@@ -125,20 +127,21 @@ class TensorMerger:
     ) -> int:
         count = 0
         for start, stop in self._slices(name):
-            count += kernels.count_equal(self.keys(role, name, start, stop), key)
+            count += count_kernels.count_equal(self.keys(role, name, start, stop), key)
             advance(stop - start)
         return count
 
     def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
         """The scores of a slice as bit patterns: uint16 for ready bf16 scores, else uint32."""
+        if self._method.by_magnitude:
+            return self._magnitudes(role, name, start, stop)
         importance = self._source.read("importance", role, name, start, stop)
         gradients = self._inputs.patches[role].holds_gradients
         if not gradients and (importance.itemsize == 4 or not self._wide[role]):
             return importance
-        keys = self._source.scratch(f"keys {role}", np.uint32, stop - start)
         if not gradients:
-            np.left_shift(importance, 16, out=keys, dtype=np.uint32)
-            return keys
+            return self._widened(role, importance)
+        keys = self._source.scratch(f"keys {role}", np.uint32, stop - start)
         kernels.fill_scores(
             self._source.read("backbone", None, name, start, stop),
             _CODES[self._inputs.backbone[name].dtype],
@@ -148,6 +151,18 @@ class TensorMerger:
             keys,
         )
         return keys
+
+    def _magnitudes(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
+        delta = self._source.read("delta", role, name, start, stop)
+        if delta.itemsize == 2 and self._wide[role]:
+            delta = self._widened(role, delta)
+        keys = self._source.scratch(f"magnitudes {role}", delta.dtype.type, delta.size)
+        mask = delta.dtype.type(0x7FFF if delta.itemsize == 2 else 0x7FFFFFFF)
+        return np.bitwise_and(delta, mask, out=keys)
+
+    def _widened(self, role: Role, bits: np.ndarray) -> np.ndarray:
+        keys = self._source.scratch(f"keys {role}", np.uint32, bits.size)
+        return np.left_shift(bits, 16, out=keys, dtype=np.uint32)
 
     def merge(
         self,
@@ -180,8 +195,8 @@ class TensorMerger:
                 arguments.append(self._scales[role])
             after[:] = before
             kernels.write_back(
-                after, _CODES[entry.dtype], start, self._method.rule, *arguments,
-                ties, counts, squares,
+                after, _CODES[entry.dtype], start, self._method.rule,
+                self._method.combination, *arguments, ties, counts, squares,
             )  # fmt: skip
             write(start, before, after)
         norms = [math.sqrt(value) for value in (*(totals[r][0] for r in ROLES), *squares)]
@@ -193,8 +208,9 @@ class TensorMerger:
             yield start, min(start + self._slice_values, size)
 
 
-def wide_keys(inputs: MergeInputs, role: Role) -> bool:
-    """Whether a patch's keys are 32 bits: all but ready scores that are bf16 throughout."""
+def wide_keys(inputs: MergeInputs, role: Role, by_magnitude: bool) -> bool:
+    """Whether a patch's keys are 32 bits: all but what is stored as bf16 and ranked as it is."""
     patch = inputs.patches[role]
-    ready_bf16 = all(patch.importance[name].dtype == "BF16" for name in inputs.covered)
-    return patch.holds_gradients or not ready_bf16
+    ranked = patch.delta if by_magnitude else patch.importance
+    computed = patch.holds_gradients and not by_magnitude
+    return computed or any(ranked[name].dtype != "BF16" for name in inputs.covered)

@@ -58,7 +58,8 @@ def reference_merge(
             importance = importances[role][name].float().reshape(-1).numpy()
             delta = deltas[role][name].float().reshape(-1).numpy()
             base = flat[name] + delta if settings["score"] == "weight" else delta
-            scores[role][name] = np.abs(base) * importance if gradients else importance
+            score = np.abs(base) * importance if gradients else importance
+            scores[role][name] = np.abs(delta) if settings["method"] == "ties" else score
     tops: dict[str, dict[str, np.ndarray]] = {role: {} for role in roles}
     for role in roles:
         if settings["scope"] == "tensor":
@@ -73,6 +74,7 @@ def reference_merge(
         top_s, top_o = (tops[role][name] for role in roles)
         everything = np.ones(top_s.size, bool)
         method = settings["method"]
+        masked = method in ("difference", "intersection")
         if method == "difference":
             take = [top_s & ~top_o, top_o & ~top_s]
         elif method == "intersection":
@@ -83,17 +85,49 @@ def reference_merge(
                 everything & (method in ("dense", "over_safety")),
             ]
         value = flat[name].copy()
-        for role, mask, factor in zip(
-            roles, take, (settings["alpha"], settings["beta"]), strict=True
-        ):
-            draws = philox_uniform(settings["seed"], role, name, value.size)
-            mask &= draws < settings["retention"]
-            factor = factor / settings["retention"] if settings.get("rescale") else factor
-            delta = deltas[role][name].float().reshape(-1).numpy()
-            product = np.float32(factor) * delta
-            value = np.where(mask, value + product, value)
+        if method in ("task_arithmetic", "dare", "ties", "linear"):
+            value = _published(method, name, value, deltas, (top_s, top_o), settings)
+            take = [everything, everything]
+        else:
+            for role, mask, key in zip(roles, take, ("alpha", "beta"), strict=True):
+                factor = settings[key]
+                draws = philox_uniform(settings["seed"], role, name, value.size)
+                mask &= draws < settings["retention"]
+                factor = factor / settings["retention"] if settings.get("rescale") else factor
+                delta = deltas[role][name].float().reshape(-1).numpy()
+                value = np.where(mask, value + np.float32(factor) * delta, value)
         either = torch.from_numpy(take[0] | take[1])
         rounded = torch.from_numpy(value).to(backbone[name].dtype)
         original = backbone[name].reshape(-1)
         merged[name] = torch.where(either, rounded, original).reshape(backbone[name].shape)
     return merged
+
+
+def _published(
+    method: str,
+    name: str,
+    theta: np.ndarray,
+    deltas: dict[str, Tensors],
+    tops: tuple[np.ndarray, np.ndarray],
+    settings: dict[str, Any],
+) -> np.ndarray:
+    """The rival methods, over whole arrays of fp32."""
+    roles = ("safety", "over_safety")
+    both = [deltas[role][name].float().reshape(-1).numpy() for role in roles]
+    alpha, beta = np.float32(settings["alpha"]), np.float32(settings["beta"])
+    if method == "task_arithmetic":
+        return theta + (alpha * both[0] + beta * both[1])
+    if method == "linear":
+        rest = np.float32(1) - alpha - beta
+        return rest * theta + alpha * (theta + both[0]) + beta * (theta + both[1])
+    if method == "dare":
+        for role, delta, key in zip(roles, both, ("alpha", "beta"), strict=True):
+            kept = philox_uniform(settings["seed"], role, name, delta.size) < settings["retention"]
+            factor = np.float32(settings[key] / settings["retention"])
+            theta = np.where(kept, theta + factor * delta, theta)
+        return theta
+    trimmed = np.stack([np.where(top, delta, 0) for top, delta in zip(tops, both, strict=True)])
+    agrees = (np.sign(trimmed) == np.sign(trimmed.sum(0))) & (trimmed != 0)
+    count = agrees.sum(0)
+    mean = (trimmed * agrees).sum(0, dtype=np.float32) / np.maximum(count, 1).astype(np.float32)
+    return np.where(count > 0, theta + alpha * mean.astype(np.float32), theta)

@@ -111,9 +111,13 @@ def test_equals_reference(
         ("difference", "intersection"), ("weight", "delta"), ("tensor", "model")
     )
     rows = [*combinations, ("dense", "weight", "tensor"), ("safety", "weight", "model")]
-    rows.append(("over_safety", "delta", "tensor"))
+    rows += [("over_safety", "delta", "tensor"), ("task_arithmetic", "weight", "tensor")]
+    rows += [("dare", "weight", "tensor"), ("linear", "weight", "tensor")]
+    rows += [("ties", "weight", "tensor"), ("ties", "weight", "model")]
     for number, (method, score, scope) in enumerate(rows):
         settings = {**SETTINGS, "method": method, "score": score, "scope": scope}
+        if method == "ties":
+            settings["beta"] = settings["alpha"]
         wanted = expected(case, gradients, **settings)
         assert run_build(tmp_path, f"out{number}", **settings) == wanted, (method, score, scope)
         in_memory = loaded.merge(MergeSettings(include=INCLUDE, **settings))
