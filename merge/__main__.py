@@ -1,4 +1,4 @@
-"""``python -m merge build | verify | apply``."""
+"""``python -m merge build | plan | verify | apply``."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ def main() -> int:
     """Parse the command line and run the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = vars(make_parser().parse_args())
-    command = {"build": _build, "verify": _verify, "apply": _apply}[options.pop("command")]
+    command = _COMMANDS[options.pop("command")]
     return run_command(lambda: command(options))
 
 
@@ -23,12 +23,28 @@ def main() -> int:
 
 
 def _build(options: dict[str, Any]) -> None:
-    settings = parse_settings(MergeSettings, _given(options, MergeSettings), "command line")
-    resources = parse_settings(MergeResources, _given(options, MergeResources), "command line")
+    arguments = _merge_arguments(options)
     from merge.build import build
 
-    paths = ("backbone", "safety", "over_safety", "out", "delta_file", "tensorboard")
-    build(settings=settings, resources=resources, **{key: options[key] for key in paths})
+    build(**arguments, delta_file=options["delta_file"], tensorboard=options["tensorboard"])
+
+
+def _plan(options: dict[str, Any]) -> None:
+    arguments = _merge_arguments(options)
+    from merge.plan import log_plan, plan
+
+    log_plan(plan(**arguments), options["out"])
+
+
+def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    paths = {key: options[key] for key in ("backbone", "safety", "over_safety", "out")}
+    return {
+        **paths,
+        "settings": parse_settings(MergeSettings, _given(options, MergeSettings), "command line"),
+        "resources": parse_settings(
+            MergeResources, _given(options, MergeResources), "command line"
+        ),
+    }
 
 
 def _verify(options: dict[str, Any]) -> None:
@@ -46,6 +62,9 @@ def _apply(options: dict[str, Any]) -> None:
 def _given(options: dict[str, Any], model: type[Settings]) -> dict[str, Any]:
     """The options that belong to a settings model, those left out apart."""
     return {key: options[key] for key in model.model_fields if options.get(key) is not None}
+
+
+_COMMANDS = {"build": _build, "plan": _plan, "verify": _verify, "apply": _apply}
 
 
 if __name__ == "__main__":

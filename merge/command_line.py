@@ -13,7 +13,16 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m merge", description="Patch a model with two trained patches, offline."
     )
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    _add_build(commands.add_parser("build", help="merge two patches into a backbone"))
+    build = commands.add_parser("build", help="merge two patches into a backbone")
+    _add_merge(build)
+    build.add_argument(
+        "--delta-file", type=Path, metavar="FILE", help="write a small reversible patch as well"
+    )
+    build.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write the densities of every layer"
+    )
+    plan = commands.add_parser("plan", help="what a build would read, write and need; all errors")
+    _add_merge(plan)
     verify = commands.add_parser("verify", help="check every hash of a merged model")
     verify.add_argument("directory", type=Path, metavar="DIR", help="with merge.json")
     apply = commands.add_parser(
@@ -25,21 +34,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_build(build: argparse.ArgumentParser) -> None:
+def _add_merge(parser: argparse.ArgumentParser) -> None:
     for flag, what in (
         ("--backbone", "folder of the model, safetensors"),
         ("--safety", "patch directory of role safety"),
         ("--over-safety", "patch directory of role over_safety"),
         ("--out", "folder of the patched model; new, or of the same merge interrupted"),
     ):
-        build.add_argument(flag, type=Path, required=True, metavar="DIR", help=what)
-    build.add_argument(
-        "--delta-file", type=Path, metavar="FILE", help="write a small reversible patch as well"
-    )
-    build.add_argument(
-        "--tensorboard", type=Path, metavar="DIR", help="write the densities of every layer"
-    )
-    numbers = build.add_argument_group("merge (defaults are this project's, not the paper's)")
+        parser.add_argument(flag, type=Path, required=True, metavar="DIR", help=what)
+    numbers = parser.add_argument_group("merge (defaults are this project's, not the paper's)")
     for flag, what in (
         ("--top-safety", "fraction of the safety patch's entries in its top set"),
         ("--top-over-safety", "the same for the over-safety patch"),
@@ -53,7 +56,7 @@ def _add_build(build: argparse.ArgumentParser) -> None:
         numbers.add_argument(flag, choices=get_args(names))
     for flag in ("--include", "--exclude"):
         numbers.add_argument(flag, nargs="+", metavar="PATTERN", help="of tensor names")
-    machine = build.add_argument_group("machine (changes no bit of a tensor)")
+    machine = parser.add_argument_group("machine (changes no bit of a tensor)")
     machine.add_argument("--threads", type=int, metavar="N")
     machine.add_argument("--memory-limit", metavar="SIZE", help="tensor data in hand, as 128MiB")
     machine.add_argument("--max-shard-size", metavar="SIZE", help="of an output file, as 5GB")

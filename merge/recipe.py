@@ -31,6 +31,16 @@ LINEAR_LAYERS = tuple(
 """The linear layers inside the decoder blocks of Llama-like models."""
 
 
+class ScaleRule(Settings):
+    """Other scales for some tensors."""
+
+    pattern: str
+    """Shell-style, of the whole tensor name, for example ``*layers.3.*``."""
+    alpha: Factor | None = None
+    """None keeps the setting for all tensors."""
+    beta: Factor | None = None
+
+
 class MergeSettings(Settings):
     """What is merged, and how: see ``merge.methods`` for the formula of each method."""
 
@@ -50,6 +60,8 @@ class MergeSettings(Settings):
     """Scale of the safety patch."""
     beta: Factor = 1.0
     """Scale of the over-safety patch."""
+    scales: tuple[ScaleRule, ...] = ()
+    """Other scales for the tensors that a pattern names; the first rule that fits counts."""
     rescale: bool = False
     """Whether kept entries are divided by the retention rate, as DARE does."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
@@ -63,7 +75,8 @@ class MergeSettings(Settings):
     def _check(self) -> "MergeSettings":
         if (self.rescale or self.method == "dare") and self.retention == 0:
             raise ValueError("rescaling divides by retention, which is 0: raise retention")
-        if self.method == "ties" and self.alpha != self.beta:
+        pairs = [(self.alpha, self.beta), *(self._ruled(rule) for rule in self.scales)]
+        if self.method == "ties" and any(alpha != beta for alpha, beta in pairs):
             raise ValueError("ties scales by one factor: set beta to alpha's value")
         if not self.include:
             raise ValueError("include is empty, so nothing would be merged: name a pattern")
@@ -73,4 +86,17 @@ class MergeSettings(Settings):
         """Whether the tensor is merged; all others keep their bytes."""
         return any(fnmatchcase(name, pattern) for pattern in self.include) and not any(
             fnmatchcase(name, pattern) for pattern in self.exclude
+        )
+
+    def scales_of(self, name: str) -> tuple[float, float]:
+        """Alpha and beta of one tensor."""
+        for rule in self.scales:
+            if fnmatchcase(name, rule.pattern):
+                return self._ruled(rule)
+        return self.alpha, self.beta
+
+    def _ruled(self, rule: ScaleRule) -> tuple[float, float]:
+        return (
+            self.alpha if rule.alpha is None else rule.alpha,
+            self.beta if rule.beta is None else rule.beta,
         )

@@ -68,11 +68,7 @@ class TensorMerger:
         self._rates = {"safety": settings.top_safety, "over_safety": settings.top_over_safety}
         drawn = self._method.drawn
         rescaled = drawn and (settings.rescale or self._method.always_rescaled)
-        rescaling = settings.retention if rescaled else 1.0
-        self._scales = {
-            "safety": np.float32(settings.alpha / rescaling),
-            "over_safety": np.float32(settings.beta / rescaling),
-        }
+        self._divisor = settings.retention if rescaled else 1.0
         self._limit = retention_limit(settings.retention if drawn else 1.0)
         self._wide = {role: wide_keys(inputs, role, self._method.by_magnitude) for role in ROLES}
 
@@ -182,17 +178,18 @@ class TensorMerger:
         chosen = [thresholds.get(role, NOTHING) for role in ROLES]
         ties = np.array([threshold.ties for threshold in chosen], np.int64)
         streams = {role: retention_key(self._settings.seed, role, name) for role in ROLES}
+        scales = [np.float32(scale / self._divisor) for scale in self._settings.scales_of(name)]
         for start, stop in self._slices(name):
             before = self._source.read("backbone", None, name, start, stop)
             after = self._source.scratch("merged", before.dtype.type, stop - start)
             # Keys come first: they may need the backbone's bits.
             arguments = []
-            for role, threshold in zip(ROLES, chosen, strict=True):
+            for role, threshold, scale in zip(ROLES, chosen, scales, strict=True):
                 keys = self.keys(role, name, start, stop) if self._method.masked else _NO_KEYS
                 delta = self._source.read("delta", role, name, start, stop)
                 kernels.add_squares(delta, totals[role])
                 arguments += [delta, keys, threshold.key, streams[role], self._limit]
-                arguments.append(self._scales[role])
+                arguments.append(scale)
             after[:] = before
             kernels.write_back(
                 after, _CODES[entry.dtype], start, self._method.rule,

@@ -74,7 +74,6 @@ def reference_merge(
         top_s, top_o = (tops[role][name] for role in roles)
         everything = np.ones(top_s.size, bool)
         method = settings["method"]
-        masked = method in ("difference", "intersection")
         if method == "difference":
             take = [top_s & ~top_o, top_o & ~top_s]
         elif method == "intersection":

@@ -173,3 +173,13 @@ def test_slices_change_nothing(tmp_path: Path) -> None:
             report = merger.merge("w", chosen, keep)
             results.append((np.concatenate(parts).tobytes(), report))
     assert results[0] == results[1] == results[2] == results[3]
+
+
+def test_scale_rules(tmp_path: Path) -> None:
+    """Alpha and beta by tensor: the first rule that fits, and what it leaves out as for all."""
+    case = make_case(tmp_path)
+    rules = [{"pattern": "w1*", "beta": 3.0}, {"pattern": "w10", "alpha": 9.0}]
+    merged = run_build(tmp_path, **{**SETTINGS, "scales": rules})
+    everywhere = expected(case, True, **SETTINGS)
+    ruled = expected(case, True, **{**SETTINGS, "beta": 3.0})
+    assert merged == {n: ruled[n] if n.startswith("w1") else everywhere[n] for n in everywhere}

@@ -1,0 +1,131 @@
+"""What a merge would read, write and need, from headers and one short measured read."""
+
+import logging
+import resource
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from merge.checks import check_inputs
+from merge.companions import companion_files
+from merge.errors import UserError
+from merge.inputs import MergeInputs
+from merge.layout import plan_shards
+from merge.recipe import MergeSettings
+from merge.report import input_files
+from merge.resources import MergeResources
+from merge.tensor_reader import TensorReader
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE_BYTES = 1 << 26
+_HASHED_BYTES_A_SECOND = 1e9
+_MERGED_VALUES_A_SECOND = 1e8
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Bytes and seconds of a merge; the seconds are an estimate."""
+
+    tensors: int
+    covered_tensors: int
+    covered_values: int
+    read_bytes: int
+    write_bytes: int
+    output_files: int
+    free_bytes: int
+    peak_memory_bytes: int
+    read_bytes_a_second: float
+    seconds: float
+
+
+def plan(
+    backbone: Path,
+    safety: Path,
+    over_safety: Path,
+    out: Path,
+    settings: MergeSettings,
+    resources: MergeResources,
+) -> MergePlan:
+    """Plan a merge without reading more than headers and 64 MiB of data.
+
+    Raises:
+        UserError: every problem of the inputs that headers show, and a disk that is too small.
+    """
+    inputs = check_inputs(backbone, safety, over_safety, settings)
+    shards = plan_shards(inputs.backbone, resources.max_shard_size)
+    companions = companion_files(backbone)
+    paths = [path for group in input_files(inputs, companions).values() for path in group]
+    read = sum(path.stat().st_size for path in paths)
+    written = sum(shard.size for shard in shards) + sum(path.stat().st_size for path in companions)
+    values = sum(inputs.backbone[name].size for name in inputs.covered)
+    speed = _read_speed(inputs)
+    work = values / _MERGED_VALUES_A_SECOND + (read + written) / _HASHED_BYTES_A_SECOND
+    result = MergePlan(
+        tensors=len(inputs.backbone),
+        covered_tensors=len(inputs.covered),
+        covered_values=values,
+        read_bytes=read,
+        write_bytes=written,
+        output_files=len(shards),
+        free_bytes=_free_bytes(out),
+        peak_memory_bytes=_own_memory() + resources.memory_limit,
+        read_bytes_a_second=speed,
+        # Every input is read twice, to merge and to hash, the second time mostly from memory.
+        seconds=1 + read / speed + work / resources.threads,
+    )
+    if result.free_bytes < written:
+        raise UserError(
+            f"{out}: needs {written / 1e9:.2f} GB, {result.free_bytes / 1e9:.2f} GB are free; "
+            "make room or choose another output"
+        )
+    return result
+
+
+def log_plan(result: MergePlan, out: Path) -> None:
+    """Tell the plan in a few lines."""
+    gigabyte = 1e9
+    logger.info(
+        "%d of %d tensors are covered: %d values",
+        result.covered_tensors,
+        result.tensors,
+        result.covered_values,
+    )
+    logger.info("reads  %8.3f GB", result.read_bytes / gigabyte)
+    logger.info(
+        "writes %8.3f GB in %d files to %s, where %.3f GB are free",
+        result.write_bytes / gigabyte,
+        result.output_files,
+        out,
+        result.free_bytes / gigabyte,
+    )
+    logger.info("memory %8.3f GB at its peak, at most", result.peak_memory_bytes / gigabyte)
+    logger.info(
+        "time   %8.1f s, about, as a short read ran at %.2f GB/s",
+        result.seconds,
+        result.read_bytes_a_second / gigabyte,
+    )
+
+
+def _read_speed(inputs: MergeInputs) -> float:
+    """Bytes a second of reading the largest covered tensor's start."""
+    largest = max(inputs.covered, key=lambda name: inputs.backbone[name].bytes)
+    entry = inputs.backbone[largest]
+    sample = np.empty(min(entry.bytes, _SAMPLE_BYTES), np.uint8)
+    with TensorReader(inputs.backbone) as reader:
+        started = time.perf_counter()
+        reader.read_bytes(entry.file, sample, entry.offset)
+        return max(sample.size, 1) / max(time.perf_counter() - started, 1e-6)
+
+
+def _free_bytes(out: Path) -> int:
+    existing = next(path for path in (out, *out.resolve().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def _own_memory() -> int:
+    """Peak resident bytes of this process so far: imports, and hardly anything else."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
