@@ -71,7 +71,7 @@ def read_index(directory: Path, stem: str) -> TensorIndex:
         raise UserError(f"{directory}: no such folder")
     if any(directory.glob("*.bin")) or any(directory.glob("*.pt*")):
         raise UserError(
-            f"{directory}: holds pickle weights only, which can run code; convert them with "
+            f"{directory}: holds pickled weights only, which can run code; convert them with "
             "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
         )
     raise UserError(f"{directory}: neither {single.name} nor {listing.name} is there")
