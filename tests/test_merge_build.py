@@ -128,7 +128,7 @@ def _pickle_only(folder: Path) -> None:
         (lambda f: _poison(f, "safety", "delta", float("nan")), "up_proj.*NaN or infinity"),
         (lambda f: _poison(f, "over_safety", "importance", -1.0), "negative importance"),
         (lambda f: _poison(f, "over_safety", "importance", float("inf")), "NaN or infinity"),
-        (_pickle_only, "pickle weights"),
+        (_pickle_only, "pickled weights"),
         (
             lambda f: (f / "safety/delta.safetensors").write_bytes(
                 (f / "safety/delta.safetensors").read_bytes()[:-5]
