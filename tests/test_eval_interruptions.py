@@ -22,11 +22,14 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
     suite.write_text("[{name: s, axis: harm, source: s.txt, max_new_tokens: 30}]")
     (tmp_path / "s.txt").write_text("".join(f"how do you grond {n}\n" for n in range(400)))
     job = RunJob(tmp_path / "model", suite, tmp_path / "out", batch_tokens=80)
-    draw, fork = random.Random(0), multiprocessing.get_context("fork")
+    draw = random.Random(0)
+    # Not a fork of this process: the threads with which it has computed do not survive one.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["eval.run", "transformers.models.llama.modeling_llama"])
     path = tmp_path / "out" / "completions.jsonl"
     counts = [0]
     for _ in range(20):
-        process = fork.Process(target=run, args=(job,))
+        process = server.Process(target=run, args=(job,))
         process.start()
         # After a random number of new answers, none included, whatever the machine's speed.
         wanted = counts[-1] + draw.randint(0, 18)

@@ -9,14 +9,13 @@ python -m train RECIPE [key=value ...] --role safety|over_safety        (one pro
 import argparse
 import gc
 import logging
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from merge.errors import run_command
 from train.recipe import ROLES, TrainRecipe, load_recipe
-from train.world import World
+from train.world import World, end_process
 
 _GRACE_SECONDS = 5.0
 
@@ -71,4 +70,4 @@ def _speak_last(command: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())
