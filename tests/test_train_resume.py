@@ -23,7 +23,7 @@ def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
 
 
 def checkpoints(folder: Path, every: int = 5) -> Checkpoints:
-    return Checkpoints(folder, 0o700, every, "this", World(0, 2, 0, 2))
+    return Checkpoints(folder, 0o700, every, 2, "this", World(0, 2, 0, 2))
 
 
 def test_newest_whole_checkpoint_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 ROOT = Path(__file__).parent.parent
 CHAT_TEMPLATE = (
@@ -58,6 +63,11 @@ def make_backbone(directory: Path, **config: Any) -> Path:
     LlamaForCausalLM(LlamaConfig(**{**settings, **config})).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def load_backbone(directory: Path) -> torch.nn.Module:
+    """The whole backbone in one process, in fp32."""
+    return AutoModelForCausalLM.from_pretrained(directory).float()
 
 
 def make_pairs(path: Path, count: int = 10) -> Path:

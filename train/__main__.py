@@ -15,6 +15,7 @@ from pathlib import Path
 
 from merge.errors import run_command
 from train.recipe import ROLES, TrainRecipe, load_recipe
+from train.stopping import StopRequest
 from train.world import World, end_process
 
 _GRACE_SECONDS = 5.0
@@ -35,6 +36,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Run this rank and return its exit status."""
+    stop = StopRequest()
     arguments = parse_arguments()
 
     def command() -> None:
@@ -50,7 +52,10 @@ def main() -> int:
         gc.disable()
         from train.job import derive_patch
 
-        derive_patch(recipe, arguments.role, world)
+        try:
+            derive_patch(recipe, arguments.role, world, stop)
+        finally:
+            stop.forget_signals()
 
     return run_command(lambda: _speak_last(command))
 
