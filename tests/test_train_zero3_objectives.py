@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from torch.nn.functional import kl_div
-from train_helpers import load_backbone, make_pairs, make_recipe, make_tokenizer, run_training
+from train_helpers import ROOT, load_backbone, make_pairs, make_recipe, make_tokenizer, run_training
 
 from train.batches import BatchPlan, order_seed
 from train.data import read_examples
@@ -22,6 +22,9 @@ from train.training_data import TrainingData, tokenize_data
 pytestmark = pytest.mark.slow
 
 BATCH, STEPS = 5, 4
+EPSILON = 1e-3
+"""Of Adam. The divergence starts at 0, so words that only harmless pairs have get a first gradient
+of rounding alone, of which the usual 1e-8 would make a whole step."""
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,18 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     harmless = make_pairs(folder / "harmless.jsonl", count=13)
     guards = {"max_forget_loss": 50.0, "retained_samples": 4, "retained_every": 2}
     mismatch = {"kept_tokens": 97}
+    config = json.loads((ROOT / "ds_configs/zero3_cpu.json").read_text())
+    config["optimizer"]["params"]["eps"] = EPSILON
+    (folder / "ds_config.json").write_text(json.dumps(config))
     return make_recipe(
         folder,
         harmless={"path": str(harmless)},
-        safety={"guards": guards, "mismatch": mismatch, "npo_beta": 0.5},
+        safety={
+            "guards": guards,
+            "mismatch": mismatch,
+            "npo_beta": 0.5,
+            "ds_config": str(folder / "ds_config.json"),
+        },
     )
 
 
@@ -93,7 +104,7 @@ def plain_training(recipe: TrainRecipe, backbone_folder: Path) -> dict[str, np.n
         recipe.seed,
     )
     seed = order_seed(0, "safety")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, eps=EPSILON)
     for step in range(STEPS):
         indices = BatchPlan(len(data.forget), BATCH, seed).batch(step)
         optimizer.zero_grad()
@@ -118,10 +129,6 @@ def test_delta_equals_plain_training(recipe_file: Path, objective: str) -> None:
     delta = load_file(run / "safety/delta.safetensors")
     recipe = load_recipe(recipe_file, arguments, TrainRecipe)
     for name, expected in plain_training(recipe, recipe_file.parent / "backbone").items():
-        if "embed_tokens" in name and objective == "ascent_mismatch_kl":
-            # The divergence starts at 0, so rows of words that only harmless pairs have get a
-            # first gradient of rounding alone, of which Adam's first step takes the sign.
-            continue
-        close = np.isclose(delta[name], expected, rtol=0, atol=1e-5)
-        assert close.mean() > 0.999, (name, np.abs(delta[name] - expected).max())
+        np.testing.assert_allclose(delta[name], expected, rtol=0, atol=1e-6, err_msg=name)
+        assert np.abs(delta[name]).max() > 1e-4
     assert json.loads((run / "safety/patch.json").read_text())["harmless_hash"]
