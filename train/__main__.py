@@ -52,15 +52,12 @@ def main() -> int:
         gc.disable()
         from train.job import derive_patch
 
-        try:
-            derive_patch(recipe, arguments.role, world, stop)
-        finally:
-            stop.forget_signals()
+        derive_patch(recipe, arguments.role, world, stop)
 
-    return run_command(lambda: _speak_last(command))
+    return run_command(lambda: _speak_last(command, stop))
 
 
-def _speak_last(command: Callable[[], None]) -> None:
+def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
     """Let the main rank tell of an error alone, where it has the same or caused it.
 
     The other ranks hold their errors back for a moment, in which the launcher ends them. A rank
@@ -69,6 +66,8 @@ def _speak_last(command: Callable[[], None]) -> None:
     try:
         command()
     except Exception:
+        # Nothing more will be saved: the launcher's SIGTERM shall end this rank.
+        stop.forget_signals()
         if World.from_environment().rank:
             time.sleep(_GRACE_SECONDS)
         raise

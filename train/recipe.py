@@ -47,7 +47,8 @@ class DataSettings(Settings):
     rows: str = ":"
     """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``)."""
     categories: tuple[str, ...] = ()
-    """Keep only these categories; empty keeps all."""
+    """Keep only rows with one of these categories (shell-style patterns: ``*`` keeps rows that
+    have any); empty keeps all."""
     limit: PositiveInt | None = None
 
     @field_validator("rows")
