@@ -108,7 +108,8 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
                 outcome = searcher.outcome(tried)
                 trial.set_user_attr("settings", tried.model_dump(mode="json"))
                 trial.set_user_attr("outcome", outcome.as_dict())
-                trial.set_user_attr("violation", violation(before, outcome, settings))
+                # Without it the search would follow merges that answer nothing: no harm, no refusals.
+                trial.set_constraint("margins", violation(before, outcome, settings))
                 for axis, value in outcome.as_dict().items():
                     writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
                 study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
@@ -170,11 +171,8 @@ def suggest(
 def _study(folder: Path, method: str, settings: SearchSettings, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     backend = JournalFileBackend(str(folder / f"{method}.journal"))
-    # Without the margins it would follow merges that answer nothing: no harm, no refusals.
     sampler = optuna.samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=int(_RANDOM_SHARE * settings.trials),
-        constraints_func=lambda trial: (trial.user_attrs["violation"],),
+        seed=seed, n_startup_trials=int(_RANDOM_SHARE * settings.trials)
     )
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
