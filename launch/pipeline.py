@@ -18,6 +18,7 @@ from merge.files import atomic_write_text, make_directory, read_json
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
+from merge.settings import parse_settings
 from train.launcher import default_processes, training_command
 from train.recipe import ROLES
 
@@ -57,7 +58,9 @@ class Pipeline:
             self._evaluate_single_patches()
             chosen = self._choose_settings()
             self._evaluate_other_methods(chosen)
-            self._merge(next(iter(chosen.values())))
+            settings = next(iter(chosen.values()))
+            self._evaluate_ablations(settings)
+            self._merge(settings)
         self._delete_intermediates()
         if self.recipe.eval is None:
             return None
@@ -145,6 +148,13 @@ class Pipeline:
         for method, settings in list(chosen.items())[1:]:
             self._evaluate_briefly(method, settings, self.folder / "comparisons" / method)
 
+    def _evaluate_ablations(self, settings: MergeSettings) -> None:
+        for name, changes in self.recipe.ablations.items():
+            changed = parse_settings(
+                MergeSettings, {**settings.model_dump(), **changes}, f"ablations.{name}"
+            )
+            self._evaluate_briefly(name, changed, self.folder / "comparisons" / name)
+
     def _evaluate_briefly(self, name: str, settings: MergeSettings, model: Path) -> None:
         """Evaluate a model that is deleted afterwards."""
         if self.recipe.eval is None or self._evaluated(name):
@@ -215,6 +225,7 @@ class Pipeline:
             "backbone",
             *ROLES,
             *(self.recipe.search.methods[1:] if self.recipe.search else ()),
+            *self.recipe.ablations,
         ]
         done = [name for name in (*names, "safepatching") if self._evaluated(name)]
         assert self.recipe.eval is not None

@@ -1,18 +1,22 @@
 """The whole recipe: the training floor's sections, and those of evaluation, search and world."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from eval.models import Dtype
 from eval.verdict import Margins
 from merge.recipe import MergeSettings
-from merge.settings import Settings
+from merge.settings import Settings, parse_settings
 from train.recipe import TrainRecipe
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal["difference", "intersection", "dense"]
+AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+_MODEL_NAMES = {"backbone", "safety", "over_safety", "safepatching", *get_args(SearchMethod)}
+"""What the report's other models are called."""
 
 
 class WorldSettings(Settings):
@@ -74,4 +78,16 @@ class Recipe(TrainRecipe):
     merge: MergeSettings = MergeSettings()
     eval: EvalSettings | None = None
     search: SearchSettings | None = None
+    ablations: dict[AblationName, dict[str, Any]] = Field(default_factory=dict)
+    """By name what is changed in the settings of the merge, all else kept, as in the paper's own
+    ablation; each is evaluated beside the patched model."""
     world: WorldSettings | None = None
+
+    @field_validator("ablations")
+    @classmethod
+    def _are_settings(cls, ablations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in ablations.items():
+            if name in _MODEL_NAMES:
+                raise ValueError(f"'{name}' is another model of the report; choose another name")
+            parse_settings(MergeSettings, changes, f"ablations.{name}")
+        return ablations

@@ -20,7 +20,7 @@ from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
 from eval.models import load_model, load_tokenizer, resolve_dtype
 from eval.prompts import load_prompts
 from eval.suite import load_suite
-from launch.choice import Outcome, choose, pareto_front
+from launch.choice import Outcome, choose, pareto_front, violation
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
@@ -33,7 +33,7 @@ RULE = (
     "margins allow, the one whose worse ratio to the backbone (harm or refusals) is least"
 )
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-_RANDOM_SHARE = 0.5
+_RANDOM_SHARE = 0.25
 """Of the trials; the others follow what these found."""
 
 
@@ -108,6 +108,8 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
                 outcome = searcher.outcome(tried)
                 trial.set_user_attr("settings", tried.model_dump(mode="json"))
                 trial.set_user_attr("outcome", outcome.as_dict())
+                # Without it the search would follow merges that answer nothing: no harm, no refusals.
+                trial.set_constraint("margins", violation(before, outcome, settings))
                 for axis, value in outcome.as_dict().items():
                     writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
                 study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])

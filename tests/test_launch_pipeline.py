@@ -42,7 +42,10 @@ def finished(tmp_path_factory) -> Path:
 def test_every_stage_leaves_its_files(finished):
     report = json.loads((finished / "report/report.json").read_text())
     axes = {"harmful_rate", "refusal_rate", "utility", "degenerate_rate"}
-    assert {"backbone", "safety", "over_safety", "dense", "safepatching"} == set(report["models"])
+    assert set(report["models"]) == {
+        "backbone", "safety", "over_safety", "dense", "dense_same_settings",
+        "intersection_same_settings", "safepatching",
+    }  # fmt: skip
     for rates in report["models"].values():
         assert axes <= rates.keys()
         for rate in rates.values():

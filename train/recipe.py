@@ -98,6 +98,7 @@ class TrainRecipe(Settings):
     search: dict[str, Any] = Field(default_factory=dict)
     cluster: dict[str, Any] = Field(default_factory=dict)
     world: dict[str, Any] = Field(default_factory=dict)
+    ablations: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
