@@ -1,6 +1,7 @@
 """The same recipe with several seeds: what is chance in one run's table."""
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from eval.harness import AXES
 from eval.table import TITLES
 from launch.pipeline import Pipeline, read_report
 from launch.recipe import Recipe
+from launch.run_folder import report_file
 from merge.errors import UserError
 from merge.files import atomic_write_json
 from train.recipe import load_recipe
@@ -18,21 +20,52 @@ from train.recipe import load_recipe
 CONFIDENCE = 0.95
 
 
-def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[str, Any]]:
+def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, dict[str, Any]]:
     """Run the recipe with the seeds 0, 1, ... in folders of their own, and summarise.
 
     Returns:
-        The folder of all runs, and what its seeds.json holds: per model and axis the values, their
-        mean, and the ends of its 95 % Student interval.
+        The folder of all runs, and what ``summarise`` says of them.
+    """
+    folder, recipes = seed_recipes(recipe, overrides, seeds)
+    for each in recipes:
+        Pipeline(each).run()
+    return folder, summarise(folder, seeds)
+
+
+def seed_recipes(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, list[Recipe]]:
+    """The folder of all runs, and for each of the seeds 0, 1, ... its recipe.
+
+    Raises:
+        UserError: the recipe has a mistake, or nothing that could be compared.
     """
     folder = load_recipe(recipe, overrides, Recipe).output
-    reports = []
-    for seed in range(seeds):
-        own = [*overrides, f"seed={seed}", f"output={folder / f'seed-{seed}'}"]
-        report = Pipeline(load_recipe(recipe, own, Recipe)).run()
-        if report is None:
-            raise UserError(f"recipe {recipe}: has no eval section, so seeds cannot be compared")
-        reports.append(read_report(report))
+    recipes = [
+        load_recipe(
+            recipe, [*overrides, f"seed={seed}", f"output={seed_folder(folder, seed)}"], Recipe
+        )
+        for seed in range(seeds)
+    ]
+    if any(each.eval is None for each in recipes):
+        raise UserError(f"recipe {recipe}: has no eval section, so seeds cannot be compared")
+    return folder, recipes
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """The run folder of one of several seeds."""
+    return folder / f"seed-{seed}"
+
+
+def summarise(folder: Path, seeds: int) -> dict[str, Any]:
+    """Write seeds.json from the reports of all seeds.
+
+    Returns:
+        What it holds: per model and axis the values, their mean, and the ends of its 95 % Student
+        interval.
+
+    Raises:
+        UserError: a report is not there.
+    """
+    reports = [read_report(report_file(seed_folder(folder, seed)).parent) for seed in range(seeds)]
     models = {
         name: {
             axis: summary([report["models"][name][axis]["value"] for report in reports])
@@ -43,7 +76,7 @@ def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[s
     }
     record = {"seeds": seeds, "confidence": CONFIDENCE, "models": models}
     atomic_write_json(folder / "seeds.json", record)
-    return folder, record
+    return record
 
 
 def summary(values: list[float]) -> dict[str, Any]:

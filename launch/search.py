@@ -1,17 +1,17 @@
 """Search over merge settings on the validation part: harm and refusals down, utility kept.
 
 A trial merges in memory, lends the merged weights to a model that is loaded once, and asks the
-validation prompts. Trials go to a journal on disk, from which an interrupted search continues.
+validation prompts. Trials go to disk (launch/trials.py); an interrupted search continues there.
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
@@ -20,8 +20,9 @@ from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
 from eval.models import load_model, load_tokenizer, resolve_dtype
 from eval.prompts import load_prompts
 from eval.suite import load_suite
-from launch.choice import Outcome, choose, pareto_front, violation
+from launch.choice import Outcome, Tried, choose, pareto_front, violation
 from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
@@ -35,6 +36,8 @@ RULE = (
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _RANDOM_SHARE = 0.25
 """Of the trials; the others follow what these found."""
+_LOG_SECONDS = 10.0
+"""Between two lines where no progress bar can be seen."""
 
 
 @dataclass
@@ -92,36 +95,35 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
         batch_tokens,
     )
     before = searcher.outcome(None)
-    outcomes: list[tuple[MergeSettings, Outcome]] = []
+    outcomes: list[Tried] = []
     chosen: dict[str, MergeSettings] = {}
+    logged = time.monotonic()
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         SummaryWriter(str(output / "tensorboard" / "search")) as writer,
     ):
         for method in settings.methods:
             task = progress.add_task(f"search {method}", total=settings.trials)
-            study = _study(folder, method, settings, recipe.seed)
-            progress.advance(task, len(study.trials))
-            for number in range(len(study.trials), settings.trials):
+            study = _study(method, settings, recipe.seed)
+            journal = TrialJournal(folder / f"{method}.jsonl")
+            found: list[Tried] = []
+            for number in range(settings.trials):
                 trial = study.ask()
                 tried = suggest(trial, method, settings, recipe.merge)
-                outcome = searcher.outcome(tried)
-                trial.set_user_attr("settings", tried.model_dump(mode="json"))
-                trial.set_user_attr("outcome", outcome.as_dict())
-                # Without it the search would follow merges that answer nothing: no harm, no refusals.
+                outcome = journal.outcome(number, tried)
+                if outcome is None:
+                    outcome = searcher.outcome(tried)
+                    journal.add(number, tried, outcome)
+                    for axis, value in outcome.as_dict().items():
+                        writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
+                # Without it the search would follow merges that answer nothing, harm nor refusals.
                 trial.set_constraint("margins", violation(before, outcome, settings))
-                for axis, value in outcome.as_dict().items():
-                    writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
                 study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
+                found.append((tried, outcome))
                 progress.advance(task)
-            found = [
-                (
-                    MergeSettings(**trial.user_attrs["settings"]),
-                    Outcome(**trial.user_attrs["outcome"]),
-                )
-                for trial in study.trials
-                if "outcome" in trial.user_attrs
-            ]
+                if not progress.console.is_terminal and time.monotonic() - logged > _LOG_SECONDS:
+                    logged = time.monotonic()
+                    logger.info("search %s: trial %d of %d", method, number + 1, settings.trials)
             outcomes += found
             chosen[method] = choose(before, found, settings)
             logger.info("search %s: chose %s", method, _short(chosen[method]))
@@ -168,18 +170,13 @@ def suggest(
     return base.model_copy(update={"method": method, **values})
 
 
-def _study(folder: Path, method: str, settings: SearchSettings, seed: int) -> optuna.Study:
+def _study(method: str, settings: SearchSettings, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = JournalFileBackend(str(folder / f"{method}.journal"))
     sampler = optuna.samplers.TPESampler(
         seed=seed, n_startup_trials=int(_RANDOM_SHARE * settings.trials)
     )
     return optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=method,
-        sampler=sampler,
-        directions=["minimize", "minimize"],
-        load_if_exists=True,
+        study_name=method, sampler=sampler, directions=["minimize", "minimize"]
     )
 
 
