@@ -43,7 +43,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_backbone(directory: Path, **config: Any) -> Path:
+def make_backbone(
+    directory: Path,
+    shard_size: str = "5GB",
+    dtype: torch.dtype = torch.float32,
+    **config: Any,
+) -> Path:
     """A random Llama whose sizes do not divide by 2 or 3, so that partitions are padded."""
     tokenizer = make_tokenizer()
     torch.manual_seed(11)
@@ -60,7 +65,9 @@ def make_backbone(directory: Path, **config: Any) -> Path:
         "bos_token_id": 0,
         "eos_token_id": 5,
     }
-    LlamaForCausalLM(LlamaConfig(**{**settings, **config})).save_pretrained(directory)
+    model: Any = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
+    model = model.to(dtype)
+    model.save_pretrained(directory, max_shard_size=shard_size)
     tokenizer.save_pretrained(directory)
     return directory
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from merge.errors import run_command
+from merge.errors import USAGE_EXIT_STATUS, run_command
 from train.recipe import ROLES, TrainRecipe, load_recipe
 from train.stopping import StopRequest
 from train.world import World, end_process
@@ -66,9 +66,11 @@ def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
     try:
         command()
     except Exception:
-        # Nothing more will be saved: the launcher's SIGTERM shall end this rank.
+        # Nothing more will be saved: the launcher's SIGTERM shall end this rank, as it would have.
         stop.forget_signals()
         if World.from_environment().rank:
+            if stop.heard:
+                raise SystemExit(USAGE_EXIT_STATUS) from None
             time.sleep(_GRACE_SECONDS)
         raise
 

@@ -13,7 +13,7 @@ from train.world import World
 
 _OPTIMIZERS = ("AdamW", "Adam")
 """Their first moment is where importance is summed when the training is done."""
-_FOLDER = Path(__file__).parent.parent / "ds_configs"
+CONFIG_FOLDER = Path(__file__).parent.parent / "ds_configs"
 
 
 def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
             lacks.
     """
     name = "zero3_gpu.json" if torch.cuda.is_available() else "zero3_cpu.json"
-    path = _FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
+    path = CONFIG_FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
     share = micro_batches(
         range(training.batch_size), training.micro_batch_size, world.rank, world.size
     )

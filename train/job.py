@@ -145,6 +145,7 @@ def _train_and_export(
         "peak_host_memory_mib": [round(host) for host, _ in memory],
         "peak_gpu_memory_mib": [round(gpu) for _, gpu in memory],
     }
+    logger.info("writing the patch of %d parameters", model.shape.parameters)
     export_patch(recipe.output / role, role, mode, metadata, model, tensors, len(samples), world)
     checkpoints.remove()
     leave_distributed()

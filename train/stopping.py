@@ -16,11 +16,12 @@ class StopRequest:
     """Hears of the wish to stop, from its making on."""
 
     def __init__(self) -> None:
-        self._heard = False
+        self.heard = False
+        """Whether a signal has come to this process."""
         self._former = {number: signal.signal(number, self._hear) for number in _SIGNALS}
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._heard = True
+        self.heard = True
 
     def forget_signals(self) -> None:
         """Give the signals back their former meaning: there is nothing more to save."""
@@ -36,5 +37,5 @@ class StopRequest:
         # Not at the top: signals must be heard before PyTorch, which takes seconds, is imported.
         from train.collectives import any_over_ranks
 
-        here = self._heard or (output is not None and (output / STOP_FILE).exists())
+        here = self.heard or (output is not None and (output / STOP_FILE).exists())
         return any_over_ranks(here)
