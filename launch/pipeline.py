@@ -58,10 +58,7 @@ class Pipeline:
         if self.recipe.world is None:
             check_inputs(self.recipe)
         for stage in self.stages():
-            if self.is_done(stage):
-                logger.info("%s: already done", stage)
-            else:
-                self.run_stage(stage)
+            self.run_unless_done(stage)
         return None if self.recipe.eval is None else report_file(self.folder).parent
 
     def stages(self) -> list[StageName]:
@@ -87,13 +84,16 @@ class Pipeline:
             return merged or self._is_searched()
         return merged or (self.folder / stage / "patch.json").is_file()
 
-    def run_stage(self, stage: StageName) -> None:
+    def run_unless_done(self, stage: StageName) -> None:
         """Do one stage, from where an earlier attempt has left it.
 
         Raises:
             UserError: it cannot be done.
             StoppedOnRequestError: a signal asked for it.
         """
+        if self.is_done(stage):
+            logger.info("%s: already done", stage)
+            return
         logger.info("%s: begins", stage)
         if stage in ROLES:
             self._train(stage)

@@ -11,11 +11,9 @@ from scipy.stats import t as student
 from eval.harness import AXES
 from eval.table import TITLES
 from launch.pipeline import Pipeline, read_report
-from launch.recipe import Recipe
 from launch.run_folder import report_file
-from merge.errors import UserError
+from launch.seeds import seed_folder, seed_recipes
 from merge.files import atomic_write_json
-from train.recipe import load_recipe
 
 CONFIDENCE = 0.95
 
@@ -30,29 +28,6 @@ def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, di
     for each in recipes:
         Pipeline(each).run()
     return folder, summarise(folder, seeds)
-
-
-def seed_recipes(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, list[Recipe]]:
-    """The folder of all runs, and for each of the seeds 0, 1, ... its recipe.
-
-    Raises:
-        UserError: the recipe has a mistake, or nothing that could be compared.
-    """
-    folder = load_recipe(recipe, overrides, Recipe).output
-    recipes = [
-        load_recipe(
-            recipe, [*overrides, f"seed={seed}", f"output={seed_folder(folder, seed)}"], Recipe
-        )
-        for seed in range(seeds)
-    ]
-    if any(each.eval is None for each in recipes):
-        raise UserError(f"recipe {recipe}: has no eval section, so seeds cannot be compared")
-    return folder, recipes
-
-
-def seed_folder(folder: Path, seed: int) -> Path:
-    """The run folder of one of several seeds."""
-    return folder / f"seed-{seed}"
 
 
 def summarise(folder: Path, seeds: int) -> dict[str, Any]:
