@@ -18,6 +18,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE_SECONDS = 5.0
 
 
+class _Stop(BaseException):
+    """Wherever the block stands: not an ``Exception``, which libraries catch and make another of."""
+
+
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
     """Let a signal end the block by a ``StoppedOnRequestError``."""
@@ -25,14 +29,17 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        # A library may catch the error (logging does), and a clearing up may hang.
+        # A clearing up may hang, and code that C calls swallows whatever is raised in it.
         end = threading.Timer(_PATIENCE_SECONDS, os._exit, (STOPPED_EXIT_STATUS,))
         end.daemon = True
         end.start()
-        raise StoppedOnRequestError("finished work is kept")
+        raise _Stop
 
-    with _handling(stop):
-        yield
+    try:
+        with _handling(stop):
+            yield
+    except _Stop:
+        raise StoppedOnRequestError("finished work is kept") from None
 
 
 def run_with_signals(command: Sequence[str]) -> int:

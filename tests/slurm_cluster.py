@@ -111,15 +111,13 @@ class SlurmCluster:
 
     def kill_node(self, node: str) -> None:
         """Kill all that runs in a node: its slurmd, and the tasks of its jobs."""
-        found = subprocess.run(["ip", "netns", "pids", node], capture_output=True, env=_env())
-        for pid in found.stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        kill(*self.pids(node))
 
-    def pids(self, node: str, words: str) -> list[int]:
-        """Processes of a node whose command line holds ``words``."""
+    def pids(self, node: str, *words: str) -> list[int]:
+        """Processes of a node, or those of them whose command line holds all the words."""
         found = subprocess.run(["ip", "netns", "pids", node], capture_output=True, env=_env())
-        return [int(pid) for pid in found.stdout.split() if words in command_line(int(pid))]
+        pids = [int(pid) for pid in found.stdout.split()]
+        return [pid for pid in pids if all(word in command_line(pid) for word in words)]
 
     def wait_until_idle(self, seconds: float = 60) -> None:
         """Wait until both nodes can take jobs."""
@@ -184,6 +182,13 @@ def wait_for(
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {state()}"
         time.sleep(0.1)
+
+
+def kill(*pids: int) -> None:
+    """kill -9, of those that are still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def command_line(pid: int) -> str:

@@ -1,111 +1,25 @@
-"""The chain of jobs on a real SLURM of two nodes: whole, preempted, killed, wrong, and cancelled."""
+"""The jobs on a real SLURM of two nodes: whole, preempted, killed, wrong, and cancelled."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from slurm_cluster import NODES, SlurmCluster, slurm_cluster, wait_for, why_impossible
+from slurm_cluster import NODES, SlurmCluster, kill, slurm_cluster, why_impossible
+from slurm_runs import HASHED, TRAINING, Run, sections_of_the_world, whole_chain
 
 IMPOSSIBLE = why_impossible()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(IMPOSSIBLE is not None, reason=f"no SLURM here: {IMPOSSIBLE}"),
+    # .ci/run installs it, and there a test that is passed over would be a mistake.
+    pytest.mark.skipif(
+        IMPOSSIBLE is not None and "REQUIRE_SLURM" not in os.environ,
+        reason=f"no SLURM here: {IMPOSSIBLE}",
+    ),
 ]
-
-PATIENCE = 240
-"""Seconds for any one thing to happen, on a machine that is busy with others."""
-HASHED = (
-    "safety/delta.safetensors", "safety/importance.safetensors",
-    "over_safety/delta.safetensors", "over_safety/importance.safetensors",
-    "patched/model.safetensors",
-)  # fmt: skip
-TRAINING = {
-    "learning_rate": 1e-4,
-    "batch_size": 8,
-    "micro_batch_size": 4,
-    "steps": 40,
-    "max_length": 64,
-    "checkpoint_every": 5,
-    "guards": {"max_forget_loss": 50.0},
-}
-RECIPE: dict[str, Any] = {
-    "name": "tiny run",
-    "safety": TRAINING,
-    "over_safety": TRAINING,
-    "importance": {"samples": 40},
-    "merge": {"retention": 0.8},
-    "keep_intermediates": True,
-    "cluster": {
-        "partition": "gpu",
-        "nodes": 2,
-        "cpus_per_process": 1,
-        "interface": "eth0",
-        "time": "30",
-        "warning_seconds": 20,
-        "merge": {"partition": "cpu", "memory": "500M"},
-    },
-}
-WORLD = {
-    "nouns": 8, "verbs": 3, "hidden_size": 32, "layers": 2, "steps": 60, "prompts": 12,
-    "harmful_pairs": 40,
-}  # fmt: skip
-
-
-class Run:
-    """One run of a recipe on the cluster, and what its owner does with it."""
-
-    def __init__(self, cluster: SlurmCluster, folder: Path, **sections: Any) -> None:
-        self.cluster = cluster
-        self.folder = folder
-        self.recipe = folder.with_suffix(".yaml")
-        self.recipe.write_text(yaml.safe_dump({**RECIPE, "output": str(folder), **sections}))
-
-    def launch(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "launch", *arguments],
-            env={**self.cluster.environment, "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-        )
-
-    def submit(self, *arguments: str) -> "Run":
-        done = self.launch("submit", self.recipe, *arguments)
-        assert done.returncode == 0, done.stderr
-        return self
-
-    def jobs(self) -> dict[str, str]:
-        return json.loads((self.folder / "jobs/jobs.json").read_text())
-
-    def log(self, stage: str) -> str:
-        file = self.folder / f"jobs/{stage}.log"
-        return file.read_text() if file.exists() else ""
-
-    def finish(self) -> None:
-        """Wait until none of its jobs is in the queue."""
-        ours = set(self.jobs().values())
-        wait_for(
-            lambda: not ours & set(self.cluster.ask("squeue", "-h", "-r", "-o", "%i").split()),
-            PATIENCE,
-            lambda: self.cluster.ask("squeue") + "".join(map(self.log, self.jobs())),
-        )
-
-    def when(self, condition: Callable[[], object]) -> None:
-        wait_for(lambda: bool(condition()), PATIENCE, lambda: "".join(map(self.log, self.jobs())))
-
-    def has_checkpoint(self, role: str) -> bool:
-        return any((self.folder / f"{role}.work").glob("step-*/complete.json"))
-
-    def contents(self) -> dict[str, bytes]:
-        return {name: (self.folder / name).read_bytes() for name in HASHED}
 
 
 @pytest.fixture(scope="module")
@@ -117,22 +31,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs with blank")
-
-
-def sections_of_the_world(run: Path) -> dict[str, Any]:
-    return {
-        "backbone": {"path": f"{run}/world/backbone"},
-        "data": {"path": f"{run}/world/harmful.jsonl"},
-    }
-
-
-def whole_chain(run: Path) -> dict[str, Any]:
-    return {
-        **sections_of_the_world(run),
-        "world": WORLD,
-        "search": {"suite": f"{run}/world/validation.yaml", "trials": 6},
-        "eval": {"suite": f"{run}/world/test.yaml"},
-    }
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +87,10 @@ def test_a_killed_rank_is_told_and_the_job_goes_on(
 ) -> None:
     run = Run(cluster, folder / "rank", **sections_of_the_world(undisturbed.folder)).submit()
     run.when(lambda: run.has_checkpoint("safety"))
-    (victim,) = [
-        pid for pid in cluster.pids(NODES[1], "launch.rank") if "--role over" not in words(pid)
-    ]
+    # The shell that starts it holds the same words.
+    ranks = cluster.pids(NODES[1], "launch.rank", "--role safety")
     killed = time.monotonic()
-    os.kill(victim, signal.SIGKILL)
+    kill(*ranks)
     run.when(lambda: "requeued" in run.log("safety"))
     assert time.monotonic() - killed < 60
     assert f"{NODES[1]}: task 1: Killed" in run.log("safety")
@@ -201,10 +98,6 @@ def test_a_killed_rank_is_told_and_the_job_goes_on(
     assert "continuing after step" in run.log("safety")
     for name in HASHED[:4]:
         assert run.contents()[name] == undisturbed.contents()[name]
-
-
-def words(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def test_a_killed_node_ends_the_job_and_it_goes_on(
