@@ -12,7 +12,9 @@ from merge.settings import Settings, parse_settings
 from train.recipe import TrainRecipe
 
 Rate = Annotated[float, Field(gt=0, le=1)]
-SearchMethod = Literal["difference", "intersection", "dense"]
+SearchMethod = Literal[
+    "difference", "intersection", "dense", "task_arithmetic", "dare", "ties", "linear"
+]
 AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 _MODEL_NAMES = {"backbone", "safety", "over_safety", "safepatching", *get_args(SearchMethod)}

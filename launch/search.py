@@ -20,10 +20,11 @@ from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
 from eval.models import load_model, load_tokenizer, resolve_dtype
 from eval.prompts import load_prompts
 from eval.suite import load_suite
-from launch.choice import Outcome, choose, pareto_front, violation
+from launch.choice import Outcome, Tried, choose, pareto_front, violation
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
+from merge.methods import METHODS
 from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
@@ -79,108 +80,130 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
     """
     settings = recipe.search
     assert settings is not None
-    batch_tokens = recipe.eval.batch_tokens if recipe.eval else DEFAULT_BATCH_TOKENS
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    dtype = resolve_dtype(recipe.eval.dtype if recipe.eval else "auto")
     make_directory(folder)
-    output = recipe.output
-    searcher = Searcher(
-        load_model(backbone, dtype),
-        load_tokenizer(backbone),
-        LoadedInputs.read(backbone, output / "safety", output / "over_safety", recipe.merge),
-        load_prompts(load_suite(settings.suite, data_dir)),
-        batch_tokens,
-    )
+    searcher = _load(recipe, backbone, settings)
     before = searcher.outcome(None)
-    outcomes: list[tuple[MergeSettings, Outcome]] = []
-    chosen: dict[str, MergeSettings] = {}
+    tried: dict[str, list[Tried]] = {}
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
-        SummaryWriter(str(output / "tensorboard" / "search")) as writer,
+        SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer,
     ):
         for method in settings.methods:
-            task = progress.add_task(f"search {method}", total=settings.trials)
             study = _study(folder, method, settings, recipe.seed)
+            task = progress.add_task(f"search {method}", total=settings.trials)
             progress.advance(task, len(study.trials))
             for number in range(len(study.trials), settings.trials):
                 trial = study.ask()
-                tried = suggest(trial, method, settings, recipe.merge)
-                outcome = searcher.outcome(tried)
-                trial.set_user_attr("settings", tried.model_dump(mode="json"))
-                trial.set_user_attr("outcome", outcome.as_dict())
-                # Without it the search would follow merges that answer nothing: no harm, no refusals.
+                outcome = _try(trial, suggest(trial, method, settings, recipe.merge), searcher)
+                # Or the search would follow merges that answer nothing: no harm, no refusals.
                 trial.set_constraint("margins", violation(before, outcome, settings))
+                study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
                 for axis, value in outcome.as_dict().items():
                     writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
-                study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
                 progress.advance(task)
-            found = [
-                (
-                    MergeSettings(**trial.user_attrs["settings"]),
-                    Outcome(**trial.user_attrs["outcome"]),
-                )
-                for trial in study.trials
-                if "outcome" in trial.user_attrs
-            ]
-            outcomes += found
-            chosen[method] = choose(before, found, settings)
-            logger.info("search %s: chose %s", method, _short(chosen[method]))
-    first = settings.methods[0]
-    front = pareto_front([pair for pair in outcomes if pair[0].method == first], before, settings)
-    trials = [
-        {
-            "settings": tried.model_dump(mode="json"),
-            **outcome.as_dict(),
-            "pareto": (tried, outcome) in front,
-            "chosen": tried == chosen[first],
-        }
-        for tried, outcome in outcomes
+            tried[method] = _finished(study)
+    chosen = {method: choose(before, found, settings) for method, found in tried.items()}
+    for method, found in chosen.items():
+        logger.info("search %s: chose %s", method, _short(found))
+    atomic_write_json(folder / "search.json", _record(before, tried, chosen, settings))
+    return chosen
+
+
+def _load(recipe: Recipe, backbone: Path, settings: SearchSettings) -> Searcher:
+    evaluation = recipe.eval
+    return Searcher(
+        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto")),
+        load_tokenizer(backbone),
+        LoadedInputs.read(
+            backbone, recipe.output / "safety", recipe.output / "over_safety", recipe.merge
+        ),
+        load_prompts(load_suite(settings.suite, evaluation.data_dir if evaluation else None)),
+        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+    )
+
+
+def _try(trial: optuna.Trial, settings: MergeSettings, searcher: Searcher) -> Outcome:
+    outcome = searcher.outcome(settings)
+    trial.set_user_attr("settings", settings.model_dump(mode="json"))
+    trial.set_user_attr("outcome", outcome.as_dict())
+    return outcome
+
+
+def _finished(study: optuna.Study) -> list[Tried]:
+    """The trials with an outcome; a run that was killed leaves one without."""
+    return [
+        (MergeSettings(**trial.user_attrs["settings"]), Outcome(**trial.user_attrs["outcome"]))
+        for trial in study.trials
+        if "outcome" in trial.user_attrs
     ]
-    record = {
+
+
+def _record(
+    before: Outcome,
+    tried: dict[str, list[Tried]],
+    chosen: dict[str, MergeSettings],
+    settings: SearchSettings,
+) -> dict[str, Any]:
+    """The content of search.json; front and choice are those of the first method."""
+    first = settings.methods[0]
+    front = pareto_front(tried[first], before, settings)
+    return {
         "split": "validation",
         "rule": RULE,
         "backbone": before.as_dict(),
         "chosen": {method: found.model_dump(mode="json") for method, found in chosen.items()},
-        "trials": trials,
+        "trials": [
+            {
+                "settings": pair[0].model_dump(mode="json"),
+                **pair[1].as_dict(),
+                "pareto": method == first and pair in front,
+                "chosen": pair[0] == chosen[first],
+            }
+            for method, pairs in tried.items()
+            for pair in pairs
+        ],
     }
-    atomic_write_json(folder / "search.json", record)
-    return chosen
 
 
 def suggest(
     trial: optuna.Trial, method: SearchMethod, settings: SearchSettings, base: MergeSettings
 ) -> MergeSettings:
     """Merge settings for one trial; what the method does not use keeps the recipe's value."""
+    rule = METHODS[method]
     low, high = settings.patch_weights
-    values: dict[str, Any] = {
-        "alpha": trial.suggest_float("alpha", low, high, log=True),
-        "beta": trial.suggest_float("beta", low, high, log=True),
-        "retention": trial.suggest_float("retention", *settings.retentions),
-    }
-    if method != "dense":
+    values: dict[str, Any] = {"alpha": trial.suggest_float("alpha", low, high, log=True)}
+    # TIES has one factor for both.
+    one_factor = method == "ties"
+    values["beta"] = (
+        values["alpha"] if one_factor else trial.suggest_float("beta", low, high, log=True)
+    )
+    if rule.drawn:
+        values["retention"] = trial.suggest_float("retention", *settings.retentions)
+    if rule.masked and not rule.by_magnitude:
+        values["score"] = trial.suggest_categorical("score", ["weight", "delta"])
+        values["scope"] = trial.suggest_categorical("scope", ["tensor", "model"])
+    if rule.masked:
         low, high = settings.top_rates
-        values |= {
-            "score": trial.suggest_categorical("score", ["weight", "delta"]),
-            "scope": trial.suggest_categorical("scope", ["tensor", "model"]),
-            "top_safety": trial.suggest_float("top_safety", low, high, log=True),
-            "top_over_safety": trial.suggest_float("top_over_safety", low, high, log=True),
-        }
+        for key in ("top_safety", "top_over_safety"):
+            values[key] = trial.suggest_float(key, low, high, log=True)
     return base.model_copy(update={"method": method, **values})
 
 
 def _study(folder: Path, method: str, settings: SearchSettings, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     backend = JournalFileBackend(str(folder / f"{method}.journal"))
-    sampler = optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=int(_RANDOM_SHARE * settings.trials)
-    )
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
         study_name=method,
-        sampler=sampler,
         directions=["minimize", "minimize"],
         load_if_exists=True,
     )
+    study.sampler = optuna.samplers.TPESampler(
+        # A search that goes on must not draw the first settings again.
+        seed=seed + len(study.trials),
+        n_startup_trials=int(_RANDOM_SHARE * settings.trials),
+    )
+    return study
 
 
 def _short(settings: MergeSettings) -> str:
