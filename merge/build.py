@@ -4,7 +4,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
 from merge.streaming import open_merge, run_all
 from merge.tensor_files import read_index
-from merge.tensor_merge import Thresholds
+from merge.tensor_merge import TensorReport, Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -132,23 +133,43 @@ def _write_shards(
         return records
     thresholds: dict[str, Thresholds] = {}
     size = sum(inputs.backbone[name].bytes for shard in left for name in shard.offsets)
-    with tqdm(total=size, unit="B", unit_scale=True, desc="merge", disable=None) as bar:
-        merge = open_merge(inputs, settings, resources, pool, bar.update)
+    with (
+        tqdm(total=size, unit="B", unit_scale=True, desc="merge", disable=None) as bar,
+        closing(open_merge(inputs, settings, resources, pool, bar.update)) as merge,
+    ):
         if settings.scope == "model":
             thresholds = _select_over_model(merge.merger.model_thresholds)
-        for shard in left:
-            with ShardWriter(out, shard) as writer:
-                reports = merge.write_shard(writer, shard, thresholds)
-                _refuse_overflow({name: report.overflowed for name, report in reports.items()})
-                writer.commit()
-            records[shard.name] = {
-                "file": shard.name,
-                "sha256": sha256_file(out / shard.name),
-                "tensors": {name: report.as_json() for name, report in reports.items()},
-            }
-            journal.add(records[shard.name])
-        merge.close()
+        finishing: list[Future[dict[str, Any]]] = []
+        try:
+            for shard in left:
+                with ExitStack() as unfinished:
+                    writer = unfinished.enter_context(ShardWriter(out, shard))
+                    reports = merge.write_shard(writer, shard, thresholds)
+                    _refuse_overflow({name: report.overflowed for name, report in reports.items()})
+                    unfinished.pop_all()
+                # In the pool, so that the next file is merged while this one reaches the disk.
+                finishing.append(pool.submit(_finish, writer, reports, journal))
+        finally:
+            wait(finishing)
+        for future in finishing:
+            record = future.result()
+            records[record["file"]] = record
     return records
+
+
+def _finish(
+    writer: ShardWriter, reports: dict[str, TensorReport], journal: Journal
+) -> dict[str, Any]:
+    """Give a whole file its name and its line in the journal."""
+    with writer:
+        writer.commit()
+    record = {
+        "file": writer.path.name,
+        "sha256": sha256_file(writer.path),
+        "tensors": {name: report.as_json() for name, report in reports.items()},
+    }
+    journal.add(record)
+    return record
 
 
 def _select_over_model(

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Journal:
         self._directory = directory
         self._path = directory / _JOURNAL
         self._identity = identity
+        self._lock = threading.Lock()
 
     def is_complete(self) -> bool:
         """Whether this very merge is done already.
@@ -114,7 +116,7 @@ class Journal:
     def add(self, record: dict[str, Any]) -> None:
         """Record a finished file: its name under "file", its "sha256", and what else is known."""
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._lock, self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
