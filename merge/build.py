@@ -22,6 +22,7 @@ from merge.recipe import MergeSettings
 from merge.report import input_files, merge_record, model_card, totals
 from merge.resources import MergeResources
 from merge.shard_output import write_shards
+from merge.streaming import share_memory
 from merge.tensor_files import read_index
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def build(
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     identity = merge_identity(inputs, settings, shards)
-    with exclusive(out), ThreadPoolExecutor(resources.threads) as pool:
+    threads, _ = share_memory(inputs, settings, resources)
+    with exclusive(out), ThreadPoolExecutor(threads) as pool:
         journal = Journal(out, identity)
         if journal.is_complete():
             logger.info("%s: already done", out)

@@ -26,7 +26,7 @@ DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
 
 BLOCK = 1 << 16
 """Slices of a tensor hold a multiple of this many values."""
-LANES = 128
+LANES = 512
 """Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
 however a tensor is sliced."""
 _CHUNK = 2048
@@ -206,57 +206,73 @@ def _combine(
 
     What is not taken has change 0, except in turn, where it is not added at all.
     """
-    one, none = np.float32(1), np.float32(0)
-    rest = np.float32(np.float32(one - scale_s) - scale_o)
+    none = np.float32(0)
+    if combination == IN_TURN:
+        for j in range(flags.size):
+            value, flag = theta[j], flags[j]
+            sum_s = np.float32(value + np.float32(scale_s * change_s[j]))
+            value = sum_s if flag & _S else value
+            sum_o = np.float32(value + np.float32(scale_o * change_o[j]))
+            theta[j] = sum_o if flag & _O else value
+        return
     for j in range(flags.size):
-        value, take_s, take_o = theta[j], flags[j] & _S, flags[j] & _O
-        s, o = change_s[j] if take_s else none, change_o[j] if take_o else none
-        moved_s, moved_o = np.float32(scale_s * s), np.float32(scale_o * o)
-        if combination == IN_TURN:
-            sum_s = np.float32(value + moved_s)
-            value = sum_s if take_s else value
-            sum_o = np.float32(value + moved_o)
-            theta[j] = sum_o if take_o else value
-        elif combination == SUMMED:
-            theta[j] = np.float32(value + np.float32(moved_s + moved_o))
-        elif combination == AVERAGED:
-            tuned_s = np.float32(scale_s * np.float32(value + s))
-            tuned_o = np.float32(scale_o * np.float32(value + o))
-            theta[j] = np.float32(np.float32(np.float32(rest * value) + tuned_s) + tuned_o)
-        else:
-            total = np.float32(s + o)
-            agree_s, agree_o = s * total > none, o * total > none
-            mean = np.float32(total * np.float32(0.5))
-            single = s if agree_s else o
-            change = np.float32(scale_s * (mean if agree_s and agree_o else single))
-            theta[j] = np.float32(value + change) if agree_s or agree_o else value
+        change_s[j] = change_s[j] if flags[j] & _S else none
+        change_o[j] = change_o[j] if flags[j] & _O else none
+    if combination == SUMMED:
+        for j in range(flags.size):
+            change = np.float32(scale_s * change_s[j]) + np.float32(scale_o * change_o[j])
+            theta[j] = np.float32(theta[j] + np.float32(change))
+    elif combination == AVERAGED:
+        rest = np.float32(np.float32(np.float32(1) - scale_s) - scale_o)
+        for j in range(flags.size):
+            tuned_s = np.float32(scale_s * np.float32(theta[j] + change_s[j]))
+            tuned_o = np.float32(scale_o * np.float32(theta[j] + change_o[j]))
+            theta[j] = np.float32(np.float32(np.float32(rest * theta[j]) + tuned_s) + tuned_o)
+    else:
+        for j in range(flags.size):
+            total = np.float32(change_s[j] + change_o[j])
+            agree_s, agree_o = change_s[j] * total > none, change_o[j] * total > none
+            change = change_s[j] if agree_s else change_o[j]
+            change = np.float32(total * np.float32(0.5)) if agree_s and agree_o else change
+            moved = np.float32(theta[j] + np.float32(scale_s * change))
+            theta[j] = moved if agree_s or agree_o else theta[j]
 
 
 @compiled
-def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any, counts: Any) -> None:
-    """Round a chunk's taken entries to bits in ``out``, keep all others, and count."""
+def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any) -> None:
+    """Round a chunk's taken entries to bits in ``out``, and keep all others."""
+    if code == BF16:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], BF16) if flags[j] else np.uint32(theta[j])
+    elif code == F16:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], F16) if flags[j] else np.uint32(theta[j])
+    else:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], F32) if flags[j] else np.uint32(theta[j])
+
+
+@compiled
+def _count(code: int, flags: Any, theta: Any, out: Any, counts: Any) -> None:
+    """Count what a chunk took, what of it changed, and what left the range."""
     magnitude = np.uint32(0x7FFFFFFF) if code == F32 else np.uint32(0x7FFF)
     infinity = np.uint32(0x7C00) if code == F16 else np.uint32(0x7F80)
     infinity = np.uint32(0x7F800000) if code == F32 else infinity
-    kept_s, kept_o, changed_s, changed_o, changed, overflow = 0, 0, 0, 0, 0, 0
+    # Two sums in each: a chunk is shorter than 1 << 16.
+    kept, changed, others = np.uint32(0), np.uint32(0), np.uint32(0)
     for j in range(flags.size):
-        old = np.uint32(theta[j])
-        rounded = np.uint32(_from_float(values[j], code))
-        new = rounded if flags[j] else old
-        differs = np.uint8(new != old)
-        out[j] = new
-        kept_s += flags[j] & _S
-        kept_o += flags[j] >> 1
-        changed_s += flags[j] & differs
-        changed_o += (flags[j] >> 1) & differs
-        changed += differs
-        overflow += np.uint32(new & magnitude) >= infinity
-    counts[KEPT_S] += kept_s
-    counts[KEPT_O] += kept_o
-    counts[CHANGED_S] += changed_s
-    counts[CHANGED_O] += changed_o
-    counts[CHANGED] += changed
-    counts[OVERFLOW] += overflow
+        pair = np.uint32(flags[j] & _S) | np.uint32(np.uint32(flags[j] >> 1) << np.uint32(16))
+        differs = out[j] != theta[j]
+        outside = np.uint32(out[j] & magnitude) >= infinity
+        kept = np.uint32(kept + pair)
+        changed = np.uint32(changed + (pair if differs else np.uint32(0)))
+        others = np.uint32(others + np.uint32(differs))
+        others = np.uint32(others + (np.uint32(1 << 16) if outside else np.uint32(0)))
+    for place, pair in ((KEPT_S, kept), (CHANGED_S, changed)):
+        counts[place] += pair & np.uint32(0xFFFF)
+        counts[place + 1] += pair >> np.uint32(16)
+    counts[CHANGED] += others & np.uint32(0xFFFF)
+    counts[OVERFLOW] += others >> np.uint32(16)
 
 
 @compiled
@@ -306,4 +322,5 @@ def write_back(
         _add_squares(change_s, flags, _S, squares[DELTA_S], squares[TAKEN_S])
         _add_squares(change_o, flags, _O, squares[DELTA_O], squares[TAKEN_O])
         _combine(combination, flags, value, change_s, scale_s, change_o, scale_o)
-        _narrow(value, theta_code, flags, theta[begin:end], out[begin:end], counts)
+        _narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
+        _count(theta_code, flags, theta[begin:end], out[begin:end], counts)

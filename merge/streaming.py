@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from merge import kernels
-from merge.inputs import ROLES, FileSource, MergeInputs
+from merge.inputs import FileSource, MergeInputs
 from merge.layout import OutputShard
 from merge.methods import METHODS
 from merge.pools import run_all
@@ -18,23 +18,34 @@ from merge.tensor_merge import TensorMerger, TensorReport, Thresholds, wide_keys
 from merge.tensor_reader import TensorReader
 
 _COPY_BYTES = 1 << 20
+_CACHED_VALUES = 1 << 18
+"""Larger slices leave the caches between two loops, and take twice the time."""
+_BESIDES_BYTES = 2 << 20
+"""What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
 
 
-def slice_values(inputs: MergeInputs, wide: bool, resources: MergeResources) -> int:
-    """How many values a thread has in hand, so that all its buffers keep the memory limit.
+def share_memory(
+    inputs: MergeInputs, settings: MergeSettings, resources: MergeResources
+) -> tuple[int, int]:
+    """How many threads merge, and how many values each has in hand, within the memory limit.
 
-    Args:
-        wide: whether a slice of 4-byte scores comes on top, for each patch.
+    Fewer threads than asked for where not even their smallest slices would fit, but never none.
     """
-    bytes_a_value = 0
+    method = METHODS[settings.method]
+    most = 1
     for name in inputs.covered:
+        size = max(inputs.backbone[name].size, 1)
         used = 2 * inputs.backbone[name].bytes
-        for patch in inputs.patches.values():
-            used += patch.delta[name].bytes + patch.importance[name].bytes
-            used += 4 * inputs.backbone[name].size if wide else 0
-        bytes_a_value = max(bytes_a_value, -(-used // max(inputs.backbone[name].size, 1)))
-    values = resources.memory_limit // resources.threads // max(bytes_a_value, 1)
-    return max(values // kernels.BLOCK, 1) * kernels.BLOCK
+        for role, patch in inputs.patches.items():
+            used += patch.delta[name].bytes
+            used += patch.importance[name].bytes if method.by_importance else 0
+            used += 4 * size if method.masked and wide_keys(inputs, role, method) else 0
+        most = max(most, -(-used // size))
+    smallest = kernels.BLOCK * most + _BESIDES_BYTES
+    threads = min(resources.threads, max(resources.memory_limit // smallest, 1))
+    values = (resources.memory_limit // threads - _BESIDES_BYTES) // most
+    blocks = max(min(values, _CACHED_VALUES) // kernels.BLOCK, 1)
+    return threads, blocks * kernels.BLOCK
 
 
 @dataclass
@@ -110,8 +121,7 @@ def open_merge(
     advance: Callable[[int], object],
 ) -> StreamingMerge:
     """Open the inputs' files for merging."""
+    _, values = share_memory(inputs, settings, resources)
     source = FileSource(inputs)
-    magnitude = METHODS[settings.method].by_magnitude
-    wide = magnitude or any(wide_keys(inputs, role, magnitude) for role in ROLES)
-    merger = TensorMerger(inputs, source, settings, slice_values(inputs, wide, resources))
+    merger = TensorMerger(inputs, source, settings, values)
     return StreamingMerge(inputs, source, merger, pool, advance)

@@ -8,7 +8,7 @@ import numpy as np
 
 from merge import count_kernels, kernels
 from merge.inputs import ROLES, BitSource, MergeInputs
-from merge.methods import METHODS
+from merge.methods import METHODS, Method
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.retention import retention_key, retention_limit
@@ -70,7 +70,7 @@ class TensorMerger:
         rescaled = drawn and (settings.rescale or self._method.always_rescaled)
         self._divisor = settings.retention if rescaled else 1.0
         self._limit = retention_limit(settings.retention if drawn else 1.0)
-        self._wide = {role: wide_keys(inputs, role, self._method.by_magnitude) for role in ROLES}
+        self._wide = {role: wide_keys(inputs, role, self._method) for role in ROLES}
 
     def thresholds(self, name: str) -> Thresholds:
         """The top sets of one tensor by itself (``scope=tensor``)."""
@@ -196,9 +196,9 @@ class TensorMerger:
             yield start, min(start + self._slice_values, size)
 
 
-def wide_keys(inputs: MergeInputs, role: Role, by_magnitude: bool) -> bool:
+def wide_keys(inputs: MergeInputs, role: Role, method: Method) -> bool:
     """Whether a patch's keys are 32 bits: all but what is stored as bf16 and ranked as it is."""
     patch = inputs.patches[role]
-    ranked = patch.delta if by_magnitude else patch.importance
-    computed = patch.holds_gradients and not by_magnitude
+    ranked = patch.delta if method.by_magnitude else patch.importance
+    computed = patch.holds_gradients and not method.by_magnitude
     return computed or any(ranked[name].dtype != "BF16" for name in inputs.covered)
