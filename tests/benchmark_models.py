@@ -1,6 +1,10 @@
-"""Model files of a chosen size for the merger's benchmark: random bf16 Llama shapes and patches."""
+"""Model files of a chosen size for the merger's benchmark: random bf16 Llama shapes and patches.
+
+``python -m tests.benchmark_models FOLDER SIZE plain|tuned`` prints the parameters in billions.
+"""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,3 +133,9 @@ def _shards(shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
         groups[done * SHARDS // total].append(name)
         done += int(np.prod(shape))
     return groups
+
+
+if __name__ == "__main__":
+    chosen = SHAPES[sys.argv[2]]
+    write_inputs(Path(sys.argv[1]), chosen, sys.argv[3] == "tuned")
+    sys.stdout.write(f"{chosen.billions}\n")
