@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from merge import picture
 from merge.checks import check_inputs
 from merge.companions import companion_files, copy_file
 from merge.delta_file import write_delta_file
@@ -81,8 +82,7 @@ def build(
             for name, report in record["tensors"].items()
         }
         summary = totals(tensors.values())
-        atomic_write_text(out / "README.md", model_card(backbone, settings, summary))
-        outputs["README.md"] = sha256_file(out / "README.md")
+        outputs |= _write_descriptions(out, backbone, settings, tensors)
         hashes = {path: file.sha256 for path, file in checked.items()}
         record = merge_record(
             identity, inputs, settings, hashes, files, outputs, tensors, time.monotonic() - started
@@ -91,6 +91,18 @@ def build(
         journal.remove()
         _write_extras(out, inputs, tensors, delta_file, tensorboard)
     _log_summary(out, summary, time.monotonic() - started)
+
+
+def _write_descriptions(
+    out: Path, backbone: Path, settings: MergeSettings, tensors: dict[str, dict[str, float]]
+) -> dict[str, str]:
+    """The picture and the model card; the hash of each."""
+    card = model_card(backbone, settings, totals(tensors.values()))
+    image = picture.draw(backbone.resolve().name, settings, tensors)
+    texts = {"README.md": card} | ({} if image is None else {picture.NAME: image})
+    for name, content in texts.items():
+        atomic_write_text(out / name, content)
+    return {name: sha256_file(out / name) for name in texts}
 
 
 def _check(

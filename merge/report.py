@@ -106,7 +106,7 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
         f"# {backbone.resolve().name}, patched\n\n"
         "Post safety alignment by SafePatching (arXiv 2405.13820): a safety patch and an\n"
         "over-safety patch, merged into the backbone. merge.json holds the hashes of all inputs\n"
-        "and outputs and what was changed in every tensor.\n\n"
+        "and outputs and what was changed in every tensor; density.svg shows it by layer.\n\n"
         "| patch | entries kept, of those covered | of these erased by rounding |\n|---|---|---|\n"
         + "\n".join(lines)
         + f"\n\n| setting | value |\n|---|---|\n{rows}\n"
