@@ -38,6 +38,11 @@ class Method:
     """Whether entries are kept at random."""
     always_rescaled: bool = False
 
+    @property
+    def by_importance(self) -> bool:
+        """Whether it needs importances; else their files are neither read nor hashed."""
+        return self.masked and not self.by_magnitude
+
 
 METHODS: dict[MethodName, Method] = {
     "difference": Method(kernels.DIFFERENCE, masked=True, drawn=True),

@@ -1,6 +1,7 @@
 """The merge equals a numpy reference bit for bit, however inputs, outputs and memory are cut."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "method": "difference", "score": "weight", "scope": "tensor", "top_safety": 0.3,
     "top_over_safety": 0.21, "retention": 0.7, "alpha": 1.3, "beta": 0.6, "seed": 5,
 }  # fmt: skip
+SHAPES = {"w2": (33, 40), "w10": (7,), "w1": (90, 3), "norm": (13,), "w0": (0, 4), "w3": ()}
 Case = tuple[Tensors, dict[str, Tensors], dict[str, Tensors]]
 INCLUDE = ("w*",)
 
@@ -35,10 +37,15 @@ def make_case(
     gradients: bool = True,
     shards: int = 1,
     seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    levels: float = 4,
 ) -> Case:
-    """Random inputs in ``folder``: few distinct importances, so that ties are everywhere."""
+    """Random inputs in ``folder``.
+
+    Args:
+        levels: how many distinct importances there are, about: few, so that ties are everywhere.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"w2": (33, 40), "w10": (7,), "w1": (90, 3), "norm": (13,), "w0": (0, 4), "w3": ()}
 
     def normal(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
@@ -50,7 +57,7 @@ def make_case(
     for role in ("safety", "over_safety"):
         deltas[role] = {n: (normal(s) / 50).to(patch_dtype) for n, s in shapes.items()}
         importances[role] = {
-            n: (normal(s).abs() * 4).round().to(patch_dtype) for n, s in shapes.items()
+            n: (normal(s).abs() * levels).round().to(patch_dtype) for n, s in shapes.items()
         }
         write_patch(folder / role, role, deltas[role], importances[role], shards, **record)
     write_tensors(folder / "backbone", "model", backbone, shards)
