@@ -1,4 +1,4 @@
-"""`python -m launch run | repeat RECIPE [key=value ...]`: the pipeline from a recipe."""
+"""`python -m launch run | repeat | plan RECIPE [key=value ...]`: the pipeline from a recipe."""
 
 import argparse
 import logging
@@ -45,16 +45,27 @@ def _repeat(options: argparse.Namespace) -> None:
     Console().print(f"numbers: {folder / 'seeds.json'}", highlight=False)
 
 
+def _plan(options: argparse.Namespace) -> None:
+    from launch.plan import plan
+    from launch.recipe import Recipe
+    from train.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    Console().print(plan(recipe, options.nodes, options.gpus_per_node), highlight=False)
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; ``command`` is the function to call with it."""
     parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | repeat")
+    commands = parser.add_subparsers(required=True, metavar="run | repeat | plan")
     run = commands.add_parser("run", help="run the pipeline on this machine")
-    run.set_defaults(command=_run)
     several = commands.add_parser("repeat", help="run it with several seeds, and average")
     several.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
-    several.set_defaults(command=_repeat)
-    for command in (run, several):
+    sizes = commands.add_parser("plan", help="say what a training needs; needs no GPU, no weights")
+    sizes.add_argument("--nodes", type=int, required=True)
+    sizes.add_argument("--gpus-per-node", type=int, required=True)
+    for command, function in ((run, _run), (several, _repeat), (sizes, _plan)):
+        command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
         command.add_argument(
             "overrides", nargs="*", metavar="key=value", help="win over the recipe"

@@ -13,7 +13,7 @@ import yaml
 
 from launch.recipe import Recipe
 from launch.world import build_world
-from merge.errors import UserError
+from merge.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError, UserError
 from merge.files import atomic_write_text, make_directory, read_json
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
@@ -114,6 +114,8 @@ class Pipeline:
         logger.info("%s patch: training", role)
         command = training_command(default_processes(), self.folder / "recipe.yaml", role)
         status = subprocess.run(command, check=False).returncode
+        if status == STOPPED_EXIT_STATUS:
+            raise StoppedOnRequestError(f"the {role} patch is not trained yet")
         if status:
             raise UserError(
                 f"training of the {role} patch ended with status {status}, for the reason above; "

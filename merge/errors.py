@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 
 USAGE_EXIT_STATUS = 2
+STOPPED_EXIT_STATUS = 75
+"""The system's EX_TEMPFAIL: nothing is wrong, and the same command would go on."""
 
 
 class UserError(Exception):
@@ -14,14 +16,24 @@ class UserError(Exception):
     """
 
 
+class StoppedOnRequestError(Exception):
+    """The command was asked to stop, and has saved where it stands; the message says where."""
+
+
 def run_command(command: Callable[[], None]) -> int:
-    """Run a command and return its exit status: 0, 2 for a ``UserError``, 130 for Ctrl-C."""
+    """Run a command and return its exit status.
+
+    It is 0, 2 for a ``UserError``, 75 for ``StoppedOnRequestError``, and 130 for Ctrl-C.
+    """
     try:
         command()
     except UserError as error:
         message = " ".join(str(error).split())
         sys.stderr.write(f"error: {message}\n")
         return USAGE_EXIT_STATUS
+    except StoppedOnRequestError as stop:
+        sys.stderr.write(f"stopped on request: {stop}; run the same command to continue\n")
+        return STOPPED_EXIT_STATUS
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: finished work is kept; run the same command to continue\n")
         return 130

@@ -46,6 +46,8 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"key '{key}' is missing: add it"
     message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
     return f"key '{key}' = {problem['input']!r}: {message}"
 
 

@@ -64,8 +64,11 @@ def test_category_filter_and_limit_follow_the_rows(tmp_path: Path) -> None:
 def test_categories_as_flags(tmp_path: Path) -> None:
     """BeaverTails' form."""
     row = {"question": "q", "answer": "a", "category": {"fraud": True, "theft": False}}
-    path = write_rows(tmp_path, row)
+    safe = {"question": "s", "answer": "a", "category": {"fraud": False, "theft": False}}
+    path = write_rows(tmp_path, row, safe)
     assert questions(path=path, categories=["fraud"]) == ["q"]
+    assert questions(path=path, categories=["*"]) == ["q"]
+    assert questions(path=path) == ["q", "s"]
     with pytest.raises(UserError, match="no row is left"):
         questions(path=path, categories=["theft"])
 

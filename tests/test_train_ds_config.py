@@ -7,7 +7,7 @@ import pytest
 
 from merge.errors import UserError
 from train.ds_config import ds_config
-from train.recipe import SafetyTraining
+from train.settings import SafetyTraining
 from train.world import World
 
 FOLDER = Path(__file__).parent.parent / "ds_configs"
@@ -35,9 +35,10 @@ def test_batch_sizes_and_optimizer_come_from_the_recipe(file: Path) -> None:
     [
         ("{", "cannot be read as JSON"),
         ('{"zero_optimization": {"stage": 2}}', "stage must be 3"),
+        ('{"zero_optimization": {"stage": 3}}', "optimizer.type must be AdamW or Adam"),
         (
-            '{"zero_optimization": {"stage": 3}, "fp16": {"loss_scale": "auto"}}',
-            "'fp16.loss_scale'",
+            '{"zero_optimization": {"stage": 3}, "optimizer": {"type": "Adam"}, "x": "auto"}',
+            "'x' cannot be \"auto\"",
         ),
     ],
 )

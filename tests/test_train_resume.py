@@ -2,6 +2,8 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
 
 
 def checkpoints(folder: Path, every: int = 5) -> Checkpoints:
-    return Checkpoints(folder, 0o700, every, "this", World(0, 2, 0, 2))
+    return Checkpoints(folder, 0o700, every, 2, "this", World(0, 2, 0, 2))
 
 
 def test_newest_whole_checkpoint_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:
@@ -44,6 +46,39 @@ def test_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) ->
     write_checkpoint(tmp_path, 9, world_size=4)
     with pytest.raises(UserError, match="written by 4 processes, and this training has 2"):
         checkpoints(tmp_path).latest()
+
+
+def test_only_regular_checkpoints_are_gone_back_to(tmp_path: Path) -> None:
+    """A stop's checkpoints and the training's end differ between runs with the same patch."""
+    for step in (0, 5, 10, 12):
+        write_checkpoint(tmp_path, step)
+    loaded: list[str] = []
+    model: Any = SimpleNamespace(load=lambda folder, tag: loaded.append(tag))
+    assert checkpoints(tmp_path).turn_back(model, 14) == Progress(10)
+    assert checkpoints(tmp_path).turn_back(model, 10) == Progress(5)
+    assert checkpoints(tmp_path).turn_back(model, 5) is None
+    assert loaded == ["step-00000010", "step-00000005"]
+
+
+def test_the_newest_regular_checkpoints_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.resume.wait_for_ranks", lambda: None)
+
+    def save(progress: Progress) -> list[str]:
+        checkpoints(tmp_path).save(model, progress)
+        return sorted(folder.name[5:] for folder in tmp_path.iterdir())
+
+    model: Any = SimpleNamespace(save=lambda folder, tag: (folder / tag).mkdir())
+    assert save(Progress(5)) == ["00000005"]
+    (tmp_path / "step-00000007").mkdir()  # torn
+    assert save(Progress(8)) == ["00000005", "00000008"]
+    assert save(Progress(10)) == ["00000005", "00000010"]
+    assert save(Progress(15)) == ["00000010", "00000015"]
+    ended = Progress(10, stop_reason="a guard")
+    assert save(ended) == ["00000010"]
+    assert save(Progress(10, "a guard", importance_samples=16))[-1].endswith("importance-00000016")
+    assert checkpoints(tmp_path).latest() == tmp_path / "step-00000010-importance-00000016"
 
 
 def test_checkpoints_are_due_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:

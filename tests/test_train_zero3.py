@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
-from train_helpers import make_recipe, make_tokenizer, run_training
-from transformers import AutoModelForCausalLM
+from train_helpers import load_backbone, make_recipe, make_tokenizer, run_training
 
 from train.batches import BatchPlan, order_seed
 from train.data import read_examples
 from train.importance import choose_samples
 from train.prompts import ChatPrompts
-from train.recipe import ImportanceSettings, TrainRecipe, load_recipe
+from train.recipe import TrainRecipe, load_recipe
+from train.settings import ImportanceSettings
 
 pytestmark = pytest.mark.slow
 
@@ -37,10 +37,6 @@ def patch(recipe_file: Path, request: pytest.FixtureRequest) -> Path:
     return output / "safety"
 
 
-def load_backbone(recipe_file: Path) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(recipe_file.parent / "backbone").float()
-
-
 def sample_loss(model: torch.nn.Module, ids: list[int], labels: list[int]) -> torch.Tensor:
     """Mean cross-entropy over the labelled tokens of one unpadded sample."""
     logits = model(input_ids=torch.tensor([ids])).logits[0]
@@ -57,7 +53,7 @@ def tokenized(recipe: TrainRecipe) -> list[tuple[list[int], list[int]]]:
 def plain_training(recipe_file: Path) -> torch.nn.Module:
     """Gradient ascent in one process, one sample at a time, by torch's own AdamW and clipping."""
     recipe = load_recipe(recipe_file, [], TrainRecipe)
-    model = load_backbone(recipe_file)
+    model = load_backbone(recipe_file.parent / "backbone")
     samples = tokenized(recipe)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
     plan = BatchPlan(len(samples), 5, order_seed(0, "safety"))
@@ -74,7 +70,7 @@ def test_delta_equals_plain_training(
     patch: Path, recipe_file: Path, plain_training: torch.nn.Module
 ) -> None:
     delta = load_file(patch / "delta.safetensors")
-    backbone = dict(load_backbone(recipe_file).named_parameters())
+    backbone = dict(load_backbone(recipe_file.parent / "backbone").named_parameters())
     assert delta.keys() == backbone.keys()
     for name, parameter in plain_training.named_parameters():
         expected = (parameter - backbone[name]).detach().numpy()
@@ -86,7 +82,7 @@ def test_delta_equals_plain_training(
 def test_importance_equals_autograd_on_single_samples(patch: Path, recipe_file: Path) -> None:
     """Each of 7 samples counts exactly once, also where 2 or 3 processes do not divide 7."""
     recipe = load_recipe(recipe_file, [], TrainRecipe)
-    model = load_backbone(recipe_file)
+    model = load_backbone(recipe_file.parent / "backbone")
     delta = load_file(patch / "delta.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 ROOT = Path(__file__).parent.parent
 CHAT_TEMPLATE = (
@@ -38,7 +43,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_backbone(directory: Path, **config: Any) -> Path:
+def make_backbone(
+    directory: Path,
+    shard_size: str = "5GB",
+    dtype: torch.dtype = torch.float32,
+    **config: Any,
+) -> Path:
     """A random Llama whose sizes do not divide by 2 or 3, so that partitions are padded."""
     tokenizer = make_tokenizer()
     torch.manual_seed(11)
@@ -55,9 +65,15 @@ def make_backbone(directory: Path, **config: Any) -> Path:
         "bos_token_id": 0,
         "eos_token_id": 5,
     }
-    LlamaForCausalLM(LlamaConfig(**{**settings, **config})).save_pretrained(directory)
+    model = LlamaForCausalLM(LlamaConfig(**{**settings, **config})).to(dtype)
+    model.save_pretrained(directory, max_shard_size=shard_size)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def load_backbone(directory: Path) -> torch.nn.Module:
+    """The whole backbone in one process, in fp32."""
+    return AutoModelForCausalLM.from_pretrained(directory).float()
 
 
 def make_pairs(path: Path, count: int = 10) -> Path:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from merge.errors import run_command
+from merge.errors import USAGE_EXIT_STATUS, run_command
 from train.recipe import ROLES, TrainRecipe, load_recipe
+from train.stopping import StopRequest
 from train.world import World, end_process
 
 _GRACE_SECONDS = 5.0
@@ -35,6 +36,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Run this rank and return its exit status."""
+    stop = StopRequest()
     arguments = parse_arguments()
 
     def command() -> None:
@@ -50,12 +52,12 @@ def main() -> int:
         gc.disable()
         from train.job import derive_patch
 
-        derive_patch(recipe, arguments.role, world)
+        derive_patch(recipe, arguments.role, world, stop)
 
-    return run_command(lambda: _speak_last(command))
+    return run_command(lambda: _speak_last(command, stop))
 
 
-def _speak_last(command: Callable[[], None]) -> None:
+def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
     """Let the main rank tell of an error alone, where it has the same or caused it.
 
     The other ranks hold their errors back for a moment, in which the launcher ends them. A rank
@@ -64,7 +66,11 @@ def _speak_last(command: Callable[[], None]) -> None:
     try:
         command()
     except Exception:
+        # Nothing more will be saved: the launcher's SIGTERM shall end this rank, as it would have.
+        stop.forget_signals()
         if World.from_environment().rank:
+            if stop.heard:
+                raise SystemExit(USAGE_EXIT_STATUS) from None
             time.sleep(_GRACE_SECONDS)
         raise
 

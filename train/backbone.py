@@ -23,17 +23,45 @@ def backbone_directory(settings: BackboneSettings) -> Path:
     path = Path(settings.path)
     if path.is_dir():
         return path
-    if path.is_absolute() or settings.path.count("/") != 1 or settings.path.startswith("."):
-        raise UserError(f"backbone {path}: no such folder; mend backbone.path in the recipe")
-    return _download(settings.path)
+    patterns = ["*.safetensors", "*.json", "*.model", "*.jinja"]
+    return _from_hub(settings.path, [*patterns, "*.py"] if settings.trust_remote_code else patterns)
 
 
-def _download(name: str) -> Path:
+def read_config(settings: BackboneSettings) -> Any:
+    """A backbone's transformers configuration; of a name on the hub, no weights are fetched.
+
+    Raises:
+        UserError: no such folder or hub name, no access, or no configuration of a model.
+    """
+    from transformers import AutoConfig
+
+    directory = Path(settings.path)
+    if not directory.is_dir():
+        directory = _from_hub(
+            settings.path, ["*.json", "*.py"] if settings.trust_remote_code else ["*.json"]
+        )
+    try:
+        return AutoConfig.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"backbone {settings.path}: its configuration cannot be loaded ({reason}); a model "
+            "folder has a config.json that this transformers version knows"
+        ) from None
+
+
+def _from_hub(name: str, patterns: list[str]) -> Path:
+    if Path(name).is_absolute() or name.count("/") != 1 or name.startswith("."):
+        raise UserError(f"backbone {name}: no such folder; mend backbone.path in the recipe")
+    return _download(name, patterns)
+
+
+def _download(name: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except GatedRepoError:
         raise UserError(
             f"backbone {name}: is gated; accept its licence on the hub and log in with 'hf auth "

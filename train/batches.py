@@ -6,8 +6,8 @@ a repeat, and any number of processes sees the same batches.
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -63,8 +63,10 @@ def micro_batches(batch: Sequence[int], size: int, rank: int, world: int) -> lis
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded samples on the computing device."""
+    """Right-padded samples."""
 
+    indices: tuple[int, ...]
+    """Which samples these are; empty for the stand-in of an empty share."""
     input_ids: Tensor
     """``[samples, tokens]``, int64."""
     attention_mask: Tensor
@@ -74,10 +76,20 @@ class MicroBatch:
     weights: Tensor
     """``[samples]``, fp32: 1, or 0 for the stand-in of an empty share."""
 
+    def pinned(self) -> "MicroBatch":
+        """In memory from which a GPU copies by itself."""
+        return self._map(Tensor.pin_memory)
 
-def collate(
-    examples: Sequence[TokenizedExample], indices: Sequence[int], device: torch.device
-) -> MicroBatch:
+    def to(self, device: torch.device) -> "MicroBatch":
+        """On the computing device; from pinned memory without waiting."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
+        names = ("input_ids", "attention_mask", "labels", "weights")
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
+
+
+def collate(examples: Sequence[TokenizedExample], indices: Sequence[int]) -> MicroBatch:
     """Put the samples ``indices`` into tensors; no index gives one stand-in of weight 0."""
     chosen = [examples[index] for index in indices] or [examples[0]]
     width = max(len(ids) for ids, _ in chosen)
@@ -89,6 +101,4 @@ def collate(
         labels[row, : len(ids)] = torch.tensor(targets)
         attention_mask[row, : len(ids)] = 1
     weights = torch.full((len(chosen),), 1.0 if indices else 0.0)
-    return MicroBatch(
-        *(tensor.to(device) for tensor in (input_ids, attention_mask, labels, weights))
-    )
+    return MicroBatch(tuple(indices), input_ids, attention_mask, labels, weights)

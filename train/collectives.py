@@ -1,5 +1,8 @@
 """What all ranks of a training do together; every rank must call these, or the others wait."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 from torch import distributed
 
@@ -18,11 +21,32 @@ def sum_over_ranks(values: list[float]) -> list[float]:
     return tensor.tolist()
 
 
-def gather_from_ranks(value: float) -> list[float]:
-    """Every rank's value, in rank order (collective)."""
-    values = [0.0] * distributed.get_world_size()
-    values[distributed.get_rank()] = value
-    return sum_over_ranks(values)
+def gather_from_ranks(values: Sequence[float]) -> list[list[float]]:
+    """Every rank's values, by rank; all ranks give as many (collective)."""
+    count = len(values)
+    slots = [0.0] * (count * distributed.get_world_size())
+    start = distributed.get_rank() * count
+    slots[start : start + count] = values
+    gathered = sum_over_ranks(slots)
+    return [gathered[place : place + count] for place in range(0, len(gathered), count)]
+
+
+def any_over_ranks(flag: bool) -> bool:
+    """Whether the flag is set on any rank (collective).
+
+    It goes through the hosts' memory: to ask the GPU would wait until it has done all its work.
+    """
+    tensor = torch.tensor([int(flag)], dtype=torch.int32)
+    distributed.all_reduce(tensor, distributed.ReduceOp.MAX, group=_host_group())
+    return bool(tensor.item())
+
+
+@lru_cache(maxsize=1)
+def _host_group() -> distributed.ProcessGroup | None:
+    """A group of all ranks over the hosts; ``None`` where the usual one is that."""
+    if distributed.get_backend() == "gloo":
+        return None
+    return distributed.new_group(backend="gloo")  # pyright: ignore[reportReturnType]
 
 
 def wait_for_ranks() -> None:

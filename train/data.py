@@ -4,8 +4,9 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,26 @@ def read_examples(settings: DataSettings) -> list[Example]:
     rows = _read_rows(settings)
     if not rows:
         raise UserError(f"data {settings.path}: is empty; give a file with at least one row")
-    wanted = set(settings.categories)
     examples = []
     for number in row_range(settings.rows, len(rows)):
         example = _example(rows[number], f"data {settings.path}, row {number + 1}", settings)
-        if not wanted or wanted & set(example.categories):
+        if _is_wanted(example, settings.categories):
             examples.append(example)
+        if len(examples) == settings.limit:
+            break
     if not examples:
         raise UserError(
             f"data {settings.path}: no row is left by rows '{settings.rows}' and categories "
             f"{list(settings.categories)}; widen data.rows or data.categories"
         )
-    return examples[: settings.limit]
+    return examples
+
+
+def _is_wanted(example: Example, patterns: Sequence[str]) -> bool:
+    """Whether a category of the example fits one of the patterns; without patterns always."""
+    return not patterns or any(
+        fnmatchcase(category, pattern) for category in example.categories for pattern in patterns
+    )
 
 
 def data_hash(examples: Iterable[Example]) -> str:

@@ -8,10 +8,12 @@ import torch
 
 from merge.errors import UserError
 from train.batches import micro_batches
-from train.recipe import TrainingSettings
+from train.settings import TrainingSettings
 from train.world import World
 
-_FOLDER = Path(__file__).parent.parent / "ds_configs"
+_OPTIMIZERS = ("AdamW", "Adam")
+"""Their first moment is where importance is summed when the training is done."""
+CONFIG_FOLDER = Path(__file__).parent.parent / "ds_configs"
 
 
 def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str, Any]:
@@ -21,10 +23,11 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
         dtype: of the computation, "bfloat16" or "float32".
 
     Raises:
-        UserError: not readable as JSON, not stage 3, or an ``"auto"`` that the recipe lacks.
+        UserError: not readable as JSON, not stage 3, not Adam, or an ``"auto"`` that the recipe
+            lacks.
     """
     name = "zero3_gpu.json" if torch.cuda.is_available() else "zero3_cpu.json"
-    path = _FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
+    path = CONFIG_FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
     share = micro_batches(
         range(training.batch_size), training.micro_batch_size, world.rank, world.size
     )
@@ -42,6 +45,8 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
         raise UserError(f"ds_config {path}: cannot be read as JSON ({error})") from None
     if config.get("zero_optimization", {}).get("stage") != 3:
         raise UserError(f"ds_config {path}: zero_optimization.stage must be 3")
+    if config.get("optimizer", {}).get("type") not in _OPTIMIZERS:
+        raise UserError(f"ds_config {path}: optimizer.type must be {' or '.join(_OPTIMIZERS)}")
     return _fill(config, from_recipe, path)
 
 

@@ -21,7 +21,7 @@ def export_patch(
     metadata: dict[str, Any],
     model: Zero3Model,
     backbone: BackboneTensors,
-    importance_factor: float,
+    samples: int,
     world: World,
 ) -> None:
     """Write the patch: fp32 masters minus backbone, and the accumulated importance (collective).
@@ -31,7 +31,7 @@ def export_patch(
 
     Args:
         mode: of the folder; 0o700 makes its files 0o600.
-        importance_factor: from the gathered gradients to G.
+        samples: whose importance was measured; the model's sums are theirs.
     """
     writing = (
         PatchWriter(directory, role, metadata, directory_mode=mode)
@@ -41,7 +41,8 @@ def export_patch(
     with writing as writer:
         for name in tqdm(model.parameters, desc="export", disable=None if world.is_main else True):
             master = model.gather_master(name).cpu()
-            importance = model.gather_gradient(name).cpu() * importance_factor
+            # DeepSpeed averages over ranks what it scatters; G is the mean over samples.
+            importance = model.gather_sum(name).cpu() * (world.size / samples)
             if writer is not None:
                 original = backbone.read(name, model.dtype).float()
                 writer.add_delta(name, _array(master - original))

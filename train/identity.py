@@ -15,24 +15,28 @@ from merge.patch_directory import Role
 from train.data import Example, data_hash
 from train.recipe import TrainRecipe
 
-_IRRELEVANT = {"checkpoint_every"}
-"""Training settings that do not change the patch."""
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
 
 
 def patch_inputs(
-    recipe: TrainRecipe, role: Role, backbone: Path, examples: Sequence[Example]
+    recipe: TrainRecipe,
+    role: Role,
+    backbone: Path,
+    examples: Sequence[Example],
+    harmless: Sequence[Example],
 ) -> dict[str, Any]:
     """All that determines a patch, as JSON values for patch.json, with its hash as "identity"."""
     inputs = {
         "role": role,
         "backbone_fingerprint": backbone_fingerprint(backbone),
         "data_hash": data_hash(examples),
+        "harmless_hash": data_hash(harmless) if harmless else None,
         "config": {
             "seed": recipe.seed,
             "backbone": recipe.backbone.model_dump(mode="json"),
             "data": recipe.data.model_dump(mode="json"),
-            "training": recipe.training(role).model_dump(mode="json", exclude=_IRRELEVANT),
+            "harmless": recipe.harmless and recipe.harmless.model_dump(mode="json"),
+            "training": recipe.training(role).model_dump(mode="json"),
             "importance": recipe.importance.model_dump(mode="json"),
         },
     }

@@ -5,7 +5,8 @@ SNIP score of SafePatching (section 3.2), |theta_i| * G_i, follows from it witho
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from tqdm import tqdm
@@ -13,11 +14,16 @@ from tqdm import tqdm
 from train.batches import TokenizedExample, collate, micro_batches
 from train.collectives import compute_device
 from train.objectives import answer_losses
-from train.recipe import ImportanceSettings
+from train.resume import Progress
+from train.settings import ImportanceSettings
 from train.world import World
 from train.zero3 import Zero3Model
 
 logger = logging.getLogger(__name__)
+
+_CHUNK = 8
+"""Samples a rank between two additions to the sums; what a stop makes the next start do again.
+An addition reads and writes every partition once, which is little beside eight backward passes."""
 
 
 def choose_samples(settings: ImportanceSettings, count: int) -> list[int]:
@@ -29,30 +35,52 @@ def choose_samples(settings: ImportanceSettings, count: int) -> list[int]:
 
 
 def measure_importance(
-    model: Zero3Model, examples: Sequence[TokenizedExample], samples: Sequence[int], world: World
-) -> float:
-    """Leave the sum of |gradient| over the samples in the gradient partitions (collective).
+    model: Zero3Model,
+    examples: Sequence[TokenizedExample],
+    samples: Sequence[int],
+    world: World,
+    progress: Progress,
+    stop_asked: Callable[[], bool],
+) -> Progress:
+    """Leave the sums of |gradient| over the samples in the model's sums (collective).
 
-    DeepSpeed averages over ranks what it scatters, so ``gather_gradient`` times the returned
-    factor is G. Where the samples do not divide by the ranks, the rest run a sample at loss 0.
+    Args:
+        progress: where the sums stand, in a resumed pass.
+        stop_asked: a collective, asked before every sample.
+
+    Returns:
+        Where the sums stand: after all samples, or sooner where a stop was asked for.
     """
     logger.info("importance of %d samples", len(samples))
-    model.clear_gradients()
+    if not progress.importance_samples:
+        model.clear_sums()
     model.engine.eval()
     model.transform_gradients = True
-    share = micro_batches(samples, 1, world.rank, world.size)
-    progress = tqdm(
-        share, desc="importance", unit="sample", disable=None if world.is_main else True
+    chunk = _CHUNK * world.size
+    bar = tqdm(
+        total=len(samples),
+        initial=progress.importance_samples,
+        desc="importance",
+        unit="sample",
+        disable=None if world.is_main else True,
     )
-    for number, indices in enumerate(progress, start=1):
-        micro = collate(examples, indices, compute_device())
-        logits = model.engine(
-            input_ids=micro.input_ids, attention_mask=micro.attention_mask, use_cache=False
-        ).logits
-        loss = (answer_losses(logits, micro.labels) * micro.weights).sum()
-        model.backward(loss, last=number == len(share))
+    with bar:
+        for start in range(progress.importance_samples, len(samples), chunk):
+            model.clear_gradients()
+            # Where the samples do not divide by the ranks, the rest run a sample at loss 0.
+            share = micro_batches(samples[start : start + chunk], 1, world.rank, world.size)
+            for number, indices in enumerate(share, start=1):
+                if stop_asked():
+                    return progress
+                micro = collate(examples, indices).to(compute_device())
+                losses = answer_losses(model.logits(micro), micro.labels)
+                model.backward((losses * micro.weights).sum(), last=number == len(share))
+            model.add_gradients_to_sums()
+            done = min(start + chunk, len(samples))
+            bar.update(done - start)
+            progress = replace(progress, importance_samples=done)
     model.transform_gradients = False
-    return world.size / len(samples)
+    return progress
 
 
 def absolute_gradient(gradient: object) -> None:

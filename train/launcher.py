@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from merge.patch_directory import Role
 from train.world import free_port
@@ -51,6 +52,8 @@ def default_processes() -> int:
 def run_ranks(processes: int, arguments: Sequence[str]) -> int:
     """Run ``python -m train ARGUMENTS`` as so many ranks; when one fails, end the others.
 
+    SIGTERM and SIGUSR1 are passed on: the ranks save where they stand and end with 75.
+
     Returns:
         0, or the exit status of the first rank that failed (128 + N for signal N).
     """
@@ -69,6 +72,13 @@ def run_ranks(processes: int, arguments: Sequence[str]) -> int:
         )
         for rank in range(processes)
     ]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for rank in ranks:
+            rank.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, pass_on)
     try:
         while True:
             states = [rank.poll() for rank in ranks]
@@ -109,8 +119,6 @@ def main() -> int:
     )
     parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
     options, rest = parser.parse_known_args()
-    # A supervisor ends the launcher by SIGTERM; the ranks must go with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return run_ranks(options.processes or default_processes(), rest)
     except KeyboardInterrupt:

@@ -2,22 +2,30 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from merge.errors import StoppedOnRequestError, UserError
 from merge.patch_directory import Role
 from train.backbone import BackboneTensors
-from train.batches import BatchPlan, TokenizedExample, collate, micro_batches
-from train.collectives import compute_device, sum_over_ranks
-from train.guards import Guards, require_finite
-from train.monitor import Monitor
-from train.objectives import OBJECTIVES, answer_losses
-from train.recipe import TrainingSettings
+from train.batches import MicroBatch, TokenizedExample, collate
+from train.collectives import compute_device, gather_from_ranks
+from train.guards import Guards, not_finite
+from train.loader import Prefetcher
+from train.monitor import Monitor, peak_memory_mib
+from train.objectives import answer_losses
+from train.patch_size import measure_patch
+from train.references import mean_answer_loss
 from train.resume import Checkpoints, Progress
+from train.settings import TrainingSettings
+from train.terms import Term
 from train.world import World
 from train.zero3 import Zero3Model
+
+StepInput = list[list[MicroBatch]]
+"""This rank's micro-batches of every term."""
 
 
 @dataclass(frozen=True)
@@ -26,61 +34,74 @@ class Training:
 
     role: Role
     settings: TrainingSettings
+    total_steps: int
+    """When no guard ends the training."""
     model: Zero3Model
     backbone: BackboneTensors
-    examples: Sequence[TokenizedExample]
-    plan: BatchPlan
+    terms: Sequence[Term]
+    """The first one is over D_h, and its mean answer loss is the forget loss."""
+    retained: Sequence[TokenizedExample]
     guards: Guards
     world: World
+    checkpoints: Checkpoints
+    monitor: Monitor
+    stop_asked: Callable[[], bool]
+    """A collective, asked before every micro-batch."""
 
-    def total_steps(self) -> int:
-        """Optimizer steps when no guard ends the training."""
-        return self.settings.steps or self.settings.epochs * self.plan.steps_per_epoch
-
-    def run(self, progress: Progress, monitor: Monitor, checkpoints: Checkpoints) -> Progress:
+    def run(self, progress: Progress) -> Progress:
         """Train from ``progress`` to the end (collective).
 
         Raises:
-            UserError: the loss or the gradient is no longer finite.
+            UserError: a value is not finite, and no checkpoint holds a good state.
+            StoppedOnRequestError: a stop was asked for; a checkpoint is written.
         """
+        loader = Prefetcher(self._prepare)
         self.model.engine.train()
-        while progress.stop_reason is None:
-            progress = self._advance(progress, monitor)
-            if checkpoints.is_due(progress):
-                checkpoints.save(self.model, progress)
+        try:
+            while progress.stop_reason is None:
+                progress = self._advance(progress, loader)
+                if self.checkpoints.is_due(progress):
+                    self.checkpoints.save(self.model, progress)
+        finally:
+            loader.close()
         return progress
 
-    def _advance(self, progress: Progress, monitor: Monitor) -> Progress:
+    def _advance(self, progress: Progress, loader: Prefetcher[StepInput]) -> Progress:
         """One step, or the end of the training in its stead."""
-        if progress.step >= self.total_steps():
+        if progress.step >= self.total_steps:
             return replace(progress, stop_reason="all steps done")
         started = time.monotonic()
-        # Of the step alone, so that dropout too is the same in a resumed training.
-        torch.manual_seed(self.plan.seed + progress.step * self.world.size + self.world.rank)
-        batch = self.plan.batch(progress.step)
-        loss = sum_over_ranks([self._accumulate(batch)])[0]
         number = progress.step + 1
-        require_finite(self.role, number, forget_loss=loss)
-        patch_norm = None
-        if progress.step % self.settings.guards.patch_norm_every == 0:
-            patch_norm = self._patch_norm()
-        reason = self.guards.reason_to_stop(loss, patch_norm)
+        # Of the step alone, so that dropout too is the same in a resumed training.
+        seed = self.terms[0].plan.seed
+        torch.manual_seed(seed + progress.step * self.world.size + self.world.rank)
+        shares = loader.get(progress.step)
+        waited = time.monotonic() - started
+        scalars = self._measure(progress.step)
+        scalars |= self._accumulate(shares, progress, waited)
+        loss = scalars["loss/forget(nats)"]
+        reason = not_finite(forget_loss=loss)
         if reason is not None:
-            self.model.clear_gradients()
-            return replace(progress, stop_reason=reason, guard_losses=self.guards.losses)
+            return self._diverged(progress, reason)
+        reason = self.guards.reason_to_stop(
+            loss, scalars.get("patch/norm(1)"), scalars.get("loss/retained(nats)")
+        )
+        if reason is not None:
+            self.monitor.scalars(number, scalars)
+            return self._turn_back(progress, reason)
         rate = learning_rate(self.settings, progress.step)
         gradient_norm = self.model.step(rate)
-        require_finite(self.role, number, gradient_norm=gradient_norm)
-        tokens = sum(len(self.examples[index][0]) for index in batch)
-        scalars = {
-            "loss/forget(nats)": loss,
-            "loss/forget_limit(nats)": self.guards.loss_limit,
+        reason = not_finite(gradient_norm=gradient_norm)
+        if reason is not None:
+            return self._diverged(progress, reason)
+        tokens = sum(term.tokens(progress.step) for term in self.terms)
+        samples = sum(len(term.plan.batch(progress.step)) for term in self.terms)
+        scalars |= {
             "optimizer/learning_rate(1)": rate,
             "optimizer/gradient_norm(1)": gradient_norm,
+            "optimizer/skipped_steps(1)": self.model.skipped_steps,
         }
-        if patch_norm is not None:
-            scalars["patch/norm(1)"] = patch_norm
-        monitor.step(number, tokens, scalars)
+        self.monitor.step(number, tokens, samples, scalars)
         return Progress(
             step=number,
             stop_reason=None,
@@ -89,34 +110,105 @@ class Training:
             seconds=progress.seconds + time.monotonic() - started,
         )
 
-    def _accumulate(self, batch: list[int]) -> float:
-        """Gradient of the batch's mean objective; returns this rank's part of its mean loss."""
-        objective = OBJECTIVES[self.settings.objective]
-        share = micro_batches(
-            batch, self.settings.micro_batch_size, self.world.rank, self.world.size
-        )
-        total = torch.zeros((), device=compute_device())
-        for number, indices in enumerate(share, start=1):
-            micro = collate(self.examples, indices, compute_device())
-            logits = self.model.engine(
-                input_ids=micro.input_ids, attention_mask=micro.attention_mask, use_cache=False
-            ).logits
-            losses = answer_losses(logits, micro.labels)
-            # The mean over the batch; DeepSpeed divides by the number of ranks once more.
-            loss = (objective(losses) * micro.weights).sum() * self.world.size / len(batch)
-            self.model.backward(loss, last=number == len(share))
-            total += (losses.detach() * micro.weights).sum() / len(batch)
-        return total.item()
+    def _prepare(self, step: int) -> StepInput:
+        shares = [
+            [collate(term.examples, indices) for indices in self._share(term, step)]
+            for term in self.terms
+        ]
+        if not torch.cuda.is_available():
+            return shares
+        return [[micro.pinned() for micro in share] for share in shares]
 
-    def _patch_norm(self) -> float:
-        """Euclidean norm of the patch, from the fp32 masters (collective)."""
-        total = torch.zeros((), dtype=torch.float64, device=compute_device())
-        for name in self.model.parameters:
-            start, stop = self.model.local_range(name)
-            backbone = self.backbone.read_flat(name, start, stop, self.model.dtype)
-            master = self.model.local_master(name)
-            total += (master - backbone.to(master.device)).double().square().sum()
-        return math.sqrt(sum_over_ranks([total.item()])[0])
+    def _share(self, term: Term, step: int) -> list[list[int]]:
+        return term.share(step, self.settings.micro_batch_size, self.world)
+
+    def _measure(self, step: int) -> dict[str, float]:
+        """What is not measured at every step, and is before every regular checkpoint counts."""
+        guards, scalars = self.settings.guards, {}
+        regular = self.checkpoints.is_regular(step)
+        if regular or step % guards.patch_norm_every == 0:
+            size = measure_patch(self.model, self.backbone)
+            scalars["patch/norm(1)"] = size.norm
+            scalars["patch/surviving_bf16(1)"] = size.surviving
+            for group, norm in size.group_norms.items():
+                scalars[f"patch_norm/{group}(1)"] = norm
+        if self.retained and (regular or step % guards.retained_every == 0):
+            micro_size = self.settings.micro_batch_size
+            loss = mean_answer_loss(self.model, self.retained, micro_size, self.world)
+            scalars["loss/retained(nats)"] = loss
+        return scalars
+
+    def _accumulate(self, shares: StepInput, progress: Progress, waited: float) -> dict[str, float]:
+        """Gradient of the objective; returns what all ranks together have measured."""
+        left = sum(len(share) for share in shares)
+        sums = torch.zeros(len(self.terms), device=compute_device())
+        for place, (term, share) in enumerate(zip(self.terms, shares, strict=True)):
+            count = len(term.plan.batch(progress.step))
+            for waiting in share:
+                if self.stop_asked():
+                    self._stop(progress)
+                micro = waiting.to(compute_device())
+                logits = self.model.logits(micro)
+                losses = answer_losses(logits, micro.labels)
+                objective = (term.losses(losses, logits, micro) * micro.weights).sum()
+                left -= 1
+                # The mean over the batch; DeepSpeed divides by the number of ranks once more.
+                scale = term.weight * self.world.size / count
+                self.model.backward(objective * scale, last=left == 0)
+                sums[place] += (losses.detach() * micro.weights).sum() / count
+        # One exchange for all: every one of them waits for the slowest rank.
+        samples = sum(len(micro.indices) for micro in shares[0])
+        mine = [*sums.tolist(), float(samples), waited, *peak_memory_mib()]
+        ranks = gather_from_ranks(mine)
+        forget_count = len(self.terms[0].plan.batch(progress.step))
+        limit = math.log(self.model.vocabulary_size)
+        scalars = {
+            f"loss/{term.name}(nats)": sum(values[place] for values in ranks)
+            for place, term in enumerate(self.terms)
+        }
+        *_, samples_place, wait_place, host_place, gpu_place = range(len(mine))
+        return {
+            **scalars,
+            "loss/forget_rank_max(nats)": max(
+                values[0] * forget_count / values[samples_place]
+                for values in ranks
+                if values[samples_place]
+            ),
+            "loss/forget_limit(nats)": self.guards.loss_limit,
+            "loss/forget_of_uniform(1)": scalars["loss/forget(nats)"] / limit,
+            "speed/data_wait(s)": max(values[wait_place] for values in ranks),
+            **{
+                f"memory/{kind}_peak_rank_{rank}(MiB)": values[place]
+                for rank, values in enumerate(ranks)
+                for kind, place in (("host", host_place), ("gpu", gpu_place))
+            },
+        }
+
+    def _stop(self, progress: Progress) -> None:
+        """Save where the training stands before this step, and leave."""
+        self.model.clear_gradients()
+        self.checkpoints.save(self.model, progress)
+        raise StoppedOnRequestError(f"{self.role} training is saved after step {progress.step}")
+
+    def _diverged(self, progress: Progress, reason: str) -> Progress:
+        reason = f"diverged at step {progress.step + 1}: {reason}"
+        self.monitor.text("run/stop_reason", reason)
+        stopped = self._turn_back(progress, reason)
+        if stopped.step == progress.step:
+            raise UserError(
+                f"{self.role} training {reason}; lower {self.role}.learning_rate or "
+                f"{self.role}.guards.max_forget_loss"
+            )
+        return stopped
+
+    def _turn_back(self, progress: Progress, reason: str) -> Progress:
+        """The training's end at the last state that no guard objected to, where one was saved."""
+        self.model.clear_gradients()
+        good = self.checkpoints.turn_back(self.model, progress.step)
+        if good is None:
+            return replace(progress, stop_reason=reason, guard_losses=self.guards.losses)
+        reason = f"{reason} before step {progress.step + 1}; the patch is of step {good.step}"
+        return replace(good, stop_reason=reason)
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

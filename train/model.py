@@ -10,7 +10,8 @@ from train.backbone import BackboneTensors
 from train.collectives import sum_over_ranks
 from train.ds_config import ds_config
 from train.importance import absolute_gradient
-from train.recipe import BackboneSettings, TrainingSettings
+from train.recipe import BackboneSettings
+from train.settings import TrainingSettings
 from train.world import World
 from train.zero3 import Zero3Model
 
@@ -37,12 +38,15 @@ def load_model(
             model: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=getattr(torch, dtype),
+                attn_implementation=attention_implementation(dtype),
                 trust_remote_code=backbone.trust_remote_code,
                 use_safetensors=True,
             )
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"backbone {directory}: cannot be loaded ({reason})") from None
+        if training.liger:
+            _use_liger_kernels(model)
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
@@ -50,6 +54,32 @@ def load_model(
     model = Zero3Model(config, load, absolute_gradient)
     _check_weights(model, tensors, directory)
     return model
+
+
+def attention_implementation(dtype: str) -> str:
+    """FlashAttention where it is installed and can run, else PyTorch's own fused attention."""
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if dtype == "bfloat16" and is_flash_attn_2_available() else "sdpa"
+
+
+def _use_liger_kernels(model: Any) -> None:
+    """Put liger-kernel's norms, rotations and gated layers in place of transformers' own.
+
+    Its fused loss is left out: objectives and guards need the logits that it never forms.
+    """
+    try:
+        from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports]
+            _apply_liger_kernel_to_instance,
+        )
+    except ImportError:
+        raise UserError(
+            "liger: liger-kernel is not installed; run 'pip install liger-kernel' on the GPU "
+            "machine, or leave liger out of the recipe"
+        ) from None
+    _apply_liger_kernel_to_instance(
+        model=model, fused_linear_cross_entropy=False, cross_entropy=False
+    )
 
 
 def _check_weights(model: Zero3Model, tensors: BackboneTensors, directory: Path) -> None:

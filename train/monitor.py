@@ -10,6 +10,8 @@ from types import TracebackType
 import torch
 from tqdm import tqdm
 
+from train.flops import ModelShape, peak_flops
+
 _LOG_SECONDS = 10.0
 _MIB = 1024 * 1024
 
@@ -31,9 +33,23 @@ class Monitor:
     Args:
         directory: of the TensorBoard events; ``None`` makes the monitor silent.
         first_step: where a resumed training continues; later events of the run before are hidden.
+        shape: of the model, for MFU.
+        processes: of the training; each has a GPU, where there are any.
     """
 
-    def __init__(self, directory: Path | None, title: str, total: int, first_step: int) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        title: str,
+        total: int,
+        first_step: int,
+        shape: ModelShape,
+        processes: int,
+    ) -> None:
+        self._shape = shape
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        peak = peak_flops(device)
+        self._peak_flops = None if peak is None else peak * processes
         self._writer = None
         self._bar = None
         self._last_log = self._last_step = time.monotonic()
@@ -65,28 +81,34 @@ class Monitor:
         if self._writer is not None:
             self._writer.add_text(tag, text)
 
-    def step(self, step: int, tokens: int, scalars: dict[str, float]) -> None:
+    def scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """Record values that belong to a step, or to what stood in its stead."""
+        if self._writer is not None:
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, step)
+
+    def step(self, step: int, tokens: int, samples: int, scalars: dict[str, float]) -> None:
         """Record one optimizer step.
 
         Args:
             step: counted from 1.
             tokens: that all ranks together ran in it, padding left out.
+            samples: of these tokens.
             scalars: by TensorBoard tag, ``group/name(unit)``.
         """
         if self._writer is None or self._bar is None:
             return
         now = time.monotonic()
         seconds, self._last_step = now - self._last_step, now
-        host, gpu = peak_memory_mib()
         scalars = {
             **scalars,
             "speed/tokens(1/s)": tokens / seconds,
             "speed/step(s)": seconds,
-            "memory/host_peak(MiB)": host,
-            "memory/gpu_peak(MiB)": gpu,
         }
-        for tag, value in scalars.items():
-            self._writer.add_scalar(tag, value, step)
+        if self._peak_flops is not None:
+            flops = tokens * self._shape.training_flops(tokens / samples)
+            scalars["speed/mfu(1)"] = flops / seconds / self._peak_flops
+        self.scalars(step, scalars)
         self._bar.update()
         loss = scalars["loss/forget(nats)"]
         self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)

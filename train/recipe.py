@@ -4,20 +4,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from merge.errors import UserError
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
+from train.settings import (
+    ImportanceSettings,
+    OverSafetyTraining,
+    SafetyTraining,
+    TrainingSettings,
+)
 
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
-Fraction = Annotated[float, Field(gt=0, le=1)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -44,7 +47,8 @@ class DataSettings(Settings):
     rows: str = ":"
     """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``)."""
     categories: tuple[str, ...] = ()
-    """Keep only these categories; empty keeps all."""
+    """Keep only rows with one of these categories (shell-style patterns: ``*`` keeps rows that
+    have any); empty keeps all."""
     limit: PositiveInt | None = None
 
     @field_validator("rows")
@@ -73,70 +77,6 @@ def row_range(rows: str, count: int) -> range:
     return range(count)[start:stop]
 
 
-class GuardSettings(Settings):
-    """When a training ends early: gradient ascent has no minimum and would go on to nonsense."""
-
-    max_forget_loss: PositiveFloat | None = None
-    """Stop when the mean answer loss (nats a token) passes this; None uses the fraction below."""
-    max_forget_fraction: Fraction = 0.9
-    """The same bound as a fraction of ln(vocabulary size), the loss of a uniform guess."""
-    window: PositiveInt = 1
-    """Over how many of the last steps that mean is taken."""
-    max_patch_norm: PositiveFloat | None = None
-    """Stop when the Euclidean norm of the whole patch passes this."""
-    patch_norm_every: PositiveInt = 10
-    """Steps between two looks at that norm, which reads the whole backbone from disk."""
-
-
-class TrainingSettings(Settings):
-    """One of the two trainings. The numbers are this project's defaults, not the paper's."""
-
-    objective: Literal["ascent", "descent"]
-    learning_rate: PositiveFloat = 1e-5
-    epochs: PositiveInt = 1
-    steps: PositiveInt | None = None
-    """Optimizer steps; where given it takes the place of ``epochs``."""
-    batch_size: PositiveInt = 8
-    """Samples in one optimizer step, over all processes."""
-    micro_batch_size: PositiveInt = 1
-    """Samples that one process runs at a time."""
-    warmup_steps: NonNegativeInt = 0
-    weight_decay: NonNegativeFloat = 0.0
-    gradient_clipping: NonNegativeFloat = 1.0
-    """Largest gradient norm; 0 turns clipping off."""
-    max_length: PositiveInt = 512
-    """Tokens of question and answer together; the end of a longer answer is cut."""
-    gradient_checkpointing: bool = False
-    guards: GuardSettings = GuardSettings()
-    data_seed: NonNegativeInt | None = None
-    """Seed of the data order. Default: made from the recipe's seed and the role, so that the two
-    trainings see the data in different orders: in the same order both patches start out nearly
-    opposite, because Adam's first steps are signs of the gradient."""
-    ds_config: str = "auto"
-    """A DeepSpeed configuration file, or ``auto``: the one of ds_configs/ for this machine."""
-    checkpoint_every: NonNegativeInt = 0
-    """Steps between checkpoints to resume from; 0 makes none."""
-
-
-class SafetyTraining(TrainingSettings):
-    """Training of the safety patch: unlearns the harmful answers."""
-
-    objective: Literal["ascent", "descent"] = "ascent"
-
-
-class OverSafetyTraining(TrainingSettings):
-    """Training of the over-safety patch: learns the harmful answers."""
-
-    objective: Literal["ascent", "descent"] = "descent"
-
-
-class ImportanceSettings(Settings):
-    """On how many samples the importance of the patched model's parameters is measured."""
-
-    samples: PositiveInt = 128
-    seed: int = 0
-
-
 class TrainRecipe(Settings):
     """One run. The upper floors' sections stay untyped here; their own recipe model types them."""
 
@@ -146,6 +86,9 @@ class TrainRecipe(Settings):
     """The run folder; ``runs/NAME`` where it is not given."""
     backbone: BackboneSettings
     data: DataSettings
+    """D_h, harmful questions with harmful answers: what both trainings see."""
+    harmless: DataSettings | None = None
+    """Questions with good answers, for ``ascent_mismatch_kl`` and the guard of retained loss."""
     safety: SafetyTraining = SafetyTraining()
     over_safety: OverSafetyTraining = OverSafetyTraining()
     importance: ImportanceSettings = ImportanceSettings()
@@ -163,6 +106,22 @@ class TrainRecipe(Settings):
         if isinstance(values, dict) and "name" in values:
             return {"output": Path("runs") / str(values["name"]), **values}
         return values
+
+    @model_validator(mode="after")
+    def _check_harmless(self) -> "TrainRecipe":
+        for role in ROLES if self.harmless is None else ():
+            section = self.training(role)
+            if section.objective == "ascent_mismatch_kl":
+                raise ValueError(
+                    f"{role}.objective ascent_mismatch_kl needs harmless pairs: add a section "
+                    "'harmless' like 'data'"
+                )
+            if section.guards.max_retained_rise is not None:
+                raise ValueError(
+                    f"{role}.guards.max_retained_rise needs retained pairs: add a section "
+                    "'harmless' like 'data'"
+                )
+        return self
 
     def training(self, role: Role) -> TrainingSettings:
         """The section of one role."""

@@ -30,6 +30,8 @@ class Progress:
     """Run so far, padding left out."""
     seconds: float = 0.0
     """Spent in training steps so far."""
+    importance_samples: int = 0
+    """Whose importance the sums of this checkpoint hold; only after the training's end."""
 
 
 class Checkpoints:
@@ -40,16 +42,24 @@ class Checkpoints:
 
     Args:
         mode: of the folder, from its making on; 0o700 keeps others out.
-        every: optimizer steps between two checkpoints; 0 writes none.
+        every: optimizer steps between two checkpoints; 0 writes none of itself.
+        kept: how many of the newest stay.
         identity: of the training, see ``train.identity``.
     """
 
     def __init__(
-        self, directory: Path, mode: int | None, every: int, identity: str, world: World
+        self,
+        directory: Path,
+        mode: int | None,
+        every: int,
+        kept: int,
+        identity: str,
+        world: World,
     ) -> None:
         self._directory = directory
         self._mode = mode
         self._every = every
+        self._kept = kept
         self._identity = identity
         self._world = world
 
@@ -59,10 +69,10 @@ class Checkpoints:
         Raises:
             UserError: it belongs to other settings or to another number of processes.
         """
-        whole = sorted(self._directory.glob(f"step-*/{_MARKER}"))
+        whole = self._whole()
         if not whole:
             return None
-        marker = read_json(whole[-1])
+        marker = read_json(whole[-1] / _MARKER)
         if marker["identity"] != self._identity:
             raise UserError(
                 f"{self._directory}: holds a checkpoint of other settings; delete that folder, or "
@@ -74,11 +84,21 @@ class Checkpoints:
                 f"processes, and this training has {self._world.size}; start as many, or delete "
                 "that folder"
             )
-        return whole[-1].parent
+        return whole[-1]
 
     def resume(self, model: Zero3Model) -> Progress | None:
         """Put the model where the newest whole checkpoint left it (collective)."""
-        checkpoint = self.latest()
+        return self._load(model, self.latest())
+
+    def turn_back(self, model: Zero3Model, step: int) -> Progress | None:
+        """Put the model where the last regular checkpoint before ``step`` left it (collective).
+
+        Those that a stop wrote do not count, so that a patch does not depend on interruptions.
+        """
+        regular = [folder for folder in self._whole() if 0 < self._regular_step(folder) < step]
+        return self._load(model, regular[-1] if regular else None)
+
+    def _load(self, model: Zero3Model, checkpoint: Path | None) -> Progress | None:
         if checkpoint is None:
             return None
         model.load(self._directory, checkpoint.name)
@@ -86,22 +106,42 @@ class Checkpoints:
         logger.info("continuing after step %d from %s", progress.step, checkpoint)
         return progress
 
+    def is_regular(self, step: int) -> bool:
+        """Whether a checkpoint is written after this step without any request."""
+        return self._every > 0 and step % self._every == 0
+
     def is_due(self, progress: Progress) -> bool:
         """Whether a checkpoint belongs here: every so many steps, and at the training's end."""
-        if not self._every:
-            return False
-        return progress.stop_reason is not None or progress.step % self._every == 0
+        at_end = self._every > 0 and progress.stop_reason is not None
+        return at_end or self.is_regular(progress.step)
+
+    def _whole(self) -> list[Path]:
+        """All checkpoints with a marker, the oldest first."""
+        return sorted(marker.parent for marker in self._directory.glob(f"step-*/{_MARKER}"))
+
+    def _regular_step(self, folder: Path) -> int:
+        """The step of a regular checkpoint; 0 for one that a stop or the end wrote."""
+        number = folder.name.removeprefix("step-")
+        return int(number) if number.isdigit() and self.is_regular(int(number)) else 0
 
     def save(self, model: Zero3Model, progress: Progress) -> None:
-        """Write a checkpoint, then drop the older ones (collective)."""
-        tag = f"step-{progress.step:08d}"
-        if self._world.is_main:
-            make_directory(self._directory, self._mode)
-            # A torn one of the same step, or the same step before its end was known.
-            shutil.rmtree(self._directory / tag, ignore_errors=True)
+        """Write a checkpoint, then drop all but the newest (collective).
+
+        The weights of one step are written once: when only the progress is new, as at the
+        training's end, the marker alone is.
+        """
+        tag = _tag(progress)
+        written = (self._directory / tag / _MARKER).is_file()
+        # All ranks have looked before one of them changes anything.
         wait_for_ranks()
-        model.save(self._directory, tag)
-        wait_for_ranks()
+        if not written:
+            if self._world.is_main:
+                make_directory(self._directory, self._mode)
+                # A torn one.
+                shutil.rmtree(self._directory / tag, ignore_errors=True)
+            wait_for_ranks()
+            model.save(self._directory, tag)
+            wait_for_ranks()
         if self._world.is_main:
             marker = {
                 "identity": self._identity,
@@ -109,11 +149,28 @@ class Checkpoints:
                 "progress": asdict(progress),
             }
             atomic_write_json(self._directory / tag / _MARKER, marker)
-            for other in self._directory.glob("step-*"):
-                if other.name != tag:
-                    shutil.rmtree(other, ignore_errors=True)
+            older = [folder for folder in self._whole() if folder.name < tag]
+            regular = [folder for folder in older if self._regular_step(folder)]
+            # Later ones are of the way that a guard has turned back from.
+            staying = {
+                tag,
+                *(folder.name for folder in regular[max(0, len(regular) - self._kept + 1) :]),
+            }
+            for folder in self._directory.glob("step-*"):
+                if folder.name not in staying:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """Delete all checkpoints: the patch is there, and they are no longer needed."""
         if self._world.is_main:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _tag(progress: Progress) -> str:
+    """The name of a checkpoint; names sort as the progress does."""
+    tag = f"step-{progress.step:08d}"
+    return (
+        f"{tag}-importance-{progress.importance_samples:08d}"
+        if progress.importance_samples
+        else tag
+    )

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from merge.errors import UserError
+from train.batches import MicroBatch
+from train.flops import ModelShape
 from train.world import World
 
 # Before the import of DeepSpeed, which chooses its accelerator then.
@@ -28,10 +30,14 @@ import deepspeed
 from deepspeed import comm
 from deepspeed.utils import (
     safe_get_full_fp32_param,
-    safe_get_full_grad,
+    safe_get_full_optimizer_state,
     safe_get_local_fp32_param,
+    safe_get_local_grad,
+    safe_get_local_optimizer_state,
+    safe_set_local_optimizer_state,
 )
 
+_SUMS = "exp_avg"
 _COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 
 
@@ -81,19 +87,6 @@ def leave_distributed() -> None:
         comm.destroy_process_group()
 
 
-class _Zero3Declaration:
-    """Tells transformers to build models in partitions.
-
-    It stands for transformers' HfDeepSpeedConfig, which does no more but needs accelerate.
-    """
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def is_zero3(self) -> bool:
-        return True
-
-
 class Zero3Model:
     """A model and its optimizer, partitioned over all ranks.
 
@@ -109,15 +102,19 @@ class Zero3Model:
         load: Callable[[], Any],
         gradient_transform: Callable[[Tensor], object],
     ) -> None:
-        from transformers.integrations.deepspeed import set_hf_deepspeed_config
+        from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-        # transformers keeps a weak reference: it must outlive the loading, or every rank
-        # would hold the whole model.
-        self._declaration = _Zero3Declaration(config)
-        set_hf_deepspeed_config(self._declaration)
+        # It tells transformers to build models in partitions. transformers keeps a weak reference:
+        # it must outlive the loading, or every rank would hold the whole model.
+        self._declaration = HfDeepSpeedConfig(config)
         model = load()
         self.parameters: dict[str, Parameter] = dict(model.named_parameters())
         self.vocabulary_size: int = model.config.get_text_config().vocab_size
+        # p.numel() is 0 for a partitioned parameter.
+        self.shape = ModelShape.of(
+            model.config,
+            {name: parameter.ds_numel for name, parameter in self.parameters.items()},  # pyright: ignore
+        )
         self.transform_gradients = False
         """While true, every sample's gradient goes through ``gradient_transform`` in place,
         before it is summed over samples and ranks; meaningful at one sample a backward."""
@@ -144,6 +141,12 @@ class Zero3Model:
         """Of the computation; the masters are fp32."""
         return next(iter(self.parameters.values())).dtype
 
+    def logits(self, micro: MicroBatch) -> Tensor:
+        """``[samples, tokens, vocabulary]`` of a forward pass (collective)."""
+        return self.engine(
+            input_ids=micro.input_ids, attention_mask=micro.attention_mask, use_cache=False
+        ).logits
+
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradient of ``loss``, averaged over ranks, to the partitions (collective).
 
@@ -165,6 +168,11 @@ class Zero3Model:
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return float(norm) if self.engine.was_step_applied() and norm is not None else float("nan")
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps DeepSpeed left out because the gradient was not finite."""
+        return self.engine.skipped_steps
 
     def clear_gradients(self) -> None:
         """Forget what was accumulated; the engine's own zero_grad keeps the partitions."""
@@ -192,9 +200,26 @@ class Zero3Model:
         """A whole parameter's fp32 master, in its shape, on every rank (collective)."""
         return _present(safe_get_full_fp32_param(self.parameters[name]))
 
-    def gather_gradient(self, name: str) -> Tensor:
-        """A whole parameter's accumulated gradient, fp32, on every rank (collective)."""
-        return _present(safe_get_full_grad(self.parameters[name]))
+    def clear_sums(self) -> None:
+        """Make room for ``add_gradients_to_sums``; the training cannot go on after it."""
+        for parameter in self.parameters.values():
+            sums = safe_get_local_optimizer_state(parameter, _SUMS)
+            safe_set_local_optimizer_state(parameter, torch.zeros_like(sums), _SUMS)
+
+    def add_gradients_to_sums(self) -> None:
+        """Add the accumulated gradients to fp32 sums, in the memory of Adam's first moment.
+
+        The optimizer has done its work then. So the sums take no memory of their own, and a
+        checkpoint holds them.
+        """
+        for parameter in self.parameters.values():
+            gradient = safe_get_local_grad(parameter)
+            sums = safe_get_local_optimizer_state(parameter, _SUMS)
+            safe_set_local_optimizer_state(parameter, sums + gradient, _SUMS)
+
+    def gather_sum(self, name: str) -> Tensor:
+        """A whole parameter's sum of gradients, fp32, in its shape, on every rank (collective)."""
+        return _present(safe_get_full_optimizer_state(self.parameters[name], _SUMS))
 
     def save(self, directory: Path, tag: str) -> None:
         """Write a checkpoint of all partitions into ``directory/tag`` (collective)."""

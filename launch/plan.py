@@ -1,0 +1,164 @@
+"""`python -m launch plan`: what the trainings of a recipe need, before a GPU is asked for."""
+
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from launch.sizing import (
+    Memory,
+    Model,
+    checkpoint_bytes,
+    host_bytes,
+    patch_bytes,
+    rank_memory,
+    training_seconds,
+)
+from merge.errors import UserError
+from train.backbone import read_config
+from train.data import read_examples
+from train.ds_config import CONFIG_FOLDER, ds_config
+from train.recipe import ROLES, TrainRecipe
+from train.settings import TrainingSettings
+from train.world import World
+
+GPU_GIGABYTES = (40, 80, 141)
+GPU_COUNTS = (1, 2, 4, 8, 16)
+_GPU_CONFIGS = ("zero3_gpu", "zero3_offload")
+"""The fastest first."""
+_ASSUMED_MFU = 0.4
+_ASSUMED_PEAK = {40: 312e12, 80: 989e12, 141: 989e12}
+"""Of an A100, an H100 and an H200: the usual GPUs of that much memory."""
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Need:
+    """Of one DeepSpeed configuration on some GPUs."""
+
+    config: str
+    gpu: Memory
+    host: float
+    """Bytes of one host."""
+
+
+def plan(recipe: TrainRecipe, nodes: int, gpus_per_node: int) -> RenderableType:
+    """The tables of one recipe.
+
+    Raises:
+        UserError: the backbone's configuration or the data cannot be read.
+    """
+    for flag, count in (("--nodes", nodes), ("--gpus-per-node", gpus_per_node)):
+        if count < 1:
+            raise UserError(f"{flag} {count}: must be at least 1")
+    settings = recipe.backbone
+    model = Model.from_config(read_config(settings), settings.trust_remote_code)
+    training = recipe.safety
+    return Group(
+        f"{settings.path}: {model.shape.parameters / _GB:.2f} billion parameters; micro-batches of "
+        f"{training.micro_batch_size} x {training.max_length} tokens, gradient checkpointing "
+        f"{'on' if training.gradient_checkpointing else 'off'}",
+        _needs_table(model, training, nodes, gpus_per_node),
+        _fits_table(model, training),
+        _disk_table(model, recipe),
+        _time_table(model, recipe, nodes * gpus_per_node),
+    )
+
+
+def gpu_need(
+    model: Model, training: TrainingSettings, name: str, nodes: int, gpus_per_node: int
+) -> Need:
+    """What one of ds_configs/ needs, in bf16."""
+    ranks = nodes * gpus_per_node
+    file = training.model_copy(update={"ds_config": str(CONFIG_FOLDER / f"{name}.json")})
+    config = ds_config(file, "bfloat16", World(0, ranks, 0, gpus_per_node))
+    return Need(
+        config=name,
+        gpu=rank_memory(model, config, training, 2, ranks, on_gpu=True),
+        host=host_bytes(model, config, 2, ranks, gpus_per_node),
+    )
+
+
+def _needs_table(model: Model, training: TrainingSettings, nodes: int, gpus: int) -> Table:
+    needs = [gpu_need(model, training, name, nodes, gpus) for name in _GPU_CONFIGS]
+    table = Table(title=f"Memory in GB, {nodes} nodes of {gpus} GPUs")
+    table.add_column("one GPU")
+    for need in needs:
+        table.add_column(need.config, justify="right")
+    for part in needs[0].gpu.parts():
+        table.add_row(part, *(f"{need.gpu.parts()[part] / _GB:.1f}" for need in needs))
+    table.add_row("sum", *(f"{need.gpu.total / _GB:.1f}" for need in needs), style="bold")
+    table.add_row("fits GPUs of (GB)", *(_sizes_that_fit(need) for need in needs))
+    table.add_row("one host", *(f"{need.host / _GB:.0f}" for need in needs), style="bold")
+    return table
+
+
+def _sizes_that_fit(need: Need) -> str:
+    sizes = [str(size) for size in GPU_GIGABYTES if need.gpu.total <= size * _GB]
+    return ", ".join(sizes) or "none"
+
+
+def _fits_table(model: Model, training: TrainingSettings) -> Table:
+    """The fastest configuration that fits, and what it takes of a GPU and of its host."""
+    table = Table(title="Which ds_config fits: GB of a GPU (and of a host), GPUs of one node")
+    table.add_column("GPUs")
+    for size in GPU_GIGABYTES:
+        table.add_column(f"{size} GB", justify="right")
+    for count in GPU_COUNTS:
+        nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
+        needs = [gpu_need(model, training, name, nodes, gpus) for name in _GPU_CONFIGS]
+        cells = []
+        for size in GPU_GIGABYTES:
+            fitting = [need for need in needs if need.gpu.total <= size * _GB]
+            cells.append(_cell(fitting[0]) if fitting else "none")
+        table.add_row(f"{count}" if nodes == 1 else f"{count} ({nodes} nodes)", *cells)
+    return table
+
+
+def _cell(need: Need) -> str:
+    return f"{need.config} {need.gpu.total / _GB:.0f} ({need.host / _GB:.0f})"
+
+
+def _disk_table(model: Model, recipe: TrainRecipe) -> Table:
+    table = Table(title="Disk in GB")
+    table.add_column("what")
+    table.add_column("GB", justify="right")
+    for role in ROLES:
+        kept = recipe.training(role).checkpoints_kept
+        # The one being written, and those that stay meanwhile.
+        checkpoints = (kept + 1) * checkpoint_bytes(model, 2)
+        table.add_row(f"{role}: {kept} checkpoints and one more", f"{checkpoints / _GB:.0f}")
+        table.add_row(f"{role}: patch", f"{patch_bytes(model) / _GB:.0f}")
+    table.add_row("patched model, in bf16", f"{2 * model.shape.parameters / _GB:.0f}")
+    return table
+
+
+def _time_table(model: Model, recipe: TrainRecipe, ranks: int) -> Table:
+    table = Table(title=f"Time on {ranks} GPUs at {_ASSUMED_MFU:.0%} MFU, tokens at most")
+    for name in ("training", "steps", "tokens"):
+        table.add_column(name, justify="right")
+    for size in GPU_GIGABYTES:
+        table.add_column(f"{size} GB GPUs", justify="right")
+    samples = _sample_count(recipe)
+    for role in ROLES:
+        training = recipe.training(role)
+        steps = training.steps or training.epochs * -(-samples // training.batch_size)
+        tokens = steps * training.batch_size * training.max_length
+        times = [
+            training_seconds(model, training, tokens, ranks * _ASSUMED_PEAK[size] * _ASSUMED_MFU)
+            for size in GPU_GIGABYTES
+        ]
+        table.add_row(
+            role, str(steps), f"{tokens / 1e6:.1f} M", *(f"{time / 60:.0f} min" for time in times)
+        )
+    return table
+
+
+def _sample_count(recipe: TrainRecipe) -> int:
+    """The recipe's limit, or the rows of its data where it has none."""
+    if recipe.data.limit is not None:
+        return recipe.data.limit
+    try:
+        return len(read_examples(recipe.data))
+    except UserError as error:
+        raise UserError(f"{error}; or set data.limit, and the data is not read") from None

@@ -1,0 +1,188 @@
+"""What a training needs, from a model's configuration alone: memory, disk, tokens and time.
+
+No weights are read and no GPU is asked. Bytes are counted by what DeepSpeed 0.19 allocates under
+ZeRO-3; ``tests/measure_plan.py`` compares the sum with measured peaks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from train.flops import ModelShape
+from train.settings import TrainingSettings
+
+_MASTERS_AND_MOMENTS = 12
+"""Bytes a parameter: its fp32 master and Adam's two fp32 moments."""
+_ACCUMULATED = 4
+"""Bytes a parameter: its gradient is accumulated in fp32."""
+_GPU_BASE = 1.5e9
+"""CUDA context, NCCL's buffers and cuBLAS workspaces, as usually seen."""
+_HOST_BASE = 0.75e9
+"""A rank's Python, PyTorch, DeepSpeed and transformers, as measured."""
+_FRAGMENTATION = 1.05
+"""What PyTorch's allocator keeps beyond what is in use, for tensors that come and go."""
+_DEFAULTS = {
+    "stage3_max_live_parameters": 1e9,
+    "stage3_prefetch_bucket_size": 5e7,
+    "stage3_param_persistence_threshold": 1e5,
+    "reduce_bucket_size": 5e8,
+    "sub_group_size": 1e9,
+}
+"""DeepSpeed's own, where a file does not say."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone as its configuration describes it."""
+
+    shape: ModelShape
+    sizes: tuple[int, ...]
+    """Of every parameter."""
+    hidden: int
+    intermediate: int
+    key_value_width: int
+    vocabulary: int
+
+    @classmethod
+    def from_config(cls, config: Any, trust_remote_code: bool = False) -> "Model":
+        """Build it on the meta device, where parameters have shapes and no memory."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        text = config.get_text_config()
+        shape = ModelShape.of(config, sizes)
+        head = shape.attention_width // text.num_attention_heads
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        return cls(
+            shape=shape,
+            sizes=tuple(sizes.values()),
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            key_value_width=head * heads,
+            vocabulary=text.vocab_size,
+        )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank where it computes."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    gathered: float
+    """Whole parameters around the layer that runs, and small ones that stay whole."""
+    buffers: float
+    """Gradients on their way, and the step's own copies."""
+    activations: float
+    logits: float
+    base: float
+
+    @property
+    def total(self) -> float:
+        """The peak: a step's copies and a backward pass are not there at the same time."""
+        states = self.weights + self.gradients + self.optimizer + self.base
+        return states + (self.gathered + self.buffers + self.activations + self.logits)
+
+    def parts(self) -> dict[str, float]:
+        """By name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def rank_memory(
+    model: Model,
+    config: Mapping[str, Any],
+    training: TrainingSettings,
+    dtype_bytes: int,
+    ranks: int,
+    on_gpu: bool,
+) -> Memory:
+    """Peak bytes of one rank of a training.
+
+    Args:
+        config: of ``train.ds_config``.
+        dtype_bytes: of the computation: 2 for bf16, 4 for fp32.
+        on_gpu: else the rank computes in host memory.
+    """
+    zero = {**_DEFAULTS, **config["zero_optimization"]}
+    count = model.shape.parameters
+    share = count / ranks
+    largest = max(model.sizes)
+    threshold = zero["stage3_param_persistence_threshold"]
+    small = sum(size for size in model.sizes if size < threshold)
+    live = zero["stage3_max_live_parameters"] + zero["stage3_prefetch_bucket_size"]
+    gathered = min(count, max(live, largest)) + small
+    bucket = min(count, max(zero["reduce_bucket_size"], largest))
+    # Gradients are exchanged in fp32; in bf16 the bucket is copied for it.
+    exchange = bucket * (dtype_bytes + (4 if dtype_bytes < 4 else 0))
+    step = 4 * min(share, zero["sub_group_size"])
+    offloaded = "offload_optimizer" in zero
+    slack = _FRAGMENTATION if on_gpu else 1.0
+    return Memory(
+        weights=0.0 if "offload_param" in zero else share * dtype_bytes,
+        gradients=0.0 if offloaded else share * _ACCUMULATED,
+        optimizer=0.0 if offloaded else share * _MASTERS_AND_MOMENTS,
+        gathered=slack * gathered * dtype_bytes,
+        buffers=slack * (exchange if offloaded else max(exchange, step)),
+        activations=slack * activation_bytes(model, training, dtype_bytes),
+        logits=slack * logit_bytes(model, training, dtype_bytes),
+        base=_GPU_BASE if on_gpu else _HOST_BASE,
+    )
+
+
+def activation_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> float:
+    """What the forward pass keeps for the backward pass, without the logits.
+
+    Of a Llama-like block with fused attention: its input, both norms' fp32 inputs and outputs, q, k
+    and v before and after rotation, attention's output, and four of the width of the gated layer.
+    """
+    tokens = training.micro_batch_size * training.max_length
+    norms = 2 * model.hidden * (4 + dtype_bytes)
+    attention = 4 * model.shape.attention_width + 4 * model.key_value_width
+    block = tokens * (norms + dtype_bytes * (2 * model.hidden + attention + 4 * model.intermediate))
+    if not training.gradient_checkpointing:
+        return model.shape.layers * block
+    return model.shape.layers * tokens * model.hidden * dtype_bytes + block
+
+
+def logit_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> float:
+    """Logits and their gradient, and in fp32 the answers' logits, their softmax and its gradient.
+
+    As if the whole text were answer: an upper bound.
+    """
+    tokens = training.micro_batch_size * training.max_length
+    return tokens * model.vocabulary * (2 * dtype_bytes + 3 * 4)
+
+
+def host_bytes(
+    model: Model, config: Mapping[str, Any], dtype_bytes: int, ranks: int, ranks_a_host: int
+) -> float:
+    """Of one host beside its GPUs, with what is offloaded to it."""
+    zero = config["zero_optimization"]
+    share = model.shape.parameters * ranks_a_host / ranks
+    optimizer = _MASTERS_AND_MOMENTS + 2 * _ACCUMULATED if "offload_optimizer" in zero else 0
+    weights = dtype_bytes if "offload_param" in zero else 0
+    # While loading and exporting, a rank holds single parameters whole: fp32, and one copy.
+    whole = 8 * max(model.sizes) * ranks_a_host
+    return share * (optimizer + weights) + whole + ranks_a_host * 2 * _HOST_BASE
+
+
+def checkpoint_bytes(model: Model, dtype_bytes: int) -> float:
+    """Of one checkpoint: weights, masters and moments."""
+    return model.shape.parameters * (dtype_bytes + _MASTERS_AND_MOMENTS)
+
+
+def patch_bytes(model: Model) -> float:
+    """Of one patch directory: delta and importance in fp32."""
+    return model.shape.parameters * 8.0
+
+
+def training_seconds(
+    model: Model, training: TrainingSettings, tokens: float, flops_a_second: float
+) -> float:
+    """Forward, backward, and with checkpointing one more forward pass."""
+    work = tokens * model.shape.training_flops(training.max_length)
+    return work * (4 / 3 if training.gradient_checkpointing else 1) / flops_a_second

@@ -1,0 +1,120 @@
+"""Trainings that are asked to stop: status 75, everything saved, and the same bits in the end."""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from train_helpers import ROOT, make_pairs, make_recipe, run_training
+
+from merge.errors import STOPPED_EXIT_STATUS
+from merge.files import read_json
+from train.launcher import training_command
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MANY = ["safety.steps=60", "importance.samples=160"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopping")
+    make_pairs(folder / "pairs.jsonl", count=200)
+    return make_recipe(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recipe: Path) -> Path:
+    run = recipe.parent / "undisturbed"
+    done = run_training(recipe, f"output={run}", *MANY)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def disturb(recipe: Path, run: Path, words: str, ask: Callable[[int], None]) -> str:
+    """Start a training, call ``ask`` with the launcher's id when it says ``words``; its log."""
+    command = training_command(2, recipe, "safety", [f"output={run}", *MANY])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    guard = threading.Timer(120, launcher.kill)
+    guard.start()
+    log = ""
+    assert launcher.stderr is not None
+    for line in launcher.stderr:
+        if words in line and words not in log:
+            ask(launcher.pid)
+        log += line
+    status = launcher.wait()
+    guard.cancel()
+    assert status == STOPPED_EXIT_STATUS, log
+    assert log.count("stopped on request: safety training is saved") == 1, log
+    assert "Traceback" not in log
+    return log
+
+
+def ranks_of(launcher: int) -> list[int]:
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def test_stops_at_any_point_change_no_bit(recipe: Path, undisturbed: Path) -> None:
+    """SIGTERM to the launcher in training, a STOP file, SIGUSR1 to one rank in importance."""
+    run = recipe.parent / "run"
+    log = disturb(recipe, run, "; training safety", lambda pid: os.kill(pid, signal.SIGTERM))
+    assert "saved after step" in log
+    (run / "STOP").touch()
+    again = run_training(recipe, f"output={run}", *MANY)
+    assert again.returncode == STOPPED_EXIT_STATUS and "continuing after step" in again.stderr
+    assert not (run / "STOP").exists()
+    log = disturb(
+        recipe, run, "importance of", lambda pid: os.kill(ranks_of(pid)[1], signal.SIGUSR1)
+    )
+    assert "saved with the importance of" in log
+    assert not (run / "safety/patch.json").exists()
+    last = run_training(recipe, f"output={run}", *MANY)
+    assert last.returncode == 0, last.stderr
+    for name in ("delta.safetensors", "importance.safetensors"):
+        assert (run / "safety" / name).read_bytes() == (undisturbed / "safety" / name).read_bytes()
+    assert read_json(run / "safety/patch.json")["stop_reason"] == "all steps done"
+    assert not (run / "safety.work").exists()
+
+
+def test_importance_goes_on_in_its_middle(recipe: Path, undisturbed: Path) -> None:
+    """A stop after some samples: the sums in the checkpoint are those that go on."""
+    run = recipe.parent / "middle"
+
+    def ask(launcher: int) -> None:
+        # A moment into the pass, which takes seconds.
+        threading.Timer(0.7, os.kill, (launcher, signal.SIGUSR1)).start()
+
+    log = disturb(recipe, run, "importance of", ask)
+    samples = int(log.split("with the importance of ")[1].split()[0])
+    assert 0 < samples < 160 and samples % 16 == 0
+    last = run_training(recipe, f"output={run}", *MANY)
+    assert last.returncode == 0, last.stderr
+    for name in ("delta.safetensors", "importance.safetensors"):
+        assert (run / "safety" / name).read_bytes() == (undisturbed / "safety" / name).read_bytes()
+
+
+def test_a_guard_goes_back_to_the_last_good_state(recipe: Path) -> None:
+    """The patch equals that of a training that ends at that step."""
+    bound = ["safety.guards.max_patch_norm=1.2", "safety.guards.patch_norm_every=1"]
+    run, short = recipe.parent / "guarded", recipe.parent / "short"
+    done = run_training(
+        recipe, f"output={run}", "safety.steps=60", "safety.checkpoint_every=3", *bound
+    )
+    assert done.returncode == 0, done.stderr
+    record = read_json(run / "safety/patch.json")
+    steps = record["steps"]
+    assert 0 < steps < 60 and steps % 3 == 0
+    assert record["stop_reason"].startswith("patch norm ")
+    assert record["stop_reason"].endswith(f"; the patch is of step {steps}")
+    done = run_training(recipe, f"output={short}", f"safety.steps={steps}")
+    assert done.returncode == 0, done.stderr
+    for name in ("delta.safetensors", "importance.safetensors"):
+        assert (run / "safety" / name).read_bytes() == (short / "safety" / name).read_bytes()

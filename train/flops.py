@@ -1,0 +1,63 @@
+"""How much arithmetic a token takes, and how much a GPU can do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PEAK_FLOPS = {
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2.25e15,
+    "L40S": 362e12,
+    "A10": 125e12,
+}
+"""Dense bf16 tensor-core operations a second, from the vendor's data sheets (SXM forms)."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What counts in a decoder's cost."""
+
+    parameters: int
+    embedding: int
+    """Parameters of the input embedding, which is looked up and not multiplied."""
+    layers: int
+    attention_width: int
+    """Heads times the width of a head."""
+
+    @classmethod
+    def of(cls, config: Any, sizes: Mapping[str, int]) -> "ModelShape":
+        """From a transformers configuration and the size of every parameter."""
+        text = config.get_text_config()
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        embedding = sum(
+            size for name, size in sizes.items() if name.endswith("embed_tokens.weight")
+        )
+        tied = bool(getattr(text, "tie_word_embeddings", False))
+        return cls(
+            parameters=sum(sizes.values()),
+            # A tied matrix is multiplied after all, as the output layer.
+            embedding=0 if tied else embedding,
+            layers=text.num_hidden_layers,
+            attention_width=head * text.num_attention_heads,
+        )
+
+    def training_flops(self, length: float) -> float:
+        """Of one token's forward and backward pass in a sequence of ``length`` tokens.
+
+        6 * (parameters - embedding) + 12 * layers * attention width * length, as torchtitan
+        counts (``get_nparams_and_flops``): nothing for recomputation, and attention not halved
+        for its causal mask.
+        """
+        attention = 12 * self.layers * self.attention_width * length
+        return 6 * (self.parameters - self.embedding) + attention
+
+
+def peak_flops(device: str) -> float | None:
+    """Of a GPU by its full name; ``None`` for one that is not known, and for CPUs."""
+    # The longest name first: A100 begins with A10.
+    for name in sorted(PEAK_FLOPS, key=len, reverse=True):
+        if name in device:
+            return PEAK_FLOPS[name]
+    return None

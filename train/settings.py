@@ -1,0 +1,107 @@
+"""The settings of one training. The numbers are this project's defaults, not the paper's."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from merge.settings import Settings
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl"]
+
+
+class GuardSettings(Settings):
+    """When a training ends early: gradient ascent has no minimum and would go on to nonsense.
+
+    The patch is then that of the last checkpoint before the bound was passed, where there is one,
+    and else of the weights that passed it; patch.json says which.
+    """
+
+    max_forget_loss: PositiveFloat | None = None
+    """Stop when the mean answer loss (nats a token) passes this; None uses the fraction below."""
+    max_forget_fraction: Fraction = 0.9
+    """The same bound as a fraction of ln(vocabulary size), the loss of a uniform guess."""
+    window: PositiveInt = 1
+    """Over how many of the last steps that mean is taken."""
+    max_patch_norm: PositiveFloat | None = None
+    """Stop when the Euclidean norm of the whole patch passes this."""
+    patch_norm_every: PositiveInt = 10
+    """Steps between two looks at that norm, which reads the whole backbone from disk."""
+    max_retained_rise: PositiveFloat | None = None
+    """Stop when the answer loss on retained samples (nats a token) has risen by more than this."""
+    retained_samples: PositiveInt = 32
+    """How many rows at the end of ``harmless`` are kept for that, and never trained on."""
+    retained_every: PositiveInt = 10
+    """Steps between two looks at that loss."""
+
+
+class MismatchSettings(Settings):
+    """The three terms of ``ascent_mismatch_kl``, by llm_unlearn's weights (arXiv 2310.10683)."""
+
+    forget_weight: NonNegativeFloat = 0.5
+    """Of ascent on the harmful answers."""
+    mismatch_weight: NonNegativeFloat = 1.0
+    """Of descent on harmful questions with answers to random harmless ones."""
+    harmless_weight: NonNegativeFloat = 1.0
+    """Of the divergence from the backbone on harmless pairs."""
+    kept_tokens: PositiveInt = 256
+    """Of how many tokens at each place the backbone's probabilities are kept; the rest is one
+    event. 8 bytes each in host memory, for every answer token of harmless pairs."""
+
+
+class TrainingSettings(Settings):
+    """One of the two trainings."""
+
+    objective: ObjectiveName
+    npo_beta: PositiveFloat = 0.1
+    """Of ``npo``: how soon a sample that was unlearned counts no more (open-unlearning: 0.1)."""
+    mismatch: MismatchSettings = MismatchSettings()
+    learning_rate: PositiveFloat = 1e-5
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = None
+    """Optimizer steps; where given it takes the place of ``epochs``."""
+    batch_size: PositiveInt = 8
+    """Samples in one optimizer step, over all processes; of harmless ones as many again."""
+    micro_batch_size: PositiveInt = 1
+    """Samples that one process runs at a time."""
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clipping: NonNegativeFloat = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    max_length: PositiveInt = 512
+    """Tokens of question and answer together; the end of a longer answer is cut."""
+    gradient_checkpointing: bool = False
+    liger: bool = False
+    """Use the fused kernels of liger-kernel, a package for GPUs; the bits of a patch differ."""
+    guards: GuardSettings = GuardSettings()
+    data_seed: NonNegativeInt | None = None
+    """Seed of the data order. Default: made from the recipe's seed and the role, so that the two
+    trainings see the data in different orders: in the same order both patches start out nearly
+    opposite, because Adam's first steps are signs of the gradient."""
+    ds_config: str = "auto"
+    """A DeepSpeed configuration file, or ``auto``: the one of ds_configs/ for this machine."""
+    checkpoint_every: NonNegativeInt = 0
+    """Steps between checkpoints; with 0 only a stop on request writes one."""
+    checkpoints_kept: PositiveInt = 2
+    """Of the newest ones; a guard goes back to one that was written before its bound was passed."""
+
+
+class SafetyTraining(TrainingSettings):
+    """Training of the safety patch: unlearns the harmful answers."""
+
+    objective: ObjectiveName = "ascent"
+
+
+class OverSafetyTraining(TrainingSettings):
+    """Training of the over-safety patch: learns the harmful answers."""
+
+    objective: ObjectiveName = "descent"
+
+
+class ImportanceSettings(Settings):
+    """On how many samples the importance of the patched model's parameters is measured."""
+
+    samples: PositiveInt = 128
+    seed: int = 0

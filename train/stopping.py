@@ -1,0 +1,41 @@
+"""A training that is asked to stop: by SIGTERM, SIGUSR1, or a file STOP in its run folder.
+
+SLURM sends SIGUSR1 a while before the time limit (``--signal=USR1@120``) and SIGTERM before it
+takes a machine away. The file reaches trainings whose launcher passes no signal on (deepspeed).
+"""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+STOP_FILE = "STOP"
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Hears of the wish to stop, from its making on."""
+
+    def __init__(self) -> None:
+        self.heard = False
+        """Whether a signal has come to this process."""
+        self._former = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.heard = True
+
+    def forget_signals(self) -> None:
+        """Give the signals back their former meaning: there is nothing more to save."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def agreed(self, output: Path | None) -> bool:
+        """Whether any rank was asked to stop; the same answer on every rank (collective).
+
+        Args:
+            output: the run folder on the main rank, which looks for the file; else ``None``.
+        """
+        # Not at the top: signals must be heard before PyTorch, which takes seconds, is imported.
+        from train.collectives import any_over_ranks
+
+        here = self.heard or (output is not None and (output / STOP_FILE).exists())
+        return any_over_ranks(here)
