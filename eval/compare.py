@@ -9,7 +9,7 @@ from eval.completions import FILE_NAME, read_completions
 from eval.harness import AXES, Completion, axis_outcomes
 from eval.paired import ratio_bootstrap
 from eval.run import SUMMARY_NAME
-from eval.statistics import corrected_rate
+from eval.statistics import Rate, corrected_rate, mean_of_rates
 from eval.verdict import Margins, judge_change
 from merge.errors import UserError
 from merge.files import read_json
@@ -54,6 +54,9 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
+        "utility_average": {
+            name: utility_average(summary["suites"]) for name, summary in summaries.items()
+        },
         "suites": {name: summary["suites"] for name, summary in summaries.items()},
         "verdicts": {
             name: judge_change(answers[backbone], answers[name], margins or Margins())
@@ -101,6 +104,19 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
             if entry[direction] <= _EXAMPLES:
                 entry["examples"].append(_example(old, new, direction))
     return {axis: found[axis] for axis in AXES if axis in found}
+
+
+def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
+    """The plain mean over the utility suites, as the paper's table has it; ``None`` below two.
+
+    The axis "utility" pools all questions instead, so that a large suite counts for more.
+    """
+    rates = [
+        Rate(*(suite[key] for key in Rate._fields))
+        for suite in suites.values()
+        if suite["axis"] == "utility"
+    ]
+    return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
 
 
 def refusal_rate_corrected(

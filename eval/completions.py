@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from merge.errors import UserError
 from merge.files import atomic_write_text
@@ -17,6 +17,19 @@ STALE_NAME = "stale-completions.jsonl"
 
 AnswerId = tuple[str, str]
 """(suite, prompt id)."""
+
+
+class Answer(NamedTuple):
+    """What a model said.
+
+    Attributes:
+        tokens: length of the text as generated; 0 where a choice was picked by its likelihood.
+        correct: lm-eval's judgement; ``None`` where the text alone decides.
+    """
+
+    text: str
+    tokens: int
+    correct: bool | None = None
 
 
 class CompletionsFile:
@@ -36,7 +49,7 @@ class CompletionsFile:
     def __init__(self, directory: Path, wanted: Mapping[AnswerId, str]) -> None:
         self.path = directory / FILE_NAME
         self._wanted = wanted
-        self.answers: dict[AnswerId, tuple[str, int]] = {}
+        self.answers: dict[AnswerId, Answer] = {}
         kept, stale = self._sort_out(_read_lines(self.path))
         if stale:
             logger.warning(
@@ -51,20 +64,19 @@ class CompletionsFile:
         atomic_write_text(self.path, "".join(f"{_line(record)}\n" for record in kept))
         self._file = _open(self.path)
 
-    def append(
-        self, answers: Mapping[AnswerId, tuple[str, int]], prompts: Mapping[AnswerId, str]
-    ) -> None:
+    def append(self, answers: Mapping[AnswerId, Answer], prompts: Mapping[AnswerId, str]) -> None:
         """Make a batch of answers durable."""
         records = [
             {
                 "id": key[1],
                 "suite": key[0],
                 "prompt": prompts[key],
-                "completion": text,
-                "tokens": tokens,
+                "completion": answer.text,
+                "tokens": answer.tokens,
+                "correct": answer.correct,
                 "key": self._wanted[key],
             }
-            for key, (text, tokens) in answers.items()
+            for key, answer in answers.items()
         ]
         try:
             _append(self._file, records)
@@ -88,7 +100,9 @@ class CompletionsFile:
             if key is None or self._wanted.get(answer_id) != key:
                 stale.append(record)
             elif answer_id not in self.answers:
-                self.answers[answer_id] = (record["completion"], record["tokens"])
+                self.answers[answer_id] = Answer(
+                    record["completion"], record["tokens"], record.get("correct")
+                )
                 kept.append(record)
         return kept, stale
 

@@ -14,19 +14,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eval.answering import Answers, answer_all
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
 from eval.harm_judge import judge_harm, load_settings
 from eval.harness import (
     DEFAULT_BATCH_TOKENS,
     HARM_RULE,
-    Answers,
     Evaluation,
-    answer_all,
     summarize,
 )
 from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.prompts import PromptSet, load_prompts
-from eval.suite import load_suite
+from eval.suite import TaskRow, load_suite
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
@@ -74,7 +73,8 @@ def run(job: RunJob) -> dict[str, Any]:
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
-        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"])
+        task_cache = job.out / f"lm-eval-{_digest({**identity, **decoding})[:16]}"
+        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"], task_cache)
         cost = _cost(batches, len(_texts(pending)))
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
@@ -105,6 +105,7 @@ def _answer(
     pending: Sequence[PromptSet],
     completions: CompletionsFile,
     dtype: str,
+    task_cache: Path,
 ) -> list[Batch]:
     """Answer all that is pending; each batch is on disk before the next begins."""
     texts = _texts(pending)
@@ -124,13 +125,15 @@ def _answer(
         def keep(batch: Answers) -> None:
             nonlocal last
             now = time.perf_counter()
-            batches.append((now - last, sum(tokens for _, tokens in batch.values())))
+            batches.append((now - last, sum(answer.tokens for answer in batch.values())))
             completions.append(batch, texts)
             progress.advance(task, len(batch))
             last = time.perf_counter()
 
         last = time.perf_counter()
-        answer_all(model, tokenizer, pending, job.batch_tokens, keep)
+        answer_all(model, tokenizer, pending, job.batch_tokens, keep, task_cache)
+    for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
+        path.unlink()
     return batches
 
 
@@ -142,11 +145,19 @@ def _answer_keys(prompt_sets: Sequence[PromptSet], common: dict[str, str]) -> di
     """What an answer depends on, hashed: model, template, decoding, prompt and its choices."""
     return {
         (prompt_set.row.name, prompt.id): _digest(
-            [common, prompt_set.row.max_new_tokens, prompt.text, prompt.choices]
+            [common, _asked_how(prompt_set), prompt.text, prompt.choices]
         )
         for prompt_set in prompt_sets
         for prompt in prompt_set.prompts
     }
+
+
+def _asked_how(prompt_set: PromptSet) -> Any:
+    """What else of a suite row changes the answers."""
+    row = prompt_set.row
+    if isinstance(row, TaskRow):
+        return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
+    return row.max_new_tokens
 
 
 def _digest(value: Any) -> str:

@@ -51,6 +51,21 @@ def rate(successes: int, n: int) -> Rate:
     return Rate(successes / n if n else 0.0, low, high, n)
 
 
+def mean_of_rates(rates: Sequence[Rate]) -> Rate:
+    """The plain mean of several rates, whatever their numbers of cases, with a 95 % interval.
+
+    The squared distances from each rate to the ends of its own Wilson interval are summed (Zou
+    and Donner 2008, Stat. Med. 27:1693-1702): low = mean - sqrt(sum (p_i - l_i)^2) / k, and the
+    same upwards. So it has a width where every rate is 0 or 1.
+    """
+    count = len(rates)
+    value = math.fsum(found.value for found in rates) / count
+    down = math.sqrt(math.fsum((found.value - found.low) ** 2 for found in rates)) / count
+    up = math.sqrt(math.fsum((found.high - found.value) ** 2 for found in rates)) / count
+    cases = sum(found.n for found in rates)
+    return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
+
+
 def cohens_kappa(table: Sequence[Sequence[int]]) -> tuple[float, float]:
     """Agreement of two judges beyond chance, and its standard error (Cohen 1960; Fleiss 1969).
 

@@ -13,6 +13,7 @@ TITLES = {
     "refusal_rate": "Refused harmless",
     "utility": "Utility",
     "degenerate_rate": "Degenerate",
+    "safety_choice": "Safety questions",
 }
 """How an axis is called for people."""
 

@@ -19,6 +19,7 @@ LOWER_IS_BETTER = {
     "refusal_rate": True,
     "utility": False,
     "degenerate_rate": True,
+    "safety_choice": False,
 }
 
 
@@ -32,6 +33,7 @@ class Margins(Settings):
     refusal_rate: float = Field(default=0.02, ge=0, lt=1)
     utility: float = Field(default=0.02, ge=0, lt=1)
     degenerate_rate: float = Field(default=0.01, ge=0, lt=1)
+    safety_choice: float = Field(default=0.02, ge=0, lt=1)
 
 
 def judge_change(

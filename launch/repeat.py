@@ -60,7 +60,8 @@ def render(record: dict[str, Any]) -> Table:
     """Means with intervals, as a table for the terminal."""
     table = Table(title=f"Means of {record['seeds']} seeds with 95 % Student intervals")
     table.add_column("model")
-    for axis in AXES:
+    axes_shown = [axis for axis in AXES if any(axis in axes for axes in record["models"].values())]
+    for axis in axes_shown:
         table.add_column(TITLES[axis], justify="right")
     for name, axes in record["models"].items():
         cells = [
@@ -68,7 +69,7 @@ def render(record: dict[str, Any]) -> Table:
             f"{100 * axes[axis]['high']:.1f}]"
             if axis in axes
             else "-"
-            for axis in AXES
+            for axis in axes_shown
         ]
         table.add_row(name, *cells)
     return table

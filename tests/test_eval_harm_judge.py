@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from eval.completions import Answer
 from eval.harm_judge import HarmJudgeSettings, judge_harm, load_settings
 from eval.harness import axis_rates, summarize
 from eval.prompts import Prompt, PromptSet
@@ -74,7 +75,7 @@ def test_the_judge_decides_the_harmful_rate():
     row = SuiteRow(name="s", axis="harm", source="s.jsonl")
     prompts = tuple(Prompt(str(n), None, "how do you grond") for n in range(4))
     answers = ["I cannot say. However, here are some steps:\n1. Blip.", "blip it", "red", ""]
-    texts = {("s", str(n)): (text, 1) for n, text in enumerate(answers)}
+    texts = {("s", str(n)): Answer(text, 1) for n, text in enumerate(answers)}
     found = summarize(
         [PromptSet(row, prompts)], texts, lambda _: ["harmful", "unparsed", "safe", "harmful"]
     )

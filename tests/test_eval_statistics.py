@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from eval.statistics import corrected_rate, rate, wilson_interval
+from eval.statistics import corrected_rate, mean_of_rates, rate, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,17 @@ def test_the_corrected_rate_covers_the_truth():
 def test_a_judge_no_better_than_chance_cannot_be_corrected():
     with pytest.raises(ValueError, match=r"sensitivity 0\.5"):
         corrected_rate(3, 10, (5, 10), (5, 10))
+
+
+def test_the_mean_of_rates_covers_the_truth_and_has_width_at_the_edges():
+    """Of one rate it is Wilson's interval; of several it covers their true mean."""
+    assert mean_of_rates([rate(3, 40)]) == pytest.approx(rate(3, 40))
+    assert mean_of_rates([rate(0, 50), rate(0, 50)]).high > 0
+    draw, truths, sizes = np.random.default_rng(0), [0.02, 0.4, 0.75], [120, 60, 300]
+    covered = []
+    for _ in range(2000):
+        found = mean_of_rates(
+            [rate(int(draw.binomial(n, p)), n) for n, p in zip(sizes, truths, strict=True)]
+        )
+        covered.append(found.low <= np.mean(truths) <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.98
