@@ -26,6 +26,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     compare.add_argument("--out", type=Path, required=True, help="folder for the report")
     compare.add_argument("--search", type=Path, help="search.json, shown as a Pareto front")
     compare.add_argument("--agreement", type=Path, help="what `agreement --out` wrote")
+    compare.add_argument("--margins", type=Path, help="YAML: how much worse each axis may get")
     judge = commands.add_parser("judge", help='add "refusal" to a file of answers')
     judge.add_argument("--input", type=Path, required=True, help='JSON lines with "completion"')
     judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")

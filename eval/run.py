@@ -23,6 +23,7 @@ from eval.harness import (
     Evaluation,
     summarize,
 )
+from eval.lines import LineStore
 from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.prompts import PromptSet, load_prompts
 from eval.suite import TaskRow, load_suite
@@ -32,6 +33,7 @@ from merge.files import atomic_write_json, atomic_write_text, make_directory, re
 logger = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
+_JUDGEMENTS_NAME = "judgements.jsonl"
 
 Batch = tuple[float, int]
 """Seconds that a batch took, and the tokens that it generated."""
@@ -63,7 +65,6 @@ def run(job: RunJob) -> dict[str, Any]:
     """
     prompt_sets = load_prompts(load_suite(job.suite, job.data_dir))
     harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
-    harm_judge = None if harm_settings is None else partial(judge_harm, harm_settings)
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
     decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
@@ -79,6 +80,10 @@ def run(job: RunJob) -> dict[str, Any]:
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
+    harm_judge = None
+    if harm_settings is not None:
+        store = LineStore(job.out / _JUDGEMENTS_NAME)
+        harm_judge = partial(judge_harm, harm_settings, store=store)
     evaluation = summarize(prompt_sets, completions.answers, harm_judge)
     _write_completions(job.out, evaluation, keys)
     summary = {

@@ -1,10 +1,12 @@
 """Rates with intervals, and agreement of judges: pure functions with formula and source."""
 
 import math
+import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 # The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959963984540054
@@ -64,6 +66,24 @@ def mean_of_rates(rates: Sequence[Rate]) -> Rate:
     up = math.sqrt(math.fsum((found.high - found.value) ** 2 for found in rates)) / count
     cases = sum(found.n for found in rates)
     return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
+
+
+def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean of several runs, their standard deviation s, and Student's interval mean +- t s/sqrt(n).
+
+    One run has no spread: its interval is its value.
+    """
+    mean, spread, half = statistics.fmean(values), 0.0, 0.0
+    if len(values) > 1:
+        spread = statistics.stdev(values)
+        half = float(student.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    return {
+        "mean": mean,
+        "deviation": spread,
+        "low": mean - half,
+        "high": mean + half,
+        "values": list(values),
+    }
 
 
 def cohens_kappa(table: Sequence[Sequence[int]]) -> tuple[float, float]:

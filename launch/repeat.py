@@ -1,13 +1,12 @@
 """The same recipe with several seeds: what is chance in one run's table."""
 
-import statistics
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from scipy.stats import t as student
 
 from eval.harness import AXES
+from eval.statistics import mean_and_spread
 from eval.table import TITLES
 from launch.pipeline import Pipeline, read_report
 from launch.recipe import Recipe
@@ -35,7 +34,7 @@ def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[s
         reports.append(read_report(report))
     models = {
         name: {
-            axis: summary([report["models"][name][axis]["value"] for report in reports])
+            axis: mean_and_spread([report["models"][name][axis]["value"] for report in reports])
             for axis in AXES
             if all(axis in report["models"][name] for report in reports)
         }
@@ -44,16 +43,6 @@ def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[s
     record = {"seeds": seeds, "confidence": CONFIDENCE, "models": models}
     atomic_write_json(folder / "seeds.json", record)
     return folder, record
-
-
-def summary(values: list[float]) -> dict[str, Any]:
-    """Mean of several runs and its Student interval: mean +- t x s / sqrt(n)."""
-    mean = statistics.fmean(values)
-    half = 0.0
-    if len(values) > 1:
-        spread = statistics.stdev(values) / len(values) ** 0.5
-        half = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread
-    return {"mean": mean, "low": mean - half, "high": mean + half, "values": values}
 
 
 def render(record: dict[str, Any]) -> Table:
