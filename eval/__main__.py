@@ -1,4 +1,4 @@
-"""`python -m eval run | compare | judge | agreement`: the evaluation's commands."""
+"""`python -m eval run | mt-bench | compare | judge | agreement`: the evaluation's commands."""
 
 import argparse
 import logging
@@ -33,6 +33,15 @@ def _compare(options: argparse.Namespace) -> None:
     Console().print(f"report: {options.out / 'report.html'}", highlight=False)
 
 
+def _mt_bench(options: argparse.Namespace) -> None:
+    from eval.mt_bench import MtBenchJob, run_mt_bench
+    from eval.table import rating
+
+    values = {key: value for key, value in vars(options).items() if key != "command"}
+    result = run_mt_bench(MtBenchJob(**values))
+    Console().print(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
+
+
 def _judge(options: argparse.Namespace) -> None:
     from eval.judge_file import judge_file
 
@@ -58,5 +67,11 @@ if __name__ == "__main__":
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     parsed = parse(sys.argv[1:])
-    command = {"run": _run, "compare": _compare, "judge": _judge, "agreement": _agreement}
+    command = {
+        "run": _run,
+        "compare": _compare,
+        "mt-bench": _mt_bench,
+        "judge": _judge,
+        "agreement": _agreement,
+    }
     sys.exit(run_command(lambda: command[parsed.command](parsed)))

@@ -8,6 +8,7 @@ from typing import Any
 from eval.completions import FILE_NAME, read_completions
 from eval.harness import AXES, Completion, axis_outcomes
 from eval.paired import ratio_bootstrap
+from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
 from eval.statistics import Rate, corrected_rate, mean_and_spread, mean_of_rates
 from eval.verdict import Margins, judge_change
@@ -78,6 +79,13 @@ def compare(
             for name, summary in summaries.items()
         },
     }
+    ratings = compare_ratings(
+        dict(zip(summaries, directories, strict=True)),
+        {name: summary["identity"] for name, summary in summaries.items()},
+        backbone,
+    )
+    if ratings:
+        report["mt_bench"] = ratings
     seeds = {name: same for name, same in runs.items() if len(same) > 1}
     if seeds:
         report["seeds"] = {name: _seeds(same, summaries) for name, same in seeds.items()}

@@ -20,15 +20,11 @@ from typing import Any, Literal
 import torch
 import yaml
 from pydantic import Field
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from eval.generation import Question, batches_by_length, ending_tokens, generate
 from eval.lines import LineStore
-from eval.models import model_identity
+from eval.models import load_judge, model_identity
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 
@@ -112,13 +108,7 @@ def _judge_batches(
         if settings.kind == "classifier"
         else AutoModelForCausalLM
     )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.model)
-        model: Any = loader.from_pretrained(settings.model).eval()
-    except Exception as error:  # the loaders raise many unrelated types for one missing model
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"harm judge {settings.model}: cannot be loaded ({reason})") from None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_judge(loader, settings.model, "harm judge")
     if settings.kind == "classifier":
         # The paper's longformer reads the answer only.
         yield from _classify(settings, model, tokenizer, [completion for _, completion in pairs])

@@ -86,6 +86,22 @@ def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
+    """Mean of all values with a 95 % percentile interval over groups drawn with replacement.
+
+    Values of one group (two answers in one dialogue) depend on each other; groups do not. Empty
+    groups count nowhere; without any value, value and interval are ``None``.
+    """
+    sums = np.array([[math.fsum(group), len(group)] for group in groups if group])
+    if not len(sums):
+        return {"value": None, "low": None, "high": None, "n": 0}
+    chosen = np.random.default_rng(seed).integers(0, len(sums), size=(draws, len(sums)))
+    totals = sums[chosen].sum(axis=1)
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], (0.025, 0.975))
+    value = sums[:, 0].sum() / sums[:, 1].sum()
+    return {"value": float(value), "low": float(low), "high": float(high), "n": len(sums)}
+
+
 def cohens_kappa(table: Sequence[Sequence[int]]) -> tuple[float, float]:
     """Agreement of two judges beyond chance, and its standard error (Cohen 1960; Fleiss 1969).
 

@@ -31,6 +31,13 @@ def percent(found: dict[str, Any] | None) -> str:
     return f"{100 * found['value']:.1f} % [{low}, {high}]"
 
 
+def rating(found: dict[str, Any]) -> str:
+    """A mean rating as "6.01 [5.70, 6.35]"; a dash where nothing could be read."""
+    if found["value"] is None:
+        return "-"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
 def axis_title(report: dict[str, Any], axis: str) -> str:
     """Title with direction and number of cases, for example "Utility (higher is better, n=50)"."""
     return f"{TITLES[axis]} ({_direction(axis)} is better, n={_cases(report, axis)})"
