@@ -53,7 +53,7 @@ def _agreement(options: argparse.Namespace) -> None:
     from eval.judge_agreement import agreement_tables, measure
     from merge.files import atomic_write_json
 
-    measured = measure(options.labels)
+    measured = measure(options.labels, options.lists)
     if options.out:
         atomic_write_json(options.out, measured)
     Console().print(*agreement_tables(measured), sep="\n")

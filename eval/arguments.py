@@ -43,5 +43,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")
     agreement = commands.add_parser("agreement", help="measure the refusal judge on human labels")
     agreement.add_argument("--labels", type=Path, required=True, help="folder of annotated CSVs")
+    agreement.add_argument("--lists", type=Path, help="folder of phrase lists to measure beside it")
     agreement.add_argument("--out", type=Path, help="JSON file for the measured agreement")
     return parser.parse_args(arguments)
