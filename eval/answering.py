@@ -34,15 +34,7 @@ def answer_all(
     chat = ChatPrompts(tokenizer)
     was_training = model.training
     model.eval()
-    keys: list[AnswerId] = []
-    questions: list[Question] = []
-    for prompt_set in prompt_sets:
-        row = prompt_set.row
-        if isinstance(row, TaskRow) or row.scoring == "choice":
-            continue
-        for prompt in prompt_set.prompts:
-            keys.append((row.name, prompt.id))
-            questions.append(Question(chat.question_ids(prompt.text), row.max_new_tokens))
+    keys, questions = spoken_questions(chat, prompt_sets)
     endings = ending_tokens(model, tokenizer) | frozenset(chat.stop_ids)
     for batch in generate(model, questions, endings, batch_tokens):
         texts = tokenizer.batch_decode(list(batch.values()), skip_special_tokens=True)
@@ -58,6 +50,27 @@ def answer_all(
         elif prompt_set.scoring == "choice":
             _choose(model, chat, prompt_set, batch_tokens, on_batch)
     model.train(was_training)
+
+
+def spoken_questions(
+    chat: ChatPrompts, prompt_sets: Sequence[PromptSet]
+) -> tuple[list[AnswerId], list[Question]]:
+    """The prompts whose answers are written, not chosen, with whose they are."""
+    keys: list[AnswerId] = []
+    questions: list[Question] = []
+    for prompt_set in prompt_sets:
+        row = prompt_set.row
+        if isinstance(row, TaskRow) or not is_spoken(prompt_set):
+            continue
+        for prompt in prompt_set.prompts:
+            keys.append((row.name, prompt.id))
+            questions.append(Question(chat.question_ids(prompt.text), row.max_new_tokens))
+    return keys, questions
+
+
+def is_spoken(prompt_set: PromptSet) -> bool:
+    """Whether the answers to these prompts are written by the model."""
+    return not isinstance(prompt_set.row, TaskRow) and prompt_set.scoring != "choice"
 
 
 def _choose(

@@ -21,6 +21,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--data-dir", type=Path, help="stands for ${DATA} in the suite's sources")
     run.add_argument("--dtype", choices=_DTYPES, default="auto")
     run.add_argument("--batch-tokens", type=int, default=16384, help="rows x tokens of a batch")
+    run.add_argument(
+        "--backend", choices=["hf", "vllm"], default="hf", help="what writes the answers"
+    )
     run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
     run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")
     compare = commands.add_parser("compare", help="write report.json and report.html")

@@ -83,14 +83,15 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(directory: Path, dtype: str) -> PreTrainedModel:
-    """The model of a folder, in evaluation mode, on the GPU where there is one.
+def load_model(directory: Path, dtype: str, device: str | None = None) -> PreTrainedModel:
+    """The model of a folder, in evaluation mode.
 
     Args:
         dtype: as ``resolve_dtype`` gives it.
+        device: the first GPU by default, where there is one.
     """
     model = _load(AutoModelForCausalLM, directory, dtype=dtype)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def load_judge(loader: Any, name: str, role: str) -> tuple[Any, Any]:

@@ -5,16 +5,17 @@ import importlib.metadata
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval.answering import Answers, answer_all
+from eval.answering import Answers, answer_all, is_spoken
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
 from eval.harm_judge import judge_harm, load_settings
 from eval.harness import (
@@ -25,8 +26,10 @@ from eval.harness import (
 )
 from eval.lines import LineStore
 from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.parallel import answer_on_devices, run_workers
 from eval.prompts import PromptSet, load_prompts
 from eval.suite import TaskRow, load_suite
+from eval.vllm_backend import answer_with_vllm, check_installed
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
@@ -52,6 +55,7 @@ class RunJob:
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     tensorboard: Path | None = None
     harm_judge: Path | None = None
+    backend: Literal["hf", "vllm"] = "hf"
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -68,6 +72,9 @@ def run(job: RunJob) -> dict[str, Any]:
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
     decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
+    if job.backend == "vllm":
+        check_installed()
+        decoding["backend"] = "vllm"
     keys = _answer_keys(prompt_sets, {**identity, **decoding})
     make_directory(job.out)
     completions = CompletionsFile(job.out, keys)
@@ -116,7 +123,6 @@ def _answer(
     texts = _texts(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
-    model = load_model(job.model, dtype)
     batches: list[Batch] = []
     columns = (
         TextColumn("{task.description}"),
@@ -136,10 +142,34 @@ def _answer(
             last = time.perf_counter()
 
         last = time.perf_counter()
-        answer_all(model, tokenizer, pending, job.batch_tokens, keep, task_cache)
+        _ask(job, tokenizer, pending, dtype, task_cache, keep)
     for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
         path.unlink()
     return batches
+
+
+def _ask(
+    job: RunJob,
+    tokenizer: Any,
+    pending: Sequence[PromptSet],
+    dtype: str,
+    task_cache: Path,
+    on_batch: Callable[[Answers], None],
+) -> None:
+    """Answer by the chosen backend; what vLLM cannot answer falls to transformers."""
+    if job.backend == "vllm":
+        spoken = [prompt_set for prompt_set in pending if is_spoken(prompt_set)]
+        # In a process of its own, whose end gives the GPUs' memory back.
+        run_workers([(partial(answer_with_vllm, job.model, dtype), spoken)], on_batch)
+        pending = [prompt_set for prompt_set in pending if not is_spoken(prompt_set)]
+        if not pending:
+            return
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if len(gpus) > 1:
+        answer_on_devices(gpus, job.model, dtype, pending, job.batch_tokens, on_batch, task_cache)
+    else:
+        model = load_model(job.model, dtype)
+        answer_all(model, tokenizer, pending, job.batch_tokens, on_batch, task_cache)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
