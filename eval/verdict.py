@@ -62,7 +62,7 @@ def judge_change(
     Returns:
         "axes": per axis its difference (after minus before) with Newcombe's interval, the paired
         bootstrap's, the exact McNemar p-value, Holm's adjusted one over the axes, and the verdict;
-        "suites": the p-values per suite, adjusted over the suites; "overall".
+        "suites": per suite difference, interval, and p-value adjusted over the suites; "overall".
     """
     pairs = _paired_outcomes(before, after, lambda completion: axis_outcomes(completion).items())
     counts = {axis: PairCounts.of(*outcomes) for axis, outcomes in pairs.items()}
@@ -86,7 +86,11 @@ def judge_change(
     return {
         "axes": axes,
         "suites": {
-            name: {"difference": count.difference, "p_holm": suite_p[name]}
+            name: {
+                "difference": count.difference,
+                **dict(zip(("low", "high"), difference_interval(count), strict=True)),
+                "p_holm": suite_p[name],
+            }
             for name, count in suite_counts.items()
         },
         "overall": overall({axis: entry["verdict"] for axis, entry in axes.items()}),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eval.compare import compare
+from eval.compare import compare, time_per_token_ratio
 from eval.harness import evaluate
 from eval.prompts import load_prompts
 from eval.report import write_report
@@ -182,6 +182,19 @@ def test_runs_of_one_name_are_its_seeds(world: Path, tmp_path: Path):
     assert "Several seeds" in (tmp_path / "report" / "report.html").read_text()
     with pytest.raises(UserError, match="the same weights; drop it"):
         compare([*folders, folders[1]])
+
+
+def test_time_per_token_is_the_ratio_of_seconds_per_token():
+    """Planted: twice the time per token; equal batches leave no width, single ones no interval."""
+    slow, fast = {"batches": [[2.0, 100], [4.0, 200]]}, {"batches": [[1.0, 100], [3.0, 300]]}
+    found = time_per_token_ratio(slow, fast)
+    assert found == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
+    noisy = {"batches": [[1.0, 100], [1.5, 100], [0.8, 100], [1.2, 100]]}
+    found = time_per_token_ratio(noisy, fast)
+    assert found is not None
+    assert found["value"] == pytest.approx(4.5 / 400 / 0.01)
+    assert found["low"] < found["value"] < found["high"]
+    assert time_per_token_ratio(slow, {"batches": [[1.0, 100]]}) is None
 
 
 def test_margins_come_from_a_file(tmp_path: Path):

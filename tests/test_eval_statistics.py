@@ -41,6 +41,33 @@ def test_a_perfect_judge_needs_no_correction():
     assert found.low < 0.3 < found.high
 
 
+@pytest.mark.parametrize(
+    ("positives", "n", "found", "kept"),
+    [
+        (40, 250, (120, 142), (604, 608)),
+        (90, 150, (60, 80), (45, 50)),
+        (120, 400, (70, 90), (90, 100)),
+    ],
+)
+def test_the_corrected_rate_equals_a_simulation(
+    positives: int, n: int, found: tuple[int, int], kept: tuple[int, int]
+):
+    """Its value is Rogan and Gladen's by hand; its width that of redrawing all three tables."""
+    corrected = corrected_rate(positives, n, found, kept)
+    sensitivity, specificity = found[0] / found[1], kept[0] / kept[1]
+    by_hand = (positives / n + specificity - 1) / (sensitivity + specificity - 1)
+    assert corrected.value == pytest.approx(by_hand)
+    draw = np.random.default_rng(0)
+    shares = [
+        draw.binomial(cases, successes / cases, 20000) / cases
+        for successes, cases in ((positives, n), found, kept)
+    ]
+    redrawn = (shares[0] + shares[2] - 1) / (shares[1] + shares[2] - 1)
+    low, high = np.quantile(redrawn, [0.025, 0.975])
+    assert corrected.high - corrected.low == pytest.approx(high - low, rel=0.15)
+    assert (corrected.low, corrected.high) == pytest.approx((low, high), abs=0.03)
+
+
 def test_the_corrected_rate_covers_the_truth():
     """A judge that misses 15 % and invents 3 %: the raw rate is biased, the corrected one not."""
     draw, truth, covered, values = np.random.default_rng(0), 0.3, [], []
