@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.models.huggingface import HFLM
 
 from eval.prompts import load_prompts
 from eval.run import RunJob, run
@@ -133,6 +134,42 @@ def test_a_lost_line_asks_its_task_alone_again(
     assert asked == ["vask_choice_again"]
     assert path.read_text().splitlines(keepends=True) == lines
     assert not list(tmp_path.glob("lm-eval-*"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_task_keeps_its_answers(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Only what had no answer yet is asked again; a patched model gets none of them."""
+    asked: list[int] = []
+    lm: Any = HFLM  # its registry hides the class from type checkers
+    call = lm._model_call
+
+    def counted(self: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(len(inputs))
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        return call(self, inputs, *rest, **options)
+
+    monkeypatch.setattr(lm, "_model_call", counted)
+    path = world / "choice.yaml"
+    path.write_text("[{name: Vask, axis: utility, task: vask_choice, include: tasks}]")
+    stop = -1
+    whole = run(RunJob(world / "model", path, tmp_path / "whole", batch_tokens=1024))
+    requests, stop = len(asked), len(asked) + 50
+    with pytest.raises(KeyboardInterrupt):
+        run(RunJob(world / "model", path, tmp_path / "out", batch_tokens=1024))
+    (left,) = (tmp_path / "out").glob("lm-eval-*.db")
+    stop = -1
+    asked.clear()
+    again = run(RunJob(world / "model", path, tmp_path / "out", batch_tokens=1024))
+    assert again["suites"] == whole["suites"]
+    assert requests - 50 <= len(asked) <= requests - 40
+    assert not left.exists()
+    save_model(tmp_path / "patched", seed=2)
+    asked.clear()
+    run(RunJob(tmp_path / "patched", path, tmp_path / "out", batch_tokens=1024))
+    assert len(asked) == requests
 
 
 @pytest.mark.parametrize(

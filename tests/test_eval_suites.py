@@ -17,6 +17,7 @@ def test_shipped_suites_are_valid_and_cover_the_three_axes(path: Path):
     assert {row.axis for row in [*suite.rows, *suite.tasks]} >= {"harm", "refusal", "utility"}
 
 
+@pytest.mark.slow
 def test_the_tasks_of_the_paper_are_known_to_lm_eval():
     """By name; their data are on the hub."""
     from eval.lm_harness import _manager
