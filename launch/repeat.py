@@ -48,7 +48,7 @@ def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[s
 def render(record: dict[str, Any]) -> Table:
     """Means with intervals, as a table for the terminal."""
     table = Table(title=f"Means of {record['seeds']} seeds with 95 % Student intervals")
-    table.add_column("model")
+    table.add_column("model", overflow="fold", min_width=14)
     axes_shown = [axis for axis in AXES if any(axis in axes for axes in record["models"].values())]
     for axis in axes_shown:
         table.add_column(TITLES[axis], justify="right")
