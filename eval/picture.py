@@ -3,7 +3,6 @@
 import io
 import itertools
 import re
-import textwrap
 from typing import Any
 
 import matplotlib
@@ -16,8 +15,9 @@ from matplotlib.ticker import PercentFormatter
 # Drawn in this colour, replaced by the page's text colour: the picture follows light and dark.
 _INK = "#12ab34"
 _PALETTE = "viridis"
+_NAME_LENGTH = 24
 _NAME_WIDTH = 120
-"""Points that a name of 24 letters takes."""
+"""Points that a name of that length takes."""
 
 
 def trade_off_svg(report: dict[str, Any]) -> str:
@@ -111,7 +111,7 @@ def _name_models(axes: Axes, models: dict[str, dict[str, Any]]) -> None:
             if all(abs(x - u) > _NAME_WIDTH or abs(y + offset - v) >= 12 for u, v in taken)
         )
         taken.append((x, y + offset))
-        label = textwrap.shorten(name, 24, placeholder="...") or name[:24]
+        label = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..."
         axes.annotate(
             label, point, xytext=(7, offset), textcoords="offset points", color=_INK, zorder=4
         )

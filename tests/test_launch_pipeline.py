@@ -43,8 +43,8 @@ def test_every_stage_leaves_its_files(finished):
     report = json.loads((finished / "report/report.json").read_text())
     axes = {"harmful_rate", "refusal_rate", "utility", "degenerate_rate"}
     assert set(report["models"]) == {
-        "backbone", "safety", "over_safety", "dense", "dense_same_settings",
-        "intersection_same_settings", "safepatching",
+        "backbone", "safety", "over_safety", "dense", "dense_instead",
+        "intersection_instead", "safepatching",
     }  # fmt: skip
     for rates in report["models"].values():
         assert axes <= rates.keys()
