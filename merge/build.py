@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,8 @@ from merge.slices import share_memory
 from merge.tensor_files import read_index
 
 logger = logging.getLogger(__name__)
+
+_SWITCH_SECONDS = 5e-4
 
 
 def build(
@@ -54,8 +57,8 @@ def build(
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     identity = merge_identity(inputs, settings, shards)
-    threads, _ = share_memory(inputs, settings, resources)
-    with exclusive(out), ThreadPoolExecutor(threads) as pool:
+    share = share_memory(inputs, settings, resources)
+    with exclusive(out), ThreadPoolExecutor(share.threads) as pool:
         journal = Journal(out, identity)
         if journal.is_complete():
             logger.info("%s: already done", out)
@@ -122,9 +125,13 @@ def _check(
         checking = beside.submit(
             check_files, inputs, paths, known, pool, journal.add_input, bar.update
         )
+        # Importing must not keep the lock from the hashing threads for long.
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         from merge import shard_output
 
         shard_output.load_loops()
+        sys.setswitchinterval(interval)
         return checking.result()
 
 

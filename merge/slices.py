@@ -1,5 +1,7 @@
 """How much of a tensor is in hand at a time, and in how many threads."""
 
+from dataclasses import dataclass
+
 from merge.inputs import MergeInputs
 from merge.methods import METHODS, Method
 from merge.patch_directory import Role
@@ -15,9 +17,18 @@ _BESIDES_BYTES = 2 << 20
 """What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
 
 
-def share_memory(
-    inputs: MergeInputs, settings: MergeSettings, resources: MergeResources
-) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Share:
+    """What a merge takes of the machine."""
+
+    threads: int
+    slice_values: int
+    """In hand at a time, in each thread."""
+    bytes: int
+    """Of tensor data, over all threads."""
+
+
+def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeResources) -> Share:
     """How many threads merge, and how many values each has in hand, within the memory limit.
 
     Fewer threads than asked for where not even their smallest slices would fit, but never none.
@@ -36,7 +47,8 @@ def share_memory(
     threads = min(resources.threads, max(resources.memory_limit // smallest, 1))
     values = (resources.memory_limit // threads - _BESIDES_BYTES) // most
     blocks = max(min(values, _CACHED_VALUES) // BLOCK, 1)
-    return threads, blocks * BLOCK
+    held = blocks * BLOCK
+    return Share(threads, held, threads * (held * most + _BESIDES_BYTES))
 
 
 def wide_keys(inputs: MergeInputs, role: Role, method: Method) -> bool:

@@ -92,7 +92,7 @@ def open_merge(
     advance: Callable[[int], object],
 ) -> StreamingMerge:
     """Open the inputs' files for merging."""
-    _, values = share_memory(inputs, settings, resources)
     source = FileSource(inputs)
+    values = share_memory(inputs, settings, resources).slice_values
     merger = TensorMerger(inputs, source, settings, values)
     return StreamingMerge(inputs, source, merger, pool, advance)
