@@ -1,9 +1,11 @@
 """The one way in which a command of this project tells its user that something is wrong."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 USAGE_EXIT_STATUS = 2
+ResultT = TypeVar("ResultT")
 
 
 class UserError(Exception):
@@ -12,6 +14,24 @@ class UserError(Exception):
     The message is one line that names the input and the mend; it reaches the terminal without
     a traceback, and the command ends with exit status 2.
     """
+
+
+def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
+    """The results of all attempts, in order.
+
+    Raises:
+        UserError: of all that failed, in one line.
+    """
+    results: list[ResultT] = []
+    problems: dict[str, None] = {}
+    for attempt in attempts:
+        try:
+            results.append(attempt())
+        except UserError as error:
+            problems[str(error)] = None
+    if problems:
+        raise UserError("; ".join(problems))
+    return results
 
 
 def run_command(command: Callable[[], None]) -> int:
