@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,6 @@ from tqdm import tqdm
 from merge import picture
 from merge.checks import check_inputs
 from merge.companions import companion_files, copy_file
-from merge.delta_file import write_delta_file
 from merge.density_curves import write_densities
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
@@ -22,11 +22,12 @@ from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.recipe import MergeSettings
 from merge.report import input_files, merge_record, model_card, totals
 from merge.resources import MergeResources
-from merge.shard_output import write_shards
-from merge.streaming import share_memory
+from merge.slices import share_memory
 from merge.tensor_files import read_index
 
 logger = logging.getLogger(__name__)
+
+_SWITCH_SECONDS = 5e-4
 
 
 def build(
@@ -56,8 +57,8 @@ def build(
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     identity = merge_identity(inputs, settings, shards)
-    threads, _ = share_memory(inputs, settings, resources)
-    with exclusive(out), ThreadPoolExecutor(threads) as pool:
+    share = share_memory(inputs, settings, resources)
+    with exclusive(out), ThreadPoolExecutor(share.threads) as pool:
         journal = Journal(out, identity)
         if journal.is_complete():
             logger.info("%s: already done", out)
@@ -73,6 +74,8 @@ def build(
                 journal.remove()
             raise
         outputs = _write_companions(out, inputs, shards, companions)
+        from merge.shard_output import write_shards
+
         records = write_shards(out, inputs, settings, resources, shards, journal, done, pool)
         refuse_changed(checked)
         outputs |= {name: record["sha256"] for name, record in records.items()}
@@ -112,10 +115,24 @@ def _check(
     journal: Journal,
     pool: ThreadPoolExecutor,
 ) -> dict[Path, CheckedFile]:
+    """Check all inputs, and load the compiled loops meanwhile."""
     paths = {path for group in files.values() for path in group}
     size = sum(file_stamp(path)[0] for path in paths)
-    with tqdm(total=size, unit="B", unit_scale=True, desc="check", disable=None) as bar:
-        return check_files(inputs, paths, known, pool, journal.add_input, bar.update)
+    with (
+        tqdm(total=size, unit="B", unit_scale=True, desc="check", disable=None) as bar,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        checking = beside.submit(
+            check_files, inputs, paths, known, pool, journal.add_input, bar.update
+        )
+        # Importing must not keep the lock from the hashing threads for long.
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        from merge import shard_output
+
+        shard_output.load_loops()
+        sys.setswitchinterval(interval)
+        return checking.result()
 
 
 def _write_extras(
@@ -127,6 +144,8 @@ def _write_extras(
 ) -> None:
     """What is made from a finished merge; a rerun makes what is not there yet."""
     if delta_file is not None and not delta_file.exists():
+        from merge.delta_file import write_delta_file
+
         changed = write_delta_file(delta_file, inputs.backbone, read_index(out, "model"))
         logger.info("%s: %d changed values", delta_file, changed)
     if tensorboard is not None and not any(tensorboard.glob("events.out.*")):

@@ -1,19 +1,10 @@
-"""The compiled loops that count bit patterns, for selection and for checks."""
+"""The compiled loops that count bit patterns, for selection."""
 
 from typing import Any
 
 import numpy as np
 
 from merge.compiled import compiled
-
-
-@compiled
-def largest_magnitude(bits: Any, mask: Any) -> int:
-    """The largest ``bits & mask``; with all bits but the sign, it tells whether all are finite."""
-    largest = mask & ~mask
-    for i in range(bits.size):
-        largest = max(largest, bits[i] & mask)
-    return largest
 
 
 @compiled

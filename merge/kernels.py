@@ -24,8 +24,6 @@ TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW =
 DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
 """Rows of the sums of squares that ``write_back`` adds to."""
 
-BLOCK = 1 << 16
-"""Slices of a tensor hold a multiple of this many values."""
 LANES = 512
 """Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
 however a tensor is sliced."""
@@ -285,7 +283,8 @@ def write_back(
     """Merge one slice: who is in which top set, who is kept, and the rounded sum.
 
     Args:
-        theta: the backbone's bit patterns, from flat index ``start`` on, a multiple of BLOCK.
+        theta: the backbone's bit patterns, from flat index ``start`` on, a multiple of
+            ``slices.BLOCK``.
         out: the merged bit patterns.
         rule: which entries of which patch are wanted, DIFFERENCE to SECOND.
         combination: IN_TURN to ELECTED.

@@ -6,8 +6,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from merge import count_kernels
 from merge.errors import UserError
 from merge.files import sha256_file
 from merge.inputs import MergeInputs
@@ -18,6 +20,11 @@ from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
 from merge.streaming import open_merge
 from merge.tensor_merge import TensorReport, Thresholds
+
+
+def load_loops() -> None:
+    """Make numba load what its first call needs, which takes as long as its import."""
+    count_kernels.count_equal(np.zeros(1, np.uint16), 0)
 
 
 def write_shards(

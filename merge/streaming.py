@@ -6,46 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from merge import kernels
 from merge.inputs import FileSource, MergeInputs
 from merge.layout import OutputShard
-from merge.methods import METHODS
 from merge.pools import run_all
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
-from merge.tensor_merge import TensorMerger, TensorReport, Thresholds, wide_keys
+from merge.slices import share_memory
+from merge.tensor_merge import TensorMerger, TensorReport, Thresholds
 from merge.tensor_reader import TensorReader
 
 _COPY_BYTES = 1 << 20
-_CACHED_VALUES = 1 << 18
-"""Larger slices leave the caches between two loops, and take twice the time."""
-_BESIDES_BYTES = 2 << 20
-"""What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
-
-
-def share_memory(
-    inputs: MergeInputs, settings: MergeSettings, resources: MergeResources
-) -> tuple[int, int]:
-    """How many threads merge, and how many values each has in hand, within the memory limit.
-
-    Fewer threads than asked for where not even their smallest slices would fit, but never none.
-    """
-    method = METHODS[settings.method]
-    most = 1
-    for name in inputs.covered:
-        size = max(inputs.backbone[name].size, 1)
-        used = 2 * inputs.backbone[name].bytes
-        for role, patch in inputs.patches.items():
-            used += patch.delta[name].bytes
-            used += patch.importance[name].bytes if method.by_importance else 0
-            used += 4 * size if method.masked and wide_keys(inputs, role, method) else 0
-        most = max(most, -(-used // size))
-    smallest = kernels.BLOCK * most + _BESIDES_BYTES
-    threads = min(resources.threads, max(resources.memory_limit // smallest, 1))
-    values = (resources.memory_limit // threads - _BESIDES_BYTES) // most
-    blocks = max(min(values, _CACHED_VALUES) // kernels.BLOCK, 1)
-    return threads, blocks * kernels.BLOCK
 
 
 @dataclass
@@ -121,7 +92,7 @@ def open_merge(
     advance: Callable[[int], object],
 ) -> StreamingMerge:
     """Open the inputs' files for merging."""
-    _, values = share_memory(inputs, settings, resources)
     source = FileSource(inputs)
+    values = share_memory(inputs, settings, resources).slice_values
     merger = TensorMerger(inputs, source, settings, values)
     return StreamingMerge(inputs, source, merger, pool, advance)

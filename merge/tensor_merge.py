@@ -8,14 +8,29 @@ import numpy as np
 
 from merge import count_kernels, kernels
 from merge.inputs import ROLES, BitSource, MergeInputs
-from merge.methods import METHODS, Method
+from merge.methods import METHODS, Combination, Rule
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.retention import retention_key, retention_limit
 from merge.selection import NOTHING, Threshold, deal_ties, find_threshold, top_count
+from merge.slices import wide_keys
 
 Thresholds = dict[Role, Threshold]
 _CODES = {"BF16": kernels.BF16, "F16": kernels.F16, "F32": kernels.F32}
+_RULES: dict[Rule, int] = {
+    "difference": kernels.DIFFERENCE,
+    "intersection": kernels.INTERSECTION,
+    "each": kernels.EACH,
+    "all": kernels.ALL,
+    "first": kernels.FIRST,
+    "second": kernels.SECOND,
+}
+_COMBINATIONS: dict[Combination, int] = {
+    "in_turn": kernels.IN_TURN,
+    "summed": kernels.SUMMED,
+    "averaged": kernels.AVERAGED,
+    "elected": kernels.ELECTED,
+}
 _SCORES = {"weight": kernels.WEIGHT, "delta": kernels.DELTA}
 _NO_KEYS = np.empty(0, np.uint16)
 
@@ -54,7 +69,7 @@ class TensorMerger:
 
     Args:
         slice_values: how many values of a tensor are in hand at a time, a multiple of
-            ``kernels.BLOCK``. Results do not depend on it.
+            ``slices.BLOCK``. Results do not depend on it.
     """
 
     def __init__(
@@ -183,8 +198,8 @@ class TensorMerger:
                 arguments += [delta, keys, threshold.key, streams[role], self._limit]
                 arguments.append(scale)
             kernels.write_back(
-                before, _CODES[entry.dtype], after, start, self._method.rule,
-                self._method.combination, *arguments, ties, counts, squares,
+                before, _CODES[entry.dtype], after, start, _RULES[self._method.rule],
+                _COMBINATIONS[self._method.combination], *arguments, ties, counts, squares,
             )  # fmt: skip
             write(start, before, after)
         norms = [math.sqrt(math.fsum(row)) for row in squares]
@@ -194,11 +209,3 @@ class TensorMerger:
         size = self._inputs.backbone[name].size
         for start in range(0, size, self._slice_values):
             yield start, min(start + self._slice_values, size)
-
-
-def wide_keys(inputs: MergeInputs, role: Role, method: Method) -> bool:
-    """Whether a patch's keys are 32 bits: all but what is stored as bf16 and ranked as it is."""
-    patch = inputs.patches[role]
-    ranked = patch.delta if method.by_magnitude else patch.importance
-    computed = patch.holds_gradients and not method.by_magnitude
-    return computed or any(ranked[name].dtype != "BF16" for name in inputs.covered)

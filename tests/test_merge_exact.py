@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from merge import kernels
 from merge.build import build
 from merge.checks import check_inputs
 from merge.in_memory import LoadedInputs
 from merge.inputs import FileSource
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
+from merge.slices import BLOCK
 from merge.tensor_merge import TensorMerger
 from tests.merge_models import write_patch, write_tensors
 from tests.merge_reference import Tensors, reference_merge
@@ -157,7 +157,7 @@ def test_cutting_changes_nothing(tmp_path: Path) -> None:
 def test_slices_change_nothing(tmp_path: Path) -> None:
     """A tensor of several slices merges as one that fits, with ties across the slices."""
     generator = torch.Generator().manual_seed(1)
-    shape = (3, kernels.BLOCK // 2 + 11)
+    shape = (3, BLOCK // 2 + 11)
     backbone = {"w": torch.randn(shape, generator=generator).to(torch.bfloat16)}
     for role in ("safety", "over_safety"):
         delta = {"w": torch.randn(shape, generator=generator) / 30}
@@ -168,7 +168,7 @@ def test_slices_change_nothing(tmp_path: Path) -> None:
     results = []
     for scope in ("tensor", "model"):
         settings = MergeSettings(include=INCLUDE, **{**SETTINGS, "scope": scope})
-        for size in (kernels.BLOCK, 1 << 30):
+        for size in (BLOCK, 1 << 30):
             inputs = check_inputs(*paths, settings)
             merger = TensorMerger(inputs, FileSource(inputs), settings, size)
             chosen = merger.model_thresholds()["w"] if scope == "model" else merger.thresholds("w")

@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merge import build as build_module
-from merge import input_check
+from merge import input_check, shard_output
 from merge.build import build
 from merge.errors import UserError
 from merge.files import read_json
@@ -88,7 +87,7 @@ def _stop_before_merging(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build_module, "write_shards", stop)
+        patched.setattr(shard_output, "write_shards", stop)
         run_build(folder, **SETTINGS)
 
 
@@ -130,13 +129,13 @@ def test_input_that_changes_during_the_merge(
 ) -> None:
     """A merge whose input was touched while it ran gets no merge.json."""
     make_case(tmp_path)
-    real = build_module.write_shards
+    real = shard_output.write_shards
 
     def touch(*arguments: object) -> object:
         os.utime(tmp_path / "backbone" / "model.safetensors")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build_module, "write_shards", touch)
+    monkeypatch.setattr(shard_output, "write_shards", touch)
     with pytest.raises(UserError, match="changed during the merge"):
         run_build(tmp_path, **SETTINGS)
     assert not (tmp_path / "out" / "merge.json").exists()
