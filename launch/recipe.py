@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from eval.models import Dtype
 from eval.verdict import Margins
+from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
 from train.recipe import TrainRecipe
@@ -84,6 +85,8 @@ class Recipe(TrainRecipe):
     """By name what is changed in the settings of the merge, all else kept, as in the paper's own
     ablation; each is evaluated beside the patched model."""
     world: WorldSettings | None = None
+    cluster: ClusterSettings | None = None
+    """Only for ``launch submit``."""
 
     @field_validator("ablations")
     @classmethod

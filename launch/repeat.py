@@ -1,5 +1,6 @@
 """The same recipe with several seeds: what is chance in one run's table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +10,36 @@ from eval.harness import AXES
 from eval.statistics import mean_and_spread
 from eval.table import TITLES
 from launch.pipeline import Pipeline, read_report
-from launch.recipe import Recipe
-from merge.errors import UserError
+from launch.run_folder import report_file
+from launch.seeds import seed_folder, seed_recipes
 from merge.files import atomic_write_json
-from train.recipe import load_recipe
 
 CONFIDENCE = 0.95
 
 
-def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[str, Any]]:
+def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, dict[str, Any]]:
     """Run the recipe with the seeds 0, 1, ... in folders of their own, and summarise.
 
     Returns:
-        The folder of all runs, and what its seeds.json holds: per model and axis the values, their
-        mean, and the ends of its 95 % Student interval.
+        The folder of all runs, and what ``summarise`` says of them.
     """
-    folder = load_recipe(recipe, overrides, Recipe).output
-    reports = []
-    for seed in range(seeds):
-        own = [*overrides, f"seed={seed}", f"output={folder / f'seed-{seed}'}"]
-        report = Pipeline(load_recipe(recipe, own, Recipe)).run()
-        if report is None:
-            raise UserError(f"recipe {recipe}: has no eval section, so seeds cannot be compared")
-        reports.append(read_report(report))
+    folder, recipes = seed_recipes(recipe, overrides, seeds)
+    for each in recipes:
+        Pipeline(each).run()
+    return folder, summarise(folder, seeds)
+
+
+def summarise(folder: Path, seeds: int) -> dict[str, Any]:
+    """Write seeds.json from the reports of all seeds.
+
+    Returns:
+        What it holds: per model and axis the values, their mean, and the ends of its 95 % Student
+        interval.
+
+    Raises:
+        UserError: a report is not there.
+    """
+    reports = [read_report(report_file(seed_folder(folder, seed)).parent) for seed in range(seeds)]
     models = {
         name: {
             axis: mean_and_spread([report["models"][name][axis]["value"] for report in reports])
@@ -42,7 +50,7 @@ def repeat(recipe: Path, overrides: list[str], seeds: int) -> tuple[Path, dict[s
     }
     record = {"seeds": seeds, "confidence": CONFIDENCE, "models": models}
     atomic_write_json(folder / "seeds.json", record)
-    return folder, record
+    return record
 
 
 def render(record: dict[str, Any]) -> Table:

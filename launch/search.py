@@ -1,17 +1,17 @@
 """Search over merge settings on the validation part: harm and refusals down, utility kept.
 
 A trial merges in memory, lends the merged weights to a model that is loaded once, and asks the
-validation prompts. Trials go to a journal on disk, from which an interrupted search continues.
+validation prompts. Trials go to disk (launch/trials.py); an interrupted search continues there.
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
@@ -22,6 +22,7 @@ from eval.prompts import load_prompts
 from eval.suite import load_suite
 from launch.choice import Outcome, Tried, choose, pareto_front, violation
 from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
 from merge.methods import METHODS
@@ -36,6 +37,8 @@ RULE = (
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _RANDOM_SHARE = 0.25
 """Of the trials; the others follow what these found."""
+_LOG_SECONDS = 10.0
+"""Between two lines where no progress bar can be seen."""
 
 
 @dataclass
@@ -84,24 +87,33 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
     searcher = _load(recipe, backbone, settings)
     before = searcher.outcome(None)
     tried: dict[str, list[Tried]] = {}
+    logged = time.monotonic()
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer,
     ):
         for method in settings.methods:
-            study = _study(folder, method, settings, recipe.seed)
             task = progress.add_task(f"search {method}", total=settings.trials)
-            progress.advance(task, len(study.trials))
-            for number in range(len(study.trials), settings.trials):
+            journal = TrialJournal(folder / f"{method}.jsonl")
+            study = _study(method, settings, recipe.seed)
+            found = tried.setdefault(method, [])
+            for number in range(settings.trials):
                 trial = study.ask()
-                outcome = _try(trial, suggest(trial, method, settings, recipe.merge), searcher)
+                suggested = suggest(trial, method, settings, recipe.merge)
+                outcome = journal.outcome(number, suggested)
+                if outcome is None:
+                    outcome = searcher.outcome(suggested)
+                    journal.add(number, suggested, outcome)
+                    for axis, value in outcome.as_dict().items():
+                        writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
                 # Or the search would follow merges that answer nothing: no harm, no refusals.
                 trial.set_constraint("margins", violation(before, outcome, settings))
                 study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
-                for axis, value in outcome.as_dict().items():
-                    writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
+                found.append((suggested, outcome))
                 progress.advance(task)
-            tried[method] = _finished(study)
+                if not progress.console.is_terminal and time.monotonic() - logged > _LOG_SECONDS:
+                    logged = time.monotonic()
+                    logger.info("search %s: trial %d of %d", method, number + 1, settings.trials)
     chosen = {method: choose(before, found, settings) for method, found in tried.items()}
     for method, found in chosen.items():
         logger.info("search %s: chose %s", method, _short(found))
@@ -120,22 +132,6 @@ def _load(recipe: Recipe, backbone: Path, settings: SearchSettings) -> Searcher:
         load_prompts(load_suite(settings.suite, evaluation.data_dir if evaluation else None)),
         evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
     )
-
-
-def _try(trial: optuna.Trial, settings: MergeSettings, searcher: Searcher) -> Outcome:
-    outcome = searcher.outcome(settings)
-    trial.set_user_attr("settings", settings.model_dump(mode="json"))
-    trial.set_user_attr("outcome", outcome.as_dict())
-    return outcome
-
-
-def _finished(study: optuna.Study) -> list[Tried]:
-    """The trials with an outcome; a run that was killed leaves one without."""
-    return [
-        (MergeSettings(**trial.user_attrs["settings"]), Outcome(**trial.user_attrs["outcome"]))
-        for trial in study.trials
-        if "outcome" in trial.user_attrs
-    ]
 
 
 def _record(
@@ -189,21 +185,14 @@ def suggest(
     return base.model_copy(update={"method": method, **values})
 
 
-def _study(folder: Path, method: str, settings: SearchSettings, seed: int) -> optuna.Study:
+def _study(method: str, settings: SearchSettings, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = JournalFileBackend(str(folder / f"{method}.journal"))
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=method,
-        directions=["minimize", "minimize"],
-        load_if_exists=True,
+    sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=int(_RANDOM_SHARE * settings.trials)
     )
-    study.sampler = optuna.samplers.TPESampler(
-        # A search that goes on must not draw the first settings again.
-        seed=seed + len(study.trials),
-        n_startup_trials=int(_RANDOM_SHARE * settings.trials),
+    return optuna.create_study(
+        study_name=method, sampler=sampler, directions=["minimize", "minimize"]
     )
-    return study
 
 
 def _short(settings: MergeSettings) -> str:

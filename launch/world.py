@@ -7,17 +7,11 @@ from launch.recipe import WorldSettings
 from merge.files import atomic_write_json, fsync_directory, make_directory
 
 BACKBONE = "backbone"
-_RECORD = "world.json"
+RECORD = "world.json"
 
 
-def build_world(folder: Path, settings: WorldSettings, seed: int) -> bool:
-    """Write the world's files; its record comes last and marks it whole.
-
-    Returns:
-        False where the world was there already.
-    """
-    if (folder / _RECORD).is_file():
-        return False
+def build_world(folder: Path, settings: WorldSettings, seed: int) -> None:
+    """Write the world's files anew; its record comes last and marks it whole."""
     # These import PyTorch and transformers: not needed to say that the work is done.
     from launch.world_backbone import make_tokenizer, train_backbone
     from launch.world_data import WorldData, write_data
@@ -31,5 +25,4 @@ def build_world(folder: Path, settings: WorldSettings, seed: int) -> bool:
     tokenizer = make_tokenizer(data, settings, folder / BACKBONE)
     train_backbone(data, tokenizer, settings, seed).save_pretrained(folder / BACKBONE)
     fsync_directory(folder)
-    atomic_write_json(folder / _RECORD, {"seed": seed, "settings": settings.model_dump()})
-    return True
+    atomic_write_json(folder / RECORD, {"seed": seed, "settings": settings.model_dump()})

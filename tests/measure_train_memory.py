@@ -41,7 +41,7 @@ def memory_of(pid: int) -> tuple[float, float]:
     fields = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
-    anonymous, resident = (1024.0 * int(fields[name].split()[0]) for name in ("RssAnon", "VmRSS"))
+    anonymous, resident = (int(fields[name].split()[0]) * 1024.0 for name in ("RssAnon", "VmRSS"))
     return anonymous, resident
 
 

@@ -48,10 +48,13 @@ def test_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) ->
         checkpoints(tmp_path).latest()
 
 
-def test_only_regular_checkpoints_are_gone_back_to(tmp_path: Path) -> None:
+def test_only_regular_checkpoints_are_gone_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stop's checkpoints and the training's end differ between runs with the same patch."""
     for step in (0, 5, 10, 12):
         write_checkpoint(tmp_path, step)
+    monkeypatch.setattr("train.resume.sum_over_ranks", lambda values: values)
     loaded: list[str] = []
     model: Any = SimpleNamespace(load=lambda folder, tag: loaded.append(tag))
     assert checkpoints(tmp_path).turn_back(model, 14) == Progress(10)
@@ -64,6 +67,7 @@ def test_the_newest_regular_checkpoints_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.resume.wait_for_ranks", lambda: None)
+    monkeypatch.setattr("train.resume.any_over_ranks", lambda flag: flag)
 
     def save(progress: Progress) -> list[str]:
         checkpoints(tmp_path).save(model, progress)

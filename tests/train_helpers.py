@@ -65,8 +65,8 @@ def make_backbone(
         "bos_token_id": 0,
         "eos_token_id": 5,
     }
-    model = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
-    torch.nn.Module.to(model, dtype)
+    model: Any = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
+    model = model.to(dtype)
     model.save_pretrained(directory, max_shard_size=shard_size)
     tokenizer.save_pretrained(directory)
     return directory

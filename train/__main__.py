@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from merge.errors import USAGE_EXIT_STATUS, run_command
+from merge.errors import (
+    STOPPED_EXIT_STATUS,
+    USAGE_EXIT_STATUS,
+    StoppedOnRequestError,
+    run_command,
+)
 from train.recipe import ROLES, TrainRecipe, load_recipe
 from train.stopping import StopRequest
 from train.world import World, end_process
@@ -65,12 +70,13 @@ def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
     """
     try:
         command()
-    except Exception:
+    except Exception as error:
         # Nothing more will be saved: the launcher's SIGTERM shall end this rank, as it would have.
         stop.forget_signals()
         if World.from_environment().rank:
             if stop.heard:
-                raise SystemExit(USAGE_EXIT_STATUS) from None
+                stopped = isinstance(error, StoppedOnRequestError)
+                raise SystemExit(STOPPED_EXIT_STATUS if stopped else USAGE_EXIT_STATUS) from None
             time.sleep(_GRACE_SECONDS)
         raise
 

@@ -25,6 +25,9 @@ from train.world import free_port
 _POLL_SECONDS = 0.05
 _KILL_AFTER_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
+_RETURNED_BYTES = 1 << 20
+"""glibc gives larger blocks back to the system as soon as they are free. By itself it keeps those
+of up to 32 MiB: a CPU rank of a 174M-parameter model then peaked at 4.05 GB instead of 2.84 GB."""
 
 
 def training_command(
@@ -60,6 +63,7 @@ def run_ranks(processes: int, arguments: Sequence[str]) -> int:
     environment = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
+        "MALLOC_MMAP_THRESHOLD_": str(_RETURNED_BYTES),
         **os.environ,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from merge.errors import UserError
 from merge.files import atomic_write_json, make_directory, read_json
-from train.collectives import wait_for_ranks
+from train.collectives import any_over_ranks, sum_over_ranks, wait_for_ranks
 from train.world import World
 from train.zero3 import Zero3Model
 
@@ -95,8 +95,13 @@ class Checkpoints:
 
         Those that a stop wrote do not count, so that a patch does not depend on interruptions.
         """
-        regular = [folder for folder in self._whole() if 0 < self._regular_step(folder) < step]
-        return self._load(model, regular[-1] if regular else None)
+        regular = [
+            number for folder in self._whole() if (number := self._regular_step(folder)) < step
+        ]
+        # The main rank's choice: others may see another state of a folder over the network.
+        chosen = max(regular, default=0) if self._world.is_main else 0
+        chosen = int(sum_over_ranks([chosen])[0])
+        return self._load(model, self._directory / _tag(Progress(chosen)) if chosen else None)
 
     def _load(self, model: Zero3Model, checkpoint: Path | None) -> Progress | None:
         if checkpoint is None:
@@ -131,10 +136,9 @@ class Checkpoints:
         training's end, the marker alone is.
         """
         tag = _tag(progress)
-        written = (self._directory / tag / _MARKER).is_file()
-        # All ranks have looked before one of them changes anything.
-        wait_for_ranks()
-        if not written:
+        # The main rank alone looks: others may not see yet what it has just written.
+        marker = self._directory / tag / _MARKER
+        if not any_over_ranks(self._world.is_main and marker.is_file()):
             if self._world.is_main:
                 make_directory(self._directory, self._mode)
                 # A torn one.
@@ -143,12 +147,12 @@ class Checkpoints:
             model.save(self._directory, tag)
             wait_for_ranks()
         if self._world.is_main:
-            marker = {
+            content = {
                 "identity": self._identity,
                 "world_size": self._world.size,
                 "progress": asdict(progress),
             }
-            atomic_write_json(self._directory / tag / _MARKER, marker)
+            atomic_write_json(marker, content)
             older = [folder for folder in self._whole() if folder.name < tag]
             regular = [folder for folder in older if self._regular_step(folder)]
             # Later ones are of the way that a guard has turned back from.

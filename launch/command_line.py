@@ -1,0 +1,151 @@
+"""The command line of `python -m launch`, and what each of its commands does."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from launch.pipeline import StageName
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; ``command`` is the function to call with it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch", description="The pipeline from a recipe, here or on a cluster."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run the pipeline on this machine")
+    several = commands.add_parser("repeat", help="run it with several seeds, and average")
+    several.add_argument("--seeds", type=_count, default=5, help="how many (default: 5)")
+    sizes = commands.add_parser("plan", help="say what a training needs; needs no GPU, no weights")
+    sizes.add_argument("--nodes", type=int, required=True)
+    sizes.add_argument("--gpus-per-node", type=int, required=True)
+    jobs = commands.add_parser("submit", help="run it as a chain of SLURM jobs")
+    jobs.add_argument("--dry-run", action="store_true", help="only print the scripts")
+    jobs.add_argument("--seeds", type=_count, help="as repeat does, by job arrays")
+    jobs.add_argument("--at-once", type=_count, help="how many seeds of a stage may run together")
+    one = commands.add_parser("stage", help="do one stage; what a job runs")
+    for command, function in (
+        (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (one, _stage),
+    ):  # fmt: skip
+        command.set_defaults(command=function)
+        command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
+        if command is one:
+            command.add_argument("stage", choices=get_args(StageName))
+            continue
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="win over the recipe"
+        )
+    for name, function, words in (
+        ("status", _status, "show how far each job of a run is"),
+        ("cancel", _cancel, "end the jobs of a run; what they have saved stays"),
+        ("seeds", _seeds, "average the finished runs of several seeds"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.set_defaults(command=function)
+        command.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
+    options, rest = parser.parse_known_args(arguments)
+    # argparse ends a list of positionals at the first option.
+    if any(word.startswith("-") or "=" not in word for word in rest) or "overrides" not in options:
+        parser.parse_args(arguments)
+    elif rest:
+        options.overrides += rest
+    return options
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return count
+
+
+def _run(options: argparse.Namespace) -> None:
+    from launch.pipeline import Pipeline, read_report
+    from launch.recipe import Recipe
+    from train.recipe import load_recipe
+
+    started = time.monotonic()
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    report = Pipeline(recipe).run()
+    console = Console()
+    if report is not None:
+        from eval.table import render_table
+
+        console.print(render_table(read_report(report)))
+        console.print(f"report: {report / 'report.html'}", highlight=False)
+    console.print(f"patched model: {recipe.output / 'patched'}", highlight=False)
+    events = recipe.output / "tensorboard"
+    console.print(f"TensorBoard: tensorboard --logdir {events}", highlight=False)
+    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def _repeat(options: argparse.Namespace) -> None:
+    from launch.repeat import repeat
+
+    _show_seeds(*repeat(options.recipe, options.overrides, options.seeds))
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from launch.plan import plan
+    from launch.recipe import Recipe
+    from train.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    Console().print(plan(recipe, options.nodes, options.gpus_per_node), highlight=False)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from launch.submit import plan_chain, submit
+
+    chain = plan_chain(options.recipe, options.overrides, options.seeds, options.at_once)
+    if options.dry_run:
+        for stage, script in chain.scripts().items():
+            file = chain.place.folder / "jobs" / f"{stage}.sbatch"
+            Console(soft_wrap=True).print(f"### {file}\n{script}", markup=False, highlight=False)
+        return
+    submitted = submit(chain)
+    console = Console(soft_wrap=True)
+    for stage, job in submitted.items():
+        console.print(f"{stage}: job {job}", highlight=False)
+    if not submitted:
+        console.print("nothing to submit: every stage is done", highlight=False)
+    console.print(f"follow it: python -m launch status {chain.place.folder}", highlight=False)
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from launch.pipeline import Pipeline
+    from launch.recipe import Recipe
+    from train.recipe import load_recipe
+
+    Pipeline(load_recipe(options.recipe, [], Recipe)).run_unless_done(options.stage)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from launch.status import render_status
+
+    Console().print(render_status(options.folder))
+
+
+def _cancel(options: argparse.Namespace) -> None:
+    from launch.submit import cancel
+
+    jobs = cancel(options.folder.resolve())
+    words = f"cancelled: {', '.join(jobs)}" if jobs else "no job of this run is in the queue"
+    Console(soft_wrap=True).print(words, highlight=False)
+
+
+def _seeds(options: argparse.Namespace) -> None:
+    from launch.repeat import summarise
+    from launch.seeds import seed_runs
+
+    _show_seeds(options.folder, summarise(options.folder, len(seed_runs(options.folder))))
+
+
+def _show_seeds(folder: Path, record: dict[str, object]) -> None:
+    from launch.repeat import render
+
+    Console().print(render(record))
+    Console().print(f"numbers: {folder / 'seeds.json'}", highlight=False)

@@ -1,0 +1,132 @@
+"""Which models a run compares, and their evaluations in its folder."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.recipe import Recipe
+from launch.run_folder import report_file
+from merge.files import make_directory
+from merge.recipe import MergeSettings
+from merge.resources import MergeResources
+from merge.settings import parse_settings
+from train.recipe import ROLES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model that is built beside the patched one, evaluated, and deleted."""
+
+    name: str
+    settings: MergeSettings
+    model: Path
+
+
+class Evaluations:
+    """The models of one run; without an eval section none is compared."""
+
+    def __init__(self, recipe: Recipe, backbone: Path) -> None:
+        self._recipe = recipe
+        self._backbone = backbone
+        self._folder = recipe.output
+
+    def single_patches(self) -> list[Comparison]:
+        """The backbone with one whole patch alone: the two extremes of the paper's table."""
+        if self._recipe.eval is None or not self._recipe.eval.single_patches:
+            return []
+        # Inside the patch's own folder: with the over-safety patch this model is jailbroken.
+        return [
+            Comparison(
+                role,
+                MergeSettings(method=role, retention=1, include=("*",)),
+                self._folder / role / "model",
+            )
+            for role in ROLES
+        ]
+
+    def alternatives(self, chosen: dict[str, MergeSettings]) -> list[Comparison]:
+        """The other methods' best merges, and the ablations of the patched model's."""
+        if self._recipe.eval is None:
+            return []
+        first, *others = chosen
+        settings = {method: chosen[method] for method in others}
+        for name, changes in self._recipe.ablations.items():
+            changed = {**chosen[first].model_dump(), **changes}
+            settings[name] = parse_settings(MergeSettings, changed, f"ablations.{name}")
+        return [
+            Comparison(name, merge, self._folder / "comparisons" / name)
+            for name, merge in settings.items()
+        ]
+
+    def is_done(self, name: str) -> bool:
+        """Whether a model is evaluated."""
+        return (self._folder / "eval" / name / "summary.json").is_file()
+
+    def compare(self, comparison: Comparison) -> None:
+        """Build a model, evaluate and delete it, unless its evaluation is there."""
+        if self.is_done(comparison.name):
+            return
+        if comparison.model.exists():
+            shutil.rmtree(comparison.model)
+        make_directory(comparison.model.parent)
+        self.build(comparison.settings, comparison.model)
+        self.evaluate(comparison.name, comparison.model)
+        shutil.rmtree(comparison.model)
+
+    def build(self, settings: MergeSettings, out: Path, tensorboard: Path | None = None) -> None:
+        """Merge the run's patches into its backbone."""
+        from merge.build import build
+
+        safety, over_safety = (self._folder / role for role in ROLES)
+        build(
+            self._backbone,
+            safety,
+            over_safety,
+            out,
+            settings,
+            MergeResources(),
+            tensorboard=tensorboard,
+        )
+
+    def evaluate(self, name: str, model: Path | None = None) -> None:
+        """Answer the suite's prompts with a model, by default the backbone."""
+        from eval.run import RunJob, run
+
+        settings = self._recipe.eval
+        assert settings is not None
+        logger.info("evaluation: %s", name)
+        out = self._folder / "eval" / name
+        make_directory(out, 0o700 if name == "over_safety" else None)
+        run(
+            RunJob(
+                model=model or self._backbone,
+                suite=settings.suite,
+                out=out,
+                name=name,
+                data_dir=settings.data_dir,
+                dtype=settings.dtype,
+                batch_tokens=settings.batch_tokens,
+                tensorboard=self._folder / "tensorboard" / "eval",
+            )
+        )
+
+    def report(self, search_record: Path) -> Path:
+        """Compare all that is evaluated; returns the report's folder."""
+        from eval.compare import compare
+        from eval.report import write_report
+
+        recipe = self._recipe
+        assert recipe.eval is not None
+        methods = recipe.search.methods[1:] if recipe.search else ()
+        names = ["backbone", *ROLES, *methods, *recipe.ablations, "safepatching"]
+        report = compare(
+            [self._folder / "eval" / name for name in names if self.is_done(name)],
+            search_record if search_record.is_file() else None,
+            recipe.eval.margins,
+        )
+        folder = report_file(self._folder).parent
+        write_report(report, folder)
+        return folder

@@ -1,0 +1,67 @@
+"""The unchanging parts of a batch script: what a job says, watches, and does when it ends."""
+
+HEAD = """\
+#!/usr/bin/env bash
+# Usage: sbatch {script}
+# One stage of a run, written by `python -m launch submit`, which also queues it.
+# It continues where an earlier start of it ended, and requeues itself when it was stopped.
+{directives}
+set -euo pipefail
+stage={stage}
+run={run}
+"""
+
+WATCH = """
+jobs=$run/jobs
+job=$SLURM_JOB_ID
+if [[ -n ${SLURM_ARRAY_JOB_ID:-} ]]; then
+    # One task's own id may be that of its whole array.
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+fi
+starts=$((${SLURM_RESTART_COUNT:-0} + 1))
+echo "== $stage: start $starts of job $job on $SLURM_JOB_NODELIST, $(date '+%F %T')"
+rm -f "$jobs/$stage.ended"
+# A cancelled job's shell is told to end too; it has to see first how its command ended.
+trap : TERM USR1
+
+again() {
+    # A cancelled job can be requeued, but its owner wants it to end.
+    if [[ $(scontrol show job --oneliner "$job") == *JobState=CANCELLED* ]]; then
+        echo "$stage: cancelled; what was saved stays"
+        exit 1
+    fi
+    echo "$stage: $1; requeued"
+    # Where a node was lost or the job preempted, SLURM has done so already.
+    scontrol requeue "$job" || true
+    exit 0
+}
+"""
+
+END = """
+if [[ $status -ne 0 && -s $jobs/$stage.ended ]]; then
+    # Of the rank that failed first: srun tells of those that it killed.
+    read -r status _ < "$jobs/$stage.ended"
+fi
+case $status in
+    0)
+        rm -f "$jobs/$stage.failures"
+        exit 0
+        ;;
+    75 | 138 | 143) # stopped on request, or by SIGUSR1 or SIGTERM before it could listen
+        if [[ $starts -le $requeue_limit ]]; then
+            again "stopped on request"
+        fi
+        echo "error: $stage was stopped $starts times; raise cluster.requeue_limit, submit again"
+        ;;
+    2) ;; # the error line above says what a person has to mend
+    *)
+        echo "$stage: failed with status $status"
+        echo "$status" >> "$jobs/$stage.failures" || true
+        if [[ $(wc -l < "$jobs/$stage.failures") -le $retry_limit ]]; then
+            again "may work the next time"
+        fi
+        echo "error: $stage failed $((retry_limit + 1)) times with status $status; see above"
+        ;;
+esac
+exit "$status"
+"""

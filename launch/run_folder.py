@@ -1,0 +1,65 @@
+"""A run folder: whose it is, and where in it things are."""
+
+from pathlib import Path
+
+import yaml
+
+from launch.recipe import Recipe
+from merge.errors import UserError
+from merge.files import atomic_write_text, make_directory
+
+RECIPE = "recipe.yaml"
+
+_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates"}
+"""What may change between two runs in one folder: it changes neither patch nor merge."""
+
+
+def claim_folder(recipe: Recipe) -> Path:
+    """Write the run folder's recipe, or see that the folder belongs to this recipe.
+
+    A report of another evaluation is deleted.
+
+    Returns:
+        The resolved recipe's file.
+
+    Raises:
+        UserError: the folder holds a run of another recipe, or cannot be written.
+    """
+    make_directory(recipe.output)
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    file = recipe.output / RECIPE
+    if file.is_file():
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        changed = sorted(
+            key for key in before.keys() | values.keys() if before.get(key) != values.get(key)
+        )
+        for key in changed:
+            if key not in _FREE_SECTIONS:
+                raise UserError(
+                    f"{recipe.output}: holds a run with another '{key}'; delete the folder, "
+                    "or choose another with output=FOLDER"
+                )
+        if "eval" in changed:
+            report_file(recipe.output).unlink(missing_ok=True)
+    atomic_write_text(file, yaml.safe_dump(values, sort_keys=False))
+    return file
+
+
+def report_file(folder: Path) -> Path:
+    """The numbers of the finished report, the last file that a run writes."""
+    return folder / "report" / "report.json"
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Read the data and every suite: a missing file must not end a run after its trainings."""
+    from eval.prompts import load_prompts
+    from eval.suite import load_suite
+    from train.data import read_examples
+
+    read_examples(recipe.data)
+    if recipe.harmless is not None:
+        read_examples(recipe.harmless)
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    for section in (recipe.search, recipe.eval):
+        if section is not None:
+            load_prompts(load_suite(section.suite, data_dir))

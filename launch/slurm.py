@@ -1,0 +1,102 @@
+"""SLURM's own commands, typed: sbatch, squeue, scontrol, sacct, scancel."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from merge.errors import UserError
+
+_TIMEOUT_SECONDS = 60.0
+_FIELDS = "%i|%T|%r|%M|%N"
+_ACTIVE = re.compile(r"PENDING|RUNNING|SUSPENDED|COMPLETING|CONFIGURING|REQUEUED|STOPPED|RESIZING")
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job, or one task of an array, that is not over."""
+
+    state: str
+    """As SLURM says: PENDING, RUNNING, ..."""
+    reason: str
+    """Why it waits."""
+    elapsed: str
+    nodes: str
+
+
+def submit(script: Path, dependency: str | None = None, array: str | None = None) -> str:
+    """Queue a script.
+
+    Args:
+        dependency: as ``afterok:12:13``; a job whose dependency can never hold is removed.
+        array: as ``0-4%2``.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        UserError: SLURM refuses it, or is not here.
+    """
+    command = ["sbatch", "--parsable"]
+    if dependency:
+        command += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
+    if array:
+        command.append(f"--array={array}")
+    # On clusters of clusters the cluster's name follows.
+    return _output([*command, str(script)]).strip().partition(";")[0]
+
+
+def queued_jobs() -> dict[str, QueuedJob]:
+    """All of this user's jobs that are not over, by id; tasks of an array as ``12_3``."""
+    lines = _output(["squeue", "--me", "--noheader", "--array", f"--format={_FIELDS}"])
+    jobs = {}
+    for line in lines.splitlines():
+        number, *values = (value.strip() for value in line.split("|"))
+        jobs[number] = QueuedJob(*values)
+    return {number: job for number, job in jobs.items() if _ACTIVE.match(job.state)}
+
+
+def ended_state(job: str) -> str | None:
+    """How a job ended, as COMPLETED, FAILED, TIMEOUT; ``None`` where SLURM has forgotten it."""
+    if shutil.which("sacct"):
+        command = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=State"]
+        done = _run([*command, f"--jobs={job}"])
+        if done.returncode == 0 and done.stdout.strip():
+            # The last of its starts; "CANCELLED by 1000" says more than is asked.
+            return done.stdout.split("\n")[-2].split()[0]
+    done = _run(["scontrol", "show", "job", "--oneliner", job])
+    found = re.search(r"\bJobState=(\w+) Reason=(\w+)", done.stdout)
+    if found is None:
+        return None
+    return found[2] if found[2] == "DependencyNeverSatisfied" else found[1]
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """End jobs, waiting or running."""
+    _output(["scancel", *jobs])
+
+
+def _output(command: Sequence[str]) -> str:
+    done = _run(command)
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise UserError(f"{command[0]}: {reason}; mend the recipe's cluster part, or ask the site")
+    return done.stdout
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS
+        )
+    except FileNotFoundError:
+        raise UserError(
+            f"{command[0]}: not found; go to a login node of the cluster, or use "
+            "'python -m launch run' on this machine"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{command[0]}: no answer in {_TIMEOUT_SECONDS:.0f} s; is SLURM up (sinfo)?"
+        ) from None

@@ -1,0 +1,58 @@
+"""Stages that are asked to stop: by SIGTERM, or by SIGUSR1, SLURM's warning before a time limit.
+
+A training saves where it stands by itself (train/stopping.py). Every other stage keeps what it has
+finished on disk all the time, so it may end at any point.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from merge.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_PATIENCE_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Let a signal end the block by a ``StoppedOnRequestError``."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        # A library may catch the error (logging does), and a clearing up may hang.
+        end = threading.Timer(_PATIENCE_SECONDS, os._exit, (STOPPED_EXIT_STATUS,))
+        end.daemon = True
+        end.start()
+        raise StoppedOnRequestError("finished work is kept")
+
+    with _handling(stop):
+        yield
+
+
+def run_with_signals(command: Sequence[str]) -> int:
+    """Run a command that stops by itself on the signals, which are passed on to it."""
+    with subprocess.Popen(command) as process:
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)
+
+        with _handling(pass_on):
+            return process.wait()
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    former = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, before in former.items():
+            # After a stop they stay ignored: a second signal must not disturb the clearing up.
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before)

@@ -1,0 +1,170 @@
+"""`python -m launch submit`: a run's stages as jobs that wait for one another."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch import slurm
+from launch.cluster import ClusterSettings
+from launch.job_record import read_jobs, record_jobs
+from launch.job_scripts import RunPlace, render_stage, render_summary
+from launch.pipeline import NEEDS, Pipeline, StageName
+from launch.rank import JOBS_FOLDER
+from launch.recipe import Recipe
+from launch.run_folder import check_inputs, claim_folder
+from launch.seeds import seed_folder, seed_recipes, seed_runs
+from merge.errors import UserError
+from merge.files import atomic_write_text, make_directory
+from train.recipe import load_recipe
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = "seeds"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stages to submit, of one run or of one for each seed."""
+
+    name: str
+    settings: ClusterSettings
+    place: RunPlace
+    recipes: list[Recipe]
+    array: str | None
+    """Which seeds, and how many at once."""
+
+    def stages(self) -> list[StageName]:
+        """Those that are not done, in some seed."""
+        pipelines = [Pipeline(recipe) for recipe in self.recipes]
+        return [
+            stage
+            for stage in pipelines[0].stages()
+            if not all(pipeline.is_done(stage) for pipeline in pipelines)
+        ]
+
+    def scripts(self) -> dict[str, str]:
+        """Stage -> its script."""
+        scripts: dict[str, str] = {
+            stage: render_stage(stage, self.name, self.settings, self.place)
+            for stage in self.stages()
+        }
+        if self.array is not None:
+            scripts[SUMMARY] = render_summary(self.name, self.settings, self.place)
+        return scripts
+
+
+def plan_chain(
+    recipe: Path, overrides: Sequence[str], seeds: int | None, at_once: int | None
+) -> Chain:
+    """What a submission would do.
+
+    Args:
+        seeds: run the seeds 0, 1, ... as job arrays; ``None`` runs the recipe's own alone.
+        at_once: how many tasks of an array may run at the same time; ``None`` sets no bound.
+
+    Raises:
+        UserError: the recipe has a mistake, or no cluster part.
+    """
+    if seeds is None:
+        recipes = [load_recipe(recipe, overrides, Recipe)]
+        folder = recipes[0].output
+        array = None
+    else:
+        folder, recipes = seed_recipes(recipe, overrides, seeds)
+        array = f"0-{seeds - 1}" + (f"%{at_once}" if at_once else "")
+    settings = recipes[0].cluster
+    if settings is None:
+        raise UserError(
+            f"recipe {recipe}: has no cluster part; add one, as in 'cluster: {{partition: gpu, "
+            "nodes: 1, gpus_per_node: 8, time: 4:00:00}'"
+        )
+    place = RunPlace(folder.resolve(), seeds=seeds is not None)
+    return Chain(recipes[0].name, settings, place, recipes, array)
+
+
+def submit(chain: Chain) -> dict[str, str]:
+    """Write the scripts and queue them.
+
+    Returns:
+        Stage -> job id; empty where all is done.
+
+    Raises:
+        UserError: an input is missing, jobs of this run are queued already, or SLURM refuses.
+    """
+    folder = chain.place.folder
+    refuse_active(folder)
+    for recipe in chain.recipes:
+        claim_folder(recipe)
+        if recipe.world is None:
+            _check(recipe)
+        make_directory(recipe.output / JOBS_FOLDER)
+        for file in (recipe.output / JOBS_FOLDER).glob("*.failures"):
+            file.unlink()
+    make_directory(folder / JOBS_FOLDER)
+    jobs: dict[str, str] = {}
+    stages = chain.stages()
+    scripts = chain.scripts() if stages else {}
+    for stage, text in scripts.items():
+        file = folder / JOBS_FOLDER / f"{stage}.sbatch"
+        atomic_write_text(file, text, mode=0o755)
+        if stage == SUMMARY:
+            array, dependency = None, f"afterok:{jobs[stages[-1]]}"
+        else:
+            array = chain.array
+            dependency = _dependency(stage, jobs, "aftercorr" if array else "afterok")
+        jobs[stage] = slurm.submit(file, dependency, array)
+        # At once: a submission that is interrupted here can be cancelled.
+        _record(chain, stage, jobs[stage])
+        logger.info("%s: job %s", stage, jobs[stage])
+    return jobs
+
+
+def _check(recipe: Recipe) -> None:
+    """See that all inputs are there; from the hub too, which compute nodes may not reach."""
+    from train.backbone import backbone_directory
+
+    backbone_directory(recipe.backbone)
+    check_inputs(recipe)
+
+
+def _dependency(stage: str, jobs: dict[str, str], kind: str) -> str | None:
+    """On all submitted jobs before ``stage`` that it needs itself."""
+    before = [jobs[need] for need in NEEDS[stage] if need in jobs]  # pyright: ignore
+    return ":".join([kind, *before]) if before else None
+
+
+def _record(chain: Chain, stage: str, job: str) -> None:
+    if chain.array is None or stage == SUMMARY:
+        record_jobs(chain.place.folder, {stage: job})
+        return
+    for seed in range(len(chain.recipes)):
+        record_jobs(seed_folder(chain.place.folder, seed), {stage: f"{job}_{seed}"})
+
+
+def active_jobs(folder: Path) -> dict[str, str]:
+    """The run's jobs, or those of its seeds, that are not over: id -> stage."""
+    queued = slurm.queued_jobs()
+    recorded = [read_jobs(run) for run in (folder, *seed_runs(folder))]
+    return {job: stage for jobs in recorded for stage, job in jobs.items() if job in queued}
+
+
+def refuse_active(folder: Path) -> None:
+    """See that no job of the run is waiting or running.
+
+    Raises:
+        UserError: naming one.
+    """
+    for job, stage in active_jobs(folder).items():
+        raise UserError(
+            f"{folder}: its stage {stage} is job {job} in the queue; see 'python -m launch status "
+            f"{folder}', or end it by 'python -m launch cancel {folder}'"
+        )
+
+
+def cancel(folder: Path) -> list[str]:
+    """End all jobs of a run, or of all its seeds; returns their ids."""
+    jobs = list(active_jobs(folder))
+    if jobs:
+        slurm.cancel(jobs)
+    return jobs

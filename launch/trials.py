@@ -1,0 +1,45 @@
+"""The trials of a search on disk, so that an interrupted search goes on as if it had not been.
+
+The sampler's choices depend on its random numbers so far, which no optuna storage keeps. So a rerun
+goes through the same trials again in memory, and takes the outcomes of those done from here.
+"""
+
+import json
+from pathlib import Path
+
+from launch.choice import Outcome, Tried
+from merge.files import atomic_write_text
+from merge.recipe import MergeSettings
+
+
+class TrialJournal:
+    """Settings and outcomes in their order, one JSON line each; always whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tried = self._read()
+
+    def _read(self) -> list[Tried]:
+        if not self._path.is_file():
+            return []
+        rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+        return [(MergeSettings(**row["settings"]), Outcome(**row["outcome"])) for row in rows]
+
+    def outcome(self, number: int, settings: MergeSettings) -> Outcome | None:
+        """What came of trial ``number``, if it was done, and with these settings."""
+        if number < len(self._tried) and self._tried[number][0] == settings:
+            return self._tried[number][1]
+        return None
+
+    def add(self, number: int, settings: MergeSettings, outcome: Outcome) -> None:
+        """Record trial ``number``; what stood from there on is forgotten.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        self._tried[number:] = [(settings, outcome)]
+        lines = [
+            json.dumps({"settings": tried.model_dump(mode="json"), "outcome": found.as_dict()})
+            for tried, found in self._tried
+        ]
+        atomic_write_text(self._path, "\n".join(lines) + "\n")
