@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from train_helpers import make_backbone, make_pairs, make_recipe, make_tokenizer
@@ -113,9 +113,8 @@ class Contest:
 
     def importance(self) -> None:
         """The importance of the same samples."""
-        progress = replace(Progress(), importance_samples=0)
         measure_importance(
-            self.model, self.data.forget, range(SAMPLES), self.world, progress, self.stop_asked
+            self.model, self.data.forget, range(SAMPLES), self.world, Progress(), self.stop_asked
         )
 
     def stop_asked(self) -> bool:
@@ -146,9 +145,10 @@ def main() -> None:
     if world.is_main:
         make_directory(folder)
         make_pairs(folder / "pairs.jsonl", count=SAMPLES)
-        heads = {"num_attention_heads": 8, "num_key_value_heads": 4}
-        sizes = {"hidden_size": 384, "intermediate_size": 1056, "num_hidden_layers": 6}
-        make_backbone(folder / "backbone", **heads, **sizes, vocab_size=8000)
+        sizes: dict[str, Any] = {"hidden_size": 384, "intermediate_size": 1056}
+        heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4}
+        layers: dict[str, Any] = {"num_hidden_layers": 6, "vocab_size": 8000}
+        make_backbone(folder / "backbone", **heads, **sizes, **layers)
         training = {"batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-6}
         make_recipe(folder, over_safety=training)
     wait_for_ranks()
