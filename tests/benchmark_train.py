@@ -86,7 +86,7 @@ class Contest:
         events = self.folder / "events" if self.world.is_main else None
         shape = self.model.shape
         with Monitor(events, "job", self.steps, 0, shape, self.world.size) as monitor:
-            Training(
+            ended = Training(
                 role="over_safety",
                 settings=self.settings,
                 total_steps=self.steps,
@@ -100,6 +100,8 @@ class Contest:
                 monitor=monitor,
                 stop_asked=self.stop_asked,
             ).run(Progress())
+        # A guard that ended the turn early would make the job look fast.
+        assert ended.step == self.steps, ended.stop_reason
 
     def plain_gradients(self) -> None:
         """Forward and backward of single samples."""
@@ -149,7 +151,14 @@ def main() -> None:
         heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4}
         layers: dict[str, Any] = {"num_hidden_layers": 6, "vocab_size": 8000}
         make_backbone(folder / "backbone", **heads, **sizes, **layers)
-        training = {"batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-6}
+        # A random model's loss is far above any bound that makes sense for a trained one.
+        guards = {"max_forget_loss": 1e9}
+        training = {
+            "batch_size": 8,
+            "micro_batch_size": 2,
+            "learning_rate": 1e-6,
+            "guards": guards,
+        }
         make_recipe(folder, over_safety=training)
     wait_for_ranks()
     contest = Contest(folder, world, options.steps)
