@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TINY = [
     "world.nouns=8", "world.verbs=3", "world.hidden_size=32", "world.layers=2", "world.steps=60",
     "world.prompts=12", "world.harmful_pairs=40", "safety.steps=4", "over_safety.steps=4",
-    "safety.guards.max_forget_loss=20", "importance.samples=9", "search.trials=3", "search.methods=[difference,dense]",
+    "safety.guards.max_forget_loss=20", "importance.samples=9", "search.trials=3",
+    "search.methods=[difference,dense]",
 ]  # fmt: skip
 
 
