@@ -7,20 +7,35 @@ else that a shell or sbatch would take for more than a value.
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from merge.settings import Settings
 
+
+def _as_text(value: object) -> object:
+    """Refuse a number: YAML makes 14400 of 4:00:00."""
+    if isinstance(value, int):
+        raise ValueError("put it in quotes, as '4:00:00' or '480G'")
+    return value
+
+
 Name = Annotated[str, Field(pattern=r"^\w[\w.,-]*$")]
-Duration = Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d\d){0,2}$")]
+Duration = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^(\d+-)?\d+(:\d\d){0,2}$")]
 """As SLURM writes it: minutes, HH:MM:SS, or D-HH."""
-Memory = Annotated[str, Field(pattern=r"^\d+[KMGT]?$")]
-Constraint = Annotated[str, Field(pattern=r"^[\w&|*,.:()\[\]-]+$")]
+Memory = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+[KMGT]?$")]
+Constraint = Annotated[str, Field(pattern=r"^[\w.:()\[\]-]+([&|*,][\w.:()\[\]-]+)*$")]
 Module = Annotated[str, Field(pattern=r"^\w[\w.+/-]*$")]
 Interface = Annotated[str, Field(pattern=r"^[\^=]?\w[\w.,:-]*$")]
 PlainPath = Annotated[str, Field(pattern=r"^[\w./:@+,=-]+$")]
 """A path or an image's address, without blanks."""
-ExtraLine = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9-]*(=[\w.,:/@+%&|*()\[\]-]+)?$")]
+ExtraLine = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9-]*(=[\w.,:/@+=\[\]-]+)?$")]
 
 _OWN_OPTIONS = (
     *("array", "chdir", "comment", "cpus-per-task", "dependency", "error", "export"),

@@ -81,7 +81,7 @@ def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str
     single = RunPlace(place.folder)
     head = _head("seeds", name, settings, single, _single_directives(settings.merge, settings))
     command = _srun(["--ntasks=1"], '-m launch seeds "$run"', settings)
-    return f"{head}{_environment(settings)}{command}\n"
+    return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
 
 
 def _head(
@@ -152,7 +152,8 @@ def _environment(settings: ClusterSettings) -> str:
     lines = []
     if settings.modules:
         # The commands of module systems use variables that are not set.
-        lines += ["set +u", "type module &> /dev/null || source /etc/profile"]
+        lines += ["set +u", "# shellcheck source=/dev/null"]
+        lines += ["type module &> /dev/null || source /etc/profile"]
         lines += [f"module load {module}" for module in settings.modules]
         lines += ["set -u"]
     if settings.interface:

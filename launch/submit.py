@@ -1,6 +1,5 @@
 """`python -m launch submit`: a run's stages as jobs that wait for one another."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from launch.seeds import seed_folder, seed_recipes, seed_runs
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from train.recipe import load_recipe
-
-logger = logging.getLogger(__name__)
 
 SUMMARY = "seeds"
 
@@ -77,7 +74,7 @@ def plan_chain(
     if settings is None:
         raise UserError(
             f"recipe {recipe}: has no cluster part; add one, as in 'cluster: {{partition: gpu, "
-            "nodes: 1, gpus_per_node: 8, time: 4:00:00}'"
+            "nodes: 1, gpus_per_node: 8}'"
         )
     place = RunPlace(folder.resolve(), seeds=seeds is not None)
     return Chain(recipes[0].name, settings, place, recipes, array)
@@ -116,7 +113,6 @@ def submit(chain: Chain) -> dict[str, str]:
         jobs[stage] = slurm.submit(file, dependency, array)
         # At once: a submission that is interrupted here can be cancelled.
         _record(chain, stage, jobs[stage])
-        logger.info("%s: job %s", stage, jobs[stage])
     return jobs
 
 
