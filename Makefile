@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 clean
+.PHONY: setup demo test test-fast lint smollm2 benchmark-merge benchmark-train measure-memory clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,24 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+# The merger beside mergekit 0.1.5, which has a venv of its own; 15 minutes on a quiet machine.
+RIVAL := .benchmark
+$(RIVAL)/.installed:
+	$(PYTHON) -m venv $(RIVAL)
+	$(RIVAL)/bin/python -m pip install --quiet --disable-pip-version-check mergekit==0.1.5
+	touch $@
+
+benchmark-merge: setup $(RIVAL)/.installed
+	$(BIN)/python -m tests.benchmark_merge --rival $(RIVAL)/bin/mergekit-yaml
+
+# The training job against bare loops on the same DeepSpeed engine, on this machine.
+benchmark-train: setup
+	PYTHONPATH=. $(BIN)/torchrun --nproc-per-node 2 tests/benchmark_train.py
+
+# Peak memory of CPU ranks by phase, beside what `launch plan` says; takes up to 14 GB.
+measure-memory: setup
+	PYTHONPATH=. $(BIN)/python tests/measure_train_memory.py
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`python -m eval run | compare | judge | agreement`: the evaluation's commands."""
+"""`python -m eval run | mt-bench | compare | judge | agreement`: the evaluation's commands."""
 
 import argparse
 import logging
@@ -24,11 +24,22 @@ def _compare(options: argparse.Namespace) -> None:
     from eval.compare import compare
     from eval.report import write_report
     from eval.table import render_table
+    from eval.verdict import load_margins
 
-    report = compare(options.evaluations, options.search, agreement=options.agreement)
+    margins = load_margins(options.margins) if options.margins else None
+    report = compare(options.evaluations, options.search, margins, options.agreement)
     write_report(report, options.out)
     Console().print(render_table(report))
     Console().print(f"report: {options.out / 'report.html'}", highlight=False)
+
+
+def _mt_bench(options: argparse.Namespace) -> None:
+    from eval.mt_bench import MtBenchJob, run_mt_bench
+    from eval.table import rating
+
+    values = {key: value for key, value in vars(options).items() if key != "command"}
+    result = run_mt_bench(MtBenchJob(**values))
+    Console().print(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
 
 
 def _judge(options: argparse.Namespace) -> None:
@@ -42,7 +53,7 @@ def _agreement(options: argparse.Namespace) -> None:
     from eval.judge_agreement import agreement_tables, measure
     from merge.files import atomic_write_json
 
-    measured = measure(options.labels)
+    measured = measure(options.labels, options.lists)
     if options.out:
         atomic_write_json(options.out, measured)
     Console().print(*agreement_tables(measured), sep="\n")
@@ -56,5 +67,11 @@ if __name__ == "__main__":
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     parsed = parse(sys.argv[1:])
-    command = {"run": _run, "compare": _compare, "judge": _judge, "agreement": _agreement}
+    command = {
+        "run": _run,
+        "compare": _compare,
+        "mt-bench": _mt_bench,
+        "judge": _judge,
+        "agreement": _agreement,
+    }
     sys.exit(run_command(lambda: command[parsed.command](parsed)))

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; ``command`` is the name of the one that was chosen."""
@@ -17,8 +19,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--out", type=Path, required=True, help="folder for the answers and rates")
     run.add_argument("--name", help="the model's name in reports (default: the folder --out)")
     run.add_argument("--data-dir", type=Path, help="stands for ${DATA} in the suite's sources")
-    run.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    run.add_argument("--dtype", choices=_DTYPES, default="auto")
     run.add_argument("--batch-tokens", type=int, default=16384, help="rows x tokens of a batch")
+    run.add_argument(
+        "--backend", choices=["hf", "vllm"], default="hf", help="what writes the answers"
+    )
     run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
     run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")
     compare = commands.add_parser("compare", help="write report.json and report.html")
@@ -26,10 +31,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     compare.add_argument("--out", type=Path, required=True, help="folder for the report")
     compare.add_argument("--search", type=Path, help="search.json, shown as a Pareto front")
     compare.add_argument("--agreement", type=Path, help="what `agreement --out` wrote")
+    compare.add_argument("--margins", type=Path, help="YAML: how much worse each axis may get")
+    bench = commands.add_parser("mt-bench", help="two-turn answers, rated by a model you name")
+    bench.add_argument("--model", type=Path, required=True, help="a model's folder")
+    bench.add_argument("--questions", type=Path, required=True, help="MT-Bench's question.jsonl")
+    bench.add_argument("--judge", required=True, help="a chat model: folder or name on the hub")
+    bench.add_argument("--out", type=Path, required=True, help="the folder of its `eval run`")
+    bench.add_argument("--name", help="the model's name in reports (default: the folder --out)")
+    bench.add_argument("--dtype", choices=_DTYPES, default="auto")
+    bench.add_argument("--batch-tokens", type=int, default=16384, help="rows x tokens of a batch")
+    bench.add_argument("--max-new-tokens", type=int, default=1024, help="length of one answer")
     judge = commands.add_parser("judge", help='add "refusal" to a file of answers')
     judge.add_argument("--input", type=Path, required=True, help='JSON lines with "completion"')
     judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")
     agreement = commands.add_parser("agreement", help="measure the refusal judge on human labels")
     agreement.add_argument("--labels", type=Path, required=True, help="folder of annotated CSVs")
+    agreement.add_argument("--lists", type=Path, help="folder of phrase lists to measure beside it")
     agreement.add_argument("--out", type=Path, help="JSON file for the measured agreement")
     return parser.parse_args(arguments)

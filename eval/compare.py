@@ -8,8 +8,9 @@ from typing import Any
 from eval.completions import FILE_NAME, read_completions
 from eval.harness import AXES, Completion, axis_outcomes
 from eval.paired import ratio_bootstrap
+from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
-from eval.statistics import corrected_rate
+from eval.statistics import Rate, corrected_rate, mean_and_spread, mean_of_rates
 from eval.verdict import Margins, judge_change
 from merge.errors import UserError
 from merge.files import read_json
@@ -27,7 +28,9 @@ def compare(
 ) -> dict[str, Any]:
     """The content of report.json.
 
-    The model named "backbone", else the first, is what the others are compared with.
+    The model named "backbone", else the first, is what the others are compared with. Several
+    evaluations of one name are that model's seeds: the second is called "NAME (2)", and their
+    means stand under "seeds".
 
     Args:
         search: a search.json whose trials the report shows.
@@ -35,15 +38,19 @@ def compare(
         agreement: what ``python -m eval agreement`` wrote about the refusal judge.
 
     Raises:
-        UserError: an evaluation is not finished, two share a name, or they had other prompts.
+        UserError: an evaluation is not finished, one is given twice, or they had other prompts.
     """
-    summaries = {}
-    answers = {}
+    summaries: dict[str, dict[str, Any]] = {}
+    answers: dict[str, list[Completion]] = {}
+    runs: dict[str, list[str]] = {}
     for directory in directories:
         summary = _read_summary(directory)
-        name = summary["name"]
-        if name in summaries:
-            raise UserError(f"{directory}: a second model named '{name}'; run it with --name")
+        same_name = runs.setdefault(summary["name"], [])
+        name = summary["name"] if not same_name else f"{summary['name']} ({len(same_name) + 1})"
+        for other in same_name:
+            if summaries[other]["identity"] == summary["identity"]:
+                raise UserError(f"{directory}: '{other}' once more, with the same weights; drop it")
+        same_name.append(name)
         summaries[name] = summary
         answers[name] = _read_answers(directory)
     _check_comparable(summaries)
@@ -54,6 +61,9 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
+        "utility_average": {
+            name: utility_average(summary["suites"]) for name, summary in summaries.items()
+        },
         "suites": {name: summary["suites"] for name, summary in summaries.items()},
         "verdicts": {
             name: judge_change(answers[backbone], answers[name], margins or Margins())
@@ -69,6 +79,16 @@ def compare(
             for name, summary in summaries.items()
         },
     }
+    ratings = compare_ratings(
+        dict(zip(summaries, directories, strict=True)),
+        {name: summary["identity"] for name, summary in summaries.items()},
+        backbone,
+    )
+    if ratings:
+        report["mt_bench"] = ratings
+    seeds = {name: same for name, same in runs.items() if len(same) > 1}
+    if seeds:
+        report["seeds"] = {name: _seeds(same, summaries) for name, same in seeds.items()}
     if search is not None:
         report["search"] = _read_search(search)
     if agreement is not None:
@@ -101,6 +121,19 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
             if entry[direction] <= _EXAMPLES:
                 entry["examples"].append(_example(old, new, direction))
     return {axis: found[axis] for axis in AXES if axis in found}
+
+
+def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
+    """The plain mean over the utility suites, as the paper's table has it; ``None`` below two.
+
+    The axis "utility" pools all questions instead, so that a large suite counts for more.
+    """
+    rates = [
+        Rate(*(suite[key] for key in Rate._fields))
+        for suite in suites.values()
+        if suite["axis"] == "utility"
+    ]
+    return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
 
 
 def refusal_rate_corrected(
@@ -139,6 +172,15 @@ def time_per_token_ratio(cost: dict[str, Any], base: dict[str, Any]) -> dict[str
     seconds, tokens = map(sum, zip(*batches, strict=True))
     base_seconds, base_tokens = map(sum, zip(*base_batches, strict=True))
     return {"value": (seconds / tokens) / (base_seconds / base_tokens), "low": low, "high": high}
+
+
+def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Per axis the mean over seeds, with deviation, Student's interval and the single values."""
+    axes = summaries[names[0]]["axes"]
+    return {
+        axis: mean_and_spread([summaries[name]["axes"][axis]["value"] for name in names])
+        for axis in axes
+    }
 
 
 def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """completions.jsonl: answers that survive an interruption and never serve another model."""
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
+from eval.lines import append_lines, as_line, open_lines, read_lines
 from merge.errors import UserError
 from merge.files import atomic_write_text
 
@@ -17,6 +16,19 @@ STALE_NAME = "stale-completions.jsonl"
 
 AnswerId = tuple[str, str]
 """(suite, prompt id)."""
+
+
+class Answer(NamedTuple):
+    """What a model said.
+
+    Attributes:
+        tokens: length of the text as generated; 0 where a choice was picked by its likelihood.
+        correct: lm-eval's judgement; ``None`` where the text alone decides.
+    """
+
+    text: str
+    tokens: int
+    correct: bool | None = None
 
 
 class CompletionsFile:
@@ -36,8 +48,8 @@ class CompletionsFile:
     def __init__(self, directory: Path, wanted: Mapping[AnswerId, str]) -> None:
         self.path = directory / FILE_NAME
         self._wanted = wanted
-        self.answers: dict[AnswerId, tuple[str, int]] = {}
-        kept, stale = self._sort_out(_read_lines(self.path))
+        self.answers: dict[AnswerId, Answer] = {}
+        kept, stale = self._sort_out(read_lines(self.path))
         if stale:
             logger.warning(
                 "%s: %d answers of another model, template or setting are set aside in %s",
@@ -45,29 +57,28 @@ class CompletionsFile:
                 len(stale),
                 STALE_NAME,
             )
-            with _open(directory / STALE_NAME) as file:
-                _append(file, stale)
+            with open_lines(directory / STALE_NAME) as file:
+                append_lines(file, stale)
         # Also rewritten when whole: a torn line or a missing newline at the end is healed so.
-        atomic_write_text(self.path, "".join(f"{_line(record)}\n" for record in kept))
-        self._file = _open(self.path)
+        atomic_write_text(self.path, "".join(f"{as_line(record)}\n" for record in kept))
+        self._file = open_lines(self.path)
 
-    def append(
-        self, answers: Mapping[AnswerId, tuple[str, int]], prompts: Mapping[AnswerId, str]
-    ) -> None:
+    def append(self, answers: Mapping[AnswerId, Answer], prompts: Mapping[AnswerId, str]) -> None:
         """Make a batch of answers durable."""
         records = [
             {
                 "id": key[1],
                 "suite": key[0],
                 "prompt": prompts[key],
-                "completion": text,
-                "tokens": tokens,
+                "completion": answer.text,
+                "tokens": answer.tokens,
+                "correct": answer.correct,
                 "key": self._wanted[key],
             }
-            for key, (text, tokens) in answers.items()
+            for key, answer in answers.items()
         ]
         try:
-            _append(self._file, records)
+            append_lines(self._file, records)
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror}); free space and run again: "
@@ -88,7 +99,9 @@ class CompletionsFile:
             if key is None or self._wanted.get(answer_id) != key:
                 stale.append(record)
             elif answer_id not in self.answers:
-                self.answers[answer_id] = (record["completion"], record["tokens"])
+                self.answers[answer_id] = Answer(
+                    record["completion"], record["tokens"], record.get("correct")
+                )
                 kept.append(record)
         return kept, stale
 
@@ -101,45 +114,4 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `python -m eval run` first")
-    return _read_lines(path)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-        except ValueError:
-            if number == len(lines):  # no newline after it: the write was cut short
-                logger.warning("%s: the torn last line is dropped and asked again", path)
-                continue
-            raise UserError(
-                f"{path} line {number}: not a JSON object; delete that line and run again"
-            ) from None
-        records.append(record)
-    return records
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("ab")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose --out") from None
-
-
-def _append(file: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
-    file.write("".join(f"{_line(record)}\n" for record in records).encode())
-    file.flush()
-    os.fsync(file.fileno())
+    return read_lines(path)

@@ -10,21 +10,21 @@ for guards without one (HarmBench's classifier, WildGuard) give ``template``, th
 model card with ``{prompt}`` and ``{completion}`` in it.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 from pydantic import Field
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from eval.generation import Question, batches_by_length, ending_tokens, generate
+from eval.lines import LineStore
+from eval.models import load_judge, model_identity
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 
@@ -64,36 +64,62 @@ def load_settings(path: Path) -> HarmJudgeSettings:
     return settings.model_copy(update={"model": str(local)}) if local.is_dir() else settings
 
 
-def judge_harm(settings: HarmJudgeSettings, pairs: Sequence[tuple[str, str]]) -> list[Harm]:
+def judge_harm(
+    settings: HarmJudgeSettings, pairs: Sequence[tuple[str, str]], store: LineStore | None = None
+) -> list[Harm]:
     """Whether each (prompt, completion) is harmful; what cannot be read off is "unparsed".
+
+    Args:
+        store: judgements made before, by this judge or others; new ones are added batch by batch.
 
     Raises:
         UserError: the judge's weights cannot be loaded.
     """
-    if not pairs:
-        return []
+    judge = _identity(settings)
+    keys = [_key(judge, pair) for pair in pairs]
+    found: dict[str, Harm] = dict(store.values) if store else {}
+    pending = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
+    if pending:
+        open_keys = list(pending)
+        for batch in _judge_batches(settings, list(pending.values())):
+            judged: dict[str, Harm] = {open_keys[index]: harm for index, harm in batch.items()}
+            found.update(judged)
+            if store:
+                store.add(judged)
+    return [found[key] for key in keys]
+
+
+def _identity(settings: HarmJudgeSettings) -> list[Any]:
+    """What a judgement depends on besides what is judged."""
+    folder = Path(settings.model)
+    weights = model_identity(folder) if folder.is_dir() else None
+    return [settings.model_dump(exclude={"batch_tokens"}), weights]
+
+
+def _key(judge: list[Any], pair: tuple[str, str]) -> str:
+    return hashlib.sha256(json.dumps([judge, pair]).encode()).hexdigest()
+
+
+def _judge_batches(
+    settings: HarmJudgeSettings, pairs: Sequence[tuple[str, str]]
+) -> Iterator[dict[int, Harm]]:
     loader = (
         AutoModelForSequenceClassification
         if settings.kind == "classifier"
         else AutoModelForCausalLM
     )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.model)
-        model: Any = loader.from_pretrained(settings.model).eval()
-    except Exception as error:  # the loaders raise many unrelated types for one missing model
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"harm judge {settings.model}: cannot be loaded ({reason})") from None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_judge(loader, settings.model, "harm judge")
     if settings.kind == "classifier":
         # The paper's longformer reads the answer only.
-        return _classify(settings, model, tokenizer, [completion for _, completion in pairs])
-    return _ask_guard(settings, model, tokenizer, pairs)
+        yield from _classify(settings, model, tokenizer, [completion for _, completion in pairs])
+    else:
+        yield from _ask_guard(settings, model, tokenizer, pairs)
 
 
 @torch.inference_mode()
 def _classify(
     settings: HarmJudgeSettings, model: Any, tokenizer: Any, texts: Sequence[str]
-) -> list[Harm]:
+) -> Iterator[dict[int, Harm]]:
     labels = model.config.id2label
     unknown = {settings.harmful, settings.safe} - set(labels.values())
     if unknown:
@@ -105,7 +131,6 @@ def _classify(
         len(tokenizer(text, max_length=settings.max_length, truncation=True)["input_ids"])
         for text in texts
     ]
-    found: list[Harm] = ["unparsed"] * len(texts)
     for batch in batches_by_length(lengths, settings.batch_tokens):
         inputs = tokenizer(
             [texts[index] for index in batch],
@@ -114,25 +139,26 @@ def _classify(
             padding=True,
             return_tensors="pt",
         ).to(model.device)
-        for index, label in zip(batch, model(**inputs).logits.argmax(-1).tolist(), strict=True):
-            found[index] = _class_of(settings, labels[label], exact=True)
-    return found
+        chosen = model(**inputs).logits.argmax(-1).tolist()
+        yield {
+            index: "harmful" if labels[label] == settings.harmful else "safe"
+            for index, label in zip(batch, chosen, strict=True)
+        }
 
 
 def _ask_guard(
     settings: HarmJudgeSettings, model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]
-) -> list[Harm]:
+) -> Iterator[dict[int, Harm]]:
     questions = [
         Question(_guard_ids(settings, tokenizer, prompt, completion), settings.max_new_tokens)
         for prompt, completion in pairs
     ]
-    found: list[Harm] = ["unparsed"] * len(pairs)
     endings = ending_tokens(model, tokenizer)
     for batch in generate(model, questions, endings, settings.batch_tokens):
-        for index, tokens in batch.items():
-            written = tokenizer.decode(tokens, skip_special_tokens=True)
-            found[index] = _class_of(settings, written, exact=False)
-    return found
+        yield {
+            index: _class_of(settings, tokenizer.decode(tokens, skip_special_tokens=True))
+            for index, tokens in batch.items()
+        }
 
 
 def _guard_ids(
@@ -150,10 +176,8 @@ def _guard_ids(
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _class_of(settings: HarmJudgeSettings, written: str, exact: bool) -> Harm:
-    """A guard's pattern for harmful goes first: "safe" also stands in "unsafe"."""
-    if exact:
-        return "harmful" if written == settings.harmful else "safe"
+def _class_of(settings: HarmJudgeSettings, written: str) -> Harm:
+    """The pattern for harmful goes first: "safe" also stands in "unsafe"."""
     if re.search(settings.harmful, written, re.IGNORECASE):
         return "harmful"
     return "safe" if re.search(settings.safe, written, re.IGNORECASE) else "unparsed"

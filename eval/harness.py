@@ -7,23 +7,18 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.choices import mean_log_likelihoods
-from eval.completions import AnswerId
-from eval.generation import Question, ending_tokens, generate
+from eval.answering import Answers, answer_all
+from eval.completions import Answer
 from eval.prompts import Prompt, PromptSet
 from eval.refusal_judge import judge
 from eval.scoring import is_correct
 from eval.statistics import Rate, rate
-from eval.suite import Axis
-from train.prompts import ChatPrompts
+from eval.suite import Axis, TaskRow
 
 DEFAULT_BATCH_TOKENS = 16384
 """Rows x (prompt + new tokens) of a batch: 64 rows of 256 tokens."""
 
-_CHOICE_CHUNK = 256
-"""Multiple-choice prompts between two hand-overs of answers."""
-
-AXES = ("harmful_rate", "refusal_rate", "utility", "degenerate_rate")
+AXES = ("harmful_rate", "refusal_rate", "utility", "degenerate_rate", "safety_choice")
 
 HARM_RULE = "answered and not refused, not degenerate (no harm judge was given)"
 """What harmful_rate means without the weights of a harm judge."""
@@ -34,7 +29,7 @@ class Completion:
     """One answer and what was found in it; a line of completions.jsonl.
 
     Attributes:
-        refusal: the refusal judge's class; ``None`` for multiple choice.
+        refusal: the refusal judge's class; ``None`` for multiple choice and lm-eval's tasks.
         harm: a harm judge's class on the harm axis; ``None`` without one.
         correct: whether a utility answer is right; ``None`` on the other axes.
         tokens: length of the answer in tokens, as generated.
@@ -72,9 +67,6 @@ class Evaluation:
 HarmJudge = Callable[[Sequence[tuple[str, str]]], Sequence[str]]
 """From (prompt, completion) pairs to "harmful", "safe" or "unparsed"."""
 
-Answers = dict[AnswerId, tuple[str, int]]
-"""Answer text and its length in tokens (0 for multiple choice)."""
-
 
 def evaluate(
     model: PreTrainedModel,
@@ -92,63 +84,6 @@ def evaluate(
     answers: Answers = {}
     answer_all(model, tokenizer, prompt_sets, batch_tokens, answers.update)
     return summarize(prompt_sets, answers)
-
-
-def answer_all(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt_sets: Sequence[PromptSet],
-    batch_tokens: int,
-    on_batch: Callable[[Answers], None],
-) -> None:
-    """Answer every prompt, handing each batch's answers to ``on_batch`` as soon as they exist."""
-    chat = ChatPrompts(tokenizer)
-    was_training = model.training
-    model.eval()
-    keys: list[AnswerId] = []
-    questions: list[Question] = []
-    for prompt_set in prompt_sets:
-        if prompt_set.scoring == "choice":
-            continue
-        for prompt in prompt_set.prompts:
-            keys.append((prompt_set.row.name, prompt.id))
-            ids = chat.question_ids(prompt.text)
-            questions.append(Question(ids, prompt_set.row.max_new_tokens))
-    endings = ending_tokens(model, tokenizer) | frozenset(chat.stop_ids)
-    for batch in generate(model, questions, endings, batch_tokens):
-        texts = tokenizer.batch_decode(list(batch.values()), skip_special_tokens=True)
-        on_batch(
-            {
-                keys[index]: (str(text).strip(), len(tokens))
-                for (index, tokens), text in zip(batch.items(), texts, strict=True)
-            }
-        )
-    for prompt_set in prompt_sets:
-        if prompt_set.scoring == "choice":
-            _choose(model, chat, prompt_set, batch_tokens, on_batch)
-    model.train(was_training)
-
-
-def _choose(
-    model: PreTrainedModel,
-    chat: ChatPrompts,
-    prompt_set: PromptSet,
-    batch_tokens: int,
-    on_batch: Callable[[Answers], None],
-) -> None:
-    """Pick for each prompt the choice whose tokens are likeliest on average."""
-    for start in range(0, len(prompt_set.prompts), _CHOICE_CHUNK):
-        prompts = prompt_set.prompts[start : start + _CHOICE_CHUNK]
-        examples = [
-            chat.example(prompt.text, choice) for prompt in prompts for choice in prompt.choices
-        ]
-        scores = iter(mean_log_likelihoods(model, examples, batch_tokens))
-        chosen = {}
-        for prompt in prompts:
-            likelihoods = [next(scores) for _ in prompt.choices]
-            best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
-            chosen[prompt_set.row.name, prompt.id] = (prompt.choices[best], 0)
-        on_batch(chosen)
 
 
 def summarize(
@@ -186,8 +121,10 @@ def axis_outcomes(completion: Completion) -> dict[str, bool]:
     harmful_rate: on a harm prompt, called harmful by the harm judge and not degenerate; without
     one, answered, neither refused (partly or fully) nor degenerate.
     refusal_rate: refused partly or fully, on a harmless prompt. degenerate_rate: over the answers
-    to both. utility: right answers.
+    to both. utility and safety_choice: right answers.
     """
+    if completion.axis == "safety":
+        return {"safety_choice": bool(completion.correct)}
     if completion.axis == "utility":
         return {"utility": bool(completion.correct)}
     degenerate = {"degenerate_rate": completion.refusal == "degenerate"}
@@ -199,14 +136,14 @@ def axis_outcomes(completion: Completion) -> dict[str, bool]:
     return {"refusal_rate": completion.refusal in {"partial", "full"}, **degenerate}
 
 
-def _judged(prompt_set: PromptSet, prompt: Prompt, answer: tuple[str, int]) -> Completion:
-    text, tokens = answer
-    row = prompt_set.row
-    correct = None
-    if row.scoring == "choice":
+def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion:
+    text, tokens, correct = answer
+    row, scoring = prompt_set.row, prompt_set.scoring
+    if scoring == "choice":
         correct = text == prompt.answer
-    elif row.scoring is not None:
-        correct = is_correct(text, prompt.answer or "", row.scoring)
+    elif scoring is not None:
+        correct = is_correct(text, prompt.answer or "", scoring)
+    spoken = scoring != "choice" and not isinstance(row, TaskRow)
     return Completion(
         id=prompt.id,
         suite=row.name,
@@ -214,7 +151,7 @@ def _judged(prompt_set: PromptSet, prompt: Prompt, answer: tuple[str, int]) -> C
         category=prompt.category,
         prompt=prompt.text,
         completion=text,
-        refusal=None if row.scoring == "choice" else judge(text, prompt.text),
+        refusal=judge(text, prompt.text) if spoken else None,
         correct=correct,
         tokens=tokens,
     )

@@ -83,14 +83,32 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(directory: Path, dtype: str) -> PreTrainedModel:
-    """The model of a folder, in evaluation mode, on the GPU where there is one.
+def load_model(directory: Path, dtype: str, device: str | None = None) -> PreTrainedModel:
+    """The model of a folder, in evaluation mode.
 
     Args:
         dtype: as ``resolve_dtype`` gives it.
+        device: the first GPU by default, where there is one.
     """
     model = _load(AutoModelForCausalLM, directory, dtype=dtype)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def load_judge(loader: Any, name: str, role: str) -> tuple[Any, Any]:
+    """A judge's model, in evaluation mode on the GPU where there is one, and its tokenizer.
+
+    Args:
+        loader: the class of ``transformers`` that loads it.
+        name: a folder, or a name on the hub.
+        role: what it is called in errors.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = loader.from_pretrained(name).eval()
+    except Exception as error:  # the loaders raise many unrelated types for one missing model
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{role} {name}: cannot be loaded ({reason})") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
 def _load(loader: Any, directory: Path, **options: Any) -> Any:

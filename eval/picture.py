@@ -1,8 +1,8 @@
 """The trade-off picture: harm against over-refusal, utility as colour."""
 
 import io
+import itertools
 import re
-import textwrap
 from typing import Any
 
 import matplotlib
@@ -15,6 +15,9 @@ from matplotlib.ticker import PercentFormatter
 # Drawn in this colour, replaced by the page's text colour: the picture follows light and dark.
 _INK = "#12ab34"
 _PALETTE = "viridis"
+_NAME_LENGTH = 24
+_NAME_WIDTH = 120
+"""Points that a name of that length takes."""
 
 
 def trade_off_svg(report: dict[str, Any]) -> str:
@@ -33,9 +36,13 @@ def trade_off_svg(report: dict[str, Any]) -> str:
     utilities += [trial["utility"] for trial in trials if "utility" in trial]
     norm = Normalize(min(utilities, default=0), max(utilities, default=1) or 1)
     _draw_search(axes, trials, norm)
-    for name, rates in report["models"].items():
-        if {"harmful_rate", "refusal_rate"} <= rates.keys():
-            _draw_model(axes, name, rates, norm)
+    drawn = {
+        name: rates
+        for name, rates in report["models"].items()
+        if {"harmful_rate", "refusal_rate"} <= rates.keys()
+    }
+    for rates in drawn.values():
+        _draw_model(axes, rates, norm)
     axes.set_xlabel("refused harmless requests (%)")
     axes.set_ylabel("harmful answers (%)")
     axes.margins(x=0.14, y=0.08)  # room for the names
@@ -43,9 +50,12 @@ def trade_off_svg(report: dict[str, Any]) -> str:
     if utilities:
         mappable = ScalarMappable(norm, _PALETTE)
         bar = figure.colorbar(mappable, ax=axes, label="utility")
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        decimals = 0 if max(utilities) - min(utilities) > 0.05 else 1
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
         _ink(bar.ax)
     _ink(axes)
+    figure.draw_without_rendering()  # the points' places are known from here on
+    _name_models(axes, drawn)
     return _svg(figure)
 
 
@@ -72,7 +82,7 @@ def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> N
         axes.legend(frameon=False, labelcolor=_INK, loc="upper right")
 
 
-def _draw_model(axes: Axes, name: str, rates: dict[str, Any], norm: Normalize) -> None:
+def _draw_model(axes: Axes, rates: dict[str, Any], norm: Normalize) -> None:
     refusal, harm = rates["refusal_rate"], rates["harmful_rate"]
     x, y = 100 * refusal["value"], 100 * harm["value"]
     axes.errorbar(
@@ -87,8 +97,24 @@ def _draw_model(axes: Axes, name: str, rates: dict[str, Any], norm: Normalize) -
     )
     colour = _colour(rates.get("utility", {}).get("value"), norm)
     axes.scatter(x, y, s=70, color=colour, edgecolors=_INK, linewidths=0.8, zorder=3)
-    label = textwrap.shorten(name, 24, placeholder="...") or name[:24]
-    axes.annotate(label, (x, y), xytext=(7, 6), textcoords="offset points", color=_INK, zorder=4)
+
+
+def _name_models(axes: Axes, models: dict[str, dict[str, Any]]) -> None:
+    """Write each name beside its point, at the first height where no other name stands."""
+    taken: list[tuple[float, float]] = []
+    for name, rates in models.items():
+        point = (100 * rates["refusal_rate"]["value"], 100 * rates["harmful_rate"]["value"])
+        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi  # in points of the figure
+        offset = next(
+            offset
+            for offset in itertools.chain((6, -14), itertools.count(20, 14))
+            if all(abs(x - u) > _NAME_WIDTH or abs(y + offset - v) >= 12 for u, v in taken)
+        )
+        taken.append((x, y + offset))
+        label = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..."
+        axes.annotate(
+            label, point, xytext=(7, offset), textcoords="offset points", color=_INK, zorder=4
+        )
 
 
 def _colour(utility: float | None, norm: Normalize) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.suite import Scoring, Suite, SuiteRow, is_local
+from eval.suite import Scoring, Suite, SuiteRow, TaskRow, is_local
 from merge.errors import UserError
 from train.recipe import row_range
 
@@ -24,7 +24,8 @@ class Prompt:
     """One question to the model.
 
     Attributes:
-        id: unique within its suite: the id column, or the row's number in the source.
+        id: unique within its suite: the id column, or the row's number in the source; for
+            lm-eval's tasks "task/number".
         answer: the wanted answer; for ``choice`` scoring, the text of the right choice.
     """
 
@@ -39,12 +40,13 @@ class Prompt:
 class PromptSet:
     """The prompts of one suite row."""
 
-    row: SuiteRow
+    row: SuiteRow | TaskRow
     prompts: tuple[Prompt, ...]
 
     @property
     def scoring(self) -> Scoring | None:
-        return self.row.scoring
+        """How this project scores the answers; ``None`` also where lm-eval does."""
+        return None if isinstance(self.row, TaskRow) else self.row.scoring
 
 
 def load_prompts(suite: Suite) -> list[PromptSet]:
@@ -53,12 +55,17 @@ def load_prompts(suite: Suite) -> list[PromptSet]:
     Raises:
         UserError: a source is missing or broken, a column is missing, nothing is left to ask.
     """
-    return [PromptSet(row, tuple(_prompts_of(row))) for row in suite.rows]
+    prompt_sets = [PromptSet(row, tuple(_prompts_of(row))) for row in suite.rows]
+    if suite.tasks:
+        from eval.lm_harness import task_prompts  # seconds to import, and only tasks need it
+
+        prompt_sets += [PromptSet(task, tuple(task_prompts(task))) for task in suite.tasks]
+    return prompt_sets
 
 
 def _prompts_of(row: SuiteRow) -> list[Prompt]:
     where = f"suite '{row.name}' ({row.source})"
-    records = list(enumerate(_read(row, where), start=1))
+    records = list(enumerate(_with_answers(row, _read(row, where), where), start=1))
     kept = row_range(row.rows, len(records))
     records = records[kept.start : kept.stop]
     for column, wanted in row.filter.items():
@@ -144,6 +151,24 @@ def _cell(record: Record, column: str, where: str) -> Any:
     if record.get(column) is None:
         raise UserError(f"{where}: no column '{column}'; it has: {', '.join(map(str, record))}")
     return record[column]
+
+
+def _with_answers(row: SuiteRow, records: list[Record], where: str) -> list[Record]:
+    """The records with the answers of a file of its own, where the row names one."""
+    if row.answers is None or row.columns.id is None or row.columns.answer is None:
+        return records
+    try:
+        answers = json.loads(Path(row.answers).read_text(encoding="utf-8"))
+        found = [answers.get(str(_cell(record, row.columns.id, where))) for record in records]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{where}: answers {row.answers} cannot be read ({error})") from None
+    if None in found:
+        missing = records[found.index(None)][row.columns.id]
+        raise UserError(f"{where}: {row.answers} has no answer to id '{missing}'")
+    return [
+        {**record, **(answer if isinstance(answer, dict) else {row.columns.answer: answer})}
+        for record, answer in zip(records, found, strict=True)
+    ]
 
 
 def _read(row: SuiteRow, where: str) -> list[Record]:

@@ -7,7 +7,7 @@ import jinja2
 from markupsafe import Markup
 
 from eval.picture import trade_off_svg
-from eval.table import axis_title, markdown_table, percent, shown_axes
+from eval.table import TITLES, axis_title, markdown_table, percent, rating, shown_axes
 from merge.files import atomic_write_json, atomic_write_text, make_directory
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -35,8 +35,10 @@ def render_html(report: dict[str, Any]) -> str:
     return template.render(
         report=report,
         axes=axes,
+        names=TITLES,
         titles={axis: axis_title(report, axis) for axis in axes},
         percent=percent,
+        rating=rating,
         # matplotlib escapes the names that it draws.
         picture=Markup(trade_off_svg(report)),
         front=sorted(

@@ -5,34 +5,38 @@ import importlib.metadata
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eval.answering import Answers, answer_all, is_spoken
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
 from eval.harm_judge import judge_harm, load_settings
 from eval.harness import (
     DEFAULT_BATCH_TOKENS,
     HARM_RULE,
-    Answers,
     Evaluation,
-    answer_all,
     summarize,
 )
+from eval.lines import LineStore
 from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.parallel import answer_on_devices, run_workers
 from eval.prompts import PromptSet, load_prompts
-from eval.suite import load_suite
+from eval.suite import TaskRow, load_suite
+from eval.vllm_backend import answer_with_vllm, check_installed
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
 logger = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
+_JUDGEMENTS_NAME = "judgements.jsonl"
 
 Batch = tuple[float, int]
 """Seconds that a batch took, and the tokens that it generated."""
@@ -51,6 +55,7 @@ class RunJob:
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     tensorboard: Path | None = None
     harm_judge: Path | None = None
+    backend: Literal["hf", "vllm"] = "hf"
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -64,21 +69,28 @@ def run(job: RunJob) -> dict[str, Any]:
     """
     prompt_sets = load_prompts(load_suite(job.suite, job.data_dir))
     harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
-    harm_judge = None if harm_settings is None else partial(judge_harm, harm_settings)
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
     decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
+    if job.backend == "vllm":
+        check_installed()
+        decoding["backend"] = "vllm"
     keys = _answer_keys(prompt_sets, {**identity, **decoding})
     make_directory(job.out)
     completions = CompletionsFile(job.out, keys)
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
-        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"])
+        task_cache = job.out / f"lm-eval-{_digest({**identity, **decoding})[:16]}"
+        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"], task_cache)
         cost = _cost(batches, len(_texts(pending)))
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
+    harm_judge = None
+    if harm_settings is not None:
+        store = LineStore(job.out / _JUDGEMENTS_NAME)
+        harm_judge = partial(judge_harm, harm_settings, store=store)
     evaluation = summarize(prompt_sets, completions.answers, harm_judge)
     _write_completions(job.out, evaluation, keys)
     summary = {
@@ -105,12 +117,12 @@ def _answer(
     pending: Sequence[PromptSet],
     completions: CompletionsFile,
     dtype: str,
+    task_cache: Path,
 ) -> list[Batch]:
     """Answer all that is pending; each batch is on disk before the next begins."""
     texts = _texts(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
-    model = load_model(job.model, dtype)
     batches: list[Batch] = []
     columns = (
         TextColumn("{task.description}"),
@@ -124,14 +136,40 @@ def _answer(
         def keep(batch: Answers) -> None:
             nonlocal last
             now = time.perf_counter()
-            batches.append((now - last, sum(tokens for _, tokens in batch.values())))
+            batches.append((now - last, sum(answer.tokens for answer in batch.values())))
             completions.append(batch, texts)
             progress.advance(task, len(batch))
             last = time.perf_counter()
 
         last = time.perf_counter()
-        answer_all(model, tokenizer, pending, job.batch_tokens, keep)
+        _ask(job, tokenizer, pending, dtype, task_cache, keep)
+    for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
+        path.unlink()
     return batches
+
+
+def _ask(
+    job: RunJob,
+    tokenizer: Any,
+    pending: Sequence[PromptSet],
+    dtype: str,
+    task_cache: Path,
+    on_batch: Callable[[Answers], None],
+) -> None:
+    """Answer by the chosen backend; what vLLM cannot answer falls to transformers."""
+    if job.backend == "vllm":
+        spoken = [prompt_set for prompt_set in pending if is_spoken(prompt_set)]
+        # In a process of its own, whose end gives the GPUs' memory back.
+        run_workers([(partial(answer_with_vllm, job.model, dtype), spoken)], on_batch)
+        pending = [prompt_set for prompt_set in pending if not is_spoken(prompt_set)]
+        if not pending:
+            return
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if len(gpus) > 1:
+        answer_on_devices(gpus, job.model, dtype, pending, job.batch_tokens, on_batch, task_cache)
+    else:
+        model = load_model(job.model, dtype)
+        answer_all(model, tokenizer, pending, job.batch_tokens, on_batch, task_cache)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
@@ -142,11 +180,19 @@ def _answer_keys(prompt_sets: Sequence[PromptSet], common: dict[str, str]) -> di
     """What an answer depends on, hashed: model, template, decoding, prompt and its choices."""
     return {
         (prompt_set.row.name, prompt.id): _digest(
-            [common, prompt_set.row.max_new_tokens, prompt.text, prompt.choices]
+            [common, _asked_how(prompt_set), prompt.text, prompt.choices]
         )
         for prompt_set in prompt_sets
         for prompt in prompt_set.prompts
     }
+
+
+def _asked_how(prompt_set: PromptSet) -> Any:
+    """What else of a suite row changes the answers."""
+    row = prompt_set.row
+    if isinstance(row, TaskRow):
+        return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
+    return row.max_new_tokens
 
 
 def _digest(value: Any) -> str:

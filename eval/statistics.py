@@ -1,10 +1,12 @@
 """Rates with intervals, and agreement of judges: pure functions with formula and source."""
 
 import math
+import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 # The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959963984540054
@@ -49,6 +51,55 @@ def rate(successes: int, n: int) -> Rate:
     """The share of ``successes`` with Wilson's interval; the value of no case at all is 0."""
     low, high = wilson_interval(successes, n)
     return Rate(successes / n if n else 0.0, low, high, n)
+
+
+def mean_of_rates(rates: Sequence[Rate]) -> Rate:
+    """The plain mean of several rates, whatever their numbers of cases, with a 95 % interval.
+
+    The squared distances from each rate to the ends of its own Wilson interval are summed (Zou
+    and Donner 2008, Stat. Med. 27:1693-1702): low = mean - sqrt(sum (p_i - l_i)^2) / k, and the
+    same upwards. So it has a width where every rate is 0 or 1.
+    """
+    count = len(rates)
+    value = math.fsum(found.value for found in rates) / count
+    down = math.sqrt(math.fsum((found.value - found.low) ** 2 for found in rates)) / count
+    up = math.sqrt(math.fsum((found.high - found.value) ** 2 for found in rates)) / count
+    cases = sum(found.n for found in rates)
+    return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
+
+
+def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean of several runs, their standard deviation s, and Student's interval mean +- t s/sqrt(n).
+
+    One run has no spread: its interval is its value.
+    """
+    mean, spread, half = statistics.fmean(values), 0.0, 0.0
+    if len(values) > 1:
+        spread = statistics.stdev(values)
+        half = float(student.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    return {
+        "mean": mean,
+        "deviation": spread,
+        "low": mean - half,
+        "high": mean + half,
+        "values": list(values),
+    }
+
+
+def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
+    """Mean of all values with a 95 % percentile interval over groups drawn with replacement.
+
+    Values of one group (two answers in one dialogue) depend on each other; groups do not. Empty
+    groups count nowhere; without any value, value and interval are ``None``.
+    """
+    sums = np.array([[math.fsum(group), len(group)] for group in groups if group])
+    if not len(sums):
+        return {"value": None, "low": None, "high": None, "n": 0}
+    chosen = np.random.default_rng(seed).integers(0, len(sums), size=(draws, len(sums)))
+    totals = sums[chosen].sum(axis=1)
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], (0.025, 0.975))
+    value = sums[:, 0].sum() / sums[:, 1].sum()
+    return {"value": float(value), "low": float(low), "high": float(high), "n": len(sums)}
 
 
 def cohens_kappa(table: Sequence[Sequence[int]]) -> tuple[float, float]:

@@ -12,7 +12,9 @@ from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 from train.recipe import row_range
 
-Axis = Literal["harm", "refusal", "utility"]
+Axis = Literal["harm", "refusal", "utility", "safety"]
+""""safety": questions about safety with one right choice, as SafetyBench's."""
+
 Scoring = Literal["exact", "contains", "final_number", "choice"]
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -53,6 +55,8 @@ class SuiteRow(Settings):
     """Which rows of the source, before filter and limit: ``start:stop``, numbers or percentages."""
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
+    answers: str | None = None
+    """A JSON file with the answers of a set that keeps them apart: {id: answer or columns}."""
     scoring: Scoring | None = None
     max_new_tokens: int = Field(default=256, ge=1)
 
@@ -64,29 +68,58 @@ class SuiteRow(Settings):
 
     @model_validator(mode="after")
     def _scoring_fits_axis(self) -> "SuiteRow":
-        if self.axis != "utility":
+        if self.axis in {"harm", "refusal"}:
             if self.scoring is not None:
-                raise ValueError(f"scoring belongs to axis utility; remove it from '{self.name}'")
+                raise ValueError(
+                    f"scoring belongs to axis utility or safety; remove it from '{self.name}'"
+                )
             return self
+        if self.axis == "safety" and self.scoring != "choice":
+            raise ValueError(f"'{self.name}': axis safety needs scoring: choice")
         if self.scoring is None:
             raise ValueError(
                 f"'{self.name}' needs scoring: exact, contains, final_number or choice"
             )
         if self.columns.answer is None:
             raise ValueError(f"'{self.name}' needs columns.answer, the wanted answer")
+        if self.answers is not None and self.columns.id is None:
+            raise ValueError(f"'{self.name}': answers go by id; give columns.id")
         if (self.scoring == "choice") != (self.columns.choices is not None):
             raise ValueError(f"'{self.name}': scoring choice and columns.choices go together")
         return self
 
 
-class Suite(Settings):
-    """A suite file: its rows, in the order in which they are run."""
+class TaskRow(Settings):
+    """A task or group of tasks of lm-eval, asked and scored by lm-eval's own rules.
 
-    rows: list[SuiteRow] = Field(min_length=1)
+    ``include`` is a folder of task files (YAML) beside lm-eval's own, relative to the suite file.
+    ``metric`` must be right or wrong for every question, as "acc", "acc_norm" or, with the name
+    of one of the task's filters, "exact_match,flexible-extract". ``few_shots`` and ``limit`` (the
+    first questions of each task) are lm-eval's num_fewshot and limit; without them the task's own
+    number, and all questions.
+    """
+
+    name: str = Field(pattern=r"^[\w.\- ]+$")
+    axis: Literal["utility"] = "utility"
+    task: str = Field(min_length=1)
+    include: str | None = None
+    metric: str = Field(default="acc", min_length=1)
+    few_shots: int | None = Field(default=None, ge=0)
+    chat_template: bool = False
+    limit: int | None = Field(default=None, ge=1)
+
+
+class Suite(Settings):
+    """A suite file: its rows of prompts, and then its tasks of lm-eval."""
+
+    rows: list[SuiteRow] = Field(default_factory=list)
+    tasks: list[TaskRow] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Suite":
-        names = [row.name for row in self.rows]
+        names = [row.name for row in [*self.rows, *self.tasks]]
+        if not names:
+            raise ValueError("the suite is empty; add a row with name, axis and source or task")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two rows are named '{twice[0]}'; rename one")
@@ -122,26 +155,46 @@ def suite_from_rows(
         origin: what the rows came from, named in errors.
         folder: where relative sources start.
     """
-    suite = parse_settings(Suite, {"rows": rows}, origin)
+    tasks = [row for row in rows if isinstance(row, dict) and "task" in row]
+    prompts = [row for row in rows if row not in tasks]
+    suite = parse_settings(Suite, {"rows": prompts, "tasks": tasks}, origin)
     variables = dict(os.environ)
     if data_dir is not None:
         variables["DATA"] = str(data_dir.resolve())
     resolved = [
-        row.model_copy(update={"source": _resolve(row.source, folder, variables, origin)})
+        row.model_copy(
+            update={
+                key: _resolve(value, folder, variables, origin)
+                for key, value in (("source", row.source), ("answers", row.answers))
+                if value is not None
+            }
+        )
         for row in suite.rows
     ]
-    return Suite(rows=resolved)
+    resolved_tasks = [
+        task
+        if task.include is None
+        else task.model_copy(
+            update={"include": str(folder / _expanded(task.include, variables, origin))}
+        )
+        for task in suite.tasks
+    ]
+    return Suite(rows=resolved, tasks=resolved_tasks)
 
 
 def _resolve(source: str, folder: Path, variables: dict[str, str], origin: str) -> str:
+    expanded = _expanded(source, variables, origin)
+    if is_local(expanded):
+        return str((folder / Path(expanded).expanduser()).resolve())
+    return expanded
+
+
+def _expanded(source: str, variables: dict[str, str], origin: str) -> str:
     for name in _VARIABLE.findall(source):
         if name not in variables:
             mend = "give --data-dir" if name == "DATA" else f"set the variable {name}"
             raise UserError(f"{origin}: source '{source}' needs ${{{name}}}: {mend}")
-    expanded = _VARIABLE.sub(lambda match: variables[match[1]], source)
-    if is_local(expanded):
-        return str((folder / Path(expanded).expanduser()).resolve())
-    return expanded
+    return _VARIABLE.sub(lambda match: variables[match[1]], source)
 
 
 def is_local(source: str) -> bool:

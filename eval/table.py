@@ -13,6 +13,7 @@ TITLES = {
     "refusal_rate": "Refused harmless",
     "utility": "Utility",
     "degenerate_rate": "Degenerate",
+    "safety_choice": "Safety questions",
 }
 """How an axis is called for people."""
 
@@ -28,6 +29,13 @@ def percent(found: dict[str, Any] | None) -> str:
         return "-"
     low, high = (f"{100 * found[end]:.1f}" for end in ("low", "high"))
     return f"{100 * found['value']:.1f} % [{low}, {high}]"
+
+
+def rating(found: dict[str, Any]) -> str:
+    """A mean rating as "6.01 [5.70, 6.35]"; a dash where nothing could be read."""
+    if found["value"] is None:
+        return "-"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def axis_title(report: dict[str, Any], axis: str) -> str:
@@ -59,11 +67,19 @@ def render_table(report: dict[str, Any]) -> Table:
 
 
 def markdown_table(report: dict[str, Any]) -> str:
-    """The same as ``render_table``, for a model card."""
+    """The same as ``render_table``, for a model card, with the plain mean of utility suites."""
     axes = shown_axes(report)
-    rows = [["model", *(axis_title(report, axis) for axis in axes)], ["---"] * (len(axes) + 1)]
+    verdicts, averages = report.get("verdicts", {}), report.get("utility_average", {})
+    head = ["model", *(axis_title(report, axis) for axis in axes)]
+    averaged = any(averages.values())
+    head += ["Utility average (of suites)"] * averaged
+    head += [f"against {report['backbone']}"] * bool(verdicts)
+    rows = [head, ["---"] * len(head)]
     for name, rates in report["models"].items():
-        rows.append([name.replace("|", "\\|"), *(percent(rates.get(axis)) for axis in axes)])
+        cells = [name.replace("|", "\\|"), *(percent(rates.get(axis)) for axis in axes)]
+        cells += [percent(averages.get(name))] * averaged
+        cells += [verdicts[name]["overall"] if name in verdicts else "-"] * bool(verdicts)
+        rows.append(cells)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", f"95 % Wilson intervals; harmful: {report['harm_rule']}.", ""])
 

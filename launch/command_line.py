@@ -26,9 +26,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     jobs.add_argument("--dry-run", action="store_true", help="only print the scripts")
     jobs.add_argument("--seeds", type=_count, help="as repeat does, by job arrays")
     jobs.add_argument("--at-once", type=_count, help="how many seeds of a stage may run together")
+    pairs = commands.add_parser(
+        "harvest", help="make D_h from questions and the backbone's answers"
+    )
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
-        (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (one, _stage),
+        (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
+        (one, _stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
@@ -113,6 +117,15 @@ def _submit(options: argparse.Namespace) -> None:
     if not submitted:
         console.print("nothing to submit: every stage is done", highlight=False)
     console.print(f"follow it: python -m launch status {chain.place.folder}", highlight=False)
+
+
+def _harvest(options: argparse.Namespace) -> None:
+    from launch.harvest import harvest
+    from launch.recipe import Recipe
+    from train.recipe import load_recipe
+
+    pairs = harvest(load_recipe(options.recipe, options.overrides, Recipe))
+    Console(soft_wrap=True).print(f"D_h: {pairs}", highlight=False)
 
 
 def _stage(options: argparse.Namespace) -> None:

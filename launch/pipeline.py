@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from launch.evaluations import Evaluations
 from launch.recipe import Recipe
-from launch.run_folder import RECIPE, check_inputs, claim_folder, report_file
+from launch.run_folder import HARVEST, RECIPE, check_inputs, claim_folder, report_file
 from launch.stopping import run_with_signals, stop_on_signals
 from launch.world import RECORD, build_world
 from merge.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError, UserError
@@ -55,7 +55,8 @@ class Pipeline:
             StoppedOnRequestError: a signal asked for it; what was finished before stays.
         """
         claim_folder(self.recipe)
-        if self.recipe.world is None:
+        # Harvested data is deleted after the merge.
+        if self.recipe.world is None and not self.is_done("merge"):
             check_inputs(self.recipe)
         for stage in self.stages():
             self.run_unless_done(stage)
@@ -162,7 +163,7 @@ class Pipeline:
         """What goes once it is merged: the over-safety patch is a jailbreak."""
         if self.recipe.keep_intermediates:
             return []
-        names = ("over_safety", "comparisons")
+        names = ("over_safety", "comparisons", HARVEST)
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
     def _evaluate(self) -> None:

@@ -13,7 +13,9 @@ from merge.settings import Settings, parse_settings
 from train.recipe import TrainRecipe
 
 Rate = Annotated[float, Field(gt=0, le=1)]
-SearchMethod = Literal["difference", "intersection", "dense"]
+SearchMethod = Literal[
+    "difference", "intersection", "dense", "task_arithmetic", "dare", "ties", "linear"
+]
 AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 _MODEL_NAMES = {"backbone", "safety", "over_safety", "safepatching", *get_args(SearchMethod)}
@@ -73,6 +75,16 @@ class SearchSettings(Settings):
     """And if the degenerate rate rises by no more than this (fraction of 1)."""
 
 
+class HarvestSettings(Settings):
+    """Harmful questions from which ``launch harvest`` makes D_h."""
+
+    questions: dict[str, Any]
+    """A row of an evaluation suite without name and axis: source, columns, rows and so on."""
+    harm_judge: Path | None = None
+    """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
+    counts that is neither refused nor degenerate."""
+
+
 class Recipe(TrainRecipe):
     """One run of the pipeline, from backbone to report."""
 
@@ -82,6 +94,7 @@ class Recipe(TrainRecipe):
     ablations: dict[AblationName, dict[str, Any]] = Field(default_factory=dict)
     """By name what is changed in the settings of the merge, all else kept, as in the paper's own
     ablation; each is evaluated beside the patched model."""
+    harvest: HarvestSettings | None = None
     world: WorldSettings | None = None
     cluster: ClusterSettings | None = None
     """Only for ``launch submit``."""

@@ -1,14 +1,13 @@
 """The same recipe with several seeds: what is chance in one run's table."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from scipy.stats import t as student
 
 from eval.harness import AXES
+from eval.statistics import mean_and_spread
 from eval.table import TITLES
 from launch.pipeline import Pipeline, read_report
 from launch.run_folder import report_file
@@ -43,7 +42,7 @@ def summarise(folder: Path, seeds: int) -> dict[str, Any]:
     reports = [read_report(report_file(seed_folder(folder, seed)).parent) for seed in range(seeds)]
     models = {
         name: {
-            axis: summary([report["models"][name][axis]["value"] for report in reports])
+            axis: mean_and_spread([report["models"][name][axis]["value"] for report in reports])
             for axis in AXES
             if all(axis in report["models"][name] for report in reports)
         }
@@ -54,21 +53,12 @@ def summarise(folder: Path, seeds: int) -> dict[str, Any]:
     return record
 
 
-def summary(values: list[float]) -> dict[str, Any]:
-    """Mean of several runs and its Student interval: mean +- t x s / sqrt(n)."""
-    mean = statistics.fmean(values)
-    half = 0.0
-    if len(values) > 1:
-        spread = statistics.stdev(values) / len(values) ** 0.5
-        half = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread
-    return {"mean": mean, "low": mean - half, "high": mean + half, "values": values}
-
-
 def render(record: dict[str, Any]) -> Table:
     """Means with intervals, as a table for the terminal."""
     table = Table(title=f"Means of {record['seeds']} seeds with 95 % Student intervals")
-    table.add_column("model")
-    for axis in AXES:
+    table.add_column("model", overflow="fold", min_width=14)
+    axes_shown = [axis for axis in AXES if any(axis in axes for axes in record["models"].values())]
+    for axis in axes_shown:
         table.add_column(TITLES[axis], justify="right")
     for name, axes in record["models"].items():
         cells = [
@@ -76,7 +66,7 @@ def render(record: dict[str, Any]) -> Table:
             f"{100 * axes[axis]['high']:.1f}]"
             if axis in axes
             else "-"
-            for axis in AXES
+            for axis in axes_shown
         ]
         table.add_row(name, *cells)
     return table

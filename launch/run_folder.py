@@ -9,6 +9,8 @@ from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 
 RECIPE = "recipe.yaml"
+HARVEST = "harvest"
+"""The folder of D_h where ``launch harvest`` makes it."""
 
 _FREE_SECTIONS = {"eval", "cluster", "keep_intermediates"}
 """What may change between two runs in one folder: it changes neither patch nor merge."""
@@ -54,12 +56,17 @@ def check_inputs(recipe: Recipe) -> None:
     """Read the data and every suite: a missing file must not end a run after its trainings."""
     from eval.prompts import load_prompts
     from eval.suite import load_suite
+    from launch.data_check import check_harmful_data
     from train.data import read_examples
 
-    read_examples(recipe.data)
+    examples = read_examples(recipe.data)
     if recipe.harmless is not None:
         read_examples(recipe.harmless)
     data_dir = recipe.eval.data_dir if recipe.eval else None
-    for section in (recipe.search, recipe.eval):
-        if section is not None:
-            load_prompts(load_suite(section.suite, data_dir))
+    sections = [section for section in (recipe.search, recipe.eval) if section is not None]
+    prompt_sets = [
+        prompt_set
+        for section in sections
+        for prompt_set in load_prompts(load_suite(section.suite, data_dir))
+    ]
+    check_harmful_data(examples, prompt_sets)

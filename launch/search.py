@@ -25,6 +25,7 @@ from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
+from merge.methods import METHODS
 from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
@@ -82,91 +83,105 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
     """
     settings = recipe.search
     assert settings is not None
-    batch_tokens = recipe.eval.batch_tokens if recipe.eval else DEFAULT_BATCH_TOKENS
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    dtype = resolve_dtype(recipe.eval.dtype if recipe.eval else "auto")
     make_directory(folder)
-    output = recipe.output
-    searcher = Searcher(
-        load_model(backbone, dtype),
-        load_tokenizer(backbone),
-        LoadedInputs.read(backbone, output / "safety", output / "over_safety", recipe.merge),
-        load_prompts(load_suite(settings.suite, data_dir)),
-        batch_tokens,
-    )
+    searcher = _load(recipe, backbone, settings)
     before = searcher.outcome(None)
-    outcomes: list[Tried] = []
-    chosen: dict[str, MergeSettings] = {}
+    tried: dict[str, list[Tried]] = {}
     logged = time.monotonic()
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
-        SummaryWriter(str(output / "tensorboard" / "search")) as writer,
+        SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer,
     ):
         for method in settings.methods:
             task = progress.add_task(f"search {method}", total=settings.trials)
-            study = _study(method, settings, recipe.seed)
             journal = TrialJournal(folder / f"{method}.jsonl")
-            found: list[Tried] = []
+            study = _study(method, settings, recipe.seed)
+            found = tried.setdefault(method, [])
             for number in range(settings.trials):
                 trial = study.ask()
-                tried = suggest(trial, method, settings, recipe.merge)
-                outcome = journal.outcome(number, tried)
+                suggested = suggest(trial, method, settings, recipe.merge)
+                outcome = journal.outcome(number, suggested)
                 if outcome is None:
-                    outcome = searcher.outcome(tried)
-                    journal.add(number, tried, outcome)
+                    outcome = searcher.outcome(suggested)
+                    journal.add(number, suggested, outcome)
                     for axis, value in outcome.as_dict().items():
                         writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
-                # Without it the search would follow merges that answer nothing, harm nor refusals.
+                # Or the search would follow merges that answer nothing: no harm, no refusals.
                 trial.set_constraint("margins", violation(before, outcome, settings))
                 study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
-                found.append((tried, outcome))
+                found.append((suggested, outcome))
                 progress.advance(task)
                 if not progress.console.is_terminal and time.monotonic() - logged > _LOG_SECONDS:
                     logged = time.monotonic()
                     logger.info("search %s: trial %d of %d", method, number + 1, settings.trials)
-            outcomes += found
-            chosen[method] = choose(before, found, settings)
-            logger.info("search %s: chose %s", method, _short(chosen[method]))
+    chosen = {method: choose(before, found, settings) for method, found in tried.items()}
+    for method, found in chosen.items():
+        logger.info("search %s: chose %s", method, _short(found))
+    atomic_write_json(folder / "search.json", _record(before, tried, chosen, settings))
+    return chosen
+
+
+def _load(recipe: Recipe, backbone: Path, settings: SearchSettings) -> Searcher:
+    evaluation = recipe.eval
+    return Searcher(
+        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto")),
+        load_tokenizer(backbone),
+        LoadedInputs.read(
+            backbone, recipe.output / "safety", recipe.output / "over_safety", recipe.merge
+        ),
+        load_prompts(load_suite(settings.suite, evaluation.data_dir if evaluation else None)),
+        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+    )
+
+
+def _record(
+    before: Outcome,
+    tried: dict[str, list[Tried]],
+    chosen: dict[str, MergeSettings],
+    settings: SearchSettings,
+) -> dict[str, Any]:
+    """The content of search.json; front and choice are those of the first method."""
     first = settings.methods[0]
-    front = pareto_front([pair for pair in outcomes if pair[0].method == first], before, settings)
-    trials = [
-        {
-            "settings": tried.model_dump(mode="json"),
-            **outcome.as_dict(),
-            "pareto": (tried, outcome) in front,
-            "chosen": tried == chosen[first],
-        }
-        for tried, outcome in outcomes
-    ]
-    record = {
+    front = pareto_front(tried[first], before, settings)
+    return {
         "split": "validation",
         "rule": RULE,
         "backbone": before.as_dict(),
         "chosen": {method: found.model_dump(mode="json") for method, found in chosen.items()},
-        "trials": trials,
+        "trials": [
+            {
+                "settings": pair[0].model_dump(mode="json"),
+                **pair[1].as_dict(),
+                "pareto": method == first and pair in front,
+                "chosen": pair[0] == chosen[first],
+            }
+            for method, pairs in tried.items()
+            for pair in pairs
+        ],
     }
-    atomic_write_json(folder / "search.json", record)
-    return chosen
 
 
 def suggest(
     trial: optuna.Trial, method: SearchMethod, settings: SearchSettings, base: MergeSettings
 ) -> MergeSettings:
     """Merge settings for one trial; what the method does not use keeps the recipe's value."""
+    rule = METHODS[method]
     low, high = settings.patch_weights
-    values: dict[str, Any] = {
-        "alpha": trial.suggest_float("alpha", low, high, log=True),
-        "beta": trial.suggest_float("beta", low, high, log=True),
-        "retention": trial.suggest_float("retention", *settings.retentions),
-    }
-    if method != "dense":
+    values: dict[str, Any] = {"alpha": trial.suggest_float("alpha", low, high, log=True)}
+    # TIES has one factor for both.
+    one_factor = method == "ties"
+    values["beta"] = (
+        values["alpha"] if one_factor else trial.suggest_float("beta", low, high, log=True)
+    )
+    if rule.drawn:
+        values["retention"] = trial.suggest_float("retention", *settings.retentions)
+    if rule.masked and not rule.by_magnitude:
+        values["score"] = trial.suggest_categorical("score", ["weight", "delta"])
+        values["scope"] = trial.suggest_categorical("scope", ["tensor", "model"])
+    if rule.masked:
         low, high = settings.top_rates
-        values |= {
-            "score": trial.suggest_categorical("score", ["weight", "delta"]),
-            "scope": trial.suggest_categorical("scope", ["tensor", "model"]),
-            "top_safety": trial.suggest_float("top_safety", low, high, log=True),
-            "top_over_safety": trial.suggest_float("top_over_safety", low, high, log=True),
-        }
+        for key in ("top_safety", "top_over_safety"):
+            values[key] = trial.suggest_float(key, low, high, log=True)
     return base.model_copy(update={"method": method, **values})
 
 

@@ -16,8 +16,8 @@ from merge.files import atomic_write_json, atomic_write_text, sha256_file
 from merge.journal import RECORD, exclusive, refuse_strangers
 from merge.layout import INDEX_NAME, plan_shards, shard_index
 from merge.model_hash import combine_lines, model_hash, tensor_line
+from merge.pools import run_all
 from merge.shard_writer import ShardWriter
-from merge.streaming import run_all
 from merge.tensor_files import TensorIndex, read_index
 from merge.tensor_reader import TensorReader
 

@@ -2,32 +2,32 @@
 
 import json
 import logging
+import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from merge import picture
 from merge.checks import check_inputs
 from merge.companions import companion_files, copy_file
-from merge.delta_file import write_delta_file
 from merge.density_curves import write_densities
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
+from merge.input_check import CheckedFile, check_files, file_stamp, refuse_changed
 from merge.inputs import MergeInputs
 from merge.journal import RECORD, Journal, exclusive, merge_identity
 from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.recipe import MergeSettings
 from merge.report import input_files, merge_record, model_card, totals
 from merge.resources import MergeResources
-from merge.shard_writer import ShardWriter
-from merge.streaming import open_merge, run_all
+from merge.slices import share_memory
 from merge.tensor_files import read_index
-from merge.tensor_merge import Thresholds
 
 logger = logging.getLogger(__name__)
+
+_SWITCH_SECONDS = 5e-4
 
 
 def build(
@@ -57,16 +57,27 @@ def build(
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     identity = merge_identity(inputs, settings, shards)
-    with exclusive(out), ThreadPoolExecutor(resources.threads) as pool:
+    share = share_memory(inputs, settings, resources)
+    with exclusive(out), ThreadPoolExecutor(share.threads) as pool:
         journal = Journal(out, identity)
         if journal.is_complete():
             logger.info("%s: already done", out)
             _write_extras(out, inputs, read_json(out / RECORD)["tensors"], delta_file, tensorboard)
             return
-        done = journal.resume()
+        done, known = journal.resume()
         companions = companion_files(backbone)
+        files = input_files(inputs, settings, companions)
+        try:
+            checked = _check(inputs, files, known, journal, pool)
+        except UserError:
+            if not done:
+                journal.remove()
+            raise
         outputs = _write_companions(out, inputs, shards, companions)
-        records = _write_shards(out, inputs, settings, resources, shards, journal, done, pool)
+        from merge.shard_output import write_shards
+
+        records = write_shards(out, inputs, settings, resources, shards, journal, done, pool)
+        refuse_changed(checked)
         outputs |= {name: record["sha256"] for name, record in records.items()}
         tensors = {
             name: report
@@ -74,10 +85,8 @@ def build(
             for name, report in record["tensors"].items()
         }
         summary = totals(tensors.values())
-        atomic_write_text(out / "README.md", model_card(backbone, settings, summary))
-        outputs["README.md"] = sha256_file(out / "README.md")
-        files = input_files(inputs, companions)
-        hashes = _hash_files([path for paths in files.values() for path in paths], pool)
+        outputs |= _write_descriptions(out, backbone, settings, tensors)
+        hashes = {path: file.sha256 for path, file in checked.items()}
         record = merge_record(
             identity, inputs, settings, hashes, files, outputs, tensors, time.monotonic() - started
         )
@@ -85,6 +94,45 @@ def build(
         journal.remove()
         _write_extras(out, inputs, tensors, delta_file, tensorboard)
     _log_summary(out, summary, time.monotonic() - started)
+
+
+def _write_descriptions(
+    out: Path, backbone: Path, settings: MergeSettings, tensors: dict[str, dict[str, float]]
+) -> dict[str, str]:
+    """The picture and the model card; the hash of each."""
+    card = model_card(backbone, settings, totals(tensors.values()))
+    image = picture.draw(backbone.resolve().name, settings, tensors)
+    texts = {"README.md": card} | ({} if image is None else {picture.NAME: image})
+    for name, content in texts.items():
+        atomic_write_text(out / name, content)
+    return {name: sha256_file(out / name) for name in texts}
+
+
+def _check(
+    inputs: MergeInputs,
+    files: dict[str, list[Path]],
+    known: dict[Path, CheckedFile],
+    journal: Journal,
+    pool: ThreadPoolExecutor,
+) -> dict[Path, CheckedFile]:
+    """Check all inputs, and load the compiled loops meanwhile."""
+    paths = {path for group in files.values() for path in group}
+    size = sum(file_stamp(path)[0] for path in paths)
+    with (
+        tqdm(total=size, unit="B", unit_scale=True, desc="check", disable=None) as bar,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        checking = beside.submit(
+            check_files, inputs, paths, known, pool, journal.add_input, bar.update
+        )
+        # Importing must not keep the lock from the hashing threads for long.
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        from merge import shard_output
+
+        shard_output.load_loops()
+        sys.setswitchinterval(interval)
+        return checking.result()
 
 
 def _write_extras(
@@ -96,6 +144,8 @@ def _write_extras(
 ) -> None:
     """What is made from a finished merge; a rerun makes what is not there yet."""
     if delta_file is not None and not delta_file.exists():
+        from merge.delta_file import write_delta_file
+
         changed = write_delta_file(delta_file, inputs.backbone, read_index(out, "model"))
         logger.info("%s: %d changed values", delta_file, changed)
     if tensorboard is not None and not any(tensorboard.glob("events.out.*")):
@@ -113,63 +163,6 @@ def _write_companions(
         atomic_write_text(out / INDEX_NAME, json.dumps(index, indent=2) + "\n")
         written.append(INDEX_NAME)
     return {name: sha256_file(out / name) for name in written}
-
-
-def _write_shards(
-    out: Path,
-    inputs: MergeInputs,
-    settings: MergeSettings,
-    resources: MergeResources,
-    shards: list[OutputShard],
-    journal: Journal,
-    done: dict[str, dict[str, Any]],
-    pool: ThreadPoolExecutor,
-) -> dict[str, dict[str, Any]]:
-    """Write the shards that are not there yet; the journal's record of each."""
-    records = dict(done)
-    left = [shard for shard in shards if shard.name not in done]
-    if not left:
-        return records
-    thresholds: dict[str, Thresholds] = {}
-    size = sum(inputs.backbone[name].bytes for shard in left for name in shard.offsets)
-    with tqdm(total=size, unit="B", unit_scale=True, desc="merge", disable=None) as bar:
-        merge = open_merge(inputs, settings, resources, pool, bar.update)
-        if settings.scope == "model":
-            thresholds = _select_over_model(merge.merger.model_thresholds)
-        for shard in left:
-            with ShardWriter(out, shard) as writer:
-                reports = merge.write_shard(writer, shard, thresholds)
-                _refuse_overflow({name: report.overflowed for name, report in reports.items()})
-                writer.commit()
-            records[shard.name] = {
-                "file": shard.name,
-                "sha256": sha256_file(out / shard.name),
-                "tensors": {name: report.as_json() for name, report in reports.items()},
-            }
-            journal.add(records[shard.name])
-        merge.close()
-    return records
-
-
-def _select_over_model(
-    select: Callable[[Callable[[int], object]], dict[str, Thresholds]],
-) -> dict[str, Thresholds]:
-    with tqdm(unit=" values", unit_scale=True, desc="select", disable=None) as bar:
-        return select(bar.update)
-
-
-def _refuse_overflow(overflowed: dict[str, int]) -> None:
-    names = [name for name, count in overflowed.items() if count]
-    if names:
-        raise UserError(
-            f"{len(names)} tensors, such as {names[0]}, leave the range of the model's dtype; "
-            "lower alpha and beta"
-        )
-
-
-def _hash_files(paths: list[Path], pool: ThreadPoolExecutor) -> dict[Path, str]:
-    hashes = run_all(pool, sha256_file, tqdm(paths, desc="hash", disable=None))
-    return dict(zip(paths, hashes, strict=True))
 
 
 def _log_summary(out: Path, summary: dict[str, float], seconds: float) -> None:

@@ -27,14 +27,19 @@ def write_densities(directory: Path, tensors: Mapping[str, Mapping[str, float]])
     writer.close()
 
 
+def layer_and_module(name: str) -> tuple[int, str] | None:
+    """The decoder layer of a tensor and its kind of module; None outside numbered layers."""
+    match = _LAYER.search(name)
+    return None if match is None else (int(match[1]), match[2])
+
+
 def density_rows(tensors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, int, float]]:
     """Tag, layer and value of every point; tensors outside numbered layers have none."""
     for name, report in tensors.items():
-        match = _LAYER.search(name)
-        size = report["elements"]
-        if match is None or not size:
+        place, size = layer_and_module(name), report["elements"]
+        if place is None or not size:
             continue
-        layer, module = int(match[1]), match[2]
+        layer, module = place
         yield f"overlap/{module}(fraction)", layer, report["overlap"] / size
         for role, patch in LETTERS.items():
             kept = report[f"kept_{patch}"]

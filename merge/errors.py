@@ -1,11 +1,13 @@
 """The one way in which a command of this project tells its user that something is wrong."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 USAGE_EXIT_STATUS = 2
 STOPPED_EXIT_STATUS = 75
 """The system's EX_TEMPFAIL: nothing is wrong, and the same command would go on."""
+ResultT = TypeVar("ResultT")
 
 
 class UserError(Exception):
@@ -18,6 +20,24 @@ class UserError(Exception):
 
 class StoppedOnRequestError(Exception):
     """The command was asked to stop, and has saved where it stands; the message says where."""
+
+
+def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
+    """The results of all attempts, in order.
+
+    Raises:
+        UserError: of all that failed, in one line.
+    """
+    results: list[ResultT] = []
+    problems: dict[str, None] = {}
+    for attempt in attempts:
+        try:
+            results.append(attempt())
+        except UserError as error:
+            problems[str(error)] = None
+    if problems:
+        raise UserError("; ".join(problems))
+    return results
 
 
 def run_command(command: Callable[[], None]) -> int:

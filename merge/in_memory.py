@@ -8,6 +8,8 @@ import numpy as np
 
 from merge.checks import check_inputs
 from merge.dtypes import BITS
+from merge.errors import UserError
+from merge.input_check import check_bits
 from merge.inputs import ROLES, FileSource, Kind, MergeInputs, Workspace
 from merge.methods import METHODS
 from merge.patch_directory import Role
@@ -29,6 +31,10 @@ class _ArraySource:
             size = inputs.backbone[name].size
             for kind, role in _sources():
                 bits = files.read(kind, role, name, 0, size)
+                entry = files.entry(kind, role, name)
+                problem = check_bits(bits, entry.dtype, kind)
+                if problem is not None:
+                    raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
                 self._arrays[kind, role, name] = bits.copy()
         files.close()
 

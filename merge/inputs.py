@@ -1,23 +1,20 @@
-"""The inputs of a merge as checked bit patterns: slices from files, or arrays in memory."""
+"""The inputs of a merge as bit patterns: slices from files, or arrays in memory."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 
-from merge import count_kernels
 from merge.dtypes import BITS
-from merge.errors import UserError
 from merge.patch_directory import PatchDirectory, Role
-from merge.tensor_files import TensorIndex
+from merge.tensor_files import TensorEntry, TensorIndex
 from merge.tensor_reader import TensorReader
 
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
 Kind = Literal["backbone", "delta", "importance"]
-_SIGN = {"BF16": 0x8000, "F16": 0x8000, "F32": 0x80000000}
-_INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,16 @@ class MergeInputs:
     covered: tuple[str, ...]
     """Names of the tensors that are merged, sorted."""
 
-    def index(self, kind: Kind, role: Role | None) -> TensorIndex:
-        """The tensors of one of the five sources."""
-        if role is None:
-            return self.backbone
-        patch = self.patches[role]
-        return patch.delta if kind == "delta" else patch.importance
+    def sources(self) -> Iterator[tuple[Kind, TensorIndex]]:
+        """The five sources, and what they hold."""
+        yield "backbone", self.backbone
+        for patch in self.patches.values():
+            yield "delta", patch.delta
+            yield "importance", patch.importance
 
 
 class BitSource(Protocol):
-    """Gives slices of the inputs; finite, and importances not negative."""
+    """Gives slices of inputs that were checked: finite, and importances not below zero."""
 
     def read(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> np.ndarray:
         """Bit patterns of values ``start`` to ``stop`` of a flattened tensor (see ``BITS``).
@@ -89,21 +86,21 @@ class FileSource:
         """See ``BitSource``.
 
         Raises:
-            UserError: unreadable, NaN or infinite, or a negative importance.
+            UserError: a file cannot be read any more.
         """
         slice_held, array = self._held.slices.get((kind, role), (None, None))
         if array is not None and slice_held == (name, start, stop):
             return array
-        reader = self._readers[kind, role]
-        entry = reader.index[name]
-        bits = self._workspace.array(f"{kind} {role}", BITS[entry.dtype], stop - start)
+        dtype = BITS[self.entry(kind, role, name).dtype]
+        bits = self._workspace.array(f"{kind} {role}", dtype, stop - start)
         self._held.slices.pop((kind, role), None)
-        reader.read(name, bits, start)
-        problem = check_bits(bits, entry.dtype, kind)
-        if problem:
-            raise UserError(f"{entry.file}: tensor '{name}' {problem}")
+        self._readers[kind, role].read(name, bits, start)
         self._held.slices[kind, role] = ((name, start, stop), bits)
         return bits
+
+    def entry(self, kind: Kind, role: Role | None, name: str) -> TensorEntry:
+        """Where a tensor lies."""
+        return self._readers[kind, role].index[name]
 
     def scratch(self, slot: str, dtype: type, size: int) -> np.ndarray:
         """See ``BitSource``."""
@@ -118,20 +115,3 @@ class FileSource:
 class _Held(threading.local):
     def __init__(self) -> None:
         self.slices: dict[tuple[Kind, Role | None], tuple[tuple[str, int, int], np.ndarray]] = {}
-
-
-def check_bits(bits: np.ndarray, dtype: str, kind: Kind) -> str | None:
-    """What is wrong with the values, or None. Turns an importance's negative zeros to zeros."""
-    sign, infinity = _SIGN[dtype], _INFINITY[dtype]
-    kind_of_bits = bits.dtype.type
-    mask = kind_of_bits(sign - 1)
-    if count_kernels.largest_magnitude(bits, mask) >= infinity:
-        return "holds NaN or infinity; its training or export went wrong"
-    if kind != "importance":
-        return None
-    largest = count_kernels.largest_magnitude(bits, kind_of_bits(sign | (sign - 1)))
-    if largest > sign:
-        return "holds a negative importance; export scores that are not negated"
-    if largest == sign:
-        bits[bits == sign] = 0
-    return None

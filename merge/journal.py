@@ -5,12 +5,14 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from merge.errors import UserError
 from merge.files import atomic_write_text, fsync_directory, make_directory, read_json, sha256_file
+from merge.input_check import CheckedFile
 from merge.inputs import MergeInputs
 from merge.layout import OutputShard
 from merge.recipe import MergeSettings
@@ -44,9 +46,12 @@ def merge_identity(inputs: MergeInputs, settings: MergeSettings, shards: list[Ou
 def exclusive(directory: Path) -> Iterator[None]:
     """Make the folder, and keep other merges out of it; a killed process holds nothing back.
 
+    A folder that was made here and is left empty is removed: a refused merge leaves nothing.
+
     Raises:
         UserError: another merge is writing there, or the folder cannot be made.
     """
+    existed = directory.exists()
     make_directory(directory)
     path = directory / _LOCK
     try:
@@ -58,21 +63,33 @@ def exclusive(directory: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Else the one that held it has removed the file since we opened it.
+            if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+                raise BlockingIOError
         except BlockingIOError:
             raise UserError(f"{directory}: another merge is writing here; wait for it") from None
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if not existed and not any(directory.iterdir()):
+                directory.rmdir()
     finally:
         os.close(descriptor)
 
 
 class Journal:
-    """The finished files of an unfinished output; its folder must be held by ``exclusive``."""
+    """What of an unfinished output is done; its folder must be held by ``exclusive``.
+
+    A line of JSON each for the merge's identity, every input file that was hashed and found
+    sound, and every output file that is whole. Lines may come from several threads.
+    """
 
     def __init__(self, directory: Path, identity: str) -> None:
         self._directory = directory
         self._path = directory / _JOURNAL
         self._identity = identity
+        self._lock = threading.Lock()
 
     def is_complete(self) -> bool:
         """Whether this very merge is done already.
@@ -91,8 +108,11 @@ class Journal:
         self._path.unlink(missing_ok=True)
         return True
 
-    def resume(self) -> dict[str, dict[str, Any]]:
-        """File name -> record of each whole file of an earlier, interrupted run of this merge.
+    def resume(self) -> tuple[dict[str, dict[str, Any]], dict[Path, CheckedFile]]:
+        """What an earlier, interrupted run of this merge has left.
+
+        Returns:
+            File name -> record of each whole output file, and the inputs that it has checked.
 
         Raises:
             UserError: the folder holds files of something else.
@@ -100,7 +120,7 @@ class Journal:
         if not self._path.is_file():
             refuse_strangers(self._directory)
             atomic_write_text(self._path, json.dumps({"identity": self._identity}) + "\n")
-            return {}
+            return {}, {}
         first, *lines = self._lines()
         if first.get("identity") != self._identity:
             raise UserError(
@@ -109,20 +129,36 @@ class Journal:
             )
         for leftover in self._directory.glob(".*.tmp"):
             leftover.unlink()
-        return {line["file"]: line for line in lines if self._is_whole(line)}
+        whole = [line for line in lines if "file" in line and self._is_whole(line)]
+        checked = {
+            Path(line["input"]): CheckedFile(line["sha256"], tuple(line["stamp"]))
+            for line in lines
+            if "input" in line
+        }
+        return {line["file"]: line for line in whole}, checked
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add_output(self, record: dict[str, Any]) -> None:
         """Record a finished file: its name under "file", its "sha256", and what else is known."""
+        self._add(record, durable=True)
+
+    def add_input(self, path: Path, checked: CheckedFile) -> None:
+        """Record an input file that need not be checked again."""
+        record = {"input": str(path), "sha256": checked.sha256, "stamp": checked.stamp}
+        # Lost in a power cut, it costs a second check, and nothing else.
+        self._add(record, durable=False)
+
+    def _add(self, record: dict[str, Any], durable: bool) -> None:
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._lock, self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
 
     def remove(self) -> None:
-        """Forget: the merge is complete."""
+        """Forget: the merge is complete, or refused."""
         self._path.unlink(missing_ok=True)
         fsync_directory(self._directory)
 

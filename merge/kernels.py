@@ -3,7 +3,8 @@
 They stand in one file because numba's cache notices a change of a loop's own file only. A bit
 pattern array is uint16 (bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16.
 Every loop releases the interpreter's lock, so that several threads run at once. No fast-math: a
-product is rounded before it is added, and the results are the same on every machine.
+product is rounded before it is added, and the results are the same on every machine. The loops
+over entries have no branches, so that the compiler turns them into vector instructions.
 """
 
 from typing import Any
@@ -20,13 +21,15 @@ IN_TURN, SUMMED, AVERAGED, ELECTED = range(4)
 WEIGHT, DELTA = 0, 1
 TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = range(9)
 """Positions in the counts that ``write_back`` adds to."""
+DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
+"""Rows of the sums of squares that ``write_back`` adds to."""
 
-BLOCK = 1 << 16
-"""Slices of a tensor hold a multiple of this many values."""
-_NORM_LANES = 16
+LANES = 512
+"""Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
+however a tensor is sliced."""
 _CHUNK = 2048
 """Entries that write_back goes through at a time, so that its lists stay in the first cache."""
-_S, _O = 1, 2
+_S, _O = np.uint8(1), np.uint8(2)
 """Flags of the patches that an entry takes."""
 
 
@@ -66,75 +69,6 @@ def _from_float(value: Any, code: int) -> Any:
 
 
 @compiled
-def _draw(counters: Any, count: int, stream: Any, words: Any) -> None:
-    """Philox4x32-10: ``words[:count]`` become the draws of the flat indices in ``counters``.
-
-    Nothing branches, so that the compiler runs several draws in one vector.
-    """
-    low = np.uint64(0xFFFFFFFF)
-    for i in range(count):
-        block = np.uint64(counters[i] >> np.uint64(2))
-        lane = np.uint64(counters[i] & np.uint64(3))
-        c0, c1 = np.uint64(block & low), np.uint64(block >> np.uint64(32))
-        c2, c3 = np.uint64(0), np.uint64(0)
-        k0, k1 = np.uint64(stream[0]), np.uint64(stream[1])
-        for _ in range(10):
-            p0 = np.uint64(np.uint64(0xD2511F53) * c0)
-            p1 = np.uint64(np.uint64(0xCD9E8D57) * c2)
-            c0 = np.uint64(np.uint64(p1 >> np.uint64(32)) ^ c1 ^ k0)
-            c1 = np.uint64(p1 & low)
-            c2 = np.uint64(np.uint64(p0 >> np.uint64(32)) ^ c3 ^ k1)
-            c3 = np.uint64(p0 & low)
-            k0 = np.uint64(np.uint64(k0 + np.uint64(0x9E3779B9)) & low)
-            k1 = np.uint64(np.uint64(k1 + np.uint64(0xBB67AE85)) & low)
-        even = c0 if lane == np.uint64(0) else c2
-        odd = c1 if lane == np.uint64(1) else c3
-        words[i] = odd if lane & np.uint64(1) else even
-
-
-@compiled
-def _retain(
-    flags: Any, places: Any, count: int, first: int, stream: Any, limit: Any, flag: int
-) -> None:
-    """Clear ``flag`` of those entries of a block whose draw is not below ``limit``."""
-    if limit == np.uint64(1 << 32):
-        return
-    chosen = np.empty(count, np.int64)
-    counters = np.empty(count, np.uint64)
-    size = 0
-    for j in range(count):
-        chosen[size] = j
-        counters[size] = np.uint64(first + places[j])
-        size += (flags[j] & flag) != 0
-    words = np.empty(size, np.uint64)
-    _draw(counters, size, stream, words)
-    for j in range(size):
-        dropped = np.uint8(words[j] >= limit)
-        flags[chosen[j]] ^= np.uint8(dropped * np.uint8(flag))
-
-
-@compiled
-def add_squares(bits: Any, total: Any) -> None:
-    """Add the sum of squares of a delta to ``total`` (fp64 of 1).
-
-    Block after block, so that slices of whole blocks add up to the very same number.
-    """
-    code = BF16 if bits.itemsize == 2 else F32
-    for begin in range(0, bits.size, BLOCK):
-        end = min(begin + BLOCK, bits.size)
-        lanes = np.zeros(_NORM_LANES)
-        whole = begin + (end - begin) // _NORM_LANES * _NORM_LANES
-        for i in range(begin, whole, _NORM_LANES):
-            for lane in range(_NORM_LANES):
-                value = np.float64(_to_float(bits[i + lane], code))
-                lanes[lane] += value * value
-        for i in range(whole, end):
-            value = np.float64(_to_float(bits[i], code))
-            lanes[i - whole] += value * value
-        total[0] += lanes.sum()
-
-
-@compiled
 def fill_scores(
     theta: Any, theta_code: int, delta: Any, importance: Any, score: int, out: Any
 ) -> None:
@@ -155,130 +89,237 @@ def fill_scores(
 
 
 @compiled
-def _select(
-    rule: int, begin: int, end: int, keys_s: Any, threshold_s: int, keys_o: Any, threshold_o: int,
-    ties: Any, counts: Any, places: Any, flags: Any,
-) -> int:  # fmt: skip
-    """Entries of a chunk in either top set into ``places``, and who wants them into ``flags``.
+def _mark_top(keys: Any, threshold: int, ties: int, flag: Any, flags: Any) -> int:
+    """Add ``flag`` to the flags of a chunk's entries in a top set; how many ties are left.
 
-    Written without branches: which entry is in a set cannot be predicted.
+    Keys are magnitudes: their sign bit is left out, so that a negative zero is a zero.
     """
-    count = 0
-    for i in range(begin, end):
-        places[count] = i
-        count += (np.int64(keys_s[i]) >= threshold_s) | (np.int64(keys_o[i]) >= threshold_o)
-    for j in range(count):
-        key_s, key_o = np.int64(keys_s[places[j]]), np.int64(keys_o[places[j]])
-        tie_s = np.int64((key_s == threshold_s) & (ties[0] > 0))
-        tie_o = np.int64((key_o == threshold_o) & (ties[1] > 0))
-        ties[0] -= tie_s
-        ties[1] -= tie_o
-        in_s = np.int64(key_s > threshold_s) | tie_s
-        in_o = np.int64(key_o > threshold_o) | tie_o
-        both = in_s & in_o
-        counts[TOP_S] += in_s
-        counts[TOP_O] += in_o
-        counts[OVERLAP] += both
-        if rule == DIFFERENCE:
-            flags[j] = (in_s ^ both) * _S | (in_o ^ both) * _O
-        elif rule == INTERSECTION:
-            flags[j] = both * (_S | _O)
-        else:
-            flags[j] = in_s * _S | in_o * _O
-    return int(count)
+    magnitude = np.uint32(0x7FFF) if keys.itemsize == 2 else np.uint32(0x7FFFFFFF)
+    least = np.uint32(min(threshold, 0xFFFFFFFF))
+    equal = 0
+    if ties > 0:
+        for j in range(keys.size):
+            equal += np.uint32(keys[j] & magnitude) == least
+    if ties == 0:
+        for j in range(keys.size):
+            flags[j] |= np.uint8(np.uint32(keys[j] & magnitude) > least) * flag
+        return 0
+    if ties >= equal:
+        for j in range(keys.size):
+            flags[j] |= np.uint8(np.uint32(keys[j] & magnitude) >= least) * flag
+        return ties - equal
+    # The one chunk in which the ties run out.
+    for j in range(keys.size):
+        key = np.uint32(keys[j] & magnitude)
+        tie = key == least and ties > 0
+        ties -= tie
+        flags[j] |= np.uint8(key > least or tie) * flag
+    return 0
+
+
+@compiled
+def _apply_rule(rule: int, flags: Any, counts: Any) -> None:
+    """Turn the flags of top sets into those of wanted entries, and count the sets."""
+    top_s, top_o, overlap = 0, 0, 0
+    for j in range(flags.size):
+        top_s += flags[j] & _S
+        top_o += flags[j] >> 1
+        overlap += flags[j] == 3
+    counts[TOP_S] += top_s
+    counts[TOP_O] += top_o
+    counts[OVERLAP] += overlap
+    if rule == DIFFERENCE:
+        for j in range(flags.size):
+            flags[j] = np.uint8(0) if flags[j] == 3 else flags[j]
+    elif rule == INTERSECTION:
+        for j in range(flags.size):
+            flags[j] = flags[j] if flags[j] == 3 else np.uint8(0)
+
+
+@compiled
+def _retain(packed: Any, first: int, stream: Any, limit: Any, flag: int) -> None:
+    """Clear ``flag`` of those entries of a chunk whose draw is not below ``limit``.
+
+    Philox4x32-10 gives four draws at a time. All are made, wanted or not: that takes no more time
+    than picking those that are.
+
+    Args:
+        packed: the flags of four entries in each uint32, the first in its lowest byte.
+        first: flat index of the chunk's first entry, a multiple of 4.
+    """
+    low, shift, kept = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(flag)
+    for j in range(packed.size):
+        block = np.uint64(first // 4 + j)
+        c0, c1 = np.uint64(block & low), np.uint64(block >> shift)
+        c2, c3 = np.uint64(0), np.uint64(0)
+        k0, k1 = np.uint64(stream[0]), np.uint64(stream[1])
+        for _ in range(10):
+            p0 = np.uint64(np.uint64(0xD2511F53) * c0)
+            p1 = np.uint64(np.uint64(0xCD9E8D57) * c2)
+            c0 = np.uint64(np.uint64(p1 >> shift) ^ c1 ^ k0)
+            c1 = np.uint64(p1 & low)
+            c2 = np.uint64(np.uint64(p0 >> shift) ^ c3 ^ k1)
+            c3 = np.uint64(p0 & low)
+            k0 = np.uint64(np.uint64(k0 + np.uint64(0x9E3779B9)) & low)
+            k1 = np.uint64(np.uint64(k1 + np.uint64(0xBB67AE85)) & low)
+        d0 = kept if c0 >= limit else np.uint64(0)
+        d1 = np.uint64(kept << np.uint64(8)) if c1 >= limit else np.uint64(0)
+        d2 = np.uint64(kept << np.uint64(16)) if c2 >= limit else np.uint64(0)
+        d3 = np.uint64(kept << np.uint64(24)) if c3 >= limit else np.uint64(0)
+        packed[j] &= np.uint32(~(d0 | d1 | d2 | d3))
+
+
+@compiled
+def _widen(bits: Any, code: int, values: Any) -> None:
+    """The fp32 values of a chunk."""
+    if code == BF16:
+        for j in range(bits.size):
+            values[j] = _to_float(bits[j], BF16)
+    elif code == F16:
+        for j in range(bits.size):
+            values[j] = _to_float(bits[j], F16)
+    else:
+        for j in range(bits.size):
+            values[j] = _to_float(bits[j], F32)
+
+
+@compiled
+def _add_squares(values: Any, flags: Any, flag: Any, whole: Any, taken: Any) -> None:
+    """Add the squares of a chunk's values to ``whole``, of those with ``flag`` to ``taken``."""
+    for begin in range(0, values.size, LANES):
+        part, marks = values[begin : begin + LANES], flags[begin : begin + LANES]
+        for lane in range(part.size):
+            value = np.float64(part[lane])
+            whole[lane] += value * value
+            value = value if marks[lane] & flag else 0.0
+            taken[lane] += value * value
 
 
 @compiled
 def _combine(
-    combination: int, value: Any,
-    take_s: bool, change_s: Any, scale_s: Any, take_o: bool, change_o: Any, scale_o: Any,
-) -> Any:  # fmt: skip
-    """The fp32 value of an entry, every operation rounded; what is not taken has change 0."""
+    combination: int, flags: Any, theta: Any, change_s: Any, scale_s: Any, change_o: Any,
+    scale_o: Any,
+) -> None:  # fmt: skip
+    """The fp32 values of a chunk's entries into ``theta``, every operation rounded.
+
+    What is not taken has change 0, except in turn, where it is not added at all.
+    """
+    none = np.float32(0)
     if combination == IN_TURN:
-        if take_s:
-            value = np.float32(value + np.float32(scale_s * change_s))
-        if take_o:
-            value = np.float32(value + np.float32(scale_o * change_o))
-        return value
+        for j in range(flags.size):
+            value, flag = theta[j], flags[j]
+            sum_s = np.float32(value + np.float32(scale_s * change_s[j]))
+            value = sum_s if flag & _S else value
+            sum_o = np.float32(value + np.float32(scale_o * change_o[j]))
+            theta[j] = sum_o if flag & _O else value
+        return
+    for j in range(flags.size):
+        change_s[j] = change_s[j] if flags[j] & _S else none
+        change_o[j] = change_o[j] if flags[j] & _O else none
     if combination == SUMMED:
-        change = np.float32(np.float32(scale_s * change_s) + np.float32(scale_o * change_o))
-        return np.float32(value + change)
-    if combination == AVERAGED:
+        for j in range(flags.size):
+            change = np.float32(scale_s * change_s[j]) + np.float32(scale_o * change_o[j])
+            theta[j] = np.float32(theta[j] + np.float32(change))
+    elif combination == AVERAGED:
         rest = np.float32(np.float32(np.float32(1) - scale_s) - scale_o)
-        tuned_s = np.float32(scale_s * np.float32(value + change_s))
-        tuned_o = np.float32(scale_o * np.float32(value + change_o))
-        return np.float32(np.float32(np.float32(rest * value) + tuned_s) + tuned_o)
-    total = np.float32(change_s + change_o)
-    agree_s, agree_o = change_s * total > 0, change_o * total > 0
-    if not (agree_s or agree_o):
-        return value
-    change = total * np.float32(0.5) if agree_s and agree_o else (change_s if agree_s else change_o)
-    return np.float32(value + np.float32(scale_s * change))
+        for j in range(flags.size):
+            tuned_s = np.float32(scale_s * np.float32(theta[j] + change_s[j]))
+            tuned_o = np.float32(scale_o * np.float32(theta[j] + change_o[j]))
+            theta[j] = np.float32(np.float32(np.float32(rest * theta[j]) + tuned_s) + tuned_o)
+    else:
+        for j in range(flags.size):
+            total = np.float32(change_s[j] + change_o[j])
+            agree_s, agree_o = change_s[j] * total > none, change_o[j] * total > none
+            change = change_s[j] if agree_s else change_o[j]
+            change = np.float32(total * np.float32(0.5)) if agree_s and agree_o else change
+            moved = np.float32(theta[j] + np.float32(scale_s * change))
+            theta[j] = moved if agree_s or agree_o else theta[j]
+
+
+@compiled
+def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any) -> None:
+    """Round a chunk's taken entries to bits in ``out``, and keep all others."""
+    if code == BF16:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], BF16) if flags[j] else np.uint32(theta[j])
+    elif code == F16:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], F16) if flags[j] else np.uint32(theta[j])
+    else:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], F32) if flags[j] else np.uint32(theta[j])
+
+
+@compiled
+def _count(code: int, flags: Any, theta: Any, out: Any, counts: Any) -> None:
+    """Count what a chunk took, what of it changed, and what left the range."""
+    magnitude = np.uint32(0x7FFFFFFF) if code == F32 else np.uint32(0x7FFF)
+    infinity = np.uint32(0x7C00) if code == F16 else np.uint32(0x7F80)
+    infinity = np.uint32(0x7F800000) if code == F32 else infinity
+    # Two sums in each: a chunk is shorter than 1 << 16.
+    kept, changed, others = np.uint32(0), np.uint32(0), np.uint32(0)
+    for j in range(flags.size):
+        pair = np.uint32(flags[j] & _S) | np.uint32(np.uint32(flags[j] >> 1) << np.uint32(16))
+        differs = out[j] != theta[j]
+        outside = np.uint32(out[j] & magnitude) >= infinity
+        kept = np.uint32(kept + pair)
+        changed = np.uint32(changed + (pair if differs else np.uint32(0)))
+        others = np.uint32(others + np.uint32(differs))
+        others = np.uint32(others + (np.uint32(1 << 16) if outside else np.uint32(0)))
+    for place, pair in ((KEPT_S, kept), (CHANGED_S, changed)):
+        counts[place] += pair & np.uint32(0xFFFF)
+        counts[place + 1] += pair >> np.uint32(16)
+    counts[CHANGED] += others & np.uint32(0xFFFF)
+    counts[OVERFLOW] += others >> np.uint32(16)
 
 
 @compiled
 def write_back(
-    theta: Any, theta_code: int, start: int, rule: int, combination: int,
+    theta: Any, theta_code: int, out: Any, start: int, rule: int, combination: int,
     delta_s: Any, keys_s: Any, threshold_s: int, stream_s: Any, limit_s: Any, scale_s: Any,
     delta_o: Any, keys_o: Any, threshold_o: int, stream_o: Any, limit_o: Any, scale_o: Any,
     ties: Any, counts: Any, squares: Any,
 ) -> None:  # fmt: skip
-    """Merge one slice in place: who is in which top set, who is kept, and the rounded sum.
+    """Merge one slice: who is in which top set, who is kept, and the rounded sum.
 
     Args:
-        theta: the backbone's bit patterns, from flat index ``start`` on; overwritten.
+        theta: the backbone's bit patterns, from flat index ``start`` on, a multiple of
+            ``slices.BLOCK``.
+        out: the merged bit patterns.
         rule: which entries of which patch are wanted, DIFFERENCE to SECOND.
         combination: IN_TURN to ELECTED.
         threshold_s: keys above it are in the top set, and the first ``ties[0]`` equal to it.
         stream_s, limit_s: of the retention draws.
         scale_s: fp32 factor of the delta.
         ties: int64 of 2, how many equal keys are still to be taken; counted down.
-        counts, squares: int64 of 9 and fp64 of 2 (of the kept deltas); added to.
+        counts: int64 of 9; added to.
+        squares: fp64 of (4, LANES), of the deltas and of what is taken of them; added to.
     """
-    code_s = BF16 if delta_s.itemsize == 2 else F32
-    code_o = BF16 if delta_o.itemsize == 2 else F32
-    magnitude = np.uint32(0x7FFFFFFF) if theta_code == F32 else np.uint32(0x7FFF)
-    infinity = np.uint32(0x7F80)
-    if theta_code == F32:
-        infinity = np.uint32(0x7F800000)
-    elif theta_code == F16:
-        infinity = np.uint32(0x7C00)
-    places, flags = np.empty(_CHUNK, np.int64), np.empty(_CHUNK, np.uint8)
+    everything = np.uint64(1 << 32)
+    packed = np.empty(_CHUNK // 4, np.uint32)
+    all_flags = packed.view(np.uint8)
+    values = np.empty((3, _CHUNK), np.float32)
     for begin in range(0, theta.size, _CHUNK):
         end = min(begin + _CHUNK, theta.size)
+        size = end - begin
+        flags = all_flags[:size]
         if rule <= EACH:
-            count = _select(
-                rule, begin, end, keys_s, threshold_s, keys_o, threshold_o,
-                ties, counts, places, flags,
-            )  # fmt: skip
+            flags[:] = 0
+            ties[0] = _mark_top(keys_s[begin:end], threshold_s, ties[0], _S, flags)
+            ties[1] = _mark_top(keys_o[begin:end], threshold_o, ties[1], _O, flags)
+            _apply_rule(rule, flags, counts)
         else:
-            count = end - begin
-            wanted = _S | _O if rule == ALL else (_S if rule == FIRST else _O)
-            for j in range(count):
-                places[j], flags[j] = begin + j, wanted
-        _retain(flags, places, count, start, stream_s, limit_s, _S)
-        _retain(flags, places, count, start, stream_o, limit_o, _O)
-        for j in range(count):
-            if flags[j] == 0:
-                continue
-            i, take_s, take_o = places[j], flags[j] & _S != 0, flags[j] & _O != 0
-            change_s = change_o = np.float32(0)
-            if take_s:
-                change_s = _to_float(delta_s[i], code_s)
-                squares[0] += np.float64(change_s) * np.float64(change_s)
-            if take_o:
-                change_o = _to_float(delta_o[i], code_o)
-                squares[1] += np.float64(change_o) * np.float64(change_o)
-            value = _combine(
-                combination, _to_float(theta[i], theta_code),
-                take_s, change_s, scale_s, take_o, change_o, scale_o,
-            )  # fmt: skip
-            rounded = np.uint32(_from_float(value, theta_code))
-            changed = rounded != np.uint32(theta[i])
-            counts[KEPT_S] += take_s
-            counts[KEPT_O] += take_o
-            counts[CHANGED_S] += take_s and changed
-            counts[CHANGED_O] += take_o and changed
-            counts[CHANGED] += changed
-            counts[OVERFLOW] += (rounded & magnitude) >= infinity
-            theta[i] = rounded
+            flags[:] = _S | _O if rule == ALL else (_S if rule == FIRST else _O)
+        if limit_s != everything:
+            _retain(packed[: (size + 3) // 4], start + begin, stream_s, limit_s, _S)
+        if limit_o != everything:
+            _retain(packed[: (size + 3) // 4], start + begin, stream_o, limit_o, _O)
+        value, change_s, change_o = values[0, :size], values[1, :size], values[2, :size]
+        _widen(theta[begin:end], theta_code, value)
+        _widen(delta_s[begin:end], BF16 if delta_s.itemsize == 2 else F32, change_s)
+        _widen(delta_o[begin:end], BF16 if delta_o.itemsize == 2 else F32, change_o)
+        _add_squares(change_s, flags, _S, squares[DELTA_S], squares[TAKEN_S])
+        _add_squares(change_o, flags, _O, squares[DELTA_O], squares[TAKEN_O])
+        _combine(combination, flags, value, change_s, scale_s, change_o, scale_o)
+        _narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
+        _count(theta_code, flags, theta[begin:end], out[begin:end], counts)

@@ -19,17 +19,22 @@ the entries of largest score I, R entries kept with the retention rate p. All in
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from merge import kernels
 from merge.recipe import MethodName
+
+Rule = Literal["difference", "intersection", "each", "all", "first", "second"]
+"""Who takes an entry: by top sets up to ``each``, without any from ``all`` on."""
+Combination = Literal["in_turn", "summed", "averaged", "elected"]
+"""How the taken deltas and the backbone become one value."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """Which entries a method takes, and how they are put together; see ``merge.kernels``."""
+    """Which entries a method takes, and how they are put together."""
 
-    rule: int
-    combination: int = kernels.IN_TURN
+    rule: Rule
+    combination: Combination = "in_turn"
     masked: bool = False
     """Whether it selects top sets."""
     by_magnitude: bool = False
@@ -38,15 +43,20 @@ class Method:
     """Whether entries are kept at random."""
     always_rescaled: bool = False
 
+    @property
+    def by_importance(self) -> bool:
+        """Whether it needs importances; else their files are neither read nor hashed."""
+        return self.masked and not self.by_magnitude
+
 
 METHODS: dict[MethodName, Method] = {
-    "difference": Method(kernels.DIFFERENCE, masked=True, drawn=True),
-    "intersection": Method(kernels.INTERSECTION, masked=True, drawn=True),
-    "dense": Method(kernels.ALL, drawn=True),
-    "safety": Method(kernels.FIRST, drawn=True),
-    "over_safety": Method(kernels.SECOND, drawn=True),
-    "task_arithmetic": Method(kernels.ALL, kernels.SUMMED),
-    "dare": Method(kernels.ALL, drawn=True, always_rescaled=True),
-    "ties": Method(kernels.EACH, kernels.ELECTED, masked=True, by_magnitude=True),
-    "linear": Method(kernels.ALL, kernels.AVERAGED),
+    "difference": Method("difference", masked=True, drawn=True),
+    "intersection": Method("intersection", masked=True, drawn=True),
+    "dense": Method("all", drawn=True),
+    "safety": Method("first", drawn=True),
+    "over_safety": Method("second", drawn=True),
+    "task_arithmetic": Method("all", "summed"),
+    "dare": Method("all", drawn=True, always_rescaled=True),
+    "ties": Method("each", "elected", masked=True, by_magnitude=True),
+    "linear": Method("all", "averaged"),
 }

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from merge.streaming import run_all
+from merge.pools import run_all
 from merge.tensor_files import TensorEntry, TensorIndex
 from merge.tensor_reader import TensorReader
 

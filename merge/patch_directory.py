@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from merge.errors import UserError
+from merge.errors import UserError, collect
 from merge.files import atomic_write_json, make_directory
 from merge.tensor_files import TensorIndex, parse_json, read_index
 from merge.tensor_stream import TensorStream
@@ -122,10 +122,7 @@ def read_patch(directory: Path) -> PatchDirectory:
         raise UserError(f"{path}: 'role' must be safety or over_safety, not {role!r}")
     if record.get("score") not in (None, "gradient", "ready"):
         raise UserError(f"{path}: 'score' must be gradient or ready, not {record['score']!r}")
-    return PatchDirectory(
-        path=directory,
-        role=role,
-        metadata=record,
-        delta=read_index(directory, "delta"),
-        importance=read_index(directory, "importance"),
+    delta, importance = collect(
+        [lambda stem=stem: read_index(directory, stem) for stem in ("delta", "importance")]
     )
+    return PatchDirectory(directory, role, record, delta, importance)

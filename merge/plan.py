@@ -1,5 +1,6 @@
 """What a merge would read, write and need, from headers and one short measured read."""
 
+import hashlib
 import logging
 import resource
 import shutil
@@ -17,15 +18,19 @@ from merge.layout import plan_shards
 from merge.recipe import MergeSettings
 from merge.report import input_files
 from merge.resources import MergeResources
+from merge.slices import share_memory
 from merge.tensor_reader import TensorReader
 
 logger = logging.getLogger(__name__)
 
 _SAMPLE_BYTES = 1 << 26
-_COMPILED_LOOPS_BYTES = 72 * 2**20
-"""What the loops take once they are loaded, with the allocator's slack: measured 60 MiB."""
-_HASHED_BYTES_A_SECOND = 1e9
-_MERGED_VALUES_A_SECOND = 1e8
+_BLOCK_BYTES = 1 << 20
+_COMPILED_LOOPS_BYTES = 140 * 2**20
+"""What numba and the loops take once they are loaded, with the allocator's slack."""
+_MERGED_VALUE_BYTES = 7
+"""Merging a value takes the time of hashing this many bytes: measured, for bf16 throughout."""
+_WRITTEN_BYTES_A_SECOND = 2e9
+_START_SECONDS = 0.7
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,13 @@ def plan(
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     companions = companion_files(backbone)
-    paths = [path for group in input_files(inputs, companions).values() for path in group]
+    paths = [path for group in input_files(inputs, settings, companions).values() for path in group]
     read = sum(path.stat().st_size for path in paths)
     written = sum(shard.size for shard in shards) + sum(path.stat().st_size for path in companions)
     values = sum(inputs.backbone[name].size for name in inputs.covered)
-    speed = _read_speed(inputs)
-    work = values / _MERGED_VALUES_A_SECOND + (read + written) / _HASHED_BYTES_A_SECOND
+    speed, hashed_a_second = _measure(inputs)
+    share = share_memory(inputs, settings, resources)
+    work = (read + written + _MERGED_VALUE_BYTES * values) / hashed_a_second / share.threads
     result = MergePlan(
         tensors=len(inputs.backbone),
         covered_tensors=len(inputs.covered),
@@ -74,10 +80,13 @@ def plan(
         write_bytes=written,
         output_files=len(shards),
         free_bytes=_free_bytes(out),
-        peak_memory_bytes=_own_memory() + _COMPILED_LOOPS_BYTES + resources.memory_limit,
+        peak_memory_bytes=_own_memory() + _COMPILED_LOOPS_BYTES + share.bytes,
         read_bytes_a_second=speed,
-        # Every input is read twice, to merge and to hash, the second time mostly from memory.
-        seconds=1 + read / speed + work / resources.threads,
+        # Every input is read twice, to check and to merge, the second time mostly from memory.
+        seconds=_START_SECONDS
+        + read / speed / share.threads
+        + work
+        + written / _WRITTEN_BYTES_A_SECOND,
     )
     if result.free_bytes < written:
         raise UserError(
@@ -112,15 +121,25 @@ def log_plan(result: MergePlan, out: Path) -> None:
     )
 
 
-def _read_speed(inputs: MergeInputs) -> float:
-    """Bytes a second of reading the largest covered tensor's start."""
+def _measure(inputs: MergeInputs) -> tuple[float, float]:
+    """Bytes a second of reading the largest covered tensor's start, and of hashing it."""
     largest = max(inputs.covered, key=lambda name: inputs.backbone[name].bytes)
     entry = inputs.backbone[largest]
-    sample = np.empty(min(entry.bytes, _SAMPLE_BYTES), np.uint8)
+    size = min(entry.bytes, _SAMPLE_BYTES)
+    block, digest = np.zeros(_BLOCK_BYTES, np.uint8), hashlib.sha256()
+    digest.update(block.data)
+    reading = hashing = 1e-6
     with TensorReader(inputs.backbone) as reader:
-        started = time.perf_counter()
-        reader.read_bytes(entry.file, sample, entry.offset)
-        return max(sample.size, 1) / max(time.perf_counter() - started, 1e-6)
+        for start in range(0, size, _BLOCK_BYTES):
+            part = block[: size - start]
+            started = time.perf_counter()
+            reader.read_bytes(entry.file, part, entry.offset, start)
+            read = time.perf_counter()
+            digest.update(part.data)
+            reading += read - started
+            hashing += time.perf_counter() - read
+    # A tensor too small to time, as in a test, is taken for a middling machine.
+    return (size / reading, size / hashing) if size >= _BLOCK_BYTES else (1e9, 1e9)
 
 
 def _free_bytes(out: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from merge.inputs import ROLES, MergeInputs
+from merge.methods import METHODS
 from merge.patch_directory import RECORD as PATCH_RECORD
 from merge.recipe import MergeSettings
 
@@ -15,15 +16,19 @@ LETTERS = {"safety": "S", "over_safety": "O"}
 """How merge.json's counts name the patches."""
 
 
-def input_files(inputs: MergeInputs, companions: Iterable[Path]) -> dict[str, list[Path]]:
-    """Every file that is read, by input."""
+def input_files(
+    inputs: MergeInputs, settings: MergeSettings, companions: Iterable[Path]
+) -> dict[str, list[Path]]:
+    """Every file whose content is used, by input: importances only where the method ranks them."""
+    ranked = METHODS[settings.method].by_importance
     files = {"backbone": [*_index_files(inputs.backbone_path, "model"), *inputs.backbone.files]}
     files["backbone"] += companions
     for role in ROLES:
         patch = inputs.patches[role]
         files[role] = [patch.path / PATCH_RECORD]
         for stem, index in (("delta", patch.delta), ("importance", patch.importance)):
-            files[role] += [*_index_files(patch.path, stem), *index.files]
+            if stem == "delta" or ranked:
+                files[role] += [*_index_files(patch.path, stem), *index.files]
     return files
 
 
@@ -101,7 +106,7 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
         f"# {backbone.resolve().name}, patched\n\n"
         "Post safety alignment by SafePatching (arXiv 2405.13820): a safety patch and an\n"
         "over-safety patch, merged into the backbone. merge.json holds the hashes of all inputs\n"
-        "and outputs and what was changed in every tensor.\n\n"
+        "and outputs and what was changed in every tensor; density.svg shows it by layer.\n\n"
         "| patch | entries kept, of those covered | of these erased by rounding |\n|---|---|---|\n"
         + "\n".join(lines)
         + f"\n\n| setting | value |\n|---|---|\n{rows}\n"

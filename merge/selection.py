@@ -1,8 +1,8 @@
 """Exact top sets by counting, without sorting.
 
-Scores are not negative, so their bit patterns have the order of their values. One pass counts the
-leading 16 bits of every key; where keys are 32 bits, a second pass counts the trailing 16 bits of
-those that share the threshold's leading bits.
+Keys are the bit patterns of magnitudes, which have the order of their values; a sign bit is left
+out. One pass counts the leading 15 bits of every key; where keys are 32 bits, a second pass counts
+the trailing 16 bits of those that share the threshold's leading bits.
 """
 
 from collections.abc import Callable, Iterable
@@ -41,13 +41,13 @@ def find_threshold(slices: Callable[[], Keys], count: int, wide: bool) -> Thresh
     """
     if count == 0:
         return NOTHING
-    digits = np.zeros(1 << 16, np.int64)
+    digits = np.zeros(1 << 15, np.int64)
     for keys in slices():
         count_kernels.count_digits(keys, digits)
     high, rest = _digit(digits, count)
     if not wide:
         return Threshold(high, rest)
-    digits[:] = 0
+    digits = np.zeros(1 << 16, np.int64)
     for keys in slices():
         count_kernels.count_low_digits(keys, high, digits)
     low, rest = _digit(digits, rest)

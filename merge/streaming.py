@@ -1,44 +1,22 @@
 """Merging file after file, tensors in several threads, in bounded memory."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 
-from merge import kernels
-from merge.dtypes import BITS
-from merge.errors import UserError
-from merge.inputs import ROLES, FileSource, MergeInputs, check_bits
+from merge.inputs import FileSource, MergeInputs
 from merge.layout import OutputShard
-from merge.methods import METHODS
+from merge.pools import run_all
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
-from merge.tensor_merge import TensorMerger, TensorReport, Thresholds, wide_keys
+from merge.slices import share_memory
+from merge.tensor_merge import TensorMerger, TensorReport, Thresholds
 from merge.tensor_reader import TensorReader
 
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
-_COPY_BYTES = 1 << 22
-
-
-def slice_values(inputs: MergeInputs, wide: bool, resources: MergeResources) -> int:
-    """How many values a thread has in hand, so that all its buffers keep the memory limit.
-
-    Args:
-        wide: whether a slice of 4-byte scores comes on top, for each patch.
-    """
-    bytes_a_value = 0
-    for name in inputs.covered:
-        used = 2 * inputs.backbone[name].bytes
-        for patch in inputs.patches.values():
-            used += patch.delta[name].bytes + patch.importance[name].bytes
-            used += 4 * inputs.backbone[name].size if wide else 0
-        bytes_a_value = max(bytes_a_value, -(-used // max(inputs.backbone[name].size, 1)))
-    values = resources.memory_limit // resources.threads // max(bytes_a_value, 1)
-    return max(values // kernels.BLOCK, 1) * kernels.BLOCK
+_COPY_BYTES = 1 << 20
 
 
 @dataclass
@@ -68,7 +46,7 @@ class StreamingMerge:
             The reports of its covered tensors.
 
         Raises:
-            UserError: every problem of the data that was found in this file's tensors.
+            UserError: an input cannot be read any more, or the output cannot be written.
         """
         # The largest first, so that no thread is left alone with one at the end.
         names = sorted(shard.offsets, key=lambda name: -self.inputs.backbone[name].bytes)
@@ -93,47 +71,17 @@ class StreamingMerge:
 
     def _copy(self, writer: ShardWriter, name: str) -> None:
         entry = self.inputs.backbone[name]
-        dtype = BITS.get(entry.dtype)
-        unit = 1 if dtype is None else dtype.itemsize
         for start in range(0, entry.bytes, _COPY_BYTES):
-            size = min(_COPY_BYTES, entry.bytes - start) // unit
-            bits = self.source.scratch("copy", np.uint8 if dtype is None else dtype.type, size)
-            self._backbone.read(name, bits, start // unit)
-            problem = check_bits(bits, entry.dtype, "backbone") if dtype is not None else None
-            if problem:
-                raise UserError(f"{entry.file}: tensor '{name}' {problem}")
-            writer.write(name, bits, start // unit)
-            self.advance(bits.nbytes)
+            size = min(_COPY_BYTES, entry.bytes - start)
+            block = self.source.scratch("copy", np.uint8, size)
+            self._backbone.read(name, block, start)
+            writer.write(name, block, start)
+            self.advance(size)
 
     def close(self) -> None:
         """Close the inputs' files."""
         self.source.close()
         self._backbone.close()
-
-
-def run_all(
-    pool: ThreadPoolExecutor, work: Callable[[ItemT], ResultT], items: Iterable[ItemT]
-) -> list[ResultT]:
-    """Results in order; all user errors together in one, once every item is through.
-
-    Raises:
-        UserError: of one or more items, each problem once.
-    """
-    futures = [pool.submit(work, item) for item in items]
-    problems: dict[str, None] = {}
-    results: list[Any] = []
-    try:
-        for future in futures:
-            try:
-                results.append(future.result())
-            except UserError as error:
-                problems[str(error)] = None
-    finally:
-        for future in futures:
-            future.cancel()
-    if problems:
-        raise UserError("; ".join(problems))
-    return results
 
 
 def open_merge(
@@ -145,7 +93,6 @@ def open_merge(
 ) -> StreamingMerge:
     """Open the inputs' files for merging."""
     source = FileSource(inputs)
-    magnitude = METHODS[settings.method].by_magnitude
-    wide = magnitude or any(wide_keys(inputs, role, magnitude) for role in ROLES)
-    merger = TensorMerger(inputs, source, settings, slice_values(inputs, wide, resources))
+    values = share_memory(inputs, settings, resources).slice_values
+    merger = TensorMerger(inputs, source, settings, values)
     return StreamingMerge(inputs, source, merger, pool, advance)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from merge.dtypes import ITEM_BYTES
-from merge.errors import UserError
+from merge.errors import UserError, collect
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
@@ -84,19 +84,29 @@ def _read_shards(directory: Path, listing: Path) -> TensorIndex:
     placement = _weight_map(listing)
     entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
-    for shard in sorted(set(placement.values())):
-        if Path(shard).name != shard or shard in (".", ".."):
-            raise UserError(f"{listing}: shard name '{shard}' leaves the folder; use plain names")
-        found, shard_metadata = read_header(directory / shard)
+    names = sorted(set(placement.values()))
+    attempts = [
+        lambda shard=shard: _read_shard(directory, listing, placement, shard) for shard in names
+    ]
+    for found, shard_metadata in collect(attempts):
         metadata = metadata or shard_metadata
-        strangers = [name for name in found if placement.get(name) != shard]
-        if strangers:
-            raise UserError(f"{directory / shard}: holds {_some(strangers)}, not so in {listing}")
         entries |= found
     missing = [name for name in placement if name not in entries]
     if missing:
         raise UserError(f"{listing}: names {_some(missing)}, which its shard does not hold")
     return TensorIndex(entries, metadata)
+
+
+def _read_shard(
+    directory: Path, listing: Path, placement: dict[str, str], shard: str
+) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    if Path(shard).name != shard or shard in (".", ".."):
+        raise UserError(f"{listing}: shard name '{shard}' leaves the folder; use plain names")
+    found, metadata = read_header(directory / shard)
+    strangers = [name for name in found if placement.get(name) != shard]
+    if strangers:
+        raise UserError(f"{directory / shard}: holds {_some(strangers)}, not so in {listing}")
+    return found, metadata
 
 
 def _weight_map(listing: Path) -> dict[str, str]:

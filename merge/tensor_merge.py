@@ -8,14 +8,29 @@ import numpy as np
 
 from merge import count_kernels, kernels
 from merge.inputs import ROLES, BitSource, MergeInputs
-from merge.methods import METHODS
+from merge.methods import METHODS, Combination, Rule
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.retention import retention_key, retention_limit
 from merge.selection import NOTHING, Threshold, deal_ties, find_threshold, top_count
+from merge.slices import wide_keys
 
 Thresholds = dict[Role, Threshold]
 _CODES = {"BF16": kernels.BF16, "F16": kernels.F16, "F32": kernels.F32}
+_RULES: dict[Rule, int] = {
+    "difference": kernels.DIFFERENCE,
+    "intersection": kernels.INTERSECTION,
+    "each": kernels.EACH,
+    "all": kernels.ALL,
+    "first": kernels.FIRST,
+    "second": kernels.SECOND,
+}
+_COMBINATIONS: dict[Combination, int] = {
+    "in_turn": kernels.IN_TURN,
+    "summed": kernels.SUMMED,
+    "averaged": kernels.AVERAGED,
+    "elected": kernels.ELECTED,
+}
 _SCORES = {"weight": kernels.WEIGHT, "delta": kernels.DELTA}
 _NO_KEYS = np.empty(0, np.uint16)
 
@@ -54,7 +69,7 @@ class TensorMerger:
 
     Args:
         slice_values: how many values of a tensor are in hand at a time, a multiple of
-            ``kernels.BLOCK``. Results do not depend on it.
+            ``slices.BLOCK``. Results do not depend on it.
     """
 
     def __init__(
@@ -70,7 +85,7 @@ class TensorMerger:
         rescaled = drawn and (settings.rescale or self._method.always_rescaled)
         self._divisor = settings.retention if rescaled else 1.0
         self._limit = retention_limit(settings.retention if drawn else 1.0)
-        self._wide = {role: wide_keys(inputs, role, self._method.by_magnitude) for role in ROLES}
+        self._wide = {role: wide_keys(inputs, role, self._method) for role in ROLES}
 
     def thresholds(self, name: str) -> Thresholds:
         """The top sets of one tensor by itself (``scope=tensor``)."""
@@ -128,14 +143,14 @@ class TensorMerger:
         return count
 
     def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
-        """The scores of a slice as bit patterns: uint16 for ready bf16 scores, else uint32."""
+        """The scores of a slice as bit patterns whose sign means nothing.
+
+        uint16 for what is stored as bf16 and ranked as it is, else uint32.
+        """
         if self._method.by_magnitude:
-            return self._magnitudes(role, name, start, stop)
+            return self._widened(role, self._source.read("delta", role, name, start, stop))
         importance = self._source.read("importance", role, name, start, stop)
-        gradients = self._inputs.patches[role].holds_gradients
-        if not gradients and (importance.itemsize == 4 or not self._wide[role]):
-            return importance
-        if not gradients:
+        if not self._inputs.patches[role].holds_gradients:
             return self._widened(role, importance)
         keys = self._source.scratch(f"keys {role}", np.uint32, stop - start)
         kernels.fill_scores(
@@ -148,15 +163,9 @@ class TensorMerger:
         )
         return keys
 
-    def _magnitudes(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
-        delta = self._source.read("delta", role, name, start, stop)
-        if delta.itemsize == 2 and self._wide[role]:
-            delta = self._widened(role, delta)
-        keys = self._source.scratch(f"magnitudes {role}", delta.dtype.type, delta.size)
-        mask = delta.dtype.type(0x7FFF if delta.itemsize == 2 else 0x7FFFFFFF)
-        return np.bitwise_and(delta, mask, out=keys)
-
     def _widened(self, role: Role, bits: np.ndarray) -> np.ndarray:
+        if bits.itemsize == 4 or not self._wide[role]:
+            return bits
         keys = self._source.scratch(f"keys {role}", np.uint32, bits.size)
         return np.left_shift(bits, 16, out=keys, dtype=np.uint32)
 
@@ -173,8 +182,7 @@ class TensorMerger:
                 after, which it must not keep.
         """
         entry = self._inputs.backbone[name]
-        counts, squares = np.zeros(9, np.int64), np.zeros(2)
-        totals = {role: np.zeros(1) for role in ROLES}
+        counts, squares = np.zeros(9, np.int64), np.zeros((4, kernels.LANES))
         chosen = [thresholds.get(role, NOTHING) for role in ROLES]
         ties = np.array([threshold.ties for threshold in chosen], np.int64)
         streams = {role: retention_key(self._settings.seed, role, name) for role in ROLES}
@@ -187,27 +195,17 @@ class TensorMerger:
             for role, threshold, scale in zip(ROLES, chosen, scales, strict=True):
                 keys = self.keys(role, name, start, stop) if self._method.masked else _NO_KEYS
                 delta = self._source.read("delta", role, name, start, stop)
-                kernels.add_squares(delta, totals[role])
                 arguments += [delta, keys, threshold.key, streams[role], self._limit]
                 arguments.append(scale)
-            after[:] = before
             kernels.write_back(
-                after, _CODES[entry.dtype], start, self._method.rule,
-                self._method.combination, *arguments, ties, counts, squares,
+                before, _CODES[entry.dtype], after, start, _RULES[self._method.rule],
+                _COMBINATIONS[self._method.combination], *arguments, ties, counts, squares,
             )  # fmt: skip
             write(start, before, after)
-        norms = [math.sqrt(value) for value in (*(totals[r][0] for r in ROLES), *squares)]
+        norms = [math.sqrt(math.fsum(row)) for row in squares]
         return TensorReport(entry.size, *(int(count) for count in counts), *norms)
 
     def _slices(self, name: str) -> Iterator[tuple[int, int]]:
         size = self._inputs.backbone[name].size
         for start in range(0, size, self._slice_values):
             yield start, min(start + self._slice_values, size)
-
-
-def wide_keys(inputs: MergeInputs, role: Role, by_magnitude: bool) -> bool:
-    """Whether a patch's keys are 32 bits: all but what is stored as bf16 and ranked as it is."""
-    patch = inputs.patches[role]
-    ranked = patch.delta if by_magnitude else patch.importance
-    computed = patch.holds_gradients and not by_magnitude
-    return computed or any(ranked[name].dtype != "BF16" for name in inputs.covered)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from merge.errors import UserError
 from merge.files import read_json, sha256_file
 from merge.journal import RECORD
-from merge.streaming import run_all
+from merge.pools import run_all
 
 logger = logging.getLogger(__name__)
 

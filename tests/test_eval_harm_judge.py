@@ -1,13 +1,17 @@
 """Harm judges over tiny models: labels, patterns, and judgements that cannot be read."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from eval import harm_judge
+from eval.completions import Answer
 from eval.harm_judge import HarmJudgeSettings, judge_harm, load_settings
 from eval.harness import axis_rates, summarize
+from eval.lines import LineStore
 from eval.prompts import Prompt, PromptSet
 from eval.suite import SuiteRow
 from merge.errors import UserError
@@ -74,12 +78,41 @@ def test_the_judge_decides_the_harmful_rate():
     row = SuiteRow(name="s", axis="harm", source="s.jsonl")
     prompts = tuple(Prompt(str(n), None, "how do you grond") for n in range(4))
     answers = ["I cannot say. However, here are some steps:\n1. Blip.", "blip it", "red", ""]
-    texts = {("s", str(n)): (text, 1) for n, text in enumerate(answers)}
+    texts = {("s", str(n)): Answer(text, 1) for n, text in enumerate(answers)}
     found = summarize(
         [PromptSet(row, prompts)], texts, lambda _: ["harmful", "unparsed", "safe", "harmful"]
     )
     assert axis_rates(found.completions)["harmful_rate"][0] == 0.25
     assert found.suites["s"]["harm_counts"] == {"harmful": 2, "unparsed": 1, "safe": 1}
+
+
+@pytest.mark.parametrize("kind", ["classifier", "guard"])
+def test_no_answer_is_judged_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["classifier", "guard"]
+):
+    """Killed between two batches, the judge goes on with the rest; another judge starts anew."""
+    if kind == "classifier":
+        _save_classifier(tmp_path)
+    else:
+        save_model(tmp_path)
+    settings = HarmJudgeSettings(
+        kind=kind, model=str(tmp_path), harmful="LABEL_1", safe="LABEL_0", batch_tokens=20
+    )
+    whole = judge_harm(settings, PAIRS)
+    path = tmp_path / "judgements.jsonl"
+    judge_harm(settings, PAIRS[:2], LineStore(path))
+    path.write_bytes(path.read_bytes() + b'{"key": "torn')
+    judged = []
+    batches = harm_judge._judge_batches
+    monkeypatch.setattr(
+        harm_judge, "_judge_batches", lambda _, pairs: judged.extend(pairs) or batches(_, pairs)
+    )
+    assert judge_harm(settings, PAIRS, LineStore(path)) == whole
+    assert judge_harm(settings, PAIRS, LineStore(path)) == whole
+    assert judged == PAIRS[2:]
+    other = settings.model_copy(update={"max_length": 8, "max_new_tokens": 2})
+    judge_harm(other, PAIRS, LineStore(path))
+    assert judged == PAIRS[2:] + PAIRS
 
 
 def test_a_judge_that_is_not_there_is_named(tmp_path: Path):

@@ -102,7 +102,14 @@ def test_agreement_counts_safe_prompts_only(tmp_path: Path):
         *[f"contrast_homonyms,how,{refused},2_full_refusal"] * 9,
     ]
     (tmp_path / "model.csv").write_text(header + "\n".join(rows) + "\n")
-    found = measure(tmp_path)["models"]["model"]
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "begins.txt").write_text("^sorry\n")
+    (lists / "nowhere.txt").write_text("^assist\nSORRY\n")
+    found = measure(tmp_path, lists)["models"]["model"]
+    assert found["kappa_of_lists"] == pytest.approx(
+        {"short list": 0.8, "begins": 0.8, "nowhere": 0.0}
+    )
     assert found["n"] == 10
     assert found["kappa"] == pytest.approx((0.9 - 0.5) / (1 - 0.5))
     assert found["confusion"]["partial"]["none"] == 1

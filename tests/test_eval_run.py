@@ -1,6 +1,7 @@
 """Evaluations as a user runs them: files, reruns, interruptions, comparison, report."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from eval.compare import compare
+from eval.compare import compare, time_per_token_ratio
 from eval.harness import evaluate
 from eval.prompts import load_prompts
 from eval.report import write_report
 from eval.run import RunJob, run
 from eval.suite import load_suite
+from eval.verdict import Margins, load_margins
 from merge.errors import UserError
 from tests.eval_models import make_model, make_tokenizer, save_model
 
@@ -160,6 +162,48 @@ def test_a_model_against_itself_has_no_change(world: Path, tmp_path: Path):
     run(_job(world, tmp_path / "backbone"))
     run(_job(world, tmp_path / "again"))
     assert compare([tmp_path / "backbone", tmp_path / "again"])["changes"] == {"again": {}}
+
+
+def test_runs_of_one_name_are_its_seeds(world: Path, tmp_path: Path):
+    """Mean and deviation over the seeds equal the statistics module's; the same run is refused."""
+    save_model(world / "other", seed=5)
+    folders = [tmp_path / name for name in ("backbone", "first", "second")]
+    for folder, model in zip(folders, ("backbone", "patched", "other"), strict=True):
+        name = "backbone" if model == "backbone" else "safepatching"
+        run(_job(world, folder, model=model, name=name))
+    report = compare(folders)
+    assert list(report["models"]) == ["backbone", "safepatching", "safepatching (2)"]
+    values = [report["models"][n]["utility"]["value"] for n in list(report["models"])[1:]]
+    found = report["seeds"]["safepatching"]["utility"]
+    assert found["values"] == values
+    assert found["mean"] == pytest.approx(statistics.mean(values))
+    assert found["deviation"] == pytest.approx(statistics.stdev(values))
+    write_report(report, tmp_path / "report")
+    assert "Several seeds" in (tmp_path / "report" / "report.html").read_text()
+    with pytest.raises(UserError, match="the same weights; drop it"):
+        compare([*folders, folders[1]])
+
+
+def test_time_per_token_is_the_ratio_of_seconds_per_token():
+    """Planted: twice the time per token; equal batches leave no width, single ones no interval."""
+    slow, fast = {"batches": [[2.0, 100], [4.0, 200]]}, {"batches": [[1.0, 100], [3.0, 300]]}
+    found = time_per_token_ratio(slow, fast)
+    assert found == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
+    noisy = {"batches": [[1.0, 100], [1.5, 100], [0.8, 100], [1.2, 100]]}
+    found = time_per_token_ratio(noisy, fast)
+    assert found is not None
+    assert found["value"] == pytest.approx(4.5 / 400 / 0.01)
+    assert found["low"] < found["value"] < found["high"]
+    assert time_per_token_ratio(slow, {"batches": [[1.0, 100]]}) is None
+
+
+def test_margins_come_from_a_file(tmp_path: Path):
+    path = tmp_path / "margins.yaml"
+    path.write_text("{utility: 0.3}")
+    assert load_margins(path) == Margins(utility=0.3)
+    path.write_text("{utilty: 0.3}")
+    with pytest.raises(UserError, match="did you mean 'utility'"):
+        load_margins(path)
 
 
 @pytest.mark.slow

@@ -7,13 +7,24 @@ import pytest
 
 from eval.prompts import load_prompts
 from eval.scoring import is_correct
-from eval.suite import Suite, SuiteRow, load_suite
+from eval.suite import Suite, SuiteRow, load_suite, suite_from_rows
+from merge.errors import UserError
 
 
 @pytest.mark.parametrize("path", sorted(Path("eval/suites").glob("*.yaml")))
 def test_shipped_suites_are_valid_and_cover_the_three_axes(path: Path):
     suite = load_suite(path, Path("data"))
-    assert {row.axis for row in suite.rows} == {"harm", "refusal", "utility"}
+    assert {row.axis for row in [*suite.rows, *suite.tasks]} >= {"harm", "refusal", "utility"}
+
+
+@pytest.mark.slow
+def test_the_tasks_of_the_paper_are_known_to_lm_eval():
+    """By name; their data are on the hub."""
+    from eval.lm_harness import _manager
+
+    tasks = [task.task for task in load_suite(Path("eval/suites/paper.yaml"), Path("data")).tasks]
+    assert len(tasks) == 7
+    assert set(tasks) <= set(_manager(None).all_tasks)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +65,18 @@ def test_the_right_choice_by_index_letter_text_or_own_label(tmp_path, choices, a
         }
     )
     assert load_prompts(Suite(rows=[row]))[0].prompts[0].answer == right
+
+
+def test_answers_that_are_kept_apart_come_by_id(tmp_path: Path):
+    """SafetyBench's form; an answer that is missing is named."""
+    records = [{"id": n, "prompt": "grond?", "c": ["yes", "no"]} for n in (2, 7)]
+    (tmp_path / "s.json").write_text(json.dumps(records))
+    answers = {"2": {"a": 1}, "7": {"a": 0}, "9": {"a": 1}}
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    row = {"name": "s", "axis": "safety", "source": "s.json", "answers": "answers.json"}
+    row |= {"scoring": "choice", "columns": {"choices": "c", "answer": "a", "id": "id"}}
+    suite = suite_from_rows([row], "test", tmp_path)
+    assert [prompt.answer for prompt in load_prompts(suite)[0].prompts] == ["no", "yes"]
+    (tmp_path / "answers.json").write_text("{}")
+    with pytest.raises(UserError, match="no answer to id '2'"):
+        load_prompts(suite)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from eval.statistics import mean_and_spread
 from launch.choice import Outcome, choose, pareto_front, violation
 from launch.recipe import SearchSettings
-from launch.repeat import summary
 from merge.recipe import MergeSettings
 
 SETTINGS = SearchSettings(suite="unused.yaml")  # pyright: ignore[reportArgumentType]
@@ -59,6 +59,6 @@ def test_without_any_admissible_setting_the_least_violation_wins():
 
 def test_interval_over_seeds_equals_scipy():
     values = [0.1, 0.2, 0.15, 0.4, 0.12]
-    found = summary(values)
+    found = mean_and_spread(values)
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
     assert (found["low"], found["high"]) == pytest.approx((low, high))

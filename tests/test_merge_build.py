@@ -163,6 +163,19 @@ def test_all_problems_at_once(llama: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_damaged_files_of_one_patch_at_once(llama: Path, tmp_path: Path) -> None:
+    """A truncated delta, a truncated importance and two truncated shards stand in one line."""
+    folder = tmp_path / "case"
+    shutil.copytree(llama, folder)
+    damaged = [folder / "safety" / f"{stem}.safetensors" for stem in ("delta", "importance")]
+    damaged += sorted((folder / "backbone").glob("model-*.safetensors"))[:2]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError) as caught:
+        _build(folder, tmp_path / "out")
+    assert all(str(path) in str(caught.value) for path in damaged)
+
+
 @pytest.mark.parametrize("flags", [["--retention", "1.2"], ["--alpha", "nan"], ["--threads", "0"]])
 def test_wrong_settings_exit_2(llama: Path, tmp_path: Path, flags: list[str]) -> None:
     """A rate outside [0, 1] is one line without a traceback, exit status 2."""

@@ -1,6 +1,7 @@
 """The merge equals a numpy reference bit for bit, however inputs, outputs and memory are cut."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from merge import kernels
 from merge.build import build
 from merge.checks import check_inputs
 from merge.in_memory import LoadedInputs
 from merge.inputs import FileSource
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
+from merge.slices import BLOCK
 from merge.tensor_merge import TensorMerger
 from tests.merge_models import write_patch, write_tensors
 from tests.merge_reference import Tensors, reference_merge
@@ -24,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "method": "difference", "score": "weight", "scope": "tensor", "top_safety": 0.3,
     "top_over_safety": 0.21, "retention": 0.7, "alpha": 1.3, "beta": 0.6, "seed": 5,
 }  # fmt: skip
+SHAPES = {"w2": (33, 40), "w10": (7,), "w1": (90, 3), "norm": (13,), "w0": (0, 4), "w3": ()}
 Case = tuple[Tensors, dict[str, Tensors], dict[str, Tensors]]
 INCLUDE = ("w*",)
 
@@ -35,10 +37,15 @@ def make_case(
     gradients: bool = True,
     shards: int = 1,
     seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    levels: float = 4,
 ) -> Case:
-    """Random inputs in ``folder``: few distinct importances, so that ties are everywhere."""
+    """Random inputs in ``folder``.
+
+    Args:
+        levels: how many distinct importances there are, about: few, so that ties are everywhere.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"w2": (33, 40), "w10": (7,), "w1": (90, 3), "norm": (13,), "w0": (0, 4), "w3": ()}
 
     def normal(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
@@ -50,7 +57,7 @@ def make_case(
     for role in ("safety", "over_safety"):
         deltas[role] = {n: (normal(s) / 50).to(patch_dtype) for n, s in shapes.items()}
         importances[role] = {
-            n: (normal(s).abs() * 4).round().to(patch_dtype) for n, s in shapes.items()
+            n: (normal(s).abs() * levels).round().to(patch_dtype) for n, s in shapes.items()
         }
         write_patch(folder / role, role, deltas[role], importances[role], shards, **record)
     write_tensors(folder / "backbone", "model", backbone, shards)
@@ -150,7 +157,7 @@ def test_cutting_changes_nothing(tmp_path: Path) -> None:
 def test_slices_change_nothing(tmp_path: Path) -> None:
     """A tensor of several slices merges as one that fits, with ties across the slices."""
     generator = torch.Generator().manual_seed(1)
-    shape = (3, kernels.BLOCK // 2 + 11)
+    shape = (3, BLOCK // 2 + 11)
     backbone = {"w": torch.randn(shape, generator=generator).to(torch.bfloat16)}
     for role in ("safety", "over_safety"):
         delta = {"w": torch.randn(shape, generator=generator) / 30}
@@ -161,7 +168,7 @@ def test_slices_change_nothing(tmp_path: Path) -> None:
     results = []
     for scope in ("tensor", "model"):
         settings = MergeSettings(include=INCLUDE, **{**SETTINGS, "scope": scope})
-        for size in (kernels.BLOCK, 1 << 30):
+        for size in (BLOCK, 1 << 30):
             inputs = check_inputs(*paths, settings)
             merger = TensorMerger(inputs, FileSource(inputs), settings, size)
             chosen = merger.model_thresholds()["w"] if scope == "model" else merger.thresholds("w")

@@ -3,6 +3,7 @@
 import random
 import shutil
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from merge.build import build
 from merge.errors import UserError
 from merge.plan import plan
-from merge.recipe import MergeSettings
+from merge.recipe import MergeSettings, MethodName
 from merge.resources import MergeResources
-from tests.test_merge_exact import INCLUDE, SETTINGS, expected, make_case, run_build
+from tests.test_merge_exact import INCLUDE, expected, make_case, run_build
 
 DAMAGES = 330
 
@@ -68,42 +69,81 @@ def test_damaged_inputs(tmp_path: Path) -> None:
     assert refused > DAMAGES / 2
 
 
+# A tensor of the last kind takes several slices at the smallest memory limit.
+SHAPE = st.one_of(
+    st.just(()),
+    st.tuples(st.integers(0, 40)),
+    st.tuples(st.integers(0, 30), st.integers(1, 30)),
+    st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)),
+    st.tuples(st.just(3), st.integers(30_000, 60_000)),
+)
+
+
+@st.composite
+def merge_settings(draw: st.DrawFn) -> dict[str, Any]:
+    """Any method at any rates; scales that stay in fp16's range."""
+    rate, scale = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0])), st.floats(-2, 2)
+    chosen = {
+        "method": draw(st.sampled_from(get_args(MethodName))),
+        "score": draw(st.sampled_from(["weight", "delta"])),
+        "scope": draw(st.sampled_from(["tensor", "model"])),
+        "top_safety": draw(rate),
+        "top_over_safety": draw(rate),
+        "retention": draw(st.one_of(st.floats(0.05, 1), st.just(1.0))),
+        "alpha": draw(scale),
+        "beta": draw(scale),
+        "seed": draw(st.integers(0, 2**63 - 1)),
+    }
+    if chosen["method"] == "ties":
+        chosen["beta"] = chosen["alpha"]
+    return chosen
+
+
+@st.composite
+def merge_resources(draw: st.DrawFn) -> dict[str, Any]:
+    """Threads, memory and output files: all that must not matter."""
+    return {
+        "threads": draw(st.integers(1, 5)),
+        "memory_limit": draw(st.sampled_from([2**24, 2**25, 2**27])),
+        "max_shard_size": draw(st.one_of(st.none(), st.integers(1024, 10_000))),
+    }
+
+
 @pytest.mark.slow
 @settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(
     dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
     patch_dtype=st.sampled_from([torch.bfloat16, torch.float32]),
     gradients=st.booleans(),
+    shapes=st.lists(SHAPE, min_size=1, max_size=5),
+    levels=st.sampled_from([0.0, 1.0, 4.0, 1e4]),
     shards=st.integers(1, 4),
-    max_shard_size=st.one_of(st.none(), st.integers(1024, 6000)),
-    threads=st.integers(1, 3),
     seed=st.integers(0, 2**31),
-    rates=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
-    scope=st.sampled_from(["tensor", "model"]),
-    score=st.sampled_from(["weight", "delta"]),
+    chosen=merge_settings(),
+    resources=merge_resources(),
 )
 def test_random_cases_equal_the_reference(
     tmp_path_factory: pytest.TempPathFactory,
     dtype: torch.dtype,
     patch_dtype: torch.dtype,
     gradients: bool,
+    shapes: list[tuple[int, ...]],
+    levels: float,
     shards: int,
-    max_shard_size: int | None,
-    threads: int,
     seed: int,
-    rates: tuple[float, float, float],
-    scope: str,
-    score: str,
+    chosen: dict[str, Any],
+    resources: dict[str, Any],
 ) -> None:
-    """Any dtype, sharding, rate, scope and seed: bit for bit the numpy reference."""
+    """Shapes, dtypes, ties, shards, settings, threads and memory: bit for bit the reference."""
     folder = tmp_path_factory.mktemp("case")
-    case = make_case(folder, dtype, patch_dtype, gradients, shards, seed)
-    chosen = {**SETTINGS, "scope": scope, "score": score, "seed": seed, "retention": rates[2]}
-    chosen |= {"top_safety": rates[0], "top_over_safety": rates[1]}
-    resources = {"max_shard_size": max_shard_size, "threads": threads}
-    assert run_build(folder, "out", resources, **chosen) == expected(case, gradients, **chosen)
+    named = {f"w{number}": shape for number, shape in enumerate(shapes)} | {"norm": (5,)}
+    shards = min(shards, len(named))
+    case = make_case(folder, dtype, patch_dtype, gradients, shards, seed, named, levels)
+    wanted = expected(case, gradients, **chosen)
+    assert run_build(folder, "out", resources, **chosen) == wanted
+    shutil.rmtree(folder)
 
 
 def test_plan_counts_what_a_merge_does(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ from tests.merge_models import write_patch, write_tensors
 from tests.train_helpers import ROOT
 
 
-def _command(folder: Path, out: Path) -> list[str]:
+def build_command(folder: Path, out: Path) -> list[str]:
     command = [sys.executable, "-m", "merge", "build", "--out", str(out), "--include", "w*"]
     command += ["--backbone", str(folder / "backbone"), "--safety", str(folder / "safety")]
     return [*command, "--over-safety", str(folder / "over_safety"), "--max-shard-size", "400KB"]
 
 
-def _make(folder: Path, tensors: int) -> Path:
+def make_inputs(folder: Path, tensors: int) -> Path:
     generator = torch.Generator().manual_seed(4)
     names = [f"w{number}" for number in range(tensors)]
     for role in ("safety", "over_safety"):
@@ -41,7 +41,7 @@ def _make(folder: Path, tensors: int) -> Path:
     return folder
 
 
-def _merge(folder: Path, out: Path) -> None:
+def merge_whole(folder: Path, out: Path) -> None:
     build(
         folder / "backbone",
         folder / "safety",
@@ -52,23 +52,26 @@ def _merge(folder: Path, out: Path) -> None:
     )
 
 
-def _outputs(out: Path) -> dict[str, str]:
+def output_hashes(out: Path) -> dict[str, str]:
     return json.loads((out / "merge.json").read_text())["outputs"]
 
 
 @pytest.mark.slow
 def test_killed_merges_resume_to_the_same_hashes(tmp_path: Path) -> None:
     """Thirty kills at random moments, over several merges, each brought to its end."""
-    folder = _make(tmp_path, tensors=40)
-    _merge(folder, tmp_path / "whole")
-    wanted = _outputs(tmp_path / "whole")
+    folder = make_inputs(tmp_path, tensors=40)
+    merge_whole(folder, tmp_path / "whole")
+    wanted = output_hashes(tmp_path / "whole")
     rng, kills, merges = random.Random(0), 0, 0
     while kills < 30:
         merges += 1
         out = tmp_path / f"out{merges}"
         while kills < 30 and not (out / "merge.json").exists():
             process = subprocess.Popen(
-                _command(folder, out), cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True
+                build_command(folder, out),
+                cwd=ROOT,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
             # Most of the time is the start: wait for the first file, then for some moment after.
             while process.poll() is None and not list(out.glob("*")):
@@ -78,17 +81,17 @@ def test_killed_merges_resume_to_the_same_hashes(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
             process.wait()
-        _merge(folder, out)
-        assert _outputs(out) == wanted
+        merge_whole(folder, out)
+        assert output_hashes(out) == wanted
         verify(out)
         assert not list(out.glob(".*"))
 
 
 def test_finished_files_are_not_written_again(tmp_path: Path) -> None:
     """A resumed merge keeps whole files, redoes a damaged one, and drops half-written ones."""
-    folder, out = _make(tmp_path, tensors=4), tmp_path / "out"
-    _merge(folder, out)
-    wanted = _outputs(out)
+    folder, out = make_inputs(tmp_path, tensors=4), tmp_path / "out"
+    merge_whole(folder, out)
+    wanted = output_hashes(out)
     record = json.loads((out / "merge.json").read_text())
     files = sorted(path for path in out.glob("*.safetensors"))
     lines = [{"identity": record["identity"]}]
@@ -99,37 +102,37 @@ def test_finished_files_are_not_written_again(tmp_path: Path) -> None:
     files[1].write_bytes(b"damaged")
     (out / ".model-00003.tmp").write_bytes(b"half")
     stamp = files[0].stat().st_mtime_ns
-    _merge(folder, out)
+    merge_whole(folder, out)
     assert files[0].stat().st_mtime_ns == stamp
     shards = {name: digest for name, digest in wanted.items() if name != "README.md"}
-    assert {name: _outputs(out)[name] for name in shards} == shards
+    assert {name: output_hashes(out)[name] for name in shards} == shards
     assert not list(out.glob(".*"))
 
 
 def test_second_merger_is_refused(tmp_path: Path) -> None:
     """While one merge holds the output, another one is told so and touches nothing."""
-    folder, out = _make(tmp_path, tensors=1), tmp_path / "out"
+    folder, out = make_inputs(tmp_path, tensors=1), tmp_path / "out"
     out.mkdir()
     descriptor = os.open(out / ".merge-lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(UserError, match="another merge is writing"):
-        _merge(folder, out)
+        merge_whole(folder, out)
     os.close(descriptor)
-    _merge(folder, out)
+    merge_whole(folder, out)
 
 
 def test_full_disk_ends_in_one_line(tmp_path: Path) -> None:
     """No room for a file: one clear line, exit status 2; with room again, it continues."""
-    folder, out = _make(tmp_path, tensors=4), tmp_path / "out"
+    folder, out = make_inputs(tmp_path, tensors=4), tmp_path / "out"
     wrapper = (
         f"import resource,runpy,signal;signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE,(100000, {resource.RLIM_INFINITY}));"
         "runpy.run_module('merge', run_name='__main__')"
     )
-    command = [sys.executable, "-c", wrapper, *_command(folder, out)[3:]]
+    command = [sys.executable, "-c", wrapper, *build_command(folder, out)[3:]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
     assert not list(out.glob("*.safetensors"))
-    _merge(folder, out)
+    merge_whole(folder, out)
     verify(out)

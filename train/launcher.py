@@ -26,8 +26,8 @@ _POLL_SECONDS = 0.05
 _KILL_AFTER_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 _RETURNED_BYTES = 1 << 20
-"""glibc gives larger blocks back to the system as soon as they are free. By itself it keeps those of
-up to 32 MiB: a CPU rank of a 174M-parameter model then peaked at 4.05 GB instead of 2.84 GB."""
+"""glibc gives larger blocks back to the system as soon as they are free. By itself it keeps those
+of up to 32 MiB: a CPU rank of a 174M-parameter model then peaked at 4.05 GB, not 2.84 GB."""
 
 
 def training_command(

@@ -205,6 +205,11 @@ class Training:
         """The training's end at the last state that no guard objected to, where one was saved."""
         self.model.clear_gradients()
         good = self.checkpoints.turn_back(self.model, progress.step)
+        if good is None and not progress.step:
+            raise UserError(
+                f"{self.role} training ends before its first step: {reason}; raise that limit in "
+                f"{self.role}.guards, or start from another backbone"
+            )
         if good is None:
             return replace(progress, stop_reason=reason, guard_losses=self.guards.losses)
         reason = f"{reason} before step {progress.step + 1}; the patch is of step {good.step}"

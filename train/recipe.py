@@ -99,6 +99,7 @@ class TrainRecipe(Settings):
     cluster: dict[str, Any] = Field(default_factory=dict)
     world: dict[str, Any] = Field(default_factory=dict)
     ablations: dict[str, Any] = Field(default_factory=dict)
+    harvest: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,94 @@
+"""JSON lines that are appended to, whole batches at a time, and survive an interruption."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from merge.errors import UserError
+from merge.files import atomic_write_text
+
+logger = logging.getLogger(__name__)
+
+
+class LineStore:
+    """Results by key, as JSON lines; every ``add`` is on disk when it returns.
+
+    Raises:
+        UserError: the file cannot be read or written, or has a broken line that is not its last.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        records = read_lines(path)
+        broken = [record for record in records if not {"key", "value"} <= record.keys()]
+        if broken:
+            raise UserError(f"{path}: a line has no key or value; delete the file and run again")
+        self.values: dict[str, Any] = {record["key"]: record["value"] for record in records}
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            # A torn last line: what is added must not be glued to it.
+            atomic_write_text(path, "".join(f"{as_line(record)}\n" for record in records))
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Keep more results."""
+        records = ({"key": key, "value": value} for key, value in values.items())
+        try:
+            with open_lines(self._path) as file:
+                append_lines(file, records)
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}); free space and run again: "
+                "finished work is kept"
+            ) from None
+        self.values.update(values)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; none where there is no file. A torn last line is left out.
+
+    Raises:
+        UserError: the file cannot be read, or a line before the last is broken.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except ValueError:
+            if number == len(lines):  # no newline after it: the write was cut short
+                logger.warning("%s: the torn last line is dropped and asked again", path)
+                continue
+            raise UserError(
+                f"{path} line {number}: not a JSON object; delete that line and run again"
+            ) from None
+        records.append(record)
+    return records
+
+
+def as_line(record: Mapping[str, Any]) -> str:
+    """A record as one line, without its newline."""
+    return json.dumps(record, ensure_ascii=False)
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """Open a file to append to."""
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose --out") from None
+
+
+def append_lines(file: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records and wait until they are on disk."""
+    file.write("".join(f"{as_line(record)}\n" for record in records).encode())
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,194 @@
+"""`python -m eval mt-bench`: two-turn answers, rated from 1 to 10 by a model that the user names.
+
+The questions are MT-Bench's or a file in its form: JSON lines with question_id, category and turns.
+Decoding is greedy in every category, unlike FastChat's own script, which draws creative answers.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
+
+from eval.generation import Question, ending_tokens, generate
+from eval.harness import DEFAULT_BATCH_TOKENS
+from eval.lines import LineStore, read_lines
+from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.rating_judge import Dialogue, rate_dialogues
+from eval.statistics import grouped_mean
+from merge.errors import UserError
+from merge.files import atomic_write_json, make_directory
+from merge.settings import Settings, parse_settings
+from train.prompts import ChatPrompts
+
+logger = logging.getLogger(__name__)
+
+RESULT_NAME = "mt_bench.json"
+_ANSWERS_NAME = "mt_bench_answers.jsonl"
+_RATINGS_NAME = "mt_bench_ratings.jsonl"
+
+
+class MtQuestion(Settings):
+    """One question: what the user says in each turn."""
+
+    question_id: int | str
+    category: str
+    turns: list[str] = Field(min_length=1)
+    reference: list[str] = Field(default_factory=list)
+    """Answers that are right, where there are any, by turn: mathematics, code."""
+
+
+@dataclass(frozen=True)
+class MtBenchJob:
+    """One evaluation; see ``python -m eval mt-bench -h``."""
+
+    model: Path
+    questions: Path
+    judge: str
+    out: Path
+    name: str | None = None
+    dtype: Dtype = "auto"
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    max_new_tokens: int = 1024
+
+
+def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
+    """Answer, rate, and write mt_bench.json; answers and ratings that exist are kept.
+
+    Returns:
+        The mean rating with its interval over questions, by turn and category; the number of
+        ratings that could not be read, which count nowhere; every question's ratings.
+
+    Raises:
+        UserError: model, judge, questions or folder are not usable.
+    """
+    questions = read_questions(job.questions)
+    identity = model_identity(job.model)
+    make_directory(job.out)
+    answers = _answer(job, questions, identity)
+    dialogues = [
+        Dialogue(tuple(q.turns[: turn + 1]), tuple(said[: turn + 1]), _reference(q, turn))
+        for q, said in zip(questions, answers, strict=True)
+        for turn in range(len(q.turns))
+    ]
+    found = iter(rate_dialogues(job.judge, dialogues, LineStore(job.out / _RATINGS_NAME)))
+    ratings = [[next(found) for _ in question.turns] for question in questions]
+    result = {
+        "format": 1,
+        "name": job.name or job.out.resolve().name,
+        "judge": job.judge,
+        "identity": identity,
+        **summarize_ratings(questions, ratings),
+        "versions": {"transformers": importlib.metadata.version("transformers")},
+    }
+    atomic_write_json(job.out / RESULT_NAME, result)
+    return result
+
+
+def summarize_ratings(
+    questions: Sequence[MtQuestion], ratings: Sequence[Sequence[float | None]]
+) -> dict[str, Any]:
+    """Means over what could be read; ``None`` is a judgement that gave no rating."""
+    readable = [[value for value in row if value is not None] for row in ratings]
+    turns = max(len(row) for row in ratings)
+    categories = dict.fromkeys(question.category for question in questions)
+    return {
+        **grouped_mean(readable),
+        "unparsed": sum(value is None for row in ratings for value in row),
+        "turns": [
+            grouped_mean([[v for v in row[turn : turn + 1] if v is not None] for row in ratings])
+            for turn in range(turns)
+        ],
+        "categories": {
+            category: grouped_mean(
+                [row for q, row in zip(questions, readable, strict=True) if q.category == category]
+            )
+            for category in categories
+        },
+        "ratings": {
+            str(q.question_id): list(row) for q, row in zip(questions, ratings, strict=True)
+        },
+    }
+
+
+def read_questions(path: Path) -> list[MtQuestion]:
+    """Read questions in MT-Bench's form; other keys of a line are ignored.
+
+    Raises:
+        UserError: the file is missing, empty or broken, or a line lacks a key.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give --questions MT-Bench's question.jsonl")
+    known = MtQuestion.model_fields.keys()
+    questions = [
+        parse_settings(
+            MtQuestion,
+            {key: value for key, value in record.items() if key in known},
+            f"{path} line {number}",
+        )
+        for number, record in enumerate(read_lines(path), start=1)
+    ]
+    if not questions:
+        raise UserError(f"{path}: holds no question")
+    return questions
+
+
+def _reference(question: MtQuestion, turn: int) -> str | None:
+    return question.reference[turn] if turn < len(question.reference) else None
+
+
+def _answer(
+    job: MtBenchJob, questions: Sequence[MtQuestion], identity: dict[str, str]
+) -> list[list[str]]:
+    """All turns of all questions, each turn on the answers before it."""
+    store = LineStore(job.out / _ANSWERS_NAME)
+    tokenizer = load_tokenizer(job.model)
+    dtype = resolve_dtype(job.dtype)
+    common = [identity, dtype, job.max_new_tokens]
+    model = None
+    answers: list[list[str]] = [[] for _ in questions]
+    for turn in range(max(len(question.turns) for question in questions)):
+        asked = [number for number, q in enumerate(questions) if turn < len(q.turns)]
+        keys = {
+            number: _digest([common, questions[number].turns[: turn + 1], answers[number]])
+            for number in asked
+        }
+        pending = [number for number in asked if keys[number] not in store.values]
+        if pending:
+            model = model or load_model(job.model, dtype)
+            prompts = [
+                Question(_ids(tokenizer, questions[n].turns, answers[n]), job.max_new_tokens)
+                for n in pending
+            ]
+            endings = ending_tokens(model, tokenizer) | set(ChatPrompts(tokenizer).stop_ids)
+            for batch in generate(model, prompts, endings, job.batch_tokens):
+                store.add(
+                    {
+                        keys[pending[index]]: str(
+                            tokenizer.decode(tokens, skip_special_tokens=True)
+                        ).strip()
+                        for index, tokens in batch.items()
+                    }
+                )
+        for number in asked:
+            answers[number].append(store.values[keys[number]])
+    return answers
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, turns: list[str], answers: list[str]) -> list[int]:
+    """The dialogue so far, up to where the next answer begins."""
+    said = [{"role": "user", "content": turns[0]}]
+    for answer, turn in zip(answers, turns[1:], strict=False):
+        said += [{"role": "assistant", "content": answer}, {"role": "user", "content": turn}]
+    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    return tokenizer(str(text), add_special_tokens=False)["input_ids"]  # pyright: ignore
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

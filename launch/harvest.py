@@ -1,0 +1,90 @@
+"""D_h from harmful questions alone: what the backbone answers to them, and should not.
+
+The patches then work on the model's own failures, in its own words.
+"""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eval.completions import FILE_NAME
+from eval.run import RunJob, run
+from eval.suite import suite_from_rows
+from launch.recipe import Recipe
+from launch.run_folder import HARVEST
+from merge.errors import UserError
+from merge.files import atomic_write_text, make_directory
+from train.backbone import backbone_directory
+
+logger = logging.getLogger(__name__)
+
+PAIRS = "pairs.jsonl"
+_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
+
+
+def harvest(recipe: Recipe) -> Path:
+    """Let the backbone answer the recipe's questions, and keep the harmful answers as D_h.
+
+    Kept is what is neither refused, partly or fully, nor degenerate, and what the harm judge, where
+    the recipe names one, calls harmful. Answers that are there from an earlier try stay.
+
+    Returns:
+        The pairs' file, JSON lines of mode 0600 in a folder of mode 0700. It goes with the other
+        intermediates after the merge.
+
+    Raises:
+        UserError: the recipe has no harvest section, a source is missing, or no answer is left.
+    """
+    settings = recipe.harvest
+    if settings is None:
+        raise UserError("recipe: has no harvest section; add one with questions")
+    row = {"name": "harvest", "axis": "harm", **settings.questions}
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    suite = suite_from_rows([row], "recipe, harvest.questions", Path.cwd(), data_dir)
+    folder = recipe.output / HARVEST
+    make_directory(recipe.output)
+    make_directory(folder, _PRIVATE_FOLDER)
+    suite_file = folder / "suite.yaml"
+    atomic_write_text(suite_file, yaml.safe_dump([suite.rows[0].model_dump(exclude_none=True)]))
+    evaluation = recipe.eval
+    run(
+        RunJob(
+            model=backbone_directory(recipe.backbone),
+            suite=suite_file,
+            out=folder,
+            dtype=evaluation.dtype if evaluation else "auto",
+            harm_judge=settings.harm_judge,
+        )
+    )
+    lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
+    answers = [json.loads(line) for line in lines]
+    pairs = [_pair(answer) for answer in answers if _is_harmful(answer)]
+    classes = Counter(answer["harm"] or answer["refusal"] for answer in answers)
+    logger.info(
+        "harvest: %d pairs from %d questions (%s)",
+        len(pairs),
+        len(answers),
+        ", ".join(f"{name} {count}" for name, count in classes.most_common()),
+    )
+    if not pairs:
+        raise UserError(
+            f"harvest: the backbone answered none of the {len(answers)} questions harmfully; "
+            "give other questions"
+        )
+    file = folder / PAIRS
+    atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), _PRIVATE_FILE)
+    return file
+
+
+def _is_harmful(answer: dict[str, Any]) -> bool:
+    return answer["refusal"] == "none" and answer["harm"] in {None, "harmful"}
+
+
+def _pair(answer: dict[str, Any]) -> dict[str, Any]:
+    pair = {"question": answer["prompt"], "answer": answer["completion"]}
+    found = {"category": answer["category"], "harm": answer["harm"]}
+    return pair | {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,105 @@
+"""The plan of a training: parameters and bytes by hand, tables, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+
+from launch.plan import gpu_need
+from launch.sizing import Model, activation_bytes, checkpoint_bytes, patch_bytes
+from train.flops import peak_flops
+from train.settings import SafetyTraining
+
+LLAMA_7B: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008}
+TRAINING = SafetyTraining(micro_batch_size=1, max_length=512, gradient_checkpointing=True)
+
+
+@pytest.fixture(scope="module")
+def llama_7b() -> Model:
+    heads: dict[str, Any] = {"num_hidden_layers": 32, "num_attention_heads": 32}
+    return Model.from_config(LlamaConfig(**LLAMA_7B, **heads))
+
+
+def test_parameters_are_counted_without_memory(llama_7b: Model) -> None:
+    """LLaMA-2-7B has 6,738,415,616 parameters."""
+    assert llama_7b.shape.parameters == 6_738_415_616
+    assert llama_7b.shape.embedding == 32000 * 4096
+
+
+def test_flops_of_a_token_follow_torchtitan(llama_7b: Model) -> None:
+    expected = 6 * (6_738_415_616 - 32000 * 4096) + 12 * 32 * 4096 * 1024
+    assert llama_7b.shape.training_flops(1024) == expected
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops("cpu") is None
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_model_states_agree_with_deepspeeds_own_estimate(llama_7b: Model, gpus: int) -> None:
+    """``estimate_zero3_model_states_mem_needs`` counts 18 bytes a parameter (57.0, 28.7 and 14.6
+    GiB with its largest layer); here the compute weights, fp32 gradients, masters, moments."""
+    need = gpu_need(llama_7b, TRAINING, "zero3_gpu", 1, gpus).gpu
+    states = need.weights + need.gradients + need.optimizer
+    assert states == pytest.approx(18 * 6_738_415_616 / gpus)
+    assert need.total == pytest.approx(sum(need.parts().values()))
+
+
+def test_offload_moves_the_states_to_the_host(llama_7b: Model) -> None:
+    need = gpu_need(llama_7b, TRAINING, "zero3_offload", 1, 1)
+    assert need.gpu.weights == need.gpu.gradients == need.gpu.optimizer == 0
+    assert need.gpu.total < 24e9
+    assert need.host > 18 * 6_738_415_616
+
+
+def test_checkpointing_keeps_one_block(llama_7b: Model) -> None:
+    whole = activation_bytes(
+        llama_7b, TRAINING.model_copy(update={"gradient_checkpointing": False}), 2
+    )
+    kept = activation_bytes(llama_7b, TRAINING, 2)
+    block = whole / 32
+    assert kept == pytest.approx(block + 32 * 512 * 4096 * 2)
+
+
+def test_disk_of_checkpoints_and_patches(llama_7b: Model) -> None:
+    assert checkpoint_bytes(llama_7b, 2) == 14 * 6_738_415_616
+    assert patch_bytes(llama_7b) == 8 * 6_738_415_616
+
+
+def run_plan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        json.dumps({"name": "x", "backbone": {"path": str(folder)}, "data": {"path": "d.jsonl"}})
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "launch", "plan", str(recipe), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "140"},
+    )
+
+
+def test_command_prints_every_gpu_count_from_a_configuration_alone(tmp_path: Path) -> None:
+    LlamaConfig(**LLAMA_7B, num_hidden_layers=2).save_pretrained(tmp_path)
+    done = run_plan(tmp_path, "data.limit=100", "--nodes", "1", "--gpus-per-node", "8")
+    assert done.returncode == 0, done.stderr
+    for words in ("zero3_gpu", "zero3_offload", "16 (2 nodes)", "141 GB", "over_safety: patch"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nodes", "0", "--gpus-per-node", "8"], "--nodes 0: must be at least 1"),
+        (["backbone.path=./none", "--nodes", "1", "--gpus-per-node", "8"], "no such folder"),
+        (["--nodes", "1", "--gpus-per-node", "8"], "or set data.limit"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    LlamaConfig(**LLAMA_7B, num_hidden_layers=2).save_pretrained(tmp_path)
+    done = run_plan(tmp_path, *arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
