@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 5.0
 
 
 class _Stop(BaseException):
-    """Wherever the block stands: not an ``Exception``, which libraries catch and make another of."""
+    """Comes through wherever the block stands; an ``Exception`` gets caught and made another."""
 
 
 @contextlib.contextmanager

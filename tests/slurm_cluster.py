@@ -1,7 +1,8 @@
 """A real SLURM of two nodes on this machine, each in a network namespace of its own.
 
-Nothing of it touches what the machine already runs: munge has its own key and socket, SLURM its own
-configuration and ports, and the names of the nodes stand in a hosts file that only they see.
+Nothing of it touches what the machine already runs, not even another such cluster: munge has its
+own key and socket, SLURM its own configuration and port, the network carries this process's number
+in its names and addresses, and the names of the nodes stand in a hosts file that only they see.
 """
 
 import contextlib
@@ -14,9 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from train.world import free_port
+
 NODES = ("sp-node1", "sp-node2")
-_BRIDGE = "sp-bridge"
-_NETWORK = "10.213.97"
+_OWN = os.getpid()
+_BRIDGE = f"sp{_OWN}br"
+_NETWORK = f"10.{128 + (_OWN >> 8) % 64}.{_OWN % 256}"
+_NAMESPACES = {node: f"sp{_OWN}-{number}" for number, node in enumerate(NODES)}
 _BINARIES = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "ip", "nsenter", "unshare")
 _CPUS_A_NODE = 4
 """More than there are: jobs that wait for one another must not wait for this small machine."""
@@ -28,7 +33,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
-SlurmctldPort=16817
+SlurmctldPort={port}
 SlurmdPort=16818
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -63,8 +68,8 @@ def why_impossible() -> str | None:
     missing = [name for name in _BINARIES if shutil.which(name, path=_path()) is None]
     if missing:
         return f"needs {missing[0]}: apt-get install slurm-wlm munge iproute2"
-    probe = subprocess.run(["ip", "netns", "add", "sp-probe"], capture_output=True, env=_env())
-    subprocess.run(["ip", "netns", "del", "sp-probe"], capture_output=True, env=_env())
+    probe = subprocess.run(["ip", "netns", "add", f"sp{_OWN}"], capture_output=True, env=_env())
+    subprocess.run(["ip", "netns", "del", f"sp{_OWN}"], capture_output=True, env=_env())
     return "network namespaces cannot be made here" if probe.returncode else None
 
 
@@ -81,7 +86,6 @@ class SlurmCluster:
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir()
         self._write_configuration()
-        _remove_network()
         _make_network()
         self._start_munge()
         self._start("slurmctld", ["slurmctld", "-D", "-c"])
@@ -105,7 +109,7 @@ class SlurmCluster:
             f"mount --bind {self.folder}/hosts /etc/hosts && hostname {node} && "
             f"exec slurmd -D -N {node}"
         )
-        namespace = f"--net=/run/netns/{node}"
+        namespace = f"--net=/run/netns/{_NAMESPACES[node]}"
         # Not `ip netns exec`, which mounts another /sys: slurmd then finds no cgroup.
         self._start(node, ["nsenter", namespace, "unshare", "--uts", "--mount", "sh", "-c", inside])
 
@@ -115,7 +119,9 @@ class SlurmCluster:
 
     def pids(self, node: str, *words: str) -> list[int]:
         """Processes of a node, or those of them whose command line holds all the words."""
-        found = subprocess.run(["ip", "netns", "pids", node], capture_output=True, env=_env())
+        found = subprocess.run(
+            ["ip", "netns", "pids", _NAMESPACES[node]], capture_output=True, env=_env()
+        )
         pids = [int(pid) for pid in found.stdout.split()]
         return [pid for pid in pids if all(word in command_line(pid) for word in words)]
 
@@ -142,7 +148,11 @@ class SlurmCluster:
         ]
         (self.folder / "slurm.conf").write_text(
             _CONFIGURATION.format(
-                controller=controller, network=_NETWORK, folder=self.folder, nodes="\n".join(nodes)
+                controller=controller,
+                network=_NETWORK,
+                port=free_port(),
+                folder=self.folder,
+                nodes="\n".join(nodes),
             )
         )
 
@@ -211,21 +221,20 @@ def _make_network() -> None:
     _ip("link", "add", _BRIDGE, "type", "bridge")
     _ip("addr", "add", f"{_NETWORK}.1/24", "dev", _BRIDGE)
     _ip("link", "set", _BRIDGE, "up")
-    for number, node in enumerate(NODES):
-        link = f"sp-veth{number}"
-        _ip("netns", "add", node)
-        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", node)
+    for number, inside in enumerate(_NAMESPACES.values()):
+        link = f"sp{_OWN}v{number}"
+        _ip("netns", "add", inside)
+        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", inside)
         _ip("link", "set", link, "master", _BRIDGE, "up")
-        _ip("-n", node, "addr", "add", f"{_NETWORK}.{number + 11}/24", "dev", "eth0")
+        _ip("-n", inside, "addr", "add", f"{_NETWORK}.{number + 11}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
-            _ip("-n", node, "link", "set", device, "up")
+            _ip("-n", inside, "link", "set", device, "up")
 
 
 def _remove_network() -> None:
-    """Also what an earlier, killed cluster has left."""
-    for number, node in enumerate(NODES):
-        subprocess.run(["ip", "link", "del", f"sp-veth{number}"], capture_output=True, env=_env())
-        subprocess.run(["ip", "netns", "del", node], capture_output=True, env=_env())
+    for number, inside in enumerate(_NAMESPACES.values()):
+        subprocess.run(["ip", "link", "del", f"sp{_OWN}v{number}"], capture_output=True, env=_env())
+        subprocess.run(["ip", "netns", "del", inside], capture_output=True, env=_env())
     subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True, env=_env())
 
 
