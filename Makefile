@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 benchmark-merge benchmark-train measure-memory clean
+.PHONY: setup demo test test-fast lint smollm2 benchmark-merge benchmark-train measure-memory measure-gpu clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,11 @@ benchmark-train: setup
 # Peak memory of CPU ranks by phase, beside what `launch plan` says; takes up to 14 GB.
 measure-memory: setup
 	PYTHONPATH=. $(BIN)/python tests/measure_train_memory.py
+
+# Both trainings on random weights of LLaMA-2-7B's shape: speed, MFU, memory beside the plan.
+measure-gpu: setup
+	PYTHONPATH=. $(BIN)/python tests/measure_gpu.py --length 512
+	PYTHONPATH=. $(BIN)/python tests/measure_gpu.py --length 1024 --micro-batch 4
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis
