@@ -10,8 +10,9 @@ from eval.harness import AXES, Completion, axis_outcomes
 from eval.paired import ratio_bootstrap
 from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
+from eval.settings import Margins
 from eval.statistics import Rate, corrected_rate, mean_and_spread, mean_of_rates
-from eval.verdict import Margins, judge_change
+from eval.verdict import judge_change
 from merge.errors import UserError
 from merge.files import read_json
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
@@ -15,10 +15,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from eval.settings import Dtype
 from merge.errors import UserError
 from merge.files import sha256_file
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 _WEIGHT_SUFFIXES = {".safetensors", ".bin"}
 _TEXT_PREFIXES = (

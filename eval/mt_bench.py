@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from eval.generation import Question, ending_tokens, generate
 from eval.harness import DEFAULT_BATCH_TOKENS
 from eval.lines import LineStore, read_lines
-from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.rating_judge import Dialogue, rate_dialogues
+from eval.settings import Dtype
 from eval.statistics import grouped_mean
 from merge.errors import UserError
 from merge.files import atomic_write_json, make_directory

@@ -25,9 +25,10 @@ from eval.harness import (
     summarize,
 )
 from eval.lines import LineStore
-from eval.models import Dtype, load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.parallel import answer_on_devices, run_workers
 from eval.prompts import PromptSet, load_prompts
+from eval.settings import Dtype
 from eval.suite import TaskRow, load_suite
 from eval.vllm_backend import answer_with_vllm, check_installed
 from merge.errors import UserError

@@ -31,9 +31,12 @@ again() {
         exit 1
     fi
     echo "$stage: $1; requeued"
+    if scontrol requeue "$job"; then
+        exit 0
+    fi
     # Where a node was lost or the job preempted, SLURM has done so already.
-    scontrol requeue "$job" || true
-    exit 0
+    echo "$stage: if it does not wait in the queue, submit again"
+    exit 1
 }
 """
 

@@ -1,18 +1,21 @@
 """Runs on a real SLURM that are disturbed at random moments: is anything lost, do the bits differ?
 
-    python tests/disturbed_runs.py [--runs 20] [--seed 0]        (as root; needs slurm-wlm, munge)
+    PYTHONPATH=. python tests/disturbed_runs.py [--runs 20] [--at-once 3] [--seed 0]      (as root)
 
-Every run trains both patches on two nodes and merges them. Disturbances, drawn at random: SLURM's
-warning signal, SIGTERM to the tasks, a STOP file, kill -9 of a rank, kill -9 of all that runs on a
-node, and scancel with another submission. It ends with status 1 if one run's bits differ.
+Every run trains both patches on two nodes and merges them. It is disturbed once or twice, at random
+moments: by SLURM's warning signal, SIGTERM to the tasks, a STOP file, kill -9 of a rank, kill -9 of
+all that runs on a node (other runs lose it too), or a cancellation with another submission. It ends
+with status 1 if the bits of one run differ from those of an undisturbed one.
 """
 
 import argparse
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +25,7 @@ from slurm_runs import WORLD, Run, sections_of_the_world
 
 _LONGEST_PAUSE = 25.0
 """Seconds from submission, or from the disturbance before, to the next."""
+_NODE_LOCK = threading.Lock()
 
 
 def warning(cluster: SlurmCluster, run: Run, job: str) -> None:
@@ -37,16 +41,16 @@ def stop_file(cluster: SlurmCluster, run: Run, job: str) -> None:
 
 
 def kill_rank(cluster: SlurmCluster, run: Run, job: str) -> None:
-    ranks = [pid for node in NODES for pid in cluster.pids(node, "launch.rank")]
-    if ranks:
-        kill(random.choice(ranks))
+    ranks = [pid for node in NODES for pid in cluster.pids(node, "launch.rank", str(run.folder))]
+    kill(*random.sample(ranks, min(1, len(ranks))))
 
 
 def kill_node(cluster: SlurmCluster, run: Run, job: str) -> None:
     node = random.choice(NODES)
-    cluster.kill_node(node)
-    time.sleep(1)
-    cluster.start_node(node)
+    with _NODE_LOCK:
+        cluster.kill_node(node)
+        time.sleep(1)
+        cluster.start_node(node)
 
 
 def cancel_and_submit(cluster: SlurmCluster, run: Run, job: str) -> None:
@@ -65,55 +69,68 @@ DISTURBANCES: dict[str, Callable[[SlurmCluster, Run, str], None]] = {
 }
 
 
-def disturbed_run(cluster: SlurmCluster, run: Run, number: int) -> list[str]:
+def disturb(cluster: SlurmCluster, run: Run, number: int) -> list[str]:
     """Disturb one run once or twice, the kinds in turn; returns what was done, and to what."""
     done = []
     names = list(DISTURBANCES)
     for name in (names[number % len(names)], random.choice(names))[: random.choice((1, 1, 2))]:
         time.sleep(random.uniform(1, _LONGEST_PAUSE))
-        queued = cluster.ask("squeue", "-h", "-t", "R", "-o", "%i %j").splitlines()
-        if not queued:
-            done.append(f"{name}: too late")
+        running = cluster.ask("squeue", "-h", "-t", "R", "-o", "%i").split()
+        stages = {job: stage for stage, job in run.jobs().items() if job in running}
+        if not stages:
+            done.append(f"{name}: nothing ran")
             continue
-        job, stage = random.choice(queued).split()
+        job = random.choice(list(stages))
         DISTURBANCES[name](cluster, run, job)
-        done.append(f"{name} in {stage.partition('-')[0]}")
+        done.append(f"{name} in {stages[job]}")
     return done
+
+
+def disturbed_run(cluster: SlurmCluster, first: Run, folder: Path, number: int) -> tuple[str, ...]:
+    """One run from its submission to its end; returns its row of the table."""
+    started = time.monotonic()
+    run = Run(cluster, folder / f"run-{number}", **sections_of_the_world(first.folder)).submit()
+    disturbances = disturb(cluster, run, number)
+    run.finish()
+    starts = sum(run.log(stage).count(": start ") for stage in run.jobs())
+    try:
+        bits = "equal" if run.contents() == first.contents() else "DIFFERENT"
+    except FileNotFoundError as missing:
+        bits = f"MISSING {missing.filename}"
+        sys.stderr.write(run.launch("status", run.folder).stdout)
+    seconds = f"{time.monotonic() - started:.0f}"
+    row = (str(number), ", ".join(disturbances), str(starts), seconds, bits)
+    sys.stderr.write(f"{row}\n")
+    return row
 
 
 def main() -> int:
     """Run, print the table, and say whether all bits are equal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--at-once", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()
     random.seed(options.seed)
     table = Table("run", "disturbances", "starts", "seconds", "bits")
-    wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "slurm").mkdir()
         with slurm_cluster(folder / "slurm") as cluster:
             path = folder / "undisturbed"
-            sections = sections_of_the_world(path)
-            first = Run(cluster, path, **sections, world=WORLD).submit()
+            first = Run(cluster, path, **sections_of_the_world(path), world=WORLD).submit()
             first.finish()
-            for number in range(options.runs):
-                started = time.monotonic()
-                run = Run(cluster, folder / f"run-{number}", **sections).submit()
-                disturbances = disturbed_run(cluster, run, number)
-                run.finish()
-                equal = run.contents() == first.contents()
-                wrong += not equal
-                table.add_row(
-                    str(number),
-                    ", ".join(disturbances),
-                    str(sum(run.log(stage).count(": start ") for stage in run.jobs())),
-                    f"{time.monotonic() - started:.0f}",
-                    "equal" if equal else "DIFFERENT",
+            with ThreadPoolExecutor(options.at_once) as pool:
+                rows = list(
+                    pool.map(
+                        lambda number: disturbed_run(cluster, first, folder, number),
+                        range(options.runs),
+                    )
                 )
-                Console().print(table)
-    return int(wrong > 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
+    return int(any(row[-1] != "equal" for row in rows))
 
 
 if __name__ == "__main__":

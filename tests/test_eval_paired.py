@@ -20,8 +20,9 @@ from eval.paired import (
     paired_bootstrap,
     ratio_bootstrap,
 )
+from eval.settings import Margins
 from eval.statistics import cohens_kappa
-from eval.verdict import Margins, judge_change, overall
+from eval.verdict import judge_change, overall
 
 COUNTS = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) > 0)
 

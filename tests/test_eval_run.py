@@ -14,8 +14,9 @@ from eval.harness import evaluate
 from eval.prompts import load_prompts
 from eval.report import write_report
 from eval.run import RunJob, run
+from eval.settings import Margins
 from eval.suite import load_suite
-from eval.verdict import Margins, load_margins
+from eval.verdict import load_margins
 from merge.errors import UserError
 from tests.eval_models import make_model, make_tokenizer, save_model
 
