@@ -1,0 +1,180 @@
+"""One patch: load the backbone, train, measure importance, export (all collective)."""
+
+import gc
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from merge.errors import StoppedOnRequestError
+from merge.patch_directory import Role
+from train.backbone import BackboneTensors
+from train.batches import BatchPlan, order_seed
+from train.collectives import gather_from_ranks
+from train.export import export_patch
+from train.guards import Guards
+from train.identity import software_versions
+from train.importance import choose_samples, measure_importance
+from train.loop import Training
+from train.model import load_model
+from train.monitor import Monitor, peak_memory_mib
+from train.recipe import TrainRecipe
+from train.references import mean_answer_loss
+from train.resume import Checkpoints, Progress
+from train.stopping import STOP_FILE, StopRequest
+from train.terms import build_terms
+from train.training_data import TrainingData
+from train.world import World
+from train.zero3 import Zero3Model, initialise_distributed, leave_distributed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Derivation:
+    """The derivation of one patch by all ranks of one training."""
+
+    recipe: TrainRecipe
+    role: Role
+    world: World
+    stop: StopRequest
+    backbone: Path
+    data: TrainingData
+    inputs: dict[str, Any]
+    """Of ``train.identity.patch_inputs``."""
+    mode: int | None
+    """Permission bits of what is written; ``None`` follows the umask."""
+    started: float
+    """When the job began, by ``time.monotonic``."""
+
+    def run(self) -> None:
+        """Write the patch directory.
+
+        Raises:
+            UserError: the machine or the training fails in a way that the user can mend.
+            StoppedOnRequestError: a stop was asked for; the next start goes on from there.
+        """
+        initialise_distributed(self.world)
+        settings = self.recipe.training(self.role)
+        checkpoints = Checkpoints(
+            self.recipe.output / f"{self.role}.work",
+            self.mode,
+            settings.checkpoint_every,
+            settings.checkpoints_kept,
+            self.inputs["identity"],
+            self.world,
+        )
+        checkpoints.latest()
+        tensors = BackboneTensors(self.backbone)
+        model = load_model(self.backbone, tensors, self.recipe.backbone, settings, self.world)
+        # What the start has made stays to the end: no collection, the last included, visits it.
+        gc.freeze()
+        gc.enable()
+        try:
+            progress = self._train(model, tensors, checkpoints)
+            measuring = time.monotonic()
+            progress = self._measure(model, progress, checkpoints)
+        except StoppedOnRequestError:
+            if self.world.is_main:
+                # It has been heeded; the next start shall not stop at once.
+                (self.recipe.output / STOP_FILE).unlink(missing_ok=True)
+            raise
+        metadata = self._metadata(progress, time.monotonic() - measuring)
+        directory = self.recipe.output / self.role
+        samples = progress.importance_samples
+        logger.info("writing the patch of %d parameters", model.shape.parameters)
+        export_patch(directory, self.role, self.mode, metadata, model, tensors, samples, self.world)
+        checkpoints.remove()
+        leave_distributed()
+        logger.info("%s: done in %.1f s", directory, time.monotonic() - self.started)
+
+    def _stop_asked(self) -> bool:
+        return self.stop.agreed(self.recipe.output if self.world.is_main else None)
+
+    def _train(
+        self, model: Zero3Model, tensors: BackboneTensors, checkpoints: Checkpoints
+    ) -> Progress:
+        """Train to the end, from the newest checkpoint where there is one."""
+        settings, data = self.recipe.training(self.role), self.data
+        seed = settings.data_seed
+        plan = BatchPlan(
+            samples=len(data.forget),
+            batch_size=settings.batch_size,
+            seed=order_seed(self.recipe.seed, self.role) if seed is None else seed,
+        )
+        steps = settings.steps or settings.epochs * plan.steps_per_epoch
+        # Both of the backbone: before the model is what a checkpoint holds.
+        terms = build_terms(settings, data, plan, steps, model, self.world)
+        retained_loss = None
+        if data.retained:
+            size = settings.micro_batch_size
+            retained_loss = mean_answer_loss(model, data.retained, size, self.world)
+        progress = checkpoints.resume(model) or Progress()
+        losses = progress.guard_losses
+        events = self.recipe.output / "tensorboard" / f"train-{self.role}"
+        with Monitor(
+            events if self.world.is_main else None,
+            self.role,
+            steps,
+            progress.step,
+            model.shape,
+            self.world.size,
+        ) as monitor:
+            monitor.text("run/inputs", f"```yaml\n{yaml.safe_dump(self.inputs)}```")
+            monitor.text("run/versions", str(software_versions()))
+            seconds = time.monotonic() - self.started
+            logger.info("ready after %.1f s; training %s", seconds, self.role)
+            training = Training(
+                role=self.role,
+                settings=settings,
+                total_steps=steps,
+                model=model,
+                backbone=tensors,
+                terms=terms,
+                retained=data.retained,
+                guards=Guards(settings.guards, model.vocabulary_size, losses, retained_loss),
+                world=self.world,
+                checkpoints=checkpoints,
+                monitor=monitor,
+                stop_asked=self._stop_asked,
+            )
+            progress = training.run(progress)
+            logger.info("%s after step %d", progress.stop_reason, progress.step)
+            monitor.text("run/stop_reason", progress.stop_reason or "")
+        return progress
+
+    def _measure(self, model: Zero3Model, progress: Progress, checkpoints: Checkpoints) -> Progress:
+        """Measure the importance to its end, from where an earlier start has left it."""
+        forget = self.data.forget
+        samples = choose_samples(self.recipe.importance, len(forget))
+        progress = measure_importance(
+            model, forget, samples, self.world, progress, self._stop_asked
+        )
+        if progress.importance_samples < len(samples):
+            checkpoints.save(model, progress)
+            raise StoppedOnRequestError(
+                f"{self.role} training is saved with the importance of "
+                f"{progress.importance_samples} samples"
+            )
+        return progress
+
+    def _metadata(self, progress: Progress, importance_seconds: float) -> dict[str, Any]:
+        """What patch.json says besides format and role."""
+        memory = gather_from_ranks(peak_memory_mib())
+        return {
+            "score": "gradient",
+            **self.inputs,
+            "versions": software_versions(),
+            "processes": self.world.size,
+            "stop_reason": progress.stop_reason,
+            "steps": progress.step,
+            "tokens": progress.tokens,
+            "importance_samples": progress.importance_samples,
+            "training_seconds": round(progress.seconds, 3),
+            "importance_seconds": round(importance_seconds, 3),
+            "peak_host_memory_mib": [round(host) for host, _ in memory],
+            "peak_gpu_memory_mib": [round(gpu) for _, gpu in memory],
+        }
