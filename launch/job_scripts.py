@@ -72,7 +72,7 @@ def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: 
         step = ["--ntasks=1"]
     head = _head(stage, name, settings, place, resources)
     limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
-    start = f"\nstatus=0\n{_srun(step, command, settings)} || status=$?\n"
+    start = f"\n{_srun(step, command, settings)} &\n"
     return f"{head}{limits}{WATCH}{_environment(settings)}{work}{start}{END}"
 
 
