@@ -168,7 +168,8 @@ def _rendezvous(settings: ClusterSettings) -> str:
     lines = [
         'hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")',
         "export MASTER_ADDR=${hosts%%$'\\n'*}",
-        "export MASTER_PORT=$((20000 + (SLURM_JOB_ID + starts) % 12000))",
+        # No other job's on this host, nor that of the start before, which may still be closing.
+        "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 1200 * 10 + starts % 10))",
     ]
     if settings.cpus_per_process:
         lines.append(f"export OMP_NUM_THREADS={settings.cpus_per_process}")
