@@ -72,7 +72,7 @@ def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: 
         step = ["--ntasks=1"]
     head = _head(stage, name, settings, place, resources)
     limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
-    start = f"\nstatus=0\n{_srun(step, command, settings)} || status=$?\n"
+    start = f"\n{_srun(step, command, settings)} &\n"
     return f"{head}{limits}{WATCH}{_environment(settings)}{work}{start}{END}"
 
 
@@ -168,7 +168,8 @@ def _rendezvous(settings: ClusterSettings) -> str:
     lines = [
         'hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")',
         "export MASTER_ADDR=${hosts%%$'\\n'*}",
-        "export MASTER_PORT=$((20000 + (SLURM_JOB_ID + starts) % 12000))",
+        # No other job's on this host, nor that of the start before, which may still be closing.
+        "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 1200 * 10 + starts % 10))",
     ]
     if settings.cpus_per_process:
         lines.append(f"export OMP_NUM_THREADS={settings.cpus_per_process}")

@@ -40,7 +40,18 @@ again() {
 }
 """
 
-END = """
+END = """step=$!
+# srun waits for ever for a node that died and was back before SLURM missed it.
+patience=30
+while kill -0 "$step" 2> /dev/null && [[ $patience -gt 0 ]]; do
+    if [[ -e $jobs/$stage.ended ]]; then
+        patience=$((patience - 1))
+    fi
+    sleep 1
+done
+kill -KILL "$step" 2> /dev/null || true
+status=0
+wait "$step" || status=$?
 if [[ $status -ne 0 && -s $jobs/$stage.ended ]]; then
     # Of the rank that failed first: srun tells of those that it killed.
     read -r status _ < "$jobs/$stage.ended"
@@ -59,11 +70,12 @@ case $status in
     2) ;; # the error line above says what a person has to mend
     *)
         echo "$stage: failed with status $status"
-        echo "$status" >> "$jobs/$stage.failures" || true
-        if [[ $(wc -l < "$jobs/$stage.failures") -le $retry_limit ]]; then
+        # On a full disk nothing can be counted, and nothing is tried again.
+        if echo "$status" >> "$jobs/$stage.failures" &&
+            [[ $(wc -l < "$jobs/$stage.failures") -le $retry_limit ]]; then
             again "may work the next time"
         fi
-        echo "error: $stage failed $((retry_limit + 1)) times with status $status; see above"
+        echo "error: $stage failed with status $status, and is not tried again; see above"
         ;;
 esac
 exit "$status"

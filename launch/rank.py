@@ -53,10 +53,13 @@ def run_rank() -> int:
     log = folder / f"{arguments.role}-{node}-rank{rank}.log"
     if rank:
         _write_to(log)
+    is_cause = True
     try:
         status = main()
     except SystemExit as end:
-        status = int(end.code or 0)
+        # It failed or stopped after it had been told to end, as srun tells all when one has failed.
+        status = STOPPED_EXIT_STATUS if end.code == STOPPED_EXIT_STATUS else 1
+        is_cause = False
     except Exception:
         traceback.print_exc()
         status = 1
@@ -64,9 +67,10 @@ def run_rank() -> int:
         reason = f": {_last_line(log)} (all of it in {log})" if rank else ""
         words = f"rank {rank} on {node} ended with status {status}{reason}\n"
         os.write(console, words.encode())
-    if status:
-        _leave_word(folder / f"{arguments.role}.ended", f"{status} rank {rank} on {node}\n")
-    return step_status(rank, status)
+    seen = step_status(rank, status)
+    if seen and (is_cause or rank == 0):
+        _leave_word(folder / f"{arguments.role}.ended", f"{seen} rank {rank} on {node}\n")
+    return seen
 
 
 def _write_to(log: Path) -> None:

@@ -49,7 +49,8 @@ def kill_node(cluster: SlurmCluster, run: Run, job: str) -> None:
     node = random.choice(NODES)
     with _NODE_LOCK:
         cluster.kill_node(node)
-        time.sleep(1)
+        # Until SLURM has missed it; a machine that is back sooner tells SLURM that it was rebooted.
+        time.sleep(25)
         cluster.start_node(node)
 
 

@@ -184,6 +184,19 @@ def test_ranks_from_slurms_variables():
     assert found == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
 
+def test_starts_of_two_jobs_on_one_host_never_meet_at_a_port():
+    """Adjacent jobs run side by side on the same nodes, and each may be at any of its starts."""
+    script = render_stage("safety", "x", settings(), RunPlace(Path("/scratch/x")))
+    line = next(line for line in script.splitlines() if line.startswith("export MASTER_PORT="))
+    loop = (
+        f"for SLURM_JOB_ID in {{90..99}}; do for starts in {{1..8}}; do {line}; echo $MASTER_PORT"
+    )
+    done = subprocess.run(["bash", "-c", f"{loop}; done; done"], capture_output=True, text=True)
+    ports = [int(port) for port in done.stdout.split()]
+    assert len(ports) == len(set(ports)) == 80
+    assert 20000 <= min(ports) and max(ports) < 32000
+
+
 def test_only_the_main_rank_ends_a_stopped_step():
     assert [step_status(rank, status) for rank, status in ((0, 75), (3, 75), (3, 2), (0, 0))] == [
         75, 0, 2, 0,

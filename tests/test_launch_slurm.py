@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from slurm_cluster import NODES, SlurmCluster, kill, slurm_cluster, why_impossible
 from slurm_runs import HASHED, TRAINING, Run, sections_of_the_world, whole_chain
+
+from launch.job_record import read_jobs
 
 IMPOSSIBLE = why_impossible()
 pytestmark = [
@@ -23,7 +26,18 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A filesystem of 4 MiB; mounted before the nodes start, which see what was mounted then."""
+    folder = tmp_path_factory.mktemp("small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[SlurmCluster]:
     with slurm_cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
 
@@ -129,6 +143,45 @@ def test_a_wrong_recipe_ends_the_chain_with_its_mend(
     assert "DependencyNeverSatisfied" in status and "submit again" in status, status
     assert "requeued" not in run.log("safety"), "no start of it can help"
     assert not (run.folder / "patched").exists()
+
+
+def test_a_full_disk_ends_the_chain_and_it_goes_on_when_there_is_room(
+    cluster: SlurmCluster, small_disk: Path, undisturbed: Run
+) -> None:
+    run = Run(cluster, small_disk / "run", **sections_of_the_world(undisturbed.folder))
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(3_700_000))
+    run.submit().finish()
+    assert not (run.folder / "safety/patch.json").exists()
+    status = run.launch("status", run.folder).stdout
+    assert "FAILED" in status and "submit again" in status, status
+    assert run.log("safety").count(": start ") == 1, "a full disk does not mend itself"
+    filler.unlink()
+    run.submit().finish()
+    for name in HASHED[:4]:
+        assert run.contents()[name] == undisturbed.contents()[name]
+
+
+def test_seeds_run_as_job_arrays_and_are_averaged(
+    cluster: SlurmCluster, folder: Path, undisturbed: Run
+) -> None:
+    suite = f"{undisturbed.folder}/world/test.yaml"
+    sections = {
+        **sections_of_the_world(undisturbed.folder),
+        "eval": {"suite": suite, "single_patches": False},
+    }
+    run = Run(cluster, folder / "seeds", **sections).submit("--seeds", "2", "--at-once", "1")
+    job = read_jobs(run.folder / "seed-1")["safety"]
+    assert job.endswith("_1")
+    throttle = cluster.ask("scontrol", "show", "job", job.partition("_")[0])
+    assert "ArrayTaskThrottle=1" in throttle
+    cluster.ask("scancel", "--signal=USR1", read_jobs(run.folder / "seed-0")["safety"])
+    run.finish()
+    seeds = json.loads((run.folder / "seeds.json").read_text())
+    assert seeds["seeds"] == 2 and "safepatching" in seeds["models"]
+    patches = [(run.folder / f"seed-{seed}" / HASHED[0]).read_bytes() for seed in (0, 1)]
+    assert patches[0] == undisturbed.contents()[HASHED[0]] != patches[1]
+    assert run.launch("status", run.folder).stdout.count(" done ") == 8
 
 
 def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(
