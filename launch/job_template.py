@@ -52,16 +52,16 @@ done
 kill -KILL "$step" 2> /dev/null || true
 status=0
 wait "$step" || status=$?
-if [[ $status -ne 0 && -s $jobs/$stage.ended ]]; then
-    # Of the rank that failed first: srun tells of those that it killed.
-    read -r status _ < "$jobs/$stage.ended"
+if [[ $status -ne 0 && -e $jobs/$stage.ended ]]; then
+    # Of the rank that failed first: srun tells of those that it ended. Empty on a full disk.
+    read -r status _ < "$jobs/$stage.ended" || status=1
 fi
 case $status in
     0)
         rm -f "$jobs/$stage.failures"
         exit 0
         ;;
-    75 | 138 | 143) # stopped on request, or by SIGUSR1 or SIGTERM before it could listen
+    75 | 138) # stopped on request, or by SIGUSR1 before it could listen
         if [[ $starts -le $requeue_limit ]]; then
             again "stopped on request"
         fi

@@ -21,10 +21,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from slurm_cluster import NODES, SlurmCluster, kill, slurm_cluster
-from slurm_runs import WORLD, Run, sections_of_the_world
+from slurm_runs import PATIENCE, WORLD, Run, sections_of_the_world
 
-_LONGEST_PAUSE = 25.0
-"""Seconds from submission, or from the disturbance before, to the next."""
+_LONGEST_PAUSE = 16.0
+"""Seconds from when a job of the run is seen running to a disturbance."""
 _NODE_LOCK = threading.Lock()
 
 
@@ -70,16 +70,26 @@ DISTURBANCES: dict[str, Callable[[SlurmCluster, Run, str], None]] = {
 }
 
 
+def running_stages(cluster: SlurmCluster, run: Run) -> dict[str, str]:
+    """Job -> stage, of those that run now."""
+    running = cluster.ask("squeue", "-h", "-t", "R", "-o", "%i").split()
+    return {job: stage for stage, job in run.jobs().items() if job in running}
+
+
 def disturb(cluster: SlurmCluster, run: Run, number: int) -> list[str]:
     """Disturb one run once or twice, the kinds in turn; returns what was done, and to what."""
     done = []
     names = list(DISTURBANCES)
     for name in (names[number % len(names)], random.choice(names))[: random.choice((1, 1, 2))]:
-        time.sleep(random.uniform(1, _LONGEST_PAUSE))
-        running = cluster.ask("squeue", "-h", "-t", "R", "-o", "%i").split()
-        stages = {job: stage for stage, job in run.jobs().items() if job in running}
+        stages = running_stages(cluster, run)
+        deadline = time.monotonic() + PATIENCE
+        while not stages and time.monotonic() < deadline:
+            time.sleep(0.2)
+            stages = running_stages(cluster, run)
+        time.sleep(random.uniform(0, _LONGEST_PAUSE))
+        stages = running_stages(cluster, run)
         if not stages:
-            done.append(f"{name}: nothing ran")
+            done.append(f"{name}: too late")
             continue
         job = random.choice(list(stages))
         DISTURBANCES[name](cluster, run, job)

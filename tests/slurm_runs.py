@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from slurm_cluster import SlurmCluster, wait_for
 
-PATIENCE = 240
+PATIENCE = 400
 """Seconds for any one thing to happen, on a machine that is busy with others."""
 HASHED = (
     "safety/delta.safetensors", "safety/importance.safetensors",
