@@ -49,7 +49,9 @@ while kill -0 "$step" 2> /dev/null && [[ $patience -gt 0 ]]; do
     fi
     sleep 1
 done
-kill -KILL "$step" 2> /dev/null || true
+if [[ $patience -eq 0 ]]; then
+    kill -KILL "$step" 2> /dev/null || true
+fi
 status=0
 wait "$step" || status=$?
 if [[ $status -ne 0 && -e $jobs/$stage.ended ]]; then

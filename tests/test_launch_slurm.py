@@ -27,9 +27,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A filesystem of 4 MiB; mounted before the nodes start, which see what was mounted then."""
+    """A filesystem of 32 MiB; mounted before the nodes start, which see what was mounted then."""
     folder = tmp_path_factory.mktemp("small")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], check=True)
     try:
         yield folder
     finally:
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_the_chain_and_it_goes_on_when_there_is_room(
 ) -> None:
     run = Run(cluster, small_disk / "run", **sections_of_the_world(undisturbed.folder))
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(3_700_000))
+    filler.write_bytes(bytes(32 * 2**20 - 400_000))
     run.submit().finish()
     assert not (run.folder / "safety/patch.json").exists()
     status = run.launch("status", run.folder).stdout
