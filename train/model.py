@@ -8,7 +8,7 @@ import torch
 from merge.errors import UserError
 from train.backbone import BackboneTensors
 from train.collectives import sum_over_ranks
-from train.ds_config import ds_config
+from train.ds_config import check_config, ds_config
 from train.importance import absolute_gradient
 from train.recipe import BackboneSettings
 from train.settings import TrainingSettings
@@ -30,6 +30,7 @@ def load_model(
     """
     dtype = backbone.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
     config = ds_config(training, dtype, world)
+    check_config(config, training.ds_config)
 
     def load() -> torch.nn.Module:
         from transformers import AutoModelForCausalLM
