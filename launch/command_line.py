@@ -20,9 +20,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run = commands.add_parser("run", help="run the pipeline on this machine")
     several = commands.add_parser("repeat", help="run it with several seeds, and average")
     several.add_argument("--seeds", type=_count, default=5, help="how many (default: 5)")
-    sizes = commands.add_parser("plan", help="say what a training needs; needs no GPU, no weights")
-    sizes.add_argument("--nodes", type=int, required=True)
-    sizes.add_argument("--gpus-per-node", type=int, required=True)
+    sizes = commands.add_parser(
+        "plan",
+        help="say what a training needs; needs no GPU, no weights",
+        epilog="Without the number of GPUs, of one or several recipes: a table of what fits where.",
+    )
+    sizes.add_argument("--nodes", type=int)
+    sizes.add_argument("--gpus-per-node", type=int)
     jobs = commands.add_parser("submit", help="run it as a chain of SLURM jobs")
     jobs.add_argument("--dry-run", action="store_true", help="only print the scripts")
     jobs.add_argument("--seeds", type=_count, help="as repeat does, by job arrays")
@@ -94,12 +98,23 @@ def _repeat(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from launch.plan import plan
+    from launch.plan import plan, plan_table
     from launch.recipe import Recipe
     from train.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides, Recipe)
-    Console().print(plan(recipe, options.nodes, options.gpus_per_node), highlight=False)
+    others = [Path(word) for word in options.overrides if "=" not in word]
+    overrides = [word for word in options.overrides if "=" in word]
+    recipes = [load_recipe(path, overrides, Recipe) for path in (options.recipe, *others)]
+    gpus = options.nodes, options.gpus_per_node
+    if gpus == (None, None):
+        shown = plan_table(recipes)
+    elif None in gpus or others:
+        raise UserError(
+            "plan: give one recipe with --nodes and --gpus-per-node, or recipes without both"
+        )
+    else:
+        shown = plan(recipes[0], *gpus)
+    Console().print(shown, highlight=False)
 
 
 def _submit(options: argparse.Namespace) -> None:
