@@ -24,6 +24,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument(
         "--backend", choices=["hf", "vllm"], default="hf", help="what writes the answers"
     )
+    run.add_argument("--decoding", type=Path, help="decoding file (YAML), see eval/decodings/")
     run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
     run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")
     compare = commands.add_parser("compare", help="write report.json and report.html")

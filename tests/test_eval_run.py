@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from eval.compare import compare, time_per_token_ratio
+from eval.compare import compare
+from eval.cost import time_per_token_ratio
 from eval.harness import evaluate
 from eval.prompts import load_prompts
 from eval.report import write_report
