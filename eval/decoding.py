@@ -1,10 +1,13 @@
 """Rivals that need no training: what decoding may do to the logits instead of a patch.
 
-Both keep the weights and pay at every token: their time per token stands beside them in the report
+All keep the weights and pay at every token: their time per token stands beside them in the report
 (ATGR). Only written answers change; choices and lm-eval's tasks are those of the model itself.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +16,10 @@ from transformers import PreTrainedModel
 from eval.choices import answer_logits
 from eval.generation import Question, generate
 from eval.models import load_model, load_tokenizer, model_identity
-from eval.settings import Debias, DecodingSettings, SelfContrast
+from eval.prompts import load_prompts
+from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
+from eval.steering import Compass, look_harmful, read_compass, steered
+from eval.suite import suite_from_rows
 from merge.errors import UserError
 from train.prompts import ChatPrompts
 
@@ -96,26 +102,71 @@ class Debiased(Greedy):
         return logits.float() - self._bias[step] if step < len(self._bias) else logits
 
 
+class Steered(Greedy):
+    """SCANS (Cao et al., arXiv 2408.11491): hidden states pushed away from refusal, or towards it.
+
+    Every question is first read once with an answer that begins with "Sure": where this step looks
+    as it does for harmful questions, middle blocks are pushed along the refusal direction, else
+    against it, as in the authors' released code. Simplified: which blocks are steered is a setting,
+    as in that code, and not found by projection onto the vocabulary.
+    """
+
+    def __init__(self, chat: ChatPrompts, compass: Compass, settings: Steering) -> None:
+        super().__init__(chat)
+        self._compass = compass
+        self._settings = settings
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        questions: Sequence[Question],
+        eos_ids: frozenset[int],
+        batch_tokens: int,
+    ) -> Iterator[dict[int, list[int]]]:
+        prompts = [question.token_ids for question in questions]
+        harmful = look_harmful(model, self._compass, prompts, self._settings, batch_tokens)
+        for sign, wanted in ((1, True), (-1, False)):
+            group = [index for index, found in enumerate(harmful) if found is wanted]
+            asked = [questions[index] for index in group]
+            with steered(model, self._compass, self._settings, sign):
+                for batch in super().generate(model, asked, eos_ids, batch_tokens):
+                    yield {group[place]: tokens for place, tokens in batch.items()}
+
+
 def prepare(settings: DecodingSettings | None, model: PreTrainedModel, chat: ChatPrompts) -> Greedy:
     """The decoding that the settings ask for; ``None`` is greedy.
 
     Raises:
-        UserError: TSDI's reference cannot be loaded, or has another vocabulary.
+        UserError: what TSDI or SCANS needs cannot be loaded.
     """
     if settings is None:
         return Greedy(chat)
     if isinstance(settings, SelfContrast):
         return SelfContrasted(chat, settings)
+    if isinstance(settings, Steering):
+        compass = read_compass(model, chat, *_anchors(settings))
+        return Steered(chat, compass, settings)
     dtype = str(model.dtype).removeprefix("torch.")
     reference = load_model(settings.reference, dtype, str(model.device))
     return Debiased(chat, token_bias(model, reference, chat, settings))
 
 
+def _anchors(settings: Steering) -> list[list[str]]:
+    """The texts of SCANS's harmful and harmless questions."""
+    texts = []
+    for kind, row in (("harmful", settings.harmful), ("harmless", settings.harmless)):
+        whole = {"name": f"scans {kind}", "axis": "harm", **row}
+        suite = suite_from_rows([whole], f"decoding, {kind}", Path.cwd())
+        texts.append([prompt.text for prompt in load_prompts(suite)[0].prompts])
+    return texts
+
+
 def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict[str, Any]:
-    """What the answers depend on: settings, and the reference's weights instead of its path.
+    """What the answers depend on: settings, and hashes instead of paths.
 
     Raises:
-        UserError: there is no such reference, or its tokenizer is not the model's.
+        UserError: TSDI's reference is missing or has another tokenizer than the model; SCANS's
+            questions cannot be read.
     """
     if settings is None:
         return {"decoding": "greedy"}
@@ -128,6 +179,9 @@ def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict
                 f"decoding: reference {settings.reference} has another vocabulary than the model; "
                 "name the model as it was before its safety alignment"
             )
+    if isinstance(settings, Steering):
+        for kind, texts in zip(("harmful", "harmless"), _anchors(settings), strict=True):
+            values[kind] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     return {"decoding": settings.method, "decoding_settings": values}
 
 

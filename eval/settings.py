@@ -7,6 +7,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from eval.suite import is_local
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 
@@ -57,9 +58,28 @@ class Debias(Settings):
     seed: int = 0
 
 
-DecodingSettings = SelfContrast | Debias
+class Steering(Settings):
+    """SCANS (arXiv 2408.11491); see ``eval.steering``. The defaults are the authors' for 7B."""
 
-_DECODINGS: dict[str, type[DecodingSettings]] = {"self_cd": SelfContrast, "tsdi": Debias}
+    method: Literal["scans"] = "scans"
+    harmful: dict[str, Any]
+    """Questions that are to be refused, as a row of a suite without name and axis."""
+    harmless: dict[str, Any]
+    multiplier: float = Field(default=3.5, ge=0)
+    """Length of what is added to the hidden states."""
+    layers: tuple[float, float] = (0.3125, 0.625)
+    """Which blocks are steered, as shares of the depth: 10 to 19 of 32."""
+    threshold: float = Field(default=0.75, ge=-1, le=1)
+    """The cosine from which a question counts as harmful."""
+
+
+DecodingSettings = SelfContrast | Debias | Steering
+
+_DECODINGS: dict[str, type[DecodingSettings]] = {
+    "self_cd": SelfContrast,
+    "tsdi": Debias,
+    "scans": Steering,
+}
 
 
 def parse_decoding(values: Mapping[str, Any], source: str) -> DecodingSettings:
@@ -75,7 +95,7 @@ def parse_decoding(values: Mapping[str, Any], source: str) -> DecodingSettings:
 
 
 def load_decoding(path: Path) -> DecodingSettings:
-    """Read a decoding's YAML file; a relative folder ``reference`` starts at the file's own.
+    """Read a decoding's YAML file; relative paths in it start at the file's own folder.
 
     Raises:
         UserError: the file is missing, not YAML, or has a wrong key.
@@ -89,4 +109,15 @@ def load_decoding(path: Path) -> DecodingSettings:
     settings = parse_decoding(values, f"decoding {path}")
     if isinstance(settings, Debias):
         return settings.model_copy(update={"reference": path.parent / settings.reference})
+    if isinstance(settings, Steering):
+        rows = {"harmful": settings.harmful, "harmless": settings.harmless}
+        moved = {kind: _beside(row, path.parent) for kind, row in rows.items()}
+        return settings.model_copy(update=moved)
     return settings
+
+
+def _beside(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    source = str(row.get("source", ""))
+    if "${" in source or not is_local(source):
+        return row
+    return {**row, "source": str(folder / source)}

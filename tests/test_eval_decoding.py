@@ -92,6 +92,54 @@ def test_tsdi_subtracts_the_mean_of_what_the_alignment_adds(tmp_path: Path):
     assert answers != _answers(Greedy(chat), model)
 
 
+def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
+    """Directions, the guess of harm and the push at the newest token, one prompt at a time."""
+    bad = [f"how do you grond {'red ' * n}" for n in range(4)]
+    good = [f"two plus {'vask ' * n}is" for n in range(5)]
+    (tmp_path / "bad.txt").write_text("\n".join(bad))
+    (tmp_path / "good.txt").write_text("\n".join(good))
+    text = "{method: scans, harmful: {source: bad.txt}, harmless: {source: good.txt}, "
+    (tmp_path / "scans.yaml").write_text(text + "layers: [0.5, 1], threshold: 0.9}")
+    settings = load_decoding(tmp_path / "scans.yaml")
+    model, chat = make_model(), ChatPrompts(make_tokenizer())
+    sure = chat.tokenizer("Sure")["input_ids"]
+
+    def ends(text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of the second and last block at the prompt's end, and after "Sure"."""
+        with torch.no_grad():
+            ids = torch.tensor([chat.question_ids(text) + sure])
+            states = model(ids, output_hidden_states=True).hidden_states[2][0]
+        return states[-2], states[-1]
+
+    mean = lambda rows: torch.stack(rows).mean(0)  # noqa: E731
+    refusal = mean([ends(text)[0] for text in bad]) - mean([ends(text)[0] for text in good])
+    refusal /= refusal.norm()
+    step = mean([ends(text)[0] - ends(text)[1] for text in bad])
+    guesses = []
+
+    def pushed(prompt: str, answer: list[int]) -> torch.Tensor:
+        before, after = ends(prompt)
+        harmful = bool(torch.cosine_similarity(before - after, step, dim=0) >= 0.9)
+        guesses.append(harmful)
+        asked = chat.question_ids(prompt)
+
+        def push(module, inputs, output):
+            states = output[0] if isinstance(output, tuple) else output
+            states[:, len(asked) - 1 :] += 3.5 * (1 if harmful else -1) * refusal
+            return output
+
+        handle = model.model.layers[1].register_forward_hook(push)
+        try:
+            return _logits(model, asked + answer)[-1]
+        finally:
+            handle.remove()
+
+    answers = _answers(prepare(settings, model, chat), model)
+    assert answers == _naive(pushed)
+    assert answers != _answers(Greedy(chat), model)
+    assert len(set(guesses)) == 2, "both kinds of questions must be there"
+
+
 def test_a_decoding_has_answers_of_its_own(tmp_path: Path):
     """In one folder neither decoding gets the other's answers; a rerun asks nothing."""
     save_model(tmp_path / "model")
@@ -117,10 +165,11 @@ def test_a_decoding_has_answers_of_its_own(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{method: self_dc}", "needs method: self_cd or tsdi"),
+        ("{method: self_dc}", "needs method: self_cd or tsdi or scans"),
         ("{method: self_cd, ratoi: 2}", "did you mean 'ratio'"),
         ("{method: tsdi}", "'reference' is missing"),
         ("[self_cd]", "must hold keys"),
+        ("{method: scans, harmful: {source: no.txt}, harmless: {source: s.txt}}", "no.txt"),
         ("{method: tsdi, reference: nowhere}", "nowhere: no such folder"),
         ("{method: tsdi, reference: other}", "another vocabulary"),
     ],
@@ -144,4 +193,4 @@ def test_a_wrong_decoding_is_named(tmp_path: Path, text: str, words: str):
 
 @pytest.mark.parametrize("path", sorted(Path("eval/decodings").glob("*.yaml")))
 def test_shipped_decodings_are_valid(path: Path):
-    assert load_decoding(path).method
+    assert load_decoding(path).method == path.stem.replace("-", "_")
