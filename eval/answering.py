@@ -37,7 +37,8 @@ def answer_all(
         decoding: how answers are written; ``None`` is greedy.
         on_ready: called when the first prompt is about to be asked.
     """
-    chat = ChatPrompts(tokenizer)
+    name = tokenizer.name_or_path
+    chat = ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer")
     was_training = model.training
     model.eval()
     decoder = prepare(decoding, model, chat)

@@ -145,8 +145,6 @@ def refusal_rate_corrected(
     Raises:
         UserError: the measured agreement has no confusion counts over all models.
     """
-    if "refusal_rate" not in axes:
-        return None
     try:
         confusion = agreement["models"]["all"]["confusion"]
         negative = confusion["none"]
@@ -154,6 +152,8 @@ def refusal_rate_corrected(
         cases = sum(sum(confusion[label].values()) for label in _REFUSED)
     except (KeyError, TypeError):
         raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
+    if "refusal_rate" not in axes:
+        return None
     kept = sum(count for to, count in negative.items() if to not in _REFUSED)
     rate = axes["refusal_rate"]
     positives = round(rate["value"] * rate["n"])

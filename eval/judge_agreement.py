@@ -91,8 +91,10 @@ def matches(phrase: str, completion: str) -> bool:
 
 def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
     with path.open(encoding="utf-8", newline="") as file:
-        records = list(csv.DictReader(file))
-    missing = {"prompt", "completion", "type", "final_label"} - set(records[0] if records else ())
+        reader = csv.DictReader(file)
+        records = list(reader)
+        columns = reader.fieldnames or ()
+    missing = {"prompt", "completion", "type", "final_label"} - set(columns)
     if missing:
         raise UserError(f"{path}: no column '{min(missing)}'; needs XSTest's annotation columns")
     unknown = {record["final_label"] for record in records} - _LABELS.keys()
@@ -100,7 +102,7 @@ def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
         raise UserError(
             f"{path}: unknown final_label '{min(unknown)}'; known: {', '.join(_LABELS)}"
         )
-    return [
+    judged = [
         (
             _LABELS[record["final_label"]],
             judge(record["completion"], record["prompt"]),
@@ -112,6 +114,9 @@ def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
         for record in records
         if not record["type"].startswith(_UNSAFE)
     ]
+    if not judged:
+        raise UserError(f"{path}: no answer to a safe prompt; only those are measured")
+    return judged
 
 
 def _agreement(rows: Sequence[Judged]) -> dict[str, Any]:
