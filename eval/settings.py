@@ -49,7 +49,8 @@ class Debias(Settings):
 
     method: Literal["tsdi"] = "tsdi"
     reference: Path
-    """Folder of the model as it was before its safety alignment."""
+    """Folder of the model as it was before its safety alignment; in memory beside the model while
+    the bias is measured."""
     tokens: int = Field(default=8, ge=1)
     """How many tokens from the answer's start are freed from the bias."""
     prompts: int = Field(default=64, ge=1)

@@ -98,9 +98,8 @@ def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
     good = [f"two plus {'vask ' * n}is" for n in range(5)]
     (tmp_path / "bad.txt").write_text("\n".join(bad))
     (tmp_path / "good.txt").write_text("\n".join(good))
-    text = "{method: scans, harmful: {source: bad.txt}, harmless: {source: good.txt}, "
-    (tmp_path / "scans.yaml").write_text(text + "layers: [0.5, 1], threshold: 0.9}")
-    settings = load_decoding(tmp_path / "scans.yaml")
+    text = "{method: scans, layers: [0.5, 1], harmful: {source: bad.txt}, "
+    (tmp_path / "scans.yaml").write_text(text + "harmless: {source: good.txt}}")
     model, chat = make_model(), ChatPrompts(make_tokenizer())
     sure = chat.tokenizer("Sure")["input_ids"]
 
@@ -115,12 +114,16 @@ def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
     refusal = mean([ends(text)[0] for text in bad]) - mean([ends(text)[0] for text in good])
     refusal /= refusal.norm()
     step = mean([ends(text)[0] - ends(text)[1] for text in bad])
-    guesses = []
+
+    def likeness(prompt: str) -> float:
+        before, after = ends(prompt)
+        return float(torch.cosine_similarity(before - after, step, dim=0))
+
+    lower, upper = sorted(map(likeness, PROMPTS[:6]))[2:4]
+    threshold = (lower + upper) / 2  # three of the six different prompts count as harmful
 
     def pushed(prompt: str, answer: list[int]) -> torch.Tensor:
-        before, after = ends(prompt)
-        harmful = bool(torch.cosine_similarity(before - after, step, dim=0) >= 0.9)
-        guesses.append(harmful)
+        harmful = likeness(prompt) >= threshold
         asked = chat.question_ids(prompt)
 
         def push(module, inputs, output):
@@ -134,10 +137,10 @@ def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
         finally:
             handle.remove()
 
+    settings = load_decoding(tmp_path / "scans.yaml").model_copy(update={"threshold": threshold})
     answers = _answers(prepare(settings, model, chat), model)
     assert answers == _naive(pushed)
     assert answers != _answers(Greedy(chat), model)
-    assert len(set(guesses)) == 2, "both kinds of questions must be there"
 
 
 def test_a_decoding_has_answers_of_its_own(tmp_path: Path):
