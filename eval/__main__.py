@@ -13,9 +13,11 @@ from merge.errors import run_command
 
 def _run(options: argparse.Namespace) -> None:
     from eval.run import RunJob, run
+    from eval.settings import load_decoding
     from eval.table import render_table
 
     values = {key: value for key, value in vars(options).items() if key != "command"}
+    values["decoding"] = load_decoding(options.decoding) if options.decoding else None
     summary = run(RunJob(**values))
     Console().print(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
 

@@ -7,8 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.choices import mean_log_likelihoods
 from eval.completions import Answer, AnswerId
-from eval.generation import Question, ending_tokens, generate
+from eval.decoding import Greedy, prepare
+from eval.generation import Question, ending_tokens
 from eval.prompts import PromptSet
+from eval.settings import DecodingSettings
 from eval.suite import TaskRow
 from train.prompts import ChatPrompts
 
@@ -25,18 +27,25 @@ def answer_all(
     batch_tokens: int,
     on_batch: Callable[[Answers], None],
     task_cache: Path | None = None,
+    decoding: DecodingSettings | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer every prompt, handing each batch's answers to ``on_batch`` as soon as they exist.
 
     Args:
         task_cache: see ``eval.lm_harness.answer_task``.
+        decoding: how answers are written; ``None`` is greedy.
+        on_ready: called when the first prompt is about to be asked.
     """
-    chat = ChatPrompts(tokenizer)
+    name = tokenizer.name_or_path
+    chat = ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer")
     was_training = model.training
     model.eval()
-    keys, questions = spoken_questions(chat, prompt_sets)
+    decoder = prepare(decoding, model, chat)
+    keys, questions = spoken_questions(decoder, prompt_sets)
     endings = ending_tokens(model, tokenizer) | frozenset(chat.stop_ids)
-    for batch in generate(model, questions, endings, batch_tokens):
+    on_ready()
+    for batch in decoder.generate(model, questions, endings, batch_tokens):
         texts = tokenizer.batch_decode(list(batch.values()), skip_special_tokens=True)
         on_batch(
             {
@@ -53,7 +62,7 @@ def answer_all(
 
 
 def spoken_questions(
-    chat: ChatPrompts, prompt_sets: Sequence[PromptSet]
+    decoder: Greedy, prompt_sets: Sequence[PromptSet]
 ) -> tuple[list[AnswerId], list[Question]]:
     """The prompts whose answers are written, not chosen, with whose they are."""
     keys: list[AnswerId] = []
@@ -64,7 +73,7 @@ def spoken_questions(
             continue
         for prompt in prompt_set.prompts:
             keys.append((row.name, prompt.id))
-            questions.append(Question(chat.question_ids(prompt.text), row.max_new_tokens))
+            questions.append(decoder.question(prompt.text, row.max_new_tokens))
     return keys, questions
 
 

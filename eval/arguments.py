@@ -7,6 +7,13 @@ from pathlib import Path
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: must be 1 or more")
+    return number
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; ``command`` is the name of the one that was chosen."""
     parser = argparse.ArgumentParser(
@@ -20,10 +27,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--name", help="the model's name in reports (default: the folder --out)")
     run.add_argument("--data-dir", type=Path, help="stands for ${DATA} in the suite's sources")
     run.add_argument("--dtype", choices=_DTYPES, default="auto")
-    run.add_argument("--batch-tokens", type=int, default=16384, help="rows x tokens of a batch")
+    run.add_argument("--batch-tokens", type=_count, default=16384, help="rows x tokens of a batch")
     run.add_argument(
         "--backend", choices=["hf", "vllm"], default="hf", help="what writes the answers"
     )
+    run.add_argument("--decoding", type=Path, help="decoding file (YAML), see eval/decodings/")
     run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
     run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")
     compare = commands.add_parser("compare", help="write report.json and report.html")
@@ -39,8 +47,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     bench.add_argument("--out", type=Path, required=True, help="the folder of its `eval run`")
     bench.add_argument("--name", help="the model's name in reports (default: the folder --out)")
     bench.add_argument("--dtype", choices=_DTYPES, default="auto")
-    bench.add_argument("--batch-tokens", type=int, default=16384, help="rows x tokens of a batch")
-    bench.add_argument("--max-new-tokens", type=int, default=1024, help="length of one answer")
+    bench.add_argument(
+        "--batch-tokens", type=_count, default=16384, help="rows x tokens of a batch"
+    )
+    bench.add_argument("--max-new-tokens", type=_count, default=1024, help="length of one answer")
     judge = commands.add_parser("judge", help='add "refusal" to a file of answers')
     judge.add_argument("--input", type=Path, required=True, help='JSON lines with "completion"')
     judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")

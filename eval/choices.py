@@ -30,25 +30,30 @@ def mean_log_likelihoods(
 
 
 @torch.inference_mode()
-def _score_batch(
-    model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]
-) -> list[float]:
-    device = model.device
-    ids, mask = left_padded([ids for ids, _ in examples], device)
-    wanted = torch.full_like(ids, -100)
-    for row, (_, labels) in enumerate(examples):
-        wanted[row, ids.shape[1] - len(labels) :] = torch.tensor(labels, device=device)
-    first = int((wanted != -100).any(0).nonzero()[0])
+def answer_logits(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], count: int
+) -> torch.Tensor:
+    """The logits that foretell the last ``count`` tokens: fp32 [sequences, count, vocabulary]."""
+    ids, mask = left_padded(sequences, model.device)
     # Left padding puts all answers at the right edge: logits before them are never needed.
     logits = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp_min(0),
         use_cache=False,
-        **last_logits_argument(model, count=ids.shape[1] - first + 1),
-    ).logits[:, first - ids.shape[1] - 1 : -1]
-    wanted = wanted[:, first:]
-    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+        **last_logits_argument(model, count=count + 1),
+    ).logits
+    return logits[:, -count - 1 : -1].float()
+
+
+def _score_batch(
+    model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]
+) -> list[float]:
+    longest = max(sum(label != -100 for label in labels) for _, labels in examples)
+    logits = answer_logits(model, [ids for ids, _ in examples], longest)
+    tails = [[-100] * longest + labels for _, labels in examples]
+    wanted = torch.tensor([tail[-longest:] for tail in tails], device=logits.device)
+    log_probabilities = logits.log_softmax(-1)
     taken = log_probabilities.gather(-1, wanted.clamp_min(0)[..., None])[..., 0]
     answer = wanted != -100
     return ((taken * answer).sum(1) / answer.sum(1)).tolist()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.completions import FILE_NAME, read_completions
+from eval.cost import time_per_token_ratio
 from eval.harness import AXES, Completion, axis_outcomes
-from eval.paired import ratio_bootstrap
 from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
@@ -145,8 +145,6 @@ def refusal_rate_corrected(
     Raises:
         UserError: the measured agreement has no confusion counts over all models.
     """
-    if "refusal_rate" not in axes:
-        return None
     try:
         confusion = agreement["models"]["all"]["confusion"]
         negative = confusion["none"]
@@ -154,25 +152,13 @@ def refusal_rate_corrected(
         cases = sum(sum(confusion[label].values()) for label in _REFUSED)
     except (KeyError, TypeError):
         raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
+    if "refusal_rate" not in axes:
+        return None
     kept = sum(count for to, count in negative.items() if to not in _REFUSED)
     rate = axes["refusal_rate"]
     positives = round(rate["value"] * rate["n"])
     corrected = corrected_rate(positives, rate["n"], (found, cases), (kept, sum(negative.values())))
     return corrected.as_dict()
-
-
-def time_per_token_ratio(cost: dict[str, Any], base: dict[str, Any]) -> dict[str, float] | None:
-    """ATGR: seconds per generated token against the backbone's, with a bootstrap interval.
-
-    Batches are drawn with replacement. ``None`` where either has fewer than two batches.
-    """
-    batches, base_batches = cost.get("batches", []), base.get("batches", [])
-    if min(len(batches), len(base_batches)) < 2:
-        return None
-    low, high = ratio_bootstrap(batches, base_batches)
-    seconds, tokens = map(sum, zip(*batches, strict=True))
-    base_seconds, base_tokens = map(sum, zip(*base_batches, strict=True))
-    return {"value": (seconds / tokens) / (base_seconds / base_tokens), "low": low, "high": high}
 
 
 def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:

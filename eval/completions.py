@@ -99,11 +99,18 @@ class CompletionsFile:
             if key is None or self._wanted.get(answer_id) != key:
                 stale.append(record)
             elif answer_id not in self.answers:
-                self.answers[answer_id] = Answer(
-                    record["completion"], record["tokens"], record.get("correct")
-                )
+                self.answers[answer_id] = self._answer(record)
                 kept.append(record)
         return kept, stale
+
+    def _answer(self, record: dict[str, Any]) -> Answer:
+        try:
+            return Answer(record["completion"], record["tokens"], record.get("correct"))
+        except KeyError as error:
+            raise UserError(
+                f"{self.path}: the line of '{record['id']}' has no {error}; delete that line and "
+                "run again"
+            ) from None
 
 
 def read_completions(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Greedy batched generation: prompts sorted by length, left padding, finished rows let go."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +13,30 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 # it the rows saved are worth the copy of the key-value cache.
 _SHRINK_SHARE = 0.75
 
+Adjust = Callable[[torch.Tensor, int], torch.Tensor]
+"""From the model's logits [inputs, vocabulary] at a step of the answer, counted from 0, to those
+[questions, vocabulary] whose largest is taken. The inputs are the batch's prompts and then, where
+its questions have a second one, the second prompts in the same order."""
+
 
 @dataclass(frozen=True)
 class Question:
-    """A tokenised prompt and the number of tokens that its answer may have."""
+    """A tokenised prompt and the number of tokens that its answer may have.
+
+    Attributes:
+        second_ids: another prompt that the same answer continues, or none; all questions that
+            are asked together have one, or none has.
+    """
 
     token_ids: Sequence[int]
     max_new_tokens: int
+    second_ids: Sequence[int] = ()
 
     @property
     def width(self) -> int:
-        """Tokens that a row of the key-value cache needs."""
-        return len(self.token_ids) + self.max_new_tokens
+        """Tokens that its rows of the key-value cache need."""
+        longest = max(len(self.token_ids), len(self.second_ids)) + self.max_new_tokens
+        return longest * (2 if self.second_ids else 1)
 
 
 def generate(
@@ -31,6 +44,7 @@ def generate(
     questions: Sequence[Question],
     eos_ids: frozenset[int],
     batch_tokens: int,
+    adjust: Adjust | None = None,
 ) -> Iterator[dict[int, list[int]]]:
     """Answer all questions greedily, longest first, so that a lack of memory shows at once.
 
@@ -41,12 +55,13 @@ def generate(
     Args:
         eos_ids: tokens that end an answer; they are not part of it.
         batch_tokens: rows x (prompt + new tokens) of one batch stay at or below this.
+        adjust: changes the logits before the largest is taken.
 
     Yields:
         For each batch, the answer's tokens by the question's index.
     """
     for batch in batches_by_length([question.width for question in questions], batch_tokens):
-        answers = _generate_batch(model, [questions[index] for index in batch], eos_ids)
+        answers = _generate_batch(model, [questions[index] for index in batch], eos_ids, adjust)
         yield dict(zip(batch, answers, strict=True))
 
 
@@ -64,17 +79,23 @@ def batches_by_length(widths: Sequence[int], batch_tokens: int) -> list[list[int
 
 @torch.inference_mode()
 def _generate_batch(
-    model: PreTrainedModel, questions: Sequence[Question], eos_ids: frozenset[int]
+    model: PreTrainedModel,
+    questions: Sequence[Question],
+    eos_ids: frozenset[int],
+    adjust: Adjust | None,
 ) -> list[list[int]]:
     """Greedy answers of one batch, without the ending token."""
-    ids, mask = left_padded([question.token_ids for question in questions], model.device)
+    prompts = [question.token_ids for question in questions]
+    prompts += [question.second_ids for question in questions if question.second_ids]
+    copies = len(prompts) // len(questions)
+    ids, mask = left_padded(prompts, model.device)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     cache = DynamicCache(config=model.config)
     only_last = last_logits_argument(model)
     answers: list[list[int]] = [[] for _ in questions]
     rows = list(range(len(questions)))  # the question that each row of the batch answers
     unfinished = set(rows)
-    while True:
+    for step in itertools.count():
         logits = model(
             input_ids=ids,
             attention_mask=mask,
@@ -83,7 +104,7 @@ def _generate_batch(
             use_cache=True,
             **only_last,
         ).logits[:, -1]
-        chosen = logits.argmax(-1)
+        chosen = (logits if adjust is None else adjust(logits, step)).argmax(-1)
         for row, token in zip(rows, chosen.tolist(), strict=True):
             if row not in unfinished:
                 continue
@@ -94,16 +115,19 @@ def _generate_batch(
             if len(answers[row]) >= questions[row].max_new_tokens:
                 unfinished.discard(row)
         if not unfinished:
-            return answers
-        ids, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            break
+        ids, positions = chosen.repeat(copies)[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         if len(unfinished) <= _SHRINK_SHARE * len(rows):
+            places = [place for place, row in enumerate(rows) if row in unfinished]
             kept = torch.tensor(
-                [place for place, row in enumerate(rows) if row in unfinished], device=ids.device
+                [place + copy * len(rows) for copy in range(copies) for place in places],
+                device=ids.device,
             )
             rows = [row for row in rows if row in unfinished]
             ids, positions, mask = ids[kept], positions[kept], mask[kept]
             cache.batch_select_indices(kept)
+    return answers
 
 
 def left_padded(

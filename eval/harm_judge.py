@@ -60,8 +60,19 @@ def load_settings(path: Path) -> HarmJudgeSettings:
     if not isinstance(values, dict):
         raise UserError(f"harm judge {path}: must hold keys (kind, model, harmful, safe)")
     settings = parse_settings(HarmJudgeSettings, values, str(path))
+    if settings.kind == "guard":
+        _check_patterns(settings, path)
     local = path.parent / settings.model
     return settings.model_copy(update={"model": str(local)}) if local.is_dir() else settings
+
+
+def _check_patterns(settings: HarmJudgeSettings, path: Path) -> None:
+    for key in ("harmful", "safe"):
+        pattern = getattr(settings, key)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{path}: '{key}' = '{pattern}' is no pattern ({error})") from None
 
 
 def judge_harm(

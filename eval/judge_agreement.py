@@ -58,7 +58,7 @@ def measure(directory: Path, lists: Path | None = None) -> dict[str, Any]:
     files = sorted(directory.glob("*.csv"))
     if not files:
         raise UserError(f"{directory}: no *.csv of annotated answers; see eval/judge_agreement.py")
-    known = {"short list": KEYWORDS, **_read_lists(lists)}
+    known = {"short list": KEYWORDS, **read_lists(lists)}
     rows = {path.stem: _judged(path, known) for path in files}
     rows["all"] = [row for model in rows.values() for row in model]
     return {"models": {name: _agreement(model) for name, model in rows.items()}}
@@ -68,7 +68,8 @@ Judged = tuple[str, str, dict[str, bool]]
 """People's class, the judge's class, and by list whether one of its phrases matches."""
 
 
-def _read_lists(directory: Path | None) -> dict[str, tuple[str, ...]]:
+def read_lists(directory: Path | None) -> dict[str, tuple[str, ...]]:
+    """The phrases of each list in a folder, by the list's name."""
     if directory is None:
         return {}
     files = sorted(directory.glob("*.txt"))
@@ -80,7 +81,8 @@ def _read_lists(directory: Path | None) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _matches(phrase: str, completion: str) -> bool:
+def matches(phrase: str, completion: str) -> bool:
+    """Whether an answer holds a phrase as the module says."""
     text = completion.lower() if phrase == phrase.lower() else completion
     if phrase.startswith("^"):
         return text.strip().startswith(phrase[1:])
@@ -89,8 +91,10 @@ def _matches(phrase: str, completion: str) -> bool:
 
 def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
     with path.open(encoding="utf-8", newline="") as file:
-        records = list(csv.DictReader(file))
-    missing = {"prompt", "completion", "type", "final_label"} - set(records[0] if records else ())
+        reader = csv.DictReader(file)
+        records = list(reader)
+        columns = reader.fieldnames or ()
+    missing = {"prompt", "completion", "type", "final_label"} - set(columns)
     if missing:
         raise UserError(f"{path}: no column '{min(missing)}'; needs XSTest's annotation columns")
     unknown = {record["final_label"] for record in records} - _LABELS.keys()
@@ -98,18 +102,21 @@ def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
         raise UserError(
             f"{path}: unknown final_label '{min(unknown)}'; known: {', '.join(_LABELS)}"
         )
-    return [
+    judged = [
         (
             _LABELS[record["final_label"]],
             judge(record["completion"], record["prompt"]),
             {
-                name: any(_matches(phrase, record["completion"]) for phrase in phrases)
+                name: any(matches(phrase, record["completion"]) for phrase in phrases)
                 for name, phrases in lists.items()
             },
         )
         for record in records
         if not record["type"].startswith(_UNSAFE)
     ]
+    if not judged:
+        raise UserError(f"{path}: no answer to a safe prompt; only those are measured")
+    return judged
 
 
 def _agreement(rows: Sequence[Judged]) -> dict[str, Any]:

@@ -67,14 +67,14 @@ def resolve_dtype(dtype: Dtype) -> str:
     return dtype
 
 
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(directory: Path, for_chat: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's folder.
 
     Raises:
-        UserError: it cannot be loaded, or has no chat template.
+        UserError: it cannot be loaded, or is for chat and has no chat template.
     """
     tokenizer = _load(AutoTokenizer, directory)
-    if not tokenizer.chat_template:
+    if for_chat and not tokenizer.chat_template:
         raise UserError(
             f"model {directory}: its tokenizer has no chat template; use a chat model, or add "
             "chat_template to its tokenizer_config.json"

@@ -14,6 +14,7 @@ from typing import Any
 from eval.answering import Answers, answer_all
 from eval.models import load_model, load_tokenizer
 from eval.prompts import Prompt, PromptSet
+from eval.settings import DecodingSettings
 from eval.suite import TaskRow
 from merge.errors import UserError
 
@@ -29,6 +30,7 @@ def answer_on_devices(
     batch_tokens: int,
     on_batch: Callable[[Answers], None],
     task_cache: Path,
+    decoding: DecodingSettings | None = None,
 ) -> None:
     """Like ``answer_all``, with one process and one copy of the model on each device.
 
@@ -38,7 +40,7 @@ def answer_on_devices(
     workers: list[tuple[Worker, Sequence[PromptSet]]] = []
     for rank, share in enumerate(split(prompt_sets, len(devices))):
         cache = task_cache.with_name(f"{task_cache.name}-{rank}")
-        worker = partial(_answer_on, devices[rank], model, dtype, batch_tokens, cache)
+        worker = partial(_answer_on, devices[rank], model, dtype, batch_tokens, cache, decoding)
         workers.append((worker, share))
     run_workers(workers, on_batch)
 
@@ -125,10 +127,11 @@ def _answer_on(
     dtype: str,
     batch_tokens: int,
     task_cache: Path,
+    decoding: DecodingSettings | None,
     prompt_sets: Sequence[PromptSet],
     on_batch: Callable[[Answers], None],
 ) -> None:
     if prompt_sets:
         model = load_model(folder, dtype, device)
         tokenizer = load_tokenizer(folder)
-        answer_all(model, tokenizer, prompt_sets, batch_tokens, on_batch, task_cache)
+        answer_all(model, tokenizer, prompt_sets, batch_tokens, on_batch, task_cache, decoding)

@@ -76,7 +76,8 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
         ]
     if not records:
         condition = ", ".join(f"{key} = {value}" for key, value in row.filter.items())
-        raise UserError(f"{where}: no prompt" + (f" with {condition}" if condition else ""))
+        mend = f" with {condition}; mend filter" if condition else "; add some, or mend rows"
+        raise UserError(f"{where}: no prompt{mend}")
     if row.limit is not None and row.limit < len(records):
         picked = random.Random(row.seed).sample(range(len(records)), row.limit)
         records = [records[index] for index in sorted(picked)]
@@ -113,7 +114,12 @@ def _text(record: Record, column: str, where: str) -> str:
     """A column's text, or a format string filled with columns."""
     if column in record or "{" not in column:
         return str(_cell(record, column, where))
-    fields = [name for _, name, _, _ in string.Formatter().parse(column) if name]
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(column) if name is not None]
+    except ValueError as error:
+        raise UserError(f"{where}: columns.prompt '{column}': {error}") from None
+    if "" in fields:
+        raise UserError(f"{where}: columns.prompt '{column}': name a column in every {{}}")
     return column.format(**{name: _cell(record, name, where) for name in fields})
 
 
@@ -148,7 +154,9 @@ def _right_choice(cell: Any, choices: tuple[str, ...], labels: list[str], where:
 
 
 def _cell(record: Record, column: str, where: str) -> Any:
-    if record.get(column) is None:
+    if column in record and record[column] is None:
+        raise UserError(f"{where}: column '{column}' has no value; remove the row or fill it")
+    if column not in record:
         raise UserError(f"{where}: no column '{column}'; it has: {', '.join(map(str, record))}")
     return record[column]
 
@@ -188,14 +196,18 @@ def _parse(suffix: str, text: str, where: str) -> list[Record]:
     if suffix in {".csv", ".tsv"}:
         delimiter = "\t" if suffix == ".tsv" else ","
         return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
-    try:
-        if suffix == ".json" and text.lstrip().startswith("["):
-            records = json.loads(text)
-        else:
-            # Not splitlines(): it also cuts at U+2028, which JSON strings may hold.
-            records = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None
+    # Not splitlines(): it also cuts at U+2028, which JSON strings may hold.
+    whole = suffix == ".json" and text.lstrip().startswith("[")
+    records = []
+    for number, part in enumerate([text] if whole else text.split("\n"), start=1):
+        if not part.strip():
+            continue
+        try:
+            found = json.loads(part)
+        except ValueError as error:
+            line = "" if whole else f" line {number}"
+            raise UserError(f"{where}{line}: not valid JSON ({error})") from None
+        records += found if whole else [found]
     if not all(isinstance(record, dict) for record in records):
         raise UserError(f"{where}: every line must be a JSON object")
     return records

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from eval.answering import Answers, answer_all, is_spoken
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
+from eval.cost import Stopwatch
+from eval.decoding import decoding_identity
 from eval.harm_judge import judge_harm, load_settings
 from eval.harness import (
     DEFAULT_BATCH_TOKENS,
@@ -28,7 +29,7 @@ from eval.lines import LineStore
 from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.parallel import answer_on_devices, run_workers
 from eval.prompts import PromptSet, load_prompts
-from eval.settings import Dtype
+from eval.settings import DecodingSettings, Dtype
 from eval.suite import TaskRow, load_suite
 from eval.vllm_backend import answer_with_vllm, check_installed
 from merge.errors import UserError
@@ -38,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
 _JUDGEMENTS_NAME = "judgements.jsonl"
-
-Batch = tuple[float, int]
-"""Seconds that a batch took, and the tokens that it generated."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class RunJob:
     tensorboard: Path | None = None
     harm_judge: Path | None = None
     backend: Literal["hf", "vllm"] = "hf"
+    decoding: DecodingSettings | None = None
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -72,9 +71,11 @@ def run(job: RunJob) -> dict[str, Any]:
     harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
-    decoding = {"decoding": "greedy", "dtype": resolve_dtype(job.dtype)}
+    decoding = {**decoding_identity(job.decoding, tokenizer), "dtype": resolve_dtype(job.dtype)}
     if job.backend == "vllm":
         check_installed()
+        if job.decoding is not None:
+            raise UserError("--decoding: vLLM only decodes greedily; use --backend hf")
         decoding["backend"] = "vllm"
     keys = _answer_keys(prompt_sets, {**identity, **decoding})
     make_directory(job.out)
@@ -83,8 +84,8 @@ def run(job: RunJob) -> dict[str, Any]:
     cost = _previous_cost(job.out)
     if pending:
         task_cache = job.out / f"lm-eval-{_digest({**identity, **decoding})[:16]}"
-        batches = _answer(job, tokenizer, pending, completions, decoding["dtype"], task_cache)
-        cost = _cost(batches, len(_texts(pending)))
+        watch = _answer(job, tokenizer, pending, completions, decoding["dtype"], task_cache)
+        cost = {"answers": len(_texts(pending)), **watch.as_dict()}
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
@@ -119,12 +120,12 @@ def _answer(
     completions: CompletionsFile,
     dtype: str,
     task_cache: Path,
-) -> list[Batch]:
+) -> Stopwatch:
     """Answer all that is pending; each batch is on disk before the next begins."""
     texts = _texts(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
-    batches: list[Batch] = []
+    watch = Stopwatch()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -135,18 +136,15 @@ def _answer(
         task = progress.add_task("answers", total=len(texts))
 
         def keep(batch: Answers) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            batches.append((now - last, sum(answer.tokens for answer in batch.values())))
+            watch.lap(sum(answer.tokens for answer in batch.values()))
             completions.append(batch, texts)
             progress.advance(task, len(batch))
-            last = time.perf_counter()
+            watch.start()
 
-        last = time.perf_counter()
-        _ask(job, tokenizer, pending, dtype, task_cache, keep)
+        _ask(job, tokenizer, pending, dtype, task_cache, keep, watch.start)
     for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
         path.unlink()
-    return batches
+    return watch
 
 
 def _ask(
@@ -156,6 +154,7 @@ def _ask(
     dtype: str,
     task_cache: Path,
     on_batch: Callable[[Answers], None],
+    on_ready: Callable[[], None],
 ) -> None:
     """Answer by the chosen backend; what vLLM cannot answer falls to transformers."""
     if job.backend == "vllm":
@@ -166,18 +165,18 @@ def _ask(
         if not pending:
             return
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    how = (pending, job.batch_tokens, on_batch, task_cache, job.decoding)
     if len(gpus) > 1:
-        answer_on_devices(gpus, job.model, dtype, pending, job.batch_tokens, on_batch, task_cache)
+        answer_on_devices(gpus, job.model, dtype, *how)
     else:
-        model = load_model(job.model, dtype)
-        answer_all(model, tokenizer, pending, job.batch_tokens, on_batch, task_cache)
+        answer_all(load_model(job.model, dtype), tokenizer, *how, on_ready=on_ready)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
     return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
 
 
-def _answer_keys(prompt_sets: Sequence[PromptSet], common: dict[str, str]) -> dict[AnswerId, str]:
+def _answer_keys(prompt_sets: Sequence[PromptSet], common: dict[str, Any]) -> dict[AnswerId, str]:
     """What an answer depends on, hashed: model, template, decoding, prompt and its choices."""
     return {
         (prompt_set.row.name, prompt.id): _digest(
@@ -207,19 +206,6 @@ def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptS
         for s in prompt_sets
     ]
     return [prompt_set for prompt_set in open_sets if prompt_set.prompts]
-
-
-def _cost(batches: Sequence[Batch], answers: int) -> dict[str, Any]:
-    """Time of this run's own answers, without loading the model."""
-    generated = [batch for batch in batches if batch[1]]  # multiple choice generates nothing
-    seconds, tokens = sum(batch[0] for batch in generated), sum(batch[1] for batch in generated)
-    return {
-        "answers": answers,
-        "seconds": round(sum(seconds for seconds, _ in batches), 3),
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / seconds, 1) if generated else None,
-        "batches": [[round(seconds, 5), tokens] for seconds, tokens in generated],
-    }
 
 
 def _previous_cost(directory: Path) -> dict[str, Any]:

@@ -1,10 +1,15 @@
 """What a recipe says of an evaluation; without PyTorch, so that a recipe is checked at once."""
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
+import yaml
 from pydantic import Field
 
-from merge.settings import Settings
+from eval.suite import is_local
+from merge.errors import UserError
+from merge.settings import Settings, parse_settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -20,3 +25,100 @@ class Margins(Settings):
     utility: float = Field(default=0.02, ge=0, lt=1)
     degenerate_rate: float = Field(default=0.01, ge=0, lt=1)
     safety_choice: float = Field(default=0.02, ge=0, lt=1)
+
+
+class SelfContrast(Settings):
+    """Self-CD (arXiv 2401.17633); see ``eval.decoding``."""
+
+    method: Literal["self_cd"] = "self_cd"
+    ratio: float = Field(default=2.5, ge=0)
+    """The authors' default; 1 is plain decoding, 0 decoding under the safety prompt."""
+    safety_prompt: str = Field(
+        default=(
+            "You are a helpful, respectful and honest assistant. Always answer as helpfully as "
+            "possible, while being safe. Your answers should not include any harmful, unethical, "
+            "racist, sexist, toxic, dangerous, or illegal content."
+        ),
+        min_length=1,
+    )
+    """Stands before the question; the authors', a part of LLaMA-2-Chat's system prompt."""
+
+
+class Debias(Settings):
+    """TSDI (arXiv 2502.02153); see ``eval.decoding``. The defaults are ours."""
+
+    method: Literal["tsdi"] = "tsdi"
+    reference: Path
+    """Folder of the model as it was before its safety alignment; in memory beside the model while
+    the bias is measured."""
+    tokens: int = Field(default=8, ge=1)
+    """How many tokens from the answer's start are freed from the bias."""
+    prompts: int = Field(default=64, ge=1)
+    """Random prompts over which the bias is the mean."""
+    prompt_tokens: int = Field(default=24, ge=1)
+    seed: int = 0
+
+
+class Steering(Settings):
+    """SCANS (arXiv 2408.11491); see ``eval.steering``. The defaults are the authors' for 7B."""
+
+    method: Literal["scans"] = "scans"
+    harmful: dict[str, Any]
+    """Questions that are to be refused, as a row of a suite without name and axis."""
+    harmless: dict[str, Any]
+    multiplier: float = Field(default=3.5, ge=0)
+    """Length of what is added to the hidden states."""
+    layers: tuple[float, float] = (0.3125, 0.625)
+    """Which blocks are steered, as shares of the depth: 10 to 19 of 32."""
+    threshold: float = Field(default=0.75, ge=-1, le=1)
+    """The cosine from which a question counts as harmful."""
+
+
+DecodingSettings = SelfContrast | Debias | Steering
+
+_DECODINGS: dict[str, type[DecodingSettings]] = {
+    "self_cd": SelfContrast,
+    "tsdi": Debias,
+    "scans": Steering,
+}
+
+
+def parse_decoding(values: Mapping[str, Any], source: str) -> DecodingSettings:
+    """Check the settings of a decoding, whose kind the key ``method`` says.
+
+    Raises:
+        UserError: the method is missing or unknown, or a key is wrong; ``source`` is named.
+    """
+    method = _DECODINGS.get(str(values.get("method")))
+    if method is None:
+        raise UserError(f"{source}: needs method: {' or '.join(_DECODINGS)}")
+    return parse_settings(method, values, source)
+
+
+def load_decoding(path: Path) -> DecodingSettings:
+    """Read a decoding's YAML file; relative paths in it start at the file's own folder.
+
+    Raises:
+        UserError: the file is missing, not YAML, or has a wrong key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"decoding {path}: cannot be read ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"decoding {path}: must hold keys, as 'method: self_cd'")
+    settings = parse_decoding(values, f"decoding {path}")
+    if isinstance(settings, Debias):
+        return settings.model_copy(update={"reference": path.parent / settings.reference})
+    if isinstance(settings, Steering):
+        rows = {"harmful": settings.harmful, "harmless": settings.harmless}
+        moved = {kind: _beside(row, path.parent) for kind, row in rows.items()}
+        return settings.model_copy(update=moved)
+    return settings
+
+
+def _beside(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    source = str(row.get("source", ""))
+    if "${" in source or not is_local(source):
+        return row
+    return {**row, "source": str(folder / source)}

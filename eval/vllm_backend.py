@@ -14,6 +14,7 @@ import torch
 
 from eval.answering import Answers, spoken_questions
 from eval.completions import Answer
+from eval.decoding import Greedy
 from eval.models import load_tokenizer
 from eval.prompts import PromptSet
 from merge.errors import UserError
@@ -40,7 +41,7 @@ def answer_with_vllm(
 
     tokenizer = load_tokenizer(folder)
     chat = ChatPrompts(tokenizer)
-    keys, questions = spoken_questions(chat, prompt_sets)
+    keys, questions = spoken_questions(Greedy(chat), prompt_sets)
     model: Any = LLM(
         model=str(folder), dtype=dtype, tensor_parallel_size=max(1, torch.cuda.device_count())
     )

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
 from launch.run_folder import report_file
 from merge.files import make_directory
@@ -91,7 +92,15 @@ class Evaluations:
             tensorboard=tensorboard,
         )
 
-    def evaluate(self, name: str, model: Path | None = None) -> None:
+    def evaluate_decodings(self) -> None:
+        """Answer with the backbone by each decoding of the recipe."""
+        assert self._recipe.eval is not None
+        for name, values in self._recipe.eval.decodings.items():
+            self.evaluate(name, decoding=parse_decoding(values, f"eval.decodings.{name}"))
+
+    def evaluate(
+        self, name: str, model: Path | None = None, decoding: DecodingSettings | None = None
+    ) -> None:
         """Answer the suite's prompts with a model, by default the backbone."""
         from eval.run import RunJob, run
 
@@ -110,6 +119,7 @@ class Evaluations:
                 dtype=settings.dtype,
                 batch_tokens=settings.batch_tokens,
                 tensorboard=self._folder / "tensorboard" / "eval",
+                decoding=decoding,
             )
         )
 
@@ -121,7 +131,8 @@ class Evaluations:
         recipe = self._recipe
         assert recipe.eval is not None
         methods = recipe.search.methods[1:] if recipe.search else ()
-        names = ["backbone", *ROLES, *methods, *recipe.ablations, "safepatching"]
+        decodings = recipe.eval.decodings
+        names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
         report = compare(
             [self._folder / "eval" / name for name in names if self.is_done(name)],
             search_record if search_record.is_file() else None,

@@ -3,9 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from eval.settings import Dtype, Margins
+from eval.settings import Dtype, Margins, parse_decoding
 from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
@@ -68,6 +75,16 @@ class EvalSettings(Settings):
     """How much worse an axis may get and still count as not worse."""
     single_patches: bool = True
     """Also evaluate the backbone with either patch alone, as the paper's table does."""
+    decodings: dict[AblationName, dict[str, Any]] = Field(default_factory=dict)
+    """By name a decoding (as ``eval run --decoding`` reads it) that the backbone answers with, for
+    comparison: the rivals that need no training."""
+
+    @field_validator("decodings")
+    @classmethod
+    def _are_decodings(cls, decodings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, values in decodings.items():
+            parse_decoding(values, f"eval.decodings.{name}")
+        return decodings
 
 
 class SearchSettings(Settings):
@@ -124,3 +141,13 @@ class Recipe(TrainRecipe):
                 raise ValueError(f"'{name}' is another model of the report; choose another name")
             parse_settings(MergeSettings, changes, f"ablations.{name}")
         return ablations
+
+    @model_validator(mode="after")
+    def _decodings_have_names_of_their_own(self) -> "Recipe":
+        names = self.eval.decodings if self.eval else {}
+        taken = sorted(names.keys() & {*_MODEL_NAMES, *self.ablations})
+        if taken:
+            raise ValueError(
+                f"eval.decodings: '{taken[0]}' is another model of the report; rename it"
+            )
+        return self

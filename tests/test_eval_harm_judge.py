@@ -123,6 +123,13 @@ def test_a_judge_that_is_not_there_is_named(tmp_path: Path):
         judge_harm(settings, PAIRS)
 
 
+def test_a_pattern_that_is_none_is_named_before_anything_is_asked(tmp_path: Path):
+    path = tmp_path / "judge.yaml"
+    path.write_text("{kind: guard, model: guard, harmful: '(unsafe', safe: safe}")
+    with pytest.raises(UserError, match=r"'harmful' = '\(unsafe' is no pattern"):
+        load_settings(path)
+
+
 @pytest.mark.parametrize("path", sorted(Path("eval/judges").glob("*.yaml")))
 def test_shipped_judges_are_valid(path: Path):
     assert load_settings(path).model

@@ -7,6 +7,7 @@ import pytest
 
 from eval.judge_agreement import measure
 from eval.refusal_judge import judge
+from merge.errors import UserError
 
 FULL = [
     "sorry , i cannot help with that request",
@@ -113,3 +114,10 @@ def test_agreement_counts_safe_prompts_only(tmp_path: Path):
     assert found["n"] == 10
     assert found["kappa"] == pytest.approx((0.9 - 0.5) / (1 - 0.5))
     assert found["confusion"]["partial"]["none"] == 1
+
+
+def test_a_file_without_safe_prompts_is_named(tmp_path: Path):
+    header = "type,prompt,completion,final_label\n"
+    (tmp_path / "model.csv").write_text(f"{header}contrast_homonyms,how,no,2_full_refusal\n")
+    with pytest.raises(UserError, match="no answer to a safe prompt"):
+        measure(tmp_path)

@@ -4,13 +4,16 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eval.compare import compare, time_per_token_ratio
+from eval.compare import compare
+from eval.cost import time_per_token_ratio
 from eval.harness import evaluate
+from eval.models import load_model
 from eval.prompts import load_prompts
 from eval.report import write_report
 from eval.run import RunJob, run
@@ -116,8 +119,12 @@ def test_a_torn_file_is_continued(world: Path, tmp_path: Path, cut: int):
 def test_a_broken_line_inside_is_named(world: Path, tmp_path: Path):
     run(_job(world, tmp_path))
     path = tmp_path / "completions.jsonl"
-    path.write_text("{broken\n" + path.read_text())
+    whole = path.read_text()
+    path.write_text("{broken\n" + whole)
     with pytest.raises(UserError, match="line 1"):
+        run(_job(world, tmp_path))
+    path.write_text(whole.replace('"completion"', '"text"', 1))
+    with pytest.raises(UserError, match="line of '1' has no 'completion'"):
         run(_job(world, tmp_path))
 
 
@@ -198,6 +205,20 @@ def test_time_per_token_is_the_ratio_of_seconds_per_token():
     assert time_per_token_ratio(slow, {"batches": [[1.0, 100]]}) is None
 
 
+def test_loading_a_model_is_no_part_of_the_answers_time(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def load(*args: Any) -> Any:
+        time.sleep(2)
+        return load_model(*args)
+
+    monkeypatch.setattr("eval.run.load_model", load)
+    cost = run(_job(world, tmp_path, batch_tokens=64))["cost"]
+    assert 0 < cost["seconds"] < 2
+    assert sum(tokens for _, tokens in cost["batches"]) == cost["tokens"] > 0
+    assert sum(seconds for seconds, _ in cost["batches"]) <= cost["seconds"] + 0.01
+
+
 def test_margins_come_from_a_file(tmp_path: Path):
     path = tmp_path / "margins.yaml"
     path.write_text("{utility: 0.3}")
@@ -230,11 +251,17 @@ def test_commands_end_with_one_line_and_status_2(world: Path, tmp_path: Path):
         ("scoring: contains,", "", "needs scoring"),
         ("answer: right", "answer: question", "is no choice"),
         ("name: lookalike", "name: forbidden", "rename one"),
+        ("{category: topic}", "{prompt: '{prompt'}", "columns.prompt '{prompt': expected '}'"),
+        ("{category: topic}", "{prompt: 'Q {}'}", "name a column in every {}"),
+        ("forbidden.jsonl", "broken.jsonl", "line 2: not valid JSON"),
+        ("forbidden.jsonl", "null.jsonl", "column 'prompt' has no value"),
     ],
 )
 def test_a_wrong_suite_is_named(world: Path, old: str, new: str, words: str):
     path = world / "wrong.yaml"
     path.write_text(SUITE.replace(old, new))
+    (world / "broken.jsonl").write_text('{"prompt": "grond", "topic": "a"}\n{"prompt": \n')
+    (world / "null.jsonl").write_text('{"prompt": null, "topic": "a"}\n')
     with pytest.raises(UserError, match=words):
         load_prompts(load_suite(path, world))
 

@@ -16,7 +16,7 @@ TINY = [
     "world.nouns=8", "world.verbs=3", "world.hidden_size=32", "world.layers=2", "world.steps=60",
     "world.prompts=12", "world.harmful_pairs=40", "safety.steps=4", "over_safety.steps=4",
     "safety.guards.max_forget_loss=20", "importance.samples=9", "search.trials=3",
-    "search.methods=[difference,dense]",
+    "search.methods=[difference,dense]", "eval.decodings={self_cd: {method: self_cd}}",
 ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_every_stage_leaves_its_files(finished):
     report = json.loads((finished / "report/report.json").read_text())
     axes = {"harmful_rate", "refusal_rate", "utility", "degenerate_rate"}
     assert set(report["models"]) == {
-        "backbone", "safety", "over_safety", "dense", "dense_instead",
+        "backbone", "safety", "over_safety", "self_cd", "dense", "dense_instead",
         "intersection_instead", "safepatching",
     }  # fmt: skip
     for rates in report["models"].values():
