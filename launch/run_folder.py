@@ -12,8 +12,9 @@ RECIPE = "recipe.yaml"
 HARVEST = "harvest"
 """The folder of D_h where ``launch harvest`` makes it."""
 
-_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates"}
-"""What may change between two runs in one folder: it changes neither patch nor merge."""
+_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates", "continual"}
+"""What may change between two runs in one folder: it changes neither patch nor merge. Of continual
+alignment each stage has a folder, and a recipe, of its own: stages may be added at any time."""
 
 
 def claim_folder(recipe: Recipe) -> Path:
