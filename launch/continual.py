@@ -71,9 +71,10 @@ def continual(recipe: Recipe) -> Path:
 
 
 def _check_all(recipe: Recipe, stages: list[Stage]) -> None:
-    """See that every stage has its data and prompts: none may fail after hours of others."""
+    """See that every stage has its folder, data and prompts: none may fail after hours."""
     data_dir = recipe.eval.data_dir if recipe.eval else None
     for stage in stages:
+        claim_folder(stage.recipe)
         if (stage.patched / RECORD).is_file():
             continue
         if stage.recipe.search is not None and recipe.search is not None:
