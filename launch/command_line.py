@@ -8,6 +8,7 @@ from typing import get_args
 from rich.console import Console
 
 from launch.pipeline import StageName
+from merge.errors import UserError
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -129,11 +130,16 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _harvest(options: argparse.Namespace) -> None:
-    from launch.harvest import harvest
+    from launch.pipeline import Pipeline
     from launch.recipe import Recipe
+    from launch.run_folder import HARVEST, PAIRS
     from train.recipe import load_recipe
 
-    pairs = harvest(load_recipe(options.recipe, options.overrides, Recipe))
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    if recipe.harvest is None:
+        raise UserError(f"recipe {options.recipe}: has no harvest section; add one with questions")
+    Pipeline(recipe).prepare()
+    pairs = recipe.output / HARVEST / PAIRS
     Console(soft_wrap=True).print(f"D_h: {pairs}", highlight=False)
 
 

@@ -9,21 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from eval.completions import FILE_NAME
-from eval.run import RunJob, run
-from eval.suite import suite_from_rows
+from launch.own_answers import PRIVATE_FILE, own_answers
 from launch.recipe import Recipe
-from launch.run_folder import HARVEST
+from launch.run_folder import HARVEST, PAIRS
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from train.backbone import backbone_directory
 
 logger = logging.getLogger(__name__)
-
-PAIRS = "pairs.jsonl"
-_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 
 
 def harvest(recipe: Recipe) -> Path:
@@ -42,26 +35,12 @@ def harvest(recipe: Recipe) -> Path:
     settings = recipe.harvest
     if settings is None:
         raise UserError("recipe: has no harvest section; add one with questions")
-    row = {"name": "harvest", "axis": "harm", **settings.questions}
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    suite = suite_from_rows([row], "recipe, harvest.questions", Path.cwd(), data_dir)
-    folder = recipe.output / HARVEST
     make_directory(recipe.output)
-    make_directory(folder, _PRIVATE_FOLDER)
-    suite_file = folder / "suite.yaml"
-    atomic_write_text(suite_file, yaml.safe_dump([suite.rows[0].model_dump(exclude_none=True)]))
-    evaluation = recipe.eval
-    run(
-        RunJob(
-            model=backbone_directory(recipe.backbone),
-            suite=suite_file,
-            out=folder,
-            dtype=evaluation.dtype if evaluation else "auto",
-            harm_judge=settings.harm_judge,
-        )
+    folder = recipe.output / HARVEST
+    backbone = backbone_directory(recipe.backbone)
+    answers = own_answers(
+        recipe, backbone, "harvest.questions", settings.questions, folder, settings.harm_judge
     )
-    lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    answers = [json.loads(line) for line in lines]
     pairs = [_pair(answer) for answer in answers if _is_harmful(answer)]
     classes = Counter(answer["harm"] or answer["refusal"] for answer in answers)
     logger.info(
@@ -76,7 +55,7 @@ def harvest(recipe: Recipe) -> Path:
             "give other questions"
         )
     file = folder / PAIRS
-    atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), _PRIVATE_FILE)
+    atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), PRIVATE_FILE)
     return file
 
 

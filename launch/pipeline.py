@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 from launch.evaluations import Evaluations
 from launch.recipe import Recipe
-from launch.run_folder import HARVEST, RECIPE, check_inputs, claim_folder, report_file
+from launch.run_folder import (
+    ALIGNMENT,
+    HARVEST,
+    PAIRS,
+    RECIPE,
+    check_inputs,
+    claim_folder,
+    report_file,
+)
 from launch.stopping import run_with_signals, stop_on_signals
 from launch.world import RECORD, build_world
 from merge.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError, UserError
@@ -23,11 +31,17 @@ from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal["world", "safety", "over_safety", "search", "merge", "evaluate"]
+StageName = Literal[
+    "world", "alignment", "harvest", "safety", "over_safety", "search", "merge", "evaluate"
+]
+PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
+"""What makes backbone and data, in a recipe that does not name those that are there."""
 NEEDS: dict[StageName, tuple[StageName, ...]] = {
     "world": (),
-    "safety": ("world",),
-    "over_safety": ("world",),
+    "alignment": ("world",),
+    "harvest": ("world", "alignment"),
+    "safety": PREPARATIONS,
+    "over_safety": PREPARATIONS,
     "search": ("safety", "over_safety"),
     "merge": ("safety", "over_safety", "search"),
     "evaluate": ("merge",),
@@ -54,19 +68,37 @@ class Pipeline:
             UserError: a stage cannot be done; what was finished before stays.
             StoppedOnRequestError: a signal asked for it; what was finished before stays.
         """
-        claim_folder(self.recipe)
-        # Harvested data is deleted after the merge.
-        if self.recipe.world is None and not self.is_done("merge"):
-            check_inputs(self.recipe)
+        self.prepare()
         for stage in self.stages():
-            self.run_unless_done(stage)
+            if stage not in PREPARATIONS:
+                self.run_unless_done(stage)
         return None if self.recipe.eval is None else report_file(self.folder).parent
+
+    def prepare(self) -> None:
+        """Have backbone and data ready, and checked.
+
+        Raises:
+            UserError: a preparation cannot be done, or an input is missing or wrong.
+            StoppedOnRequestError: a signal asked for it.
+        """
+        claim_folder(self.recipe)
+        for stage in self.preparations():
+            self.run_unless_done(stage)
+        # Harvested data is deleted after the merge.
+        if not self.preparations() and not self.is_done("merge"):
+            check_inputs(self.recipe)
+
+    def preparations(self) -> list[StageName]:
+        """The stages that make what the trainings start from."""
+        return [stage for stage in self.stages() if stage in PREPARATIONS]
 
     def stages(self) -> list[StageName]:
         """The stages that this recipe has, in order."""
         compares = self.recipe.eval and (self.recipe.eval.single_patches or self.recipe.ablations)
         absent = {
             "world": self.recipe.world is None,
+            "alignment": self.recipe.alignment is None,
+            "harvest": self.recipe.harvest is None,
             "search": self.recipe.search is None and not compares,
             "evaluate": self.recipe.eval is None,
         }
@@ -76,6 +108,8 @@ class Pipeline:
         """Whether a stage has left all its files, or what was made of them is there."""
         if stage == "world":
             return (self.folder / "world" / RECORD).is_file()
+        if stage == "alignment":
+            return (self.folder / ALIGNMENT / "backbone").is_dir()
         if stage == "evaluate":
             return report_file(self.folder).is_file()
         merged = (self.patched / "merge.json").is_file()
@@ -83,6 +117,8 @@ class Pipeline:
             return merged and not self._intermediates()
         if stage == "search":
             return merged or self._is_searched()
+        if stage == "harvest":
+            return merged or (self.folder / HARVEST / PAIRS).is_file()
         return merged or (self.folder / stage / "patch.json").is_file()
 
     def run_unless_done(self, stage: StageName) -> None:
@@ -101,17 +137,30 @@ class Pipeline:
             return
         work = {
             "world": self._build_world,
+            "alignment": self._align,
+            "harvest": self._harvest,
             "search": self._search,
             "merge": self._merge,
             "evaluate": self._evaluate,
         }
         with stop_on_signals():
             work[stage]()
+        if stage in PREPARATIONS and all(map(self.is_done, self.preparations())):
+            check_inputs(self.recipe)
 
     def _build_world(self) -> None:
         assert self.recipe.world is not None
         build_world(self.folder / "world", self.recipe.world, self.recipe.seed)
-        check_inputs(self.recipe)
+
+    def _align(self) -> None:
+        from launch.alignment import align
+
+        align(self.recipe)
+
+    def _harvest(self) -> None:
+        from launch.harvest import harvest
+
+        harvest(self.recipe)
 
     def _train(self, role: Role) -> None:
         status = run_with_signals(training_command(default_processes(), self.folder / RECIPE, role))

@@ -16,7 +16,7 @@ from eval.settings import Dtype, Margins
 from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
-from train.recipe import TrainRecipe
+from train.recipe import BackboneSettings, TrainRecipe
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[
@@ -46,6 +46,22 @@ class WorldSettings(Settings):
     """Question-answer pairs in D_h."""
     prompts: PositiveInt = 120
     """Prompts of each suite in the validation part; the test part has twice as many."""
+
+
+class AlignmentSettings(Settings):
+    """A short supervised run that makes an over-cautious backbone of another model, for studies:
+    it learns to refuse some harmful questions, and to answer harmless ones as it did before."""
+
+    model: BackboneSettings
+    refused: dict[str, Any]
+    """Questions to refuse: a row of an evaluation suite without name and axis."""
+    answered: dict[str, Any]
+    """Harmless questions, such another row; the model's own answers are kept."""
+    learning_rate: PositiveFloat = 2e-5
+    steps: PositiveInt = 60
+    batch_size: PositiveInt = 8
+    max_length: PositiveInt = 256
+    """Tokens of question and answer together; the end of a longer answer is cut."""
 
 
 class EvalSettings(Settings):
@@ -141,6 +157,8 @@ class Recipe(TrainRecipe):
     continual: ContinualSettings | None = None
     """Only for ``launch continual``."""
     world: WorldSettings | None = None
+    alignment: AlignmentSettings | None = None
+    """Makes ``${output}/alignment/backbone``, the ``backbone.path`` of such a recipe."""
     cluster: ClusterSettings | None = None
     """Only for ``launch submit``."""
 

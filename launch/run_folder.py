@@ -11,6 +11,9 @@ from merge.files import atomic_write_text, make_directory
 RECIPE = "recipe.yaml"
 HARVEST = "harvest"
 """The folder of D_h where ``launch harvest`` makes it."""
+PAIRS = "pairs.jsonl"
+ALIGNMENT = "alignment"
+"""The folder of a backbone that the run makes itself of another model."""
 
 _FREE_SECTIONS = {"eval", "cluster", "keep_intermediates", "continual"}
 """What may change between two runs in one folder: it changes neither patch nor merge. Of continual

@@ -93,7 +93,8 @@ def submit(chain: Chain) -> dict[str, str]:
     refuse_active(folder)
     for recipe in chain.recipes:
         claim_folder(recipe)
-        if recipe.world is None and not Pipeline(recipe).is_done("merge"):
+        pipeline = Pipeline(recipe)
+        if not pipeline.preparations() and not pipeline.is_done("merge"):
             _check(recipe)
         make_directory(recipe.output / JOBS_FOLDER)
         for file in (recipe.output / JOBS_FOLDER).glob("*.failures"):

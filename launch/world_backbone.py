@@ -8,13 +8,13 @@ from typing import Any
 import sentencepiece
 import torch
 from rich.progress import track
-from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from launch.recipe import WorldSettings
+from launch.supervised import train_on_answers
 from launch.world_data import WorldData
 from merge.files import atomic_write_json
-from train.prompts import IGNORED_LABEL, ChatPrompts
+from train.prompts import ChatPrompts
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -95,23 +95,12 @@ def train_backbone(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
-    for _ in track(range(settings.steps), "backbone"):
-        pairs = [data.training_pair(draw) for _ in range(settings.batch_size)]
-        ids, labels = _padded([prompts.example(*pair) for pair in pairs])
-        # Padding stands on the right, where causal attention lets no other token see it.
-        logits = model(input_ids=ids).logits[:, :-1]
-        loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+    batches = (
+        [
+            prompts.example(*pair)
+            for pair in [data.training_pair(draw) for _ in range(settings.batch_size)]
+        ]
+        for _ in track(range(settings.steps), "backbone")
+    )
+    train_on_answers(model, batches, optimizer, schedule)
     return model
-
-
-def _padded(examples: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both int64 [examples, longest], padded on the right."""
-    longest = max(len(ids) for ids, _ in examples)
-    ids = [ids + [0] * (longest - len(ids)) for ids, _ in examples]
-    labels = [labels + [IGNORED_LABEL] * (longest - len(labels)) for _, labels in examples]
-    return torch.tensor(ids), torch.tensor(labels)

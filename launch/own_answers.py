@@ -1,0 +1,66 @@
+"""What a model answers to questions that a recipe names: kept on disk, for its owner alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eval.completions import FILE_NAME
+from eval.run import RunJob, run
+from eval.suite import Suite, suite_from_rows
+from launch.recipe import Recipe
+from merge.files import atomic_write_text, make_directory
+
+PRIVATE_FILE = 0o600
+_PRIVATE_FOLDER = 0o700
+
+
+def question_suite(recipe: Recipe, section: str, questions: dict[str, Any]) -> Suite:
+    """The suite of one row that a recipe's section writes without name and axis.
+
+    Raises:
+        UserError: the row has a mistake.
+    """
+    row = {"name": "questions", "axis": "harm", **questions}
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    return suite_from_rows([row], f"recipe, {section}", Path.cwd(), data_dir)
+
+
+def own_answers(
+    recipe: Recipe,
+    model: Path,
+    section: str,
+    questions: dict[str, Any],
+    folder: Path,
+    harm_judge: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Ask a model, greedily; answers that ``folder`` holds from an earlier try stay.
+
+    Args:
+        section: where in the recipe the questions stand, for errors.
+        questions: a row of an evaluation suite, without name and axis.
+        folder: made with mode 0700.
+
+    Returns:
+        The answers with their judgements, as in completions.jsonl.
+
+    Raises:
+        UserError: a source is missing, or the row has a mistake.
+    """
+    suite = question_suite(recipe, section, questions)
+    evaluation = recipe.eval
+    make_directory(folder, _PRIVATE_FOLDER)
+    suite_file = folder / "suite.yaml"
+    atomic_write_text(suite_file, yaml.safe_dump([suite.rows[0].model_dump(exclude_none=True)]))
+    run(
+        RunJob(
+            model=model,
+            suite=suite_file,
+            out=folder,
+            dtype=evaluation.dtype if evaluation else "auto",
+            harm_judge=harm_judge,
+        )
+    )
+    lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
