@@ -48,8 +48,10 @@ def continual(recipe: Recipe) -> Path:
     stages = patch_stages(recipe)
     rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
     claim_folder(recipe)
-    if recipe.world is not None:
-        Pipeline(recipe).run_unless_done("world")
+    if not all(_is_made(stage) for way in (stages, *rivals.values()) for stage in way):
+        base = Pipeline(recipe)
+        for preparation in base.preparations():
+            base.run_unless_done(preparation)
     _check_all(recipe, stages)
     for stage, before in zip(stages, [None, *stages], strict=False):
         logger.info("stage %s of SafePatching", stage.settings.name)
@@ -70,12 +72,16 @@ def continual(recipe: Recipe) -> Path:
     return folder
 
 
+def _is_made(stage: Stage) -> bool:
+    return (stage.patched / RECORD).is_file()
+
+
 def _check_all(recipe: Recipe, stages: list[Stage]) -> None:
     """See that every stage has its folder, data and prompts: none may fail after hours."""
     data_dir = recipe.eval.data_dir if recipe.eval else None
     for stage in stages:
         claim_folder(stage.recipe)
-        if (stage.patched / RECORD).is_file():
+        if _is_made(stage):
             continue
         if stage.recipe.search is not None and recipe.search is not None:
             write_search_suite(stage, recipe.search.suite, data_dir)
@@ -112,7 +118,7 @@ def _run_rival(stage: Stage, name: str) -> None:
     """Train one stage of a rival, and evaluate the trained model as it is."""
     claim_folder(stage.recipe)
     patch = stage.recipe.output / "safety"
-    if not (stage.patched / RECORD).is_file():
+    if not _is_made(stage):
         Pipeline(stage.recipe).run_unless_done("safety")
         from merge.build import build
 

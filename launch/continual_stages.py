@@ -18,7 +18,7 @@ from merge.settings import parse_settings
 
 PATCHED = "patched"
 SEARCH_SUITE = "validation.yaml"
-_NOT_INHERITED = ("world", "harvest", "continual", "cluster")
+_NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 """Sections of the whole run, which no stage repeats."""
 
 

@@ -59,7 +59,7 @@ def test_each_stage_patches_the_model_of_the_stage_before(tmp_path):
     npo = rival_stages(recipe, "npo")
     assert npo[1].recipe.backbone.path == f"{tmp_path}/rivals/npo/wepen/patched"
     assert npo[0].recipe.safety.objective == "npo" and npo[0].recipe.search is None
-    assert npo[0].recipe.safety.guards.max_forget_loss is None
+    assert (npo[0].recipe.safety.steps, recipe.safety.steps) == (13, 40)
     assert npo[0].recipe.safety.learning_rate == recipe.safety.learning_rate
 
 
