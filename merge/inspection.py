@@ -6,8 +6,7 @@ every entry by the smallest top set of either patch that it is in. From that tab
 difference sets follow, for every a with every b. In memory: a slice, and a tensor's sums of units.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,12 @@ from merge.selection import NOTHING, Threshold, find_digit, top_count
 from merge.slices import share_memory, wide_keys
 from merge.tensor_merge import TensorMerger
 
-logger = logging.getLogger(__name__)
-
 RATES = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Top rates of either patch that are tried, beside those of the settings."""
 MULTIPLES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 """A unit counts where its importance is more than so many times that of its matrix's mean unit."""
+_SIDES = ("rows", "columns")
+_KINDS = ("safety", "over_safety", "both")
 
 
 def inspect(
@@ -59,8 +58,13 @@ def inspect(
     settings = settings.model_copy(update={"method": "difference"})
     inputs = check_inputs(backbone, safety, over_safety, settings)
     rates = sorted({*RATES, settings.top_safety, settings.top_over_safety} - {0.0})
-    with closing(FileSource(inputs)) as source:
-        return _Inspection(inputs, source, settings, rates).run()
+    values = sum(inputs.backbone[name].size for name in inputs.covered)
+    with (
+        closing(FileSource(inputs)) as source,
+        # Two passes over either patch, and one over both.
+        tqdm(total=5 * values, unit=" values", unit_scale=True, disable=None) as bar,
+    ):
+        return _Inspection(inputs, source, settings, rates, bar.update).run()
 
 
 @dataclass
@@ -78,11 +82,13 @@ class _Inspection:
         source: FileSource,
         settings: MergeSettings,
         rates: Sequence[float],
+        advance: Callable[[int], object],
     ) -> None:
         self._inputs = inputs
         self._source = source
         self._settings = settings
         self._rates = rates
+        self._advance = advance
         method = METHODS[settings.method]
         self._wide = {role: wide_keys(inputs, role, method) for role in ROLES}
         self._slice = share_memory(inputs, settings, MergeResources(threads=1)).slice_values
@@ -94,15 +100,13 @@ class _Inspection:
         names = self._inputs.covered
         by_tensor = self._settings.scope == "tensor"
         groups = [(name,) for name in names] if by_tensor else [names]
-        values = sum(self._inputs.backbone[name].size for name in names)
         tensors: dict[str, dict[str, float]] = {}
         size = len(self._rates) + 1
         total = np.zeros((size, size), np.int64)
-        with tqdm(total=5 * values, unit=" values", unit_scale=True, disable=None) as self._bar:
-            for group in groups:
-                for name, levels, importance in self._inspect(group):
-                    total += levels
-                    tensors[name] = self._report(name, levels, importance)
+        for group in groups:
+            for name, levels, importance in self._inspect(group):
+                total += levels
+                tensors[name] = self._report(name, levels, importance)
         sets = set_sizes(total)
         return {
             "format": 1,
@@ -112,7 +116,7 @@ class _Inspection:
                     "score", "scope", "top_safety", "top_over_safety", "include", "exclude"
                 },
             ),
-            "elements": values,
+            "elements": int(total.sum()),
             "rates": self._rates,
             **{key: found.tolist() for key, found in sets.items()},
             "units": {
@@ -151,7 +155,7 @@ class _Inspection:
             for start, stop in self._slices(name):
                 keys = [self._merger.keys(role, name, start, stop) for role in ROLES]
                 inspection_kernels.count_levels(*keys, thresholds, ties, levels)
-                self._bar.update(stop - start)
+                self._advance(stop - start)
             yield name, levels, importance[name]
 
     def _add_up(self, role: Role, name: str, digits: np.ndarray) -> _Sums:
@@ -165,7 +169,7 @@ class _Inspection:
             keys = self._merger.keys(role, name, start, stop)
             count_kernels.count_digits(keys, digits)
             inspection_kernels.add_units(keys, start, sums.rows, sums.columns)
-            self._bar.update(stop - start)
+            self._advance(stop - start)
         return sums
 
     def _check(self, role: Role, name: str, start: int, stop: int) -> None:
@@ -185,7 +189,7 @@ class _Inspection:
         counts = [top_count(rate, size) for rate in self._rates]
         leading = [find_digit(digits, count) if count else None for count in counts]
         if not self._wide[role]:
-            self._bar.update(size)
+            self._advance(size)
             return [NOTHING if found is None else Threshold(*found) for found in leading]
         highs = sorted({found[0] for found in leading if found is not None})
         slots = np.full(1 << 15, -1, np.int64)
@@ -195,7 +199,7 @@ class _Inspection:
             for start, stop in self._slices(name):
                 keys = self._merger.keys(role, name, start, stop)
                 inspection_kernels.count_chosen_digits(keys, slots, trailing)
-                self._bar.update(stop - start)
+                self._advance(stop - start)
         result = []
         for found in leading:
             if found is None:
@@ -225,10 +229,6 @@ class _Inspection:
         size = self._inputs.backbone[name].size
         for start in range(0, size, self._slice):
             yield start, min(start + self._slice, size)
-
-
-_SIDES = ("rows", "columns")
-_KINDS = ("safety", "over_safety", "both")
 
 
 def set_sizes(levels: np.ndarray) -> dict[str, np.ndarray]:
