@@ -33,10 +33,12 @@ def write_summary(
     first = stages[0].recipe.output
     ways = {METHOD: stages, **rivals}
     listed = [stage.settings for stage in stages]
+    backbone = read_json(first / "eval" / BACKBONE / "summary.json")
     summary = {
         "format": 1,
+        "harm_rule": backbone["harm_rule"],
         "stages": {stage.name: list(stage.categories) for stage in listed},
-        BACKBONE: measured(read_json(first / "eval" / BACKBONE / "summary.json"), listed, listed),
+        BACKBONE: measured(backbone, listed, listed),
         "models": {
             name: [
                 {
@@ -117,7 +119,10 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     """The table in Markdown."""
     head, cells = rows(summary)
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
-    note = "95 % Wilson intervals; harm so far: all prompts of the stages up to this one."
+    note = (
+        "95 % Wilson intervals; harm so far: all prompts of the stages up to this one; harmful: "
+        f"{summary['harm_rule']}."
+    )
     return "\n".join([*lines, "", note, ""])
 
 

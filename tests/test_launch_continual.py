@@ -160,6 +160,7 @@ def test_table_and_picture_show_every_way_and_stage():
         return {"harmful_rate": {"one": rate, "two": rate}, **axes}
 
     summary = {
+        "harm_rule": "answered",
         "stages": {"one": ["a"], "two": ["b"]},
         "backbone": entry(0.5),
         "models": {
