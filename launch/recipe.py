@@ -126,12 +126,13 @@ class ContinualSettings(Settings):
     """In order; the patched model of one is the backbone of the next."""
     rivals: dict[StageLabel, dict[str, Any]] = Field(
         default_factory=lambda: {
-            "npo": {"safety": {"objective": "npo"}},
-            "ascent": {"safety": {"objective": "ascent"}},
+            objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}
+            for objective in ("npo", "ascent")
         }
     )
     """By name what is changed in the recipe to train a rival by the safety training alone, each
-    stage on top of the rival's own model of the stage before."""
+    stage on top of the rival's own model of the stage before. Without a bound on the forget loss:
+    a later stage may begin beyond it."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "ContinualSettings":

@@ -63,6 +63,22 @@ def test_each_stage_patches_the_model_of_the_stage_before(tmp_path):
     assert npo[0].recipe.safety.learning_rate == recipe.safety.learning_rate
 
 
+def test_rivals_train_without_a_bound_unless_the_recipe_says_so(tmp_path):
+    """A later stage begins where the bound of the first one ended."""
+    recipe = demo(tmp_path, "continual={stages: [{name: a, categories: [x]}]}")
+    assert recipe.continual is not None
+    found = {}
+    for name in recipe.continual.rivals:
+        (stage,) = rival_stages(recipe, name)
+        found[name] = stage.recipe.safety
+    assert {name: section.objective for name, section in found.items()} == {
+        "npo": "npo",
+        "ascent": "ascent",
+    }
+    assert recipe.safety.guards.max_forget_loss == 0.5
+    assert all(section.guards.max_forget_loss == 1000 for section in found.values())
+
+
 def test_a_stage_changes_what_it_says_and_nothing_else(tmp_path):
     changes = "{search: {trials: 7}, merge: {alpha: 2}}"
     stages = f"continual.stages=[{{name: a, categories: [x], recipe: {changes}}}]"
