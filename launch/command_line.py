@@ -34,10 +34,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     pairs = commands.add_parser(
         "harvest", help="make D_h from questions and the backbone's answers"
     )
+    patches = commands.add_parser(
+        "continual", help="patch after patch, a harm category each, beside NPO and ascent"
+    )
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
         (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
-        (one, _stage),
+        (patches, _continual), (one, _stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
@@ -55,6 +58,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=words)
         command.set_defaults(command=function)
         command.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
+    back = commands.add_parser("revert", help="take back the last stages of a continual run")
+    back.set_defaults(command=_revert)
+    back.add_argument("folder", type=Path, metavar="RUN", help="its run folder")
+    back.add_argument("--to", required=True, metavar="STAGE", help="to stay; or 'backbone'")
+    back.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    back.add_argument("--model", type=Path, metavar="DIR", help="default: the last stage's")
     options, rest = parser.parse_known_args(arguments)
     # argparse ends a list of positionals at the first option.
     if any(word.startswith("-") or "=" not in word for word in rest) or "overrides" not in options:
@@ -147,6 +156,27 @@ def _harvest(options: argparse.Namespace) -> None:
     Pipeline(recipe).prepare()
     pairs = recipe.output / HARVEST / PAIRS
     Console(soft_wrap=True).print(f"D_h: {pairs}", highlight=False)
+
+
+def _continual(options: argparse.Namespace) -> None:
+    from launch.continual import continual
+    from launch.continual_report import NAME, render_table
+    from launch.recipe import Recipe
+    from merge.files import read_json
+    from train.recipe import load_recipe
+
+    started = time.monotonic()
+    folder = continual(load_recipe(options.recipe, options.overrides, Recipe))
+    console = Console()
+    console.print(render_table(read_json(folder / f"{NAME}.json")))
+    console.print(f"picture and table: {folder}", highlight=False)
+    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def _revert(options: argparse.Namespace) -> None:
+    from launch.revert import revert
+
+    revert(options.folder, options.to, options.out, options.model)
 
 
 def _stage(options: argparse.Namespace) -> None:

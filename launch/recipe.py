@@ -23,6 +23,7 @@ SearchMethod = Literal[
     "difference", "intersection", "dense", "task_arithmetic", "dare", "ties", "linear"
 ]
 AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+StageLabel = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 _MODEL_NAMES = {"backbone", "safety", "over_safety", "safepatching", *get_args(SearchMethod)}
 """What the report's other models are called."""
@@ -117,6 +118,43 @@ class HarvestSettings(Settings):
     counts that is neither refused nor degenerate."""
 
 
+class StageSettings(Settings):
+    """One stage of continual alignment."""
+
+    name: StageLabel
+    categories: tuple[str, ...] = Field(min_length=1)
+    """Its harm (shell-style patterns): of the pairs in D_h that it trains on, and of the harm
+    prompts that count as its own."""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """What else it changes in this recipe, section by section; ``search: null`` takes one away."""
+
+
+class ContinualSettings(Settings):
+    """Patches one after another, for ``launch continual``."""
+
+    stages: tuple[StageSettings, ...] = Field(min_length=1)
+    """In order; the patched model of one is the backbone of the next."""
+    rivals: dict[StageLabel, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}
+            for objective in ("npo", "ascent")
+        }
+    )
+    """By name what is changed in the recipe to train a rival by the safety training alone, each
+    stage on top of the rival's own model of the stage before. Without a bound on the forget loss:
+    a later stage may begin beyond it."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "ContinualSettings":
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1 or name == "backbone":
+                raise ValueError(f"a stage cannot be called '{name}' as well; rename it")
+        if "safepatching" in self.rivals:
+            raise ValueError("a rival cannot be called 'safepatching'; rename it")
+        return self
+
+
 class Recipe(TrainRecipe):
     """One run of the pipeline, from backbone to report."""
 
@@ -127,6 +165,8 @@ class Recipe(TrainRecipe):
     """By name what is changed in the settings of the merge, all else kept, as in the paper's own
     ablation; each is evaluated beside the patched model."""
     harvest: HarvestSettings | None = None
+    continual: ContinualSettings | None = None
+    """Only for ``launch continual``."""
     world: WorldSettings | None = None
     alignment: AlignmentSettings | None = None
     """Makes ``${output}/alignment/backbone``, the ``backbone.path`` of such a recipe."""

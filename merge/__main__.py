@@ -1,4 +1,4 @@
-"""``python -m merge build | plan | verify | apply``."""
+"""``python -m merge build | plan | inspect | verify | apply``."""
 
 import gc
 import logging
@@ -52,6 +52,16 @@ def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _inspect(options: dict[str, Any]) -> None:
+    arguments = _merge_arguments(options)
+    from merge.inspection import inspect
+    from merge.inspection_page import write_page
+
+    inputs = {key: arguments[key] for key in ("backbone", "safety", "over_safety", "settings")}
+    found = inspect(**inputs)
+    write_page(found, options["backbone"].resolve().name, options["out"])
+
+
 def _verify(options: dict[str, Any]) -> None:
     from merge.verify import verify
 
@@ -69,7 +79,13 @@ def _given(options: dict[str, Any], model: type[Settings]) -> dict[str, Any]:
     return {key: options[key] for key in model.model_fields if options.get(key) is not None}
 
 
-_COMMANDS = {"build": _build, "plan": _plan, "verify": _verify, "apply": _apply}
+_COMMANDS = {
+    "build": _build,
+    "plan": _plan,
+    "inspect": _inspect,
+    "verify": _verify,
+    "apply": _apply,
+}
 
 
 if __name__ == "__main__":

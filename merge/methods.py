@@ -21,6 +21,7 @@ the entries of largest score I, R entries kept with the retention rate p. All in
 from dataclasses import dataclass
 from typing import Literal
 
+from merge.patch_directory import Role
 from merge.recipe import MethodName
 
 Rule = Literal["difference", "intersection", "each", "all", "first", "second"]
@@ -42,6 +43,12 @@ class Method:
     drawn: bool = False
     """Whether entries are kept at random."""
     always_rescaled: bool = False
+
+    @property
+    def alone(self) -> Role | None:
+        """The one patch that it merges; the other may be any, also the same again."""
+        alone: dict[Rule, Role] = {"first": "safety", "second": "over_safety"}
+        return alone.get(self.rule)
 
     @property
     def by_importance(self) -> bool:
