@@ -15,7 +15,7 @@ PAIRS = "pairs.jsonl"
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
 
-_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates"}
+_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates", "ablate"}
 """What may change between two runs in one folder: it changes neither patch nor merge."""
 
 
