@@ -32,7 +32,13 @@ from tests.merge_models import write_patch
 from tests.merge_reference import reference_merge
 from train.recipe import load_recipe
 
-SCALE = {"alpha": 1.5, "beta": 0.75, "retention": 0.7, "top_safety": 0.3, "top_over_safety": 0.4}
+SCALE: dict[str, Any] = {
+    "alpha": 1.5,
+    "beta": 0.75,
+    "retention": 0.7,
+    "top_safety": 0.3,
+    "top_over_safety": 0.4,
+}
 
 
 @pytest.fixture
@@ -274,3 +280,54 @@ def test_means_and_intervals_over_runs_equal_scipy():
         )
     assert found["variants"][0]["how"] == "x (as chosen in 3 of 4)"
     assert found["seeds"] == [0, 1, 2, 3] and found["curves"]["alpha"][0]["values"] == values
+
+
+TINY = [
+    "world.nouns=8", "world.verbs=3", "world.hidden_size=32", "world.layers=2", "world.steps=60",
+    "world.prompts=12", "world.harmful_pairs=60", "safety.steps=4", "over_safety.steps=4",
+    "safety.guards.max_forget_loss=20", "importance.samples=9", "search.trials=2",
+    "search.methods=[difference]", "ablations={}", "eval.single_patches=false",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_on_a_tiny_world_before_and_after_the_patches_are_deleted(tmp_path):
+    """Rivals train for themselves; a finished run's patch is trained again, to the same rates."""
+
+    def launch(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable, "-m", "launch", "ablate", "launch/recipes/demo.yaml",
+            f"output={folder}", *TINY, *overrides,
+        ]  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True)
+
+    folder = tmp_path / "run"
+    done = launch()
+    assert done.returncode == 0, done.stderr
+    assert "SafePatching" in done.stdout
+    rows = by_name(folder / "ablation")
+    # Equal to the safety training, so it is no training of its own.
+    assert rows["gradient_ascent"]["axes"] == rows["safety"]["axes"]
+    for rival in ("ascent_mismatch_kl", "npo"):
+        assert rows[rival]["training"]["steps"] == 4
+        assert f"trains {rival}" in done.stderr
+    for name in ("over_safety", "ablation/work"):
+        assert not (folder / name).exists()
+    report = json.loads((folder / "report/report.json").read_text())["models"]
+    for name, of_run in (("full", "safepatching"), ("backbone", "backbone")):
+        for axis, rate in report[of_run].items():
+            assert rows[name]["axes"][axis] == rate
+    before = (folder / "ablation/ablation.json").read_bytes()
+    (folder / "ablation/outcomes.jsonl").unlink()
+    again = launch("ablate.rivals={}", "keep_intermediates=true")
+    assert again.returncode == 0, again.stderr
+    assert "trains over_safety" in again.stderr and "trains npo" not in again.stderr
+    kept = by_name(folder / "ablation")
+    assert kept == {name: rows[name] for name in kept}
+    assert (
+        json.loads(before)["curves"]
+        == json.loads((folder / "ablation/ablation.json").read_text())["curves"]
+    )
+    for name in ("work", "work/over_safety/over_safety"):
+        assert (folder / "ablation" / name).stat().st_mode & 0o777 == 0o700
