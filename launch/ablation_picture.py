@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,7 +31,10 @@ def draw(record: Mapping[str, Any]) -> str:
     figure.patch.set_alpha(0)
     panels = figure.subplots(2, 3, sharey=True).flat
     for key, points in record["curves"].items():
-        _draw_curve(next(panels), key, points)
+        panel = next(panels)
+        _draw_curve(panel, key, points)
+        for place in _chosen_places(key, points, record["chosen"]):
+            panel.axvline(place, color=INK, lw=0.8, ls=":")
     _draw_seeds(next(panels), record["retention_seeds"])
     for panel in panels:
         panel.set_visible(False)
@@ -54,10 +58,17 @@ def _draw_curve(panel: Axes, key: str, points: Sequence[Mapping[str, Any]]) -> N
         panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     sign = "" if key == "retention" else "x"
     panel.set_xticks(places, [_label(sign, point) for point in points])
-    if key != "retention":
-        chosen = [point["position"] for point in points].index(1.0)
-        panel.axvline(chosen, color=INK, lw=0.8, ls=":")
     _finish(panel, _WORDS[key])
+
+
+def _chosen_places(
+    key: str, points: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """Where on the panel the chosen value stands: for the retention in each run elsewhere."""
+    positions = [point["position"] for point in points]
+    if key != "retention":
+        return [positions.index(1.0)]
+    return [float(np.interp(run[key], positions, range(len(positions)))) for run in chosen]
 
 
 def _label(sign: str, point: Mapping[str, Any]) -> str:
