@@ -37,10 +37,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     patches = commands.add_parser(
         "continual", help="patch after patch, a harm category each, beside NPO and ascent"
     )
+    parts = commands.add_parser("ablate", help="run it, and show what every part of it is worth")
+    parts.add_argument("--seeds", type=_count, help="with so many seeds, and average")
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
         (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
-        (patches, _continual), (one, _stage),
+        (patches, _continual), (parts, _ablate), (one, _stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
@@ -177,6 +179,22 @@ def _revert(options: argparse.Namespace) -> None:
     from launch.revert import revert
 
     revert(options.folder, options.to, options.out, options.model)
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from launch.ablate import ablate, ablate_seeds
+    from launch.ablation_table import render
+    from launch.recipe import Recipe
+    from merge.files import read_json
+    from train.recipe import load_recipe
+
+    if options.seeds is None:
+        folder = ablate(load_recipe(options.recipe, options.overrides, Recipe))
+    else:
+        folder = ablate_seeds(options.recipe, options.overrides, options.seeds)
+    console = Console()
+    console.print(render(read_json(folder / "ablation.json")))
+    console.print(f"curves and spread: {folder / 'ablation.md'}", highlight=False)
 
 
 def _stage(options: argparse.Namespace) -> None:

@@ -16,7 +16,8 @@ from eval.settings import Dtype, Margins, parse_decoding
 from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
-from train.recipe import BackboneSettings, TrainRecipe
+from train.recipe import BackboneSettings, DataSettings, TrainRecipe
+from train.settings import SafetyTraining
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[
@@ -155,6 +156,31 @@ class ContinualSettings(Settings):
         return self
 
 
+class AblateSettings(Settings):
+    """What ``launch ablate`` needs besides the run's own sections."""
+
+    rivals: dict[AblationName, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            "gradient_ascent": {"objective": "ascent"},
+            "ascent_mismatch_kl": {"objective": "ascent_mismatch_kl"},
+            "npo": {"objective": "npo"},
+        }
+    )
+    """By name what is changed in the section ``safety`` to train a rival by one training alone."""
+    harmless: DataSettings | None = None
+    """Questions with good answers, for rivals with ``ascent_mismatch_kl``; by default the
+    recipe's own. Without any, such a rival is left out."""
+    retention_seeds: Annotated[int, Field(ge=2)] = 5
+    """Merges with the chosen settings that differ in the seed of the retention alone."""
+
+    @field_validator("rivals")
+    @classmethod
+    def _are_trainings(cls, rivals: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in rivals.items():
+            parse_settings(SafetyTraining, changes, f"ablate.rivals.{name}")
+        return rivals
+
+
 class Recipe(TrainRecipe):
     """One run of the pipeline, from backbone to report."""
 
@@ -167,11 +193,18 @@ class Recipe(TrainRecipe):
     harvest: HarvestSettings | None = None
     continual: ContinualSettings | None = None
     """Only for ``launch continual``."""
+    ablate: AblateSettings | None = None
+    """Only for ``launch ablate``; None takes the defaults."""
     world: WorldSettings | None = None
     alignment: AlignmentSettings | None = None
     """Makes ``${output}/alignment/backbone``, the ``backbone.path`` of such a recipe."""
     cluster: ClusterSettings | None = None
     """Only for ``launch submit``."""
+
+    def ablate_settings(self) -> AblateSettings:
+        """The section ``ablate``, with the recipe's own harmless pairs where it names none."""
+        settings = self.ablate or AblateSettings()
+        return settings.model_copy(update={"harmless": settings.harmless or self.harmless})
 
     @field_validator("ablations")
     @classmethod

@@ -18,11 +18,11 @@ the entries of largest score I, R entries kept with the retention rate p. All in
   Averaging the weights before and after tuning, arXiv 2412.19512, for two tuned models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from merge.patch_directory import Role
-from merge.recipe import MethodName
+from merge.recipe import MergeSettings, MethodName
 
 Rule = Literal["difference", "intersection", "each", "all", "first", "second"]
 """Who takes an entry: by top sets up to ``each``, without any from ``all`` on."""
@@ -67,3 +67,10 @@ METHODS: dict[MethodName, Method] = {
     "ties": Method("each", "elected", masked=True, by_magnitude=True),
     "linear": Method("all", "averaged"),
 }
+
+
+def method_of(settings: MergeSettings) -> Method:
+    """The settings' method; with score ``magnitude`` it needs no importance."""
+    method = METHODS[settings.method]
+    magnitude = method.masked and settings.score == "magnitude"
+    return replace(method, by_magnitude=True) if magnitude else method

@@ -116,7 +116,7 @@ def test_equals_reference(
         MergeSettings(include=INCLUDE),
     )
     combinations = itertools.product(
-        ("difference", "intersection"), ("weight", "delta"), ("tensor", "model")
+        ("difference", "intersection"), ("weight", "delta", "magnitude"), ("tensor", "model")
     )
     rows = [*combinations, ("dense", "weight", "tensor"), ("safety", "weight", "model")]
     rows += [("over_safety", "delta", "tensor"), ("task_arithmetic", "weight", "tensor")]
