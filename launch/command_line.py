@@ -34,6 +34,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     pairs = commands.add_parser(
         "harvest", help="make D_h from questions and the backbone's answers"
     )
+    found = commands.add_parser(
+        "search", help="run it up to the search for merge settings, and show what that found"
+    )
     patches = commands.add_parser(
         "continual", help="patch after patch, a harm category each, beside NPO and ascent"
     )
@@ -42,7 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
         (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
-        (patches, _continual), (parts, _ablate), (one, _stage),
+        (found, _search), (patches, _continual), (parts, _ablate), (one, _stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
@@ -158,6 +161,26 @@ def _harvest(options: argparse.Namespace) -> None:
     Pipeline(recipe).prepare()
     pairs = recipe.output / HARVEST / PAIRS
     Console(soft_wrap=True).print(f"D_h: {pairs}", highlight=False)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from launch.pipeline import Pipeline
+    from launch.recipe import Recipe
+    from launch.search_result import CHOSEN, PICTURE, recipe_lines, render_front
+    from merge.files import read_json
+    from train.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    if recipe.search is None:
+        raise UserError(f"recipe {options.recipe}: has no search section; add one with suite")
+    pipeline = Pipeline(recipe)
+    pipeline.choose()
+    record = read_json(pipeline.search_record)
+    console, folder = Console(), pipeline.search_record.parent
+    console.print(render_front(record))
+    console.print(recipe_lines(record), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"these lines: {folder / CHOSEN}; picture: {folder / PICTURE}", highlight=False)
+    console.print("python -m launch run goes on from here to the patched model", highlight=False)
 
 
 def _continual(options: argparse.Namespace) -> None:

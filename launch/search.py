@@ -21,6 +21,7 @@ from eval.suite import load_suite
 from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome, Tried, choose, pareto_front, violation
 from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.search_result import settings_line, write_result
 from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
@@ -80,8 +81,10 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
                     logger.info("search %s: trial %d of %d", method, number + 1, settings.trials)
     chosen = {method: choose(before, found, settings) for method, found in tried.items()}
     for method, found in chosen.items():
-        logger.info("search %s: chose %s", method, _short(found))
-    atomic_write_json(folder / "search.json", _record(before, tried, chosen, settings))
+        logger.info("search %s: chose %s", method, settings_line(found.model_dump()))
+    record = _record(before, tried, chosen, settings)
+    write_result(record, folder)
+    atomic_write_json(folder / "search.json", record)
     return chosen
 
 
@@ -160,13 +163,4 @@ def _study(method: str, settings: SearchSettings, seed: int) -> optuna.Study:
     )
     return optuna.create_study(
         study_name=method, sampler=sampler, directions=["minimize", "minimize"]
-    )
-
-
-def _short(settings: MergeSettings) -> str:
-    shown = ("score", "scope", "top_safety", "top_over_safety", "retention", "alpha", "beta")
-    values = settings.model_dump(include=set(shown))
-    return ", ".join(
-        f"{key} {values[key]:.3g}" if isinstance(values[key], float) else f"{key} {values[key]}"
-        for key in shown
     )
