@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from train_helpers import make_backbone, make_pairs, make_recipe, make_tokenizer
 from trainer_rival import train_by_trainer
 
@@ -162,7 +163,10 @@ def main() -> None:
     contenders = [contest.bare, contest.job, contest.plain_gradients, contest.importance]
     times: dict[str, list[float]] = {run.__name__: [] for run in contenders}
 
+    bar = tqdm(total=options.rounds + 1, unit="round", disable=not world.is_main)
+
     def play(turn: int) -> None:
+        bar.update(turn - bar.n)
         # Each follows every other in turn: what a turn leaves behind costs the next one.
         place = turn % len(contenders)
         for run in contenders[place:] + contenders[:place]:
@@ -177,6 +181,7 @@ def main() -> None:
         options.rounds + 1,
         play,
     )
+    bar.close()
     if world.is_main:
         # The first turn warms caches and DeepSpeed's trace of the layers up.
         middle = {name: median(values[1:]) for name, values in times.items()}
