@@ -124,6 +124,8 @@ class Steered(Greedy):
         eos_ids: frozenset[int],
         batch_tokens: int,
     ) -> Iterator[dict[int, list[int]]]:
+        if not questions:
+            return
         prompts = [question.token_ids for question in questions]
         harmful = look_harmful(model, self._compass, prompts, self._settings, batch_tokens)
         for sign, wanted in ((1, True), (-1, False)):
