@@ -47,10 +47,10 @@ class Greedy:
         """As ``eval.generation.generate``, with logits as ``adjusted``."""
         return generate(model, questions, eos_ids, batch_tokens, self.adjusted)
 
-    def adjusted(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
         """See ``eval.generation.Adjust``."""
         del step
-        return logits
+        return logits[0]
 
 
 class SelfContrasted(Greedy):
@@ -76,8 +76,8 @@ class SelfContrasted(Greedy):
         safe = self.chat.question_ids(f"{self._settings.safety_prompt} {prompt}")
         return Question(plain.token_ids, max_new_tokens, safe)
 
-    def adjusted(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        plain, safe = logits.float().chunk(2)
+    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
+        plain, safe = (each.float() for each in logits)
         return safe - self._settings.ratio * (safe - plain)
 
 
@@ -98,8 +98,9 @@ class Debiased(Greedy):
         super().__init__(chat)
         self._bias = bias
 
-    def adjusted(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        return logits.float() - self._bias[step] if step < len(self._bias) else logits
+    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
+        plain = logits[0]
+        return plain.float() - self._bias[step] if step < len(self._bias) else plain
 
 
 class Steered(Greedy):
@@ -123,6 +124,8 @@ class Steered(Greedy):
         eos_ids: frozenset[int],
         batch_tokens: int,
     ) -> Iterator[dict[int, list[int]]]:
+        if not questions:
+            return
         prompts = [question.token_ids for question in questions]
         harmful = look_harmful(model, self._compass, prompts, self._settings, batch_tokens)
         for sign, wanted in ((1, True), (-1, False)):

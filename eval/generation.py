@@ -13,10 +13,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 # it the rows saved are worth the copy of the key-value cache.
 _SHRINK_SHARE = 0.75
 
-Adjust = Callable[[torch.Tensor, int], torch.Tensor]
-"""From the model's logits [inputs, vocabulary] at a step of the answer, counted from 0, to those
-[questions, vocabulary] whose largest is taken. The inputs are the batch's prompts and then, where
-its questions have a second one, the second prompts in the same order."""
+Adjust = Callable[[Sequence[torch.Tensor], int], torch.Tensor]
+"""From the logits after each question's prompt and, where it has one, after its second prompt, all
+[questions, vocabulary], and the step of the answer from 0, to those whose largest is taken."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,9 @@ class Question:
     @property
     def width(self) -> int:
         """Tokens that its rows of the key-value cache need."""
-        longest = max(len(self.token_ids), len(self.second_ids)) + self.max_new_tokens
-        return longest * (2 if self.second_ids else 1)
+        return sum(
+            len(ids) + self.max_new_tokens for ids in (self.token_ids, self.second_ids) if ids
+        )
 
 
 def generate(
@@ -85,26 +85,15 @@ def _generate_batch(
     adjust: Adjust | None,
 ) -> list[list[int]]:
     """Greedy answers of one batch, without the ending token."""
-    prompts = [question.token_ids for question in questions]
-    prompts += [question.second_ids for question in questions if question.second_ids]
-    copies = len(prompts) // len(questions)
-    ids, mask = left_padded(prompts, model.device)
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    cache = DynamicCache(config=model.config)
-    only_last = last_logits_argument(model)
+    streams = [_Stream(model, [question.token_ids for question in questions])]
+    if questions[0].second_ids:
+        streams.append(_Stream(model, [question.second_ids for question in questions]))
     answers: list[list[int]] = [[] for _ in questions]
     rows = list(range(len(questions)))  # the question that each row of the batch answers
     unfinished = set(rows)
     for step in itertools.count():
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            **only_last,
-        ).logits[:, -1]
-        chosen = (logits if adjust is None else adjust(logits, step)).argmax(-1)
+        logits = [stream.logits() for stream in streams]
+        chosen = (logits[0] if adjust is None else adjust(logits, step)).argmax(-1)
         for row, token in zip(rows, chosen.tolist(), strict=True):
             if row not in unfinished:
                 continue
@@ -116,18 +105,49 @@ def _generate_batch(
                 unfinished.discard(row)
         if not unfinished:
             break
-        ids, positions = chosen.repeat(copies)[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        for stream in streams:
+            stream.append(chosen)
         if len(unfinished) <= _SHRINK_SHARE * len(rows):
-            places = [place for place, row in enumerate(rows) if row in unfinished]
-            kept = torch.tensor(
-                [place + copy * len(rows) for copy in range(copies) for place in places],
-                device=ids.device,
-            )
-            rows = [row for row in rows if row in unfinished]
-            ids, positions, mask = ids[kept], positions[kept], mask[kept]
-            cache.batch_select_indices(kept)
+            kept = [place for place, row in enumerate(rows) if row in unfinished]
+            rows = [rows[place] for place in kept]
+            for stream in streams:
+                stream.keep(kept)
     return answers
+
+
+class _Stream:
+    """Sequences of one batch that grow by a token at a time, with their key-value cache."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        self._model = model
+        self._ids, self._mask = left_padded(prompts, model.device)
+        self._positions = (self._mask.cumsum(1) - 1).clamp_min(0)
+        self._cache = DynamicCache(config=model.config)
+        self._only_last = last_logits_argument(model)
+
+    def logits(self) -> torch.Tensor:
+        """What follows the newest token: [rows, vocabulary]."""
+        return self._model(
+            input_ids=self._ids,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            **self._only_last,
+        ).logits[:, -1]
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """One token a row, int64 [rows]."""
+        self._ids, self._positions = tokens[:, None], self._positions[:, -1:] + 1
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let go all other rows."""
+        kept = torch.tensor(rows, device=self._ids.device)
+        self._ids, self._positions, self._mask = (
+            each[kept] for each in (self._ids, self._positions, self._mask)
+        )
+        self._cache.batch_select_indices(kept)
 
 
 def left_padded(

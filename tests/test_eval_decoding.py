@@ -138,9 +138,11 @@ def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
             handle.remove()
 
     settings = load_decoding(tmp_path / "scans.yaml").model_copy(update={"threshold": threshold})
-    answers = _answers(prepare(settings, model, chat), model)
+    decoder = prepare(settings, model, chat)
+    answers = _answers(decoder, model)
     assert answers == _naive(pushed)
     assert answers != _answers(Greedy(chat), model)
+    assert not list(decoder.generate(model, [], frozenset({1}), batch_tokens=400))
 
 
 def test_a_decoding_has_answers_of_its_own(tmp_path: Path):
