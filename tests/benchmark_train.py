@@ -160,17 +160,16 @@ def main() -> None:
         make_recipe(folder, over_safety=training)
     wait_for_ranks()
     contest = Contest(folder, world, options.steps)
-    contenders = [contest.bare, contest.job, contest.plain_gradients, contest.importance]
-    times: dict[str, list[float]] = {run.__name__: [] for run in contenders}
+    times: dict[str, list[float]] = {}
+    rounds = options.rounds + 1
+    bar = tqdm(total=2 * rounds, unit="round", disable=not world.is_main)
 
-    bar = tqdm(total=options.rounds + 1, unit="round", disable=not world.is_main)
-
-    def play(turn: int) -> None:
-        bar.update(turn - bar.n)
+    def play(turn: int, *contenders: Callable[[], None]) -> None:
         # Each follows every other in turn: what a turn leaves behind costs the next one.
         place = turn % len(contenders)
         for run in contenders[place:] + contenders[:place]:
-            times[run.__name__].append(timed(run))
+            times.setdefault(run.__name__, []).append(timed(run))
+        bar.update()
 
     times["trainer"] = train_by_trainer(
         folder,
@@ -178,9 +177,11 @@ def main() -> None:
         contest.data.forget,
         [contest.terms[0].batch(step) for step in range(options.steps)],
         world,
-        options.rounds + 1,
-        play,
+        rounds,
+        lambda turn: play(turn, contest.bare, contest.job),
     )
+    for turn in range(rounds):
+        play(turn, contest.plain_gradients, contest.importance)
     bar.close()
     if world.is_main:
         # The first turn warms caches and DeepSpeed's trace of the layers up.

@@ -1,5 +1,8 @@
 """Peak host memory of every rank, by phase, on random Llamas and CPU ranks; beside it the plan.
 
+What loading and export take for a moment stands beside the largest tensor and the largest shard: no
+rank may ever hold more than that outside its share.
+
     python tests/measure_train_memory.py [--processes 2] [--sizes small medium large]
 
 ``large`` has half a billion parameters and takes about 14 GB over both ranks.
@@ -51,6 +54,9 @@ class Watch:
     def __init__(self, launcher: subprocess.Popen[str]) -> None:
         self.phase = "loading"
         self.peaks: dict[tuple[str, int], tuple[float, float]] = {}
+        self.first: dict[tuple[str, int], float] = {}
+        self.last: dict[tuple[str, int], float] = {}
+        """Anonymous bytes when a phase began and when it ended."""
         self._launcher = launcher
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
@@ -63,6 +69,8 @@ class Watch:
                 for rank, child in enumerate(ranks):
                     key = (self.phase, rank)
                     now, before = memory_of(int(child)), self.peaks.get(key, (0.0, 0.0))
+                    self.first.setdefault(key, now[0])
+                    self.last[key] = now[0]
                     self.peaks[key] = (max(now[0], before[0]), max(now[1], before[1]))
             except (OSError, KeyError):
                 # A rank has just ended.
@@ -106,8 +114,19 @@ def measure(folder: Path, sizes: dict[str, int], processes: int) -> dict[str, An
         "share": 4 * model.shape.parameters / processes,
         "plan": rank_memory(model, complete, recipe.safety, 4, processes, on_gpu=False).total,
         "peaks": watch.peaks,
+        "loading": passing(watch, "loading", watch.last),
+        "export": passing(watch, "export", watch.first),
         "record": read_json(folder / "run/safety/patch.json"),
     }
+
+
+def passing(watch: Watch, phase: str, staying: dict[tuple[str, int], float]) -> float:
+    """Most bytes of any rank that a phase took beside what was there before, or stayed."""
+    return max(
+        peak - staying[name, rank]
+        for (name, rank), (peak, _) in watch.peaks.items()
+        if name == phase
+    )
 
 
 def planned_model(backbone: Path) -> Model:
@@ -125,7 +144,8 @@ def main() -> None:
     options = parser.parse_args()
     table = Table(title=f"MB of each rank, {options.processes} ranks, fp32: anonymous (resident)")
     columns = ("parameters", "largest tensor, fp32", "largest shard", "weights' share, fp32")
-    for name in (*columns, *PHASES, "export", "plan", "plan / peak"):
+    moments = ("loading above its end", "export above its start")
+    for name in (*columns, *moments, *PHASES, "export", "plan", "plan / peak"):
         table.add_column(name, justify="right")
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -140,11 +160,11 @@ def main() -> None:
             for phase in (*PHASES, "export")
         ]
         peak = max(resident for _, resident in peaks.values())
-        sizes = ("largest tensor", "largest shard", "share", "plan")
+        sizes = ("largest tensor", "largest shard", "share", "loading", "export", "plan")
         *facts, plan = (f"{found[name] / MB:.0f}" for name in sizes)
         parameters = f"{found['parameters'] / MB:.1f} M"
         table.add_row(parameters, *facts, *cells, plan, f"{found['plan'] / peak:.2f}")
-    Console(width=150).print(table)
+    Console(width=180).print(table)
 
 
 if __name__ == "__main__":
