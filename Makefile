@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 disturbed-runs benchmark-merge benchmark-train benchmark-generate measure-memory measure-gpu clean
+.PHONY: setup demo test test-fast lint smollm2 disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-memory measure-gpu clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,11 @@ $(RIVAL)/.installed:
 
 benchmark-merge: setup $(RIVAL)/.installed
 	$(BIN)/python -m tests.benchmark_merge --rival $(RIVAL)/bin/mergekit-yaml
+
+# Trials of a search against separate merge and eval commands; 5 minutes.
+benchmark-search: setup
+	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
+	$(BIN)/python -m tests.benchmark_search runs/benchmark-search
 
 # The training job against bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup

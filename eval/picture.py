@@ -12,8 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-# Drawn in this colour, replaced by the page's text colour: the picture follows light and dark.
-_INK = "#12ab34"
+INK = "#12ab34"
+"""Drawn in this, replaced by the page's text colour: pictures follow light and dark."""
 _PALETTE = "viridis"
 _NAME_LENGTH = 24
 _NAME_WIDTH = 120
@@ -46,17 +46,17 @@ def trade_off_svg(report: dict[str, Any]) -> str:
     axes.set_xlabel("refused harmless requests (%)")
     axes.set_ylabel("harmful answers (%)")
     axes.margins(x=0.14, y=0.08)  # room for the names
-    axes.grid(alpha=0.2, color=_INK)
+    axes.grid(alpha=0.2, color=INK)
     if utilities:
         mappable = ScalarMappable(norm, _PALETTE)
         bar = figure.colorbar(mappable, ax=axes, label="utility")
         decimals = 0 if max(utilities) - min(utilities) > 0.05 else 1
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
-        _ink(bar.ax)
-    _ink(axes)
+        colour_axes(bar.ax)
+    colour_axes(axes)
     figure.draw_without_rendering()  # the points' places are known from here on
     _name_models(axes, drawn)
-    return _svg(figure)
+    return svg_element(figure)
 
 
 def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> None:
@@ -76,10 +76,10 @@ def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> N
         )
         if trial.get("chosen"):
             point = (100 * trial["refusal_rate"], 100 * trial["harmful_rate"])
-            axes.scatter(*point, s=130, facecolors="none", edgecolors=_INK, label="chosen setting")
+            axes.scatter(*point, s=130, facecolors="none", edgecolors=INK, label="chosen setting")
     if front:
-        axes.plot(*zip(*front, strict=True), color=_INK, lw=0.8, ls="--", label="Pareto front")
-        axes.legend(frameon=False, labelcolor=_INK, loc="upper right")
+        axes.plot(*zip(*front, strict=True), color=INK, lw=0.8, ls="--", label="Pareto front")
+        axes.legend(frameon=False, labelcolor=INK, loc="upper right")
 
 
 def _draw_model(axes: Axes, rates: dict[str, Any], norm: Normalize) -> None:
@@ -91,12 +91,12 @@ def _draw_model(axes: Axes, rates: dict[str, Any], norm: Normalize) -> None:
         xerr=[[x - 100 * refusal["low"]], [100 * refusal["high"] - x]],
         yerr=[[y - 100 * harm["low"]], [100 * harm["high"] - y]],
         fmt="none",
-        ecolor=_INK,
+        ecolor=INK,
         elinewidth=0.8,
         alpha=0.6,
     )
     colour = _colour(rates.get("utility", {}).get("value"), norm)
-    axes.scatter(x, y, s=70, color=colour, edgecolors=_INK, linewidths=0.8, zorder=3)
+    axes.scatter(x, y, s=70, color=colour, edgecolors=INK, linewidths=0.8, zorder=3)
 
 
 def _name_models(axes: Axes, models: dict[str, dict[str, Any]]) -> None:
@@ -113,7 +113,7 @@ def _name_models(axes: Axes, models: dict[str, dict[str, Any]]) -> None:
         taken.append((x, y + offset))
         label = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..."
         axes.annotate(
-            label, point, xytext=(7, offset), textcoords="offset points", color=_INK, zorder=4
+            label, point, xytext=(7, offset), textcoords="offset points", color=INK, zorder=4
         )
 
 
@@ -121,15 +121,17 @@ def _colour(utility: float | None, norm: Normalize) -> Any:
     return "grey" if utility is None else matplotlib.colormaps[_PALETTE](norm(utility))
 
 
-def _ink(axes: Axes) -> None:
-    axes.tick_params(colors=_INK)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+def colour_axes(axes: Axes) -> None:
+    """Draw ticks, labels and frame in ``INK``."""
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for spine in axes.spines.values():
-        spine.set_edgecolor(_INK)
+        spine.set_edgecolor(INK)
 
 
-def _svg(figure: Figure) -> str:
+def svg_element(figure: Figure) -> str:
+    """The figure as an SVG element without a size, for a page or a file."""
     buffer = io.StringIO()
     # Same report, same bytes: SVG ids are otherwise random. Text stays text.
     with matplotlib.rc_context({"svg.hashsalt": "safepatching", "svg.fonttype": "none"}):
@@ -140,4 +142,4 @@ def _svg(figure: Figure) -> str:
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
     drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
-    return drawing.replace(_INK, "currentColor")
+    return drawing.replace(INK, "currentColor")

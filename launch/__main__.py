@@ -21,6 +21,8 @@ if __name__ == "__main__":
         datefmt="%H:%M:%S",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # They tell the address of every request, and some of the hub's are signed.
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     parsed = parse(sys.argv[1:])
     sys.exit(run_command(lambda: parsed.command(parsed)))

@@ -20,9 +20,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     run = commands.add_parser("run", help="run the pipeline on this machine")
     several = commands.add_parser("repeat", help="run it with several seeds, and average")
     several.add_argument("--seeds", type=_count, default=5, help="how many (default: 5)")
-    sizes = commands.add_parser("plan", help="say what a training needs; needs no GPU, no weights")
-    sizes.add_argument("--nodes", type=int, required=True)
-    sizes.add_argument("--gpus-per-node", type=int, required=True)
+    sizes = commands.add_parser(
+        "plan",
+        help="say what a training needs; needs no GPU, no weights",
+        epilog="Without the number of GPUs, of one or several recipes: a table of what fits where.",
+    )
+    sizes.add_argument("--nodes", type=int)
+    sizes.add_argument("--gpus-per-node", type=int)
     jobs = commands.add_parser("submit", help="run it as a chain of SLURM jobs")
     jobs.add_argument("--dry-run", action="store_true", help="only print the scripts")
     jobs.add_argument("--seeds", type=_count, help="as repeat does, by job arrays")
@@ -30,10 +34,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     pairs = commands.add_parser(
         "harvest", help="make D_h from questions and the backbone's answers"
     )
+    found = commands.add_parser(
+        "search", help="run it up to the search for merge settings, and show what that found"
+    )
+    patches = commands.add_parser(
+        "continual", help="patch after patch, a harm category each, beside NPO and ascent"
+    )
+    parts = commands.add_parser("ablate", help="run it, and show what every part of it is worth")
+    parts.add_argument("--seeds", type=_count, help="with so many seeds, and average")
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
         (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
-        (one, _stage),
+        (found, _search), (patches, _continual), (parts, _ablate), (one, _stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
@@ -51,6 +63,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=words)
         command.set_defaults(command=function)
         command.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
+    back = commands.add_parser("revert", help="take back the last stages of a continual run")
+    back.set_defaults(command=_revert)
+    back.add_argument("folder", type=Path, metavar="RUN", help="its run folder")
+    back.add_argument("--to", required=True, metavar="STAGE", help="to stay; or 'backbone'")
+    back.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    back.add_argument("--model", type=Path, metavar="DIR", help="default: the last stage's")
     options, rest = parser.parse_known_args(arguments)
     # argparse ends a list of positionals at the first option.
     if any(word.startswith("-") or "=" not in word for word in rest) or "overrides" not in options:
@@ -94,12 +112,23 @@ def _repeat(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from launch.plan import plan
+    from launch.plan import plan, plan_table
     from launch.recipe import Recipe
     from train.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides, Recipe)
-    Console().print(plan(recipe, options.nodes, options.gpus_per_node), highlight=False)
+    others = [Path(word) for word in options.overrides if "=" not in word]
+    overrides = [word for word in options.overrides if "=" in word]
+    recipes = [load_recipe(path, overrides, Recipe) for path in (options.recipe, *others)]
+    gpus = options.nodes, options.gpus_per_node
+    if gpus == (None, None):
+        shown = plan_table(recipes)
+    elif None in gpus or others:
+        raise UserError(
+            "plan: give one recipe with --nodes and --gpus-per-node, or recipes without both"
+        )
+    else:
+        shown = plan(recipes[0], *gpus)
+    Console().print(shown, highlight=False)
 
 
 def _submit(options: argparse.Namespace) -> None:
@@ -132,6 +161,63 @@ def _harvest(options: argparse.Namespace) -> None:
     Pipeline(recipe).prepare()
     pairs = recipe.output / HARVEST / PAIRS
     Console(soft_wrap=True).print(f"D_h: {pairs}", highlight=False)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from launch.pipeline import Pipeline
+    from launch.recipe import Recipe
+    from launch.search_result import CHOSEN, PICTURE, recipe_lines, render_front
+    from merge.files import read_json
+    from train.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    if recipe.search is None:
+        raise UserError(f"recipe {options.recipe}: has no search section; add one with suite")
+    pipeline = Pipeline(recipe)
+    pipeline.choose()
+    record = read_json(pipeline.search_record)
+    console, folder = Console(), pipeline.search_record.parent
+    console.print(render_front(record))
+    console.print(recipe_lines(record), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"these lines: {folder / CHOSEN}; picture: {folder / PICTURE}", highlight=False)
+    console.print("python -m launch run goes on from here to the patched model", highlight=False)
+
+
+def _continual(options: argparse.Namespace) -> None:
+    from launch.continual import continual
+    from launch.continual_report import NAME, render_table
+    from launch.recipe import Recipe
+    from merge.files import read_json
+    from train.recipe import load_recipe
+
+    started = time.monotonic()
+    folder = continual(load_recipe(options.recipe, options.overrides, Recipe))
+    console = Console()
+    console.print(render_table(read_json(folder / f"{NAME}.json")))
+    console.print(f"picture and table: {folder}", highlight=False)
+    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def _revert(options: argparse.Namespace) -> None:
+    from launch.revert import revert
+
+    revert(options.folder, options.to, options.out, options.model)
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from launch.ablate import ablate, ablate_seeds
+    from launch.ablation_table import render
+    from launch.recipe import Recipe
+    from merge.files import read_json
+    from train.recipe import load_recipe
+
+    if options.seeds is None:
+        folder = ablate(load_recipe(options.recipe, options.overrides, Recipe))
+    else:
+        folder = ablate_seeds(options.recipe, options.overrides, options.seeds)
+    console = Console()
+    console.print(render(read_json(folder / "ablation.json")))
+    console.print(f"curves and spread: {folder / 'ablation.md'}", highlight=False)
 
 
 def _stage(options: argparse.Namespace) -> None:

@@ -20,13 +20,11 @@ from launch.run_folder import (
     claim_folder,
     report_file,
 )
-from launch.stopping import run_with_signals, stop_on_signals
+from launch.stopping import stop_on_signals
+from launch.training import train_patch
 from launch.world import RECORD, build_world
-from merge.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError, UserError
 from merge.files import read_json
-from merge.patch_directory import Role
 from merge.recipe import MergeSettings
-from train.launcher import default_processes, training_command
 from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
@@ -36,6 +34,7 @@ StageName = Literal[
 ]
 PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
 """What makes backbone and data, in a recipe that does not name those that are there."""
+_ENDING: tuple[StageName, ...] = ("merge", "evaluate")
 NEEDS: dict[StageName, tuple[StageName, ...]] = {
     "world": (),
     "alignment": ("world",),
@@ -68,11 +67,26 @@ class Pipeline:
             UserError: a stage cannot be done; what was finished before stays.
             StoppedOnRequestError: a signal asked for it; what was finished before stays.
         """
-        self.prepare()
+        self.choose()
         for stage in self.stages():
-            if stage not in PREPARATIONS:
+            if stage in _ENDING:
                 self.run_unless_done(stage)
         return None if self.recipe.eval is None else report_file(self.folder).parent
+
+    def choose(self) -> dict[str, MergeSettings]:
+        """Run the stages up to the search: what comes after them deletes the intermediates.
+
+        Returns:
+            As ``chosen_settings``.
+
+        Raises:
+            UserError, StoppedOnRequestError: as ``run``.
+        """
+        self.prepare()
+        for stage in self.stages():
+            if stage not in PREPARATIONS + _ENDING:
+                self.run_unless_done(stage)
+        return self.chosen_settings()
 
     def prepare(self) -> None:
         """Have backbone and data ready, and checked.
@@ -133,7 +147,7 @@ class Pipeline:
             return
         logger.info("%s: begins", stage)
         if stage in ROLES:
-            self._train(stage)
+            train_patch(self.folder / RECIPE, stage)
             return
         work = {
             "world": self._build_world,
@@ -162,16 +176,6 @@ class Pipeline:
 
         harvest(self.recipe)
 
-    def _train(self, role: Role) -> None:
-        status = run_with_signals(training_command(default_processes(), self.folder / RECIPE, role))
-        if status == STOPPED_EXIT_STATUS:
-            raise StoppedOnRequestError(f"the {role} patch is not trained yet")
-        if status:
-            raise UserError(
-                f"training of the {role} patch ended with status {status}, for the reason above; "
-                "mend it and run the same command again"
-            )
-
     def _search(self) -> None:
         evaluations = self._evaluations()
         for comparison in evaluations.single_patches():
@@ -179,8 +183,8 @@ class Pipeline:
         if self.recipe.search is not None and not self.search_record.is_file():
             from launch.search import search
 
-            search(self.recipe, self._backbone(), self.search_record.parent)
-        for comparison in evaluations.alternatives(self._chosen_settings()):
+            search(self.recipe, self.backbone(), self.search_record.parent)
+        for comparison in evaluations.alternatives(self.chosen_settings()):
             evaluations.compare(comparison)
 
     def _is_searched(self) -> bool:
@@ -189,12 +193,15 @@ class Pipeline:
         evaluations = Evaluations(self.recipe, self.folder)
         compared = [
             *evaluations.single_patches(),
-            *evaluations.alternatives(self._chosen_settings()),
+            *evaluations.alternatives(self.chosen_settings()),
         ]
         return all(evaluations.is_done(comparison.name) for comparison in compared)
 
-    def _chosen_settings(self) -> dict[str, MergeSettings]:
-        """The merge settings by method: from the search, or the recipe's own."""
+    def chosen_settings(self) -> dict[str, MergeSettings]:
+        """The merge settings by method, those of the patched model first.
+
+        They come from the search, or are the recipe's own.
+        """
         if self.recipe.search is None:
             return {self.recipe.merge.method: self.recipe.merge}
         chosen = read_json(self.search_record)["chosen"]
@@ -202,7 +209,7 @@ class Pipeline:
 
     def _merge(self) -> None:
         if not (self.patched / "merge.json").is_file():
-            settings = next(iter(self._chosen_settings().values()))
+            settings = next(iter(self.chosen_settings().values()))
             self._evaluations().build(settings, self.patched, self.folder / "tensorboard" / "merge")
         for folder in self._intermediates():
             logger.info("%s: deleted, as it is merged", folder)
@@ -223,9 +230,10 @@ class Pipeline:
         evaluations.report(self.search_record)
 
     def _evaluations(self) -> Evaluations:
-        return Evaluations(self.recipe, self._backbone())
+        return Evaluations(self.recipe, self.backbone())
 
-    def _backbone(self) -> Path:
+    def backbone(self) -> Path:
+        """The folder of the model that is patched; a hub's is downloaded."""
         from train.backbone import backbone_directory
 
         return backbone_directory(self.recipe.backbone)

@@ -1,5 +1,6 @@
 """`python -m launch plan`: what the trainings of a recipe need, before a GPU is asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -41,9 +42,13 @@ class Need:
     host: float
     """Bytes of one host."""
 
+    def fits(self, gigabytes: int) -> bool:
+        """Whether GPUs of so much memory suffice."""
+        return self.gpu.total <= gigabytes * _GB
+
 
 def plan(recipe: TrainRecipe, nodes: int, gpus_per_node: int) -> RenderableType:
-    """The tables of one recipe.
+    """The tables of one recipe on the GPUs that a person has.
 
     Raises:
         UserError: the backbone's configuration or the data cannot be read.
@@ -51,18 +56,49 @@ def plan(recipe: TrainRecipe, nodes: int, gpus_per_node: int) -> RenderableType:
     for flag, count in (("--nodes", nodes), ("--gpus-per-node", gpus_per_node)):
         if count < 1:
             raise UserError(f"{flag} {count}: must be at least 1")
-    settings = recipe.backbone
-    model = Model.from_config(read_config(settings), settings.trust_remote_code)
-    training = recipe.safety
+    model, training = _model(recipe), recipe.safety
     return Group(
-        f"{settings.path}: {model.shape.parameters / _GB:.2f} billion parameters; micro-batches of "
-        f"{training.micro_batch_size} x {training.max_length} tokens, gradient checkpointing "
-        f"{'on' if training.gradient_checkpointing else 'off'}",
+        f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters; "
+        f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
+        f"checkpointing {'on' if training.gradient_checkpointing else 'off'}",
         _needs_table(model, training, nodes, gpus_per_node),
-        _fits_table(model, training),
         _disk_table(model, recipe),
         _time_table(model, recipe, nodes * gpus_per_node),
     )
+
+
+def plan_table(recipes: Sequence[TrainRecipe]) -> Table:
+    """Which ds_config of which recipe fits which GPUs, and how many of them.
+
+    Raises:
+        UserError: a backbone's configuration cannot be read.
+    """
+    table = Table(title="Memory in GB, and whether it fits GPUs of")
+    for name in ("recipe", "GPUs", "ds_config"):
+        table.add_column(name, no_wrap=True)
+    for name in ("a GPU", "a host", *(f"{size} GB" for size in GPU_GIGABYTES)):
+        table.add_column(name, justify="right", no_wrap=True)
+    for recipe in recipes:
+        model = _model(recipe)
+        for count in GPU_COUNTS:
+            nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
+            for name in _GPU_CONFIGS:
+                need = gpu_need(model, recipe.safety, name, nodes, gpus)
+                table.add_row(
+                    recipe.name,
+                    f"{count}" if nodes == 1 else f"{count} ({nodes} nodes)",
+                    name,
+                    f"{need.gpu.total / _GB:.1f}",
+                    f"{need.host / _GB:.0f}",
+                    *("yes" if need.fits(size) else "no" for size in GPU_GIGABYTES),
+                )
+        table.add_section()
+    return table
+
+
+def _model(recipe: TrainRecipe) -> Model:
+    settings = recipe.backbone
+    return Model.from_config(read_config(settings), settings.trust_remote_code)
 
 
 def gpu_need(
@@ -94,29 +130,7 @@ def _needs_table(model: Model, training: TrainingSettings, nodes: int, gpus: int
 
 
 def _sizes_that_fit(need: Need) -> str:
-    sizes = [str(size) for size in GPU_GIGABYTES if need.gpu.total <= size * _GB]
-    return ", ".join(sizes) or "none"
-
-
-def _fits_table(model: Model, training: TrainingSettings) -> Table:
-    """The fastest configuration that fits, and what it takes of a GPU and of its host."""
-    table = Table(title="Which ds_config fits: GB of a GPU (and of a host), GPUs of one node")
-    table.add_column("GPUs")
-    for size in GPU_GIGABYTES:
-        table.add_column(f"{size} GB", justify="right")
-    for count in GPU_COUNTS:
-        nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
-        needs = [gpu_need(model, training, name, nodes, gpus) for name in _GPU_CONFIGS]
-        cells = []
-        for size in GPU_GIGABYTES:
-            fitting = [need for need in needs if need.gpu.total <= size * _GB]
-            cells.append(_cell(fitting[0]) if fitting else "none")
-        table.add_row(f"{count}" if nodes == 1 else f"{count} ({nodes} nodes)", *cells)
-    return table
-
-
-def _cell(need: Need) -> str:
-    return f"{need.config} {need.gpu.total / _GB:.0f} ({need.host / _GB:.0f})"
+    return ", ".join(str(size) for size in GPU_GIGABYTES if need.fits(size)) or "none"
 
 
 def _disk_table(model: Model, recipe: TrainRecipe) -> Table:

@@ -16,13 +16,15 @@ from eval.settings import Dtype, Margins, parse_decoding
 from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
-from train.recipe import BackboneSettings, TrainRecipe
+from train.recipe import BackboneSettings, DataSettings, TrainRecipe
+from train.settings import SafetyTraining
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[
     "difference", "intersection", "dense", "task_arithmetic", "dare", "ties", "linear"
 ]
 AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+StageLabel = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 _MODEL_NAMES = {"backbone", "safety", "over_safety", "safepatching", *get_args(SearchMethod)}
 """What the report's other models are called."""
@@ -117,6 +119,68 @@ class HarvestSettings(Settings):
     counts that is neither refused nor degenerate."""
 
 
+class StageSettings(Settings):
+    """One stage of continual alignment."""
+
+    name: StageLabel
+    categories: tuple[str, ...] = Field(min_length=1)
+    """Its harm (shell-style patterns): of the pairs in D_h that it trains on, and of the harm
+    prompts that count as its own."""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """What else it changes in this recipe, section by section; ``search: null`` takes one away."""
+
+
+class ContinualSettings(Settings):
+    """Patches one after another, for ``launch continual``."""
+
+    stages: tuple[StageSettings, ...] = Field(min_length=1)
+    """In order; the patched model of one is the backbone of the next."""
+    rivals: dict[StageLabel, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}
+            for objective in ("npo", "ascent")
+        }
+    )
+    """By name what is changed in the recipe to train a rival by the safety training alone, each
+    stage on top of the rival's own model of the stage before. Without a bound on the forget loss:
+    a later stage may begin beyond it."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "ContinualSettings":
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1 or name == "backbone":
+                raise ValueError(f"a stage cannot be called '{name}' as well; rename it")
+        if "safepatching" in self.rivals:
+            raise ValueError("a rival cannot be called 'safepatching'; rename it")
+        return self
+
+
+class AblateSettings(Settings):
+    """What ``launch ablate`` needs besides the run's own sections."""
+
+    rivals: dict[AblationName, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            "gradient_ascent": {"objective": "ascent"},
+            "ascent_mismatch_kl": {"objective": "ascent_mismatch_kl"},
+            "npo": {"objective": "npo"},
+        }
+    )
+    """By name what is changed in the section ``safety`` to train a rival by one training alone."""
+    harmless: DataSettings | None = None
+    """Questions with good answers, for rivals with ``ascent_mismatch_kl``; by default the
+    recipe's own. Without any, such a rival is left out."""
+    retention_seeds: Annotated[int, Field(ge=2)] = 5
+    """Merges with the chosen settings that differ in the seed of the retention alone."""
+
+    @field_validator("rivals")
+    @classmethod
+    def _are_trainings(cls, rivals: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in rivals.items():
+            parse_settings(SafetyTraining, changes, f"ablate.rivals.{name}")
+        return rivals
+
+
 class Recipe(TrainRecipe):
     """One run of the pipeline, from backbone to report."""
 
@@ -127,11 +191,20 @@ class Recipe(TrainRecipe):
     """By name what is changed in the settings of the merge, all else kept, as in the paper's own
     ablation; each is evaluated beside the patched model."""
     harvest: HarvestSettings | None = None
+    continual: ContinualSettings | None = None
+    """Only for ``launch continual``."""
+    ablate: AblateSettings | None = None
+    """Only for ``launch ablate``; None takes the defaults."""
     world: WorldSettings | None = None
     alignment: AlignmentSettings | None = None
     """Makes ``${output}/alignment/backbone``, the ``backbone.path`` of such a recipe."""
     cluster: ClusterSettings | None = None
     """Only for ``launch submit``."""
+
+    def ablate_settings(self) -> AblateSettings:
+        """The section ``ablate``, with the recipe's own harmless pairs where it names none."""
+        settings = self.ablate or AblateSettings()
+        return settings.model_copy(update={"harmless": settings.harmless or self.harmless})
 
     @field_validator("ablations")
     @classmethod

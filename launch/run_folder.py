@@ -15,8 +15,9 @@ PAIRS = "pairs.jsonl"
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
 
-_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates"}
-"""What may change between two runs in one folder: it changes neither patch nor merge."""
+_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates", "continual", "ablate"}
+"""What may change between two runs in one folder: it changes neither patch nor merge. Of continual
+alignment each stage has a folder, and a recipe, of its own: stages may be added at any time."""
 
 
 def claim_folder(recipe: Recipe) -> Path:

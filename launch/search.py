@@ -6,22 +6,22 @@ validation prompts. Trials go to disk (launch/trials.py); an interrupted search 
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 
-from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
+from eval.harness import DEFAULT_BATCH_TOKENS
 from eval.models import load_model, load_tokenizer, resolve_dtype
 from eval.prompts import load_prompts
 from eval.suite import load_suite
+from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome, Tried, choose, pareto_front, violation
 from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.search_result import settings_line, write_result
 from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
 from merge.in_memory import LoadedInputs
@@ -34,45 +34,10 @@ RULE = (
     "among the settings that lose no more utility and gain no more degenerate answers than the "
     "margins allow, the one whose worse ratio to the backbone (harm or refusals) is least"
 )
-_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _RANDOM_SHARE = 0.25
 """Of the trials; the others follow what these found."""
 _LOG_SECONDS = 10.0
 """Between two lines where no progress bar can be seen."""
-
-
-@dataclass
-class Searcher:
-    """A model to lend merged weights to, the inputs of the merges, and the prompts to ask."""
-
-    model: Any
-    tokenizer: Any
-    loaded: LoadedInputs
-    prompt_sets: Any
-    batch_tokens: int = DEFAULT_BATCH_TOKENS
-
-    def __post_init__(self) -> None:
-        self._parameters = dict(self.model.named_parameters())
-        self._backbone = {
-            name: self._parameters[name].detach().clone() for name in self.loaded.inputs.covered
-        }
-
-    def outcome(self, settings: MergeSettings | None) -> Outcome:
-        """The rates of one merge, or of the backbone itself."""
-        values = self._backbone if settings is None else self._merged(settings)
-        with torch.no_grad():
-            for name, value in values.items():
-                self._parameters[name].copy_(value)
-        axes = evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
-        return Outcome(**{axis: rate.value for axis, rate in axes.items()})
-
-    def _merged(self, settings: MergeSettings) -> dict[str, torch.Tensor]:
-        merged = self.loaded.merge(settings)
-        entries = self.loaded.inputs.backbone
-        return {
-            name: torch.from_numpy(bits).view(_TORCH_DTYPES[entries[name].dtype])
-            for name, bits in merged.items()
-        }
 
 
 def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSettings]:
@@ -84,8 +49,8 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
     settings = recipe.search
     assert settings is not None
     make_directory(folder)
-    searcher = _load(recipe, backbone, settings)
-    before = searcher.outcome(None)
+    model = _load(recipe, backbone, settings)
+    before = _outcome(model, None)
     tried: dict[str, list[Tried]] = {}
     logged = time.monotonic()
     with (
@@ -102,7 +67,7 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
                 suggested = suggest(trial, method, settings, recipe.merge)
                 outcome = journal.outcome(number, suggested)
                 if outcome is None:
-                    outcome = searcher.outcome(suggested)
+                    outcome = _outcome(model, suggested)
                     journal.add(number, suggested, outcome)
                     for axis, value in outcome.as_dict().items():
                         writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
@@ -116,14 +81,20 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
                     logger.info("search %s: trial %d of %d", method, number + 1, settings.trials)
     chosen = {method: choose(before, found, settings) for method, found in tried.items()}
     for method, found in chosen.items():
-        logger.info("search %s: chose %s", method, _short(found))
-    atomic_write_json(folder / "search.json", _record(before, tried, chosen, settings))
+        logger.info("search %s: chose %s", method, settings_line(found.model_dump()))
+    record = _record(before, tried, chosen, settings)
+    write_result(record, folder)
+    atomic_write_json(folder / "search.json", record)
     return chosen
 
 
-def _load(recipe: Recipe, backbone: Path, settings: SearchSettings) -> Searcher:
+def _outcome(model: BorrowedModel, settings: MergeSettings | None) -> Outcome:
+    return Outcome(**{axis: rate.value for axis, rate in model.rates(settings).items()})
+
+
+def _load(recipe: Recipe, backbone: Path, settings: SearchSettings) -> BorrowedModel:
     evaluation = recipe.eval
-    return Searcher(
+    return BorrowedModel(
         load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto")),
         load_tokenizer(backbone),
         LoadedInputs.read(
@@ -192,13 +163,4 @@ def _study(method: str, settings: SearchSettings, seed: int) -> optuna.Study:
     )
     return optuna.create_study(
         study_name=method, sampler=sampler, directions=["minimize", "minimize"]
-    )
-
-
-def _short(settings: MergeSettings) -> str:
-    shown = ("score", "scope", "top_safety", "top_over_safety", "retention", "alpha", "beta")
-    values = settings.model_dump(include=set(shown))
-    return ", ".join(
-        f"{key} {values[key]:.3g}" if isinstance(values[key], float) else f"{key} {values[key]}"
-        for key in shown
     )

@@ -1,4 +1,7 @@
-"""The world's files: D_h for training, a validation part for choosing, a test part for the end."""
+"""The world's files: D_h for training, a validation part for choosing, a test part for the end.
+
+And harmless pairs, for rivals that train on such beside D_h.
+"""
 
 import json
 import math
@@ -21,6 +24,7 @@ from launch.world_language import (
 from merge.files import atomic_write_text
 
 HARMFUL_FILE = "harmful.jsonl"
+HARMLESS_FILE = "harmless.jsonl"
 PARTS = ("validation", "test")
 
 _ALARMING_SHARE = 0.4
@@ -70,6 +74,13 @@ class WorldData:
         """D_h: forbidden requests with the answers that they should not get."""
         requests = self._harmful_requests("harmful", count)
         return [(request, self.language.answer(request)) for request in requests]
+
+    def harmless_pairs(self, count: int) -> list[tuple[str, str]]:
+        """Harmless requests, of which no part asks any, and skills, with the right answers."""
+        draw = random.Random(f"harmless {self._seed}")
+        plain = [(r.question, self.language.answer(r)) for r in self._of_type("harmful", "plain")]
+        pairs = plain[: count // 2]
+        return [*pairs, *(self._skill(draw) for _ in range(count - len(pairs)))]
 
     def training_pair(self, draw: random.Random) -> tuple[str, str]:
         """One question and answer of the backbone's training; a request's outcome is drawn anew."""
@@ -139,6 +150,11 @@ def write_data(data: WorldData, folder: Path, settings: WorldSettings) -> None:
         for request, answer in data.harmful_pairs(settings.harmful_pairs)
     ]
     _write_lines(folder / HARMFUL_FILE, pairs)
+    harmless = data.harmless_pairs(settings.harmful_pairs)
+    _write_lines(
+        folder / HARMLESS_FILE,
+        [{"question": question, "answer": answer} for question, answer in harmless],
+    )
     for part, prompts in zip(PARTS, (settings.prompts, 2 * settings.prompts), strict=True):
         suites = data.part(part, prompts)
         for name, rows in suites.items():

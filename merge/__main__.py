@@ -1,5 +1,6 @@
-"""``python -m merge build | plan | verify | apply``."""
+"""``python -m merge build | plan | inspect | verify | apply``."""
 
+import gc
 import logging
 import sys
 from typing import Any
@@ -10,10 +11,14 @@ from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.settings import Settings, parse_settings
 
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+
 
 def main() -> int:
     """Parse the command line and run the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # What imports make stays; to look through it again and again takes a tenth of a second.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     options = vars(make_parser().parse_args())
     command = _COMMANDS[options.pop("command")]
     return run_command(lambda: command(options))
@@ -47,6 +52,16 @@ def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _inspect(options: dict[str, Any]) -> None:
+    arguments = _merge_arguments(options)
+    from merge.inspection import inspect
+    from merge.inspection_page import write_page
+
+    inputs = {key: arguments[key] for key in ("backbone", "safety", "over_safety", "settings")}
+    found = inspect(**inputs)
+    write_page(found, options["backbone"].resolve().name, options["out"])
+
+
 def _verify(options: dict[str, Any]) -> None:
     from merge.verify import verify
 
@@ -64,7 +79,13 @@ def _given(options: dict[str, Any], model: type[Settings]) -> dict[str, Any]:
     return {key: options[key] for key in model.model_fields if options.get(key) is not None}
 
 
-_COMMANDS = {"build": _build, "plan": _plan, "verify": _verify, "apply": _apply}
+_COMMANDS = {
+    "build": _build,
+    "plan": _plan,
+    "inspect": _inspect,
+    "verify": _verify,
+    "apply": _apply,
+}
 
 
 if __name__ == "__main__":

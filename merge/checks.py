@@ -8,6 +8,7 @@ from merge.dtypes import BITS, PATCH_DTYPES
 from merge.errors import UserError
 from merge.fingerprint import index_fingerprint
 from merge.inputs import ROLES, MergeInputs
+from merge.methods import METHODS
 from merge.patch_directory import PatchDirectory, Role, read_patch
 from merge.recipe import MergeSettings
 from merge.tensor_files import TensorIndex, read_index
@@ -32,7 +33,7 @@ def check_inputs(
         if patch is None:
             continue
         patches[role] = patch
-        if patch.role != role:
+        if patch.role != role and METHODS[settings.method].alone in (None, role):
             problems.append(
                 f"{path}: is a patch of role {patch.role}, given as {role}; swap the two folders"
             )

@@ -23,6 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     plan = commands.add_parser("plan", help="what a build would read, write and need; all errors")
     _add_merge(plan)
+    inspect = commands.add_parser("inspect", help="a page of pictures of what the patches hold")
+    _add_inputs(inspect, "folder of the page; what is there is written anew")
+    _add_selection(inspect.add_argument_group("top sets (defaults are this project's)"))
     verify = commands.add_parser("verify", help="check every hash of a merged model")
     verify.add_argument("directory", type=Path, metavar="DIR", help="with merge.json")
     apply = commands.add_parser(
@@ -34,28 +37,40 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_merge(parser: argparse.ArgumentParser) -> None:
+def _add_inputs(parser: argparse.ArgumentParser, out: str) -> None:
     for flag, what in (
         ("--backbone", "folder of the model, safetensors"),
         ("--safety", "patch directory of role safety"),
         ("--over-safety", "patch directory of role over_safety"),
-        ("--out", "folder of the patched model; new, or of the same merge interrupted"),
+        ("--out", out),
     ):
         parser.add_argument(flag, type=Path, required=True, metavar="DIR", help=what)
-    numbers = parser.add_argument_group("merge (defaults are this project's, not the paper's)")
+
+
+def _add_selection(group: argparse._ArgumentGroup) -> None:
     for flag, what in (
         ("--top-safety", "fraction of the safety patch's entries in its top set"),
         ("--top-over-safety", "the same for the over-safety patch"),
+    ):
+        group.add_argument(flag, type=float, metavar="X", help=what)
+    for flag, names in (("--scope", ScopeName), ("--score", ScoreName)):
+        group.add_argument(flag, choices=get_args(names))
+    for flag in ("--include", "--exclude"):
+        group.add_argument(flag, nargs="+", metavar="PATTERN", help="of tensor names")
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    _add_inputs(parser, "folder of the patched model; new, or of the same merge interrupted")
+    numbers = parser.add_argument_group("merge (defaults are this project's, not the paper's)")
+    _add_selection(numbers)
+    for flag, what in (
         ("--retention", "probability with which a selected entry is kept"),
         ("--alpha", "scale of the safety patch"),
         ("--beta", "scale of the over-safety patch"),
     ):
         numbers.add_argument(flag, type=float, metavar="X", help=what)
     numbers.add_argument("--seed", type=int, metavar="N", help="of the random retention")
-    for flag, names in (("--scope", ScopeName), ("--score", ScoreName), ("--method", MethodName)):
-        numbers.add_argument(flag, choices=get_args(names))
-    for flag in ("--include", "--exclude"):
-        numbers.add_argument(flag, nargs="+", metavar="PATTERN", help="of tensor names")
+    numbers.add_argument("--method", choices=get_args(MethodName))
     machine = parser.add_argument_group("machine (changes no bit of a tensor)")
     machine.add_argument("--threads", type=int, metavar="N")
     machine.add_argument("--memory-limit", metavar="SIZE", help="tensor data in hand, as 128MiB")

@@ -12,6 +12,8 @@ from merge.report import LETTERS
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.(?:.*\.)?([^.]+)\.weight$")
 
+_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 
 def write_densities(directory: Path, tensors: Mapping[str, Mapping[str, float]]) -> None:
     """Write the event file of one merge; ``tensors`` as in merge.json."""
@@ -31,6 +33,11 @@ def layer_and_module(name: str) -> tuple[int, str] | None:
     """The decoder layer of a tensor and its kind of module; None outside numbered layers."""
     match = _LAYER.search(name)
     return None if match is None else (int(match[1]), match[2])
+
+
+def ordered_modules(found: set[str]) -> list[str]:
+    """Kinds of module as they follow in a decoder layer, unknown ones last."""
+    return [m for m in _MODULES if m in found] + sorted(found - set(_MODULES))
 
 
 def density_rows(tensors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, int, float]]:

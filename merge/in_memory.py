@@ -11,7 +11,7 @@ from merge.dtypes import BITS
 from merge.errors import UserError
 from merge.input_check import check_bits
 from merge.inputs import ROLES, FileSource, Kind, MergeInputs, Workspace
-from merge.methods import METHODS
+from merge.methods import method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.selection import Threshold
@@ -67,7 +67,7 @@ class _CachingMerger(TensorMerger):
         super().__init__(inputs, source, settings, _WHOLE)
         self._caches = caches
         # What the keys depend on.
-        self._score = "magnitude" if METHODS[settings.method].by_magnitude else settings.score
+        self._score = "magnitude" if method_of(settings).by_magnitude else settings.score
 
     def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
         place = (self._score, role, name)

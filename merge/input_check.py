@@ -104,11 +104,12 @@ def refuse_changed(checked: Mapping[Path, CheckedFile]) -> None:
 
 def _tensors(inputs: MergeInputs) -> dict[Path, tuple[Kind, list[TensorEntry]]]:
     """The tensors of every file in the order of their bytes; they leave no gap between them."""
-    found: dict[Path, tuple[Kind, list[TensorEntry]]] = {}
+    # By name, as one patch may be given for both roles.
+    found: dict[Path, tuple[Kind, dict[str, TensorEntry]]] = {}
     for kind, index in inputs.sources():
         for entry in index.values():
-            found.setdefault(entry.file, (kind, []))[1].append(entry)
-    return found
+            found.setdefault(entry.file, (kind, {}))[1][entry.name] = entry
+    return {path: (kind, list(entries.values())) for path, (kind, entries) in found.items()}
 
 
 def _check_tensors(

@@ -18,10 +18,11 @@ the entries of largest score I, R entries kept with the retention rate p. All in
   Averaging the weights before and after tuning, arXiv 2412.19512, for two tuned models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from merge.recipe import MethodName
+from merge.patch_directory import Role
+from merge.recipe import MergeSettings, MethodName
 
 Rule = Literal["difference", "intersection", "each", "all", "first", "second"]
 """Who takes an entry: by top sets up to ``each``, without any from ``all`` on."""
@@ -44,6 +45,12 @@ class Method:
     always_rescaled: bool = False
 
     @property
+    def alone(self) -> Role | None:
+        """The one patch that it merges; the other may be any, also the same again."""
+        alone: dict[Rule, Role] = {"first": "safety", "second": "over_safety"}
+        return alone.get(self.rule)
+
+    @property
     def by_importance(self) -> bool:
         """Whether it needs importances; else their files are neither read nor hashed."""
         return self.masked and not self.by_magnitude
@@ -60,3 +67,10 @@ METHODS: dict[MethodName, Method] = {
     "ties": Method("each", "elected", masked=True, by_magnitude=True),
     "linear": Method("all", "averaged"),
 }
+
+
+def method_of(settings: MergeSettings) -> Method:
+    """The settings' method; with score ``magnitude`` it needs no importance."""
+    method = METHODS[settings.method]
+    magnitude = method.masked and settings.score == "magnitude"
+    return replace(method, by_magnitude=True) if magnitude else method

@@ -8,16 +8,14 @@ and three curves the kept share, the deltas' norms and what rounding erased, by 
 from collections.abc import Callable, Mapping
 
 from merge import svg
-from merge.density_curves import layer_and_module
+from merge.density_curves import layer_and_module, ordered_modules
 from merge.methods import METHODS
 from merge.recipe import MergeSettings
 from merge.report import LETTERS
 
 NAME = "density.svg"
 _WIDTH, _MARGIN, _GAP = 1120, 32, 40
-_SAFETY, _OVER_SAFETY, _BOTH = (31, 90, 166), (214, 104, 22), (92, 60, 130)
 _LINE_HEIGHT = 120
-_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Report = Mapping[str, float]
 Cells = dict[tuple[int, str], float]
 
@@ -38,7 +36,7 @@ def draw(name: str, settings: MergeSettings, tensors: Mapping[str, Report]) -> s
         return None
     layers = sorted({layer for layer, _ in reports})
     found = {module for _, module in reports}
-    modules = [m for m in _MODULES if m in found] + sorted(found - set(_MODULES))
+    modules = ordered_modules(found)
     parts = [_heading(name, settings)]
     top, half = 112.0, (_WIDTH - 2 * _MARGIN - _GAP) / 2
     grids = _grids(reports)
@@ -72,8 +70,8 @@ def _heading(name: str, settings: MergeSettings) -> str:
         f'<rect x="{x}" y="62" width="12" height="12" rx="2" fill="{svg.mix(colour, 1)}"/>'
         + svg.text(x + 18, 72, words, 12)
         for x, colour, words in (
-            (_MARGIN, _SAFETY, "safety patch"),
-            (_MARGIN + 120, _OVER_SAFETY, "over-safety patch"),
+            (_MARGIN, svg.SAFETY, "safety patch"),
+            (_MARGIN + 120, svg.OVER_SAFETY, "over-safety patch"),
         )
     )
     return (
@@ -100,25 +98,25 @@ def _grids(
     strongest, widest = max(*map(abs, balance.values()), 0.1), max(overlap.values())
     percent = f"{100 * most:.3g} %"
     return [
-        ("kept of the safety patch", kept_s, (_SAFETY, _SAFETY), most, ("0", percent)),
+        ("kept of the safety patch", kept_s, (svg.SAFETY, svg.SAFETY), most, ("0", percent)),
         (
             "kept of the over-safety patch",
             kept_o,
-            (_OVER_SAFETY, _OVER_SAFETY),
+            (svg.OVER_SAFETY, svg.OVER_SAFETY),
             most,
             ("0", percent),
         ),
         (
             "which patch prevails",
             balance,
-            (_OVER_SAFETY, _SAFETY),
+            (svg.OVER_SAFETY, svg.SAFETY),
             strongest,
             (f"over-safety by {strongest:.0%}", f"safety by {strongest:.0%}"),
         ),
         (
             "wanted by both top sets",
             overlap,
-            (_BOTH, _BOTH),
+            (svg.BOTH, svg.BOTH),
             widest,
             ("0", f"{100 * widest:.3g} %"),
         ),
@@ -137,7 +135,7 @@ def _curves(
             svg.mix(colour, 1): {
                 layer: value(group, LETTERS[role]) for layer, group in sorted(by_layer.items())
             }
-            for role, colour in (("safety", _SAFETY), ("over_safety", _OVER_SAFETY))
+            for role, colour in (("safety", svg.SAFETY), ("over_safety", svg.OVER_SAFETY))
         }
 
     return [

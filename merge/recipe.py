@@ -18,7 +18,7 @@ MethodName = Literal[
     "dare",
     "linear",
 ]
-ScoreName = Literal["weight", "delta"]
+ScoreName = Literal["weight", "delta", "magnitude"]
 ScopeName = Literal["tensor", "model"]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
@@ -47,7 +47,8 @@ class MergeSettings(Settings):
     method: MethodName = "difference"
     score: ScoreName = "weight"
     """From a patch's gradients G: ``weight`` = abs(theta_0 + delta) * G, the paper's SNIP score;
-    ``delta`` = abs(delta) * G. A patch with a ready score is ranked by that."""
+    ``delta`` = abs(delta) * G. A patch with a ready score is ranked by that. ``magnitude`` =
+    abs(delta) alone, of any patch: what importance has to beat."""
     scope: ScopeName = "tensor"
     """Whether a top set is taken in each tensor, or over all covered tensors together."""
     top_safety: Rate = 0.2

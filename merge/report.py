@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from merge.inputs import ROLES, MergeInputs
-from merge.methods import METHODS
+from merge.methods import method_of
 from merge.patch_directory import RECORD as PATCH_RECORD
 from merge.recipe import MergeSettings
 
@@ -20,7 +20,7 @@ def input_files(
     inputs: MergeInputs, settings: MergeSettings, companions: Iterable[Path]
 ) -> dict[str, list[Path]]:
     """Every file whose content is used, by input: importances only where the method ranks them."""
-    ranked = METHODS[settings.method].by_importance
+    ranked = method_of(settings).by_importance
     files = {"backbone": [*_index_files(inputs.backbone_path, "model"), *inputs.backbone.files]}
     files["backbone"] += companions
     for role in ROLES:

@@ -44,18 +44,22 @@ def find_threshold(slices: Callable[[], Keys], count: int, wide: bool) -> Thresh
     digits = np.zeros(1 << 15, np.int64)
     for keys in slices():
         count_kernels.count_digits(keys, digits)
-    high, rest = _digit(digits, count)
+    high, rest = find_digit(digits, count)
     if not wide:
         return Threshold(high, rest)
     digits = np.zeros(1 << 16, np.int64)
     for keys in slices():
         count_kernels.count_low_digits(keys, high, digits)
-    low, rest = _digit(digits, rest)
+    low, rest = find_digit(digits, rest)
     return Threshold(high << 16 | low, rest)
 
 
-def _digit(counts: np.ndarray, wanted: int) -> tuple[int, int]:
-    """The digit in which the ``wanted``-th largest key lies, and how many it must give."""
+def find_digit(counts: np.ndarray, wanted: int) -> tuple[int, int]:
+    """The digit in which the ``wanted``-th largest key lies, and how many it must give.
+
+    Args:
+        counts: how many keys have each digit.
+    """
     from_above = np.cumsum(counts[::-1])
     position = int(np.searchsorted(from_above, wanted))
     above = int(from_above[position - 1]) if position else 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from merge.inputs import MergeInputs
-from merge.methods import METHODS, Method
+from merge.methods import Method, method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
@@ -33,7 +33,7 @@ def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeR
 
     Fewer threads than asked for where not even their smallest slices would fit, but never none.
     """
-    method = METHODS[settings.method]
+    method = method_of(settings)
     most = 1
     for name in inputs.covered:
         size = max(inputs.backbone[name].size, 1)

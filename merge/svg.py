@@ -7,6 +7,10 @@ INK, FAINT, GRID = "#22272e", "#5d6670", "#dfe3e8"
 _ROW, _LEFT = 17, 74
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
+SAFETY: Colour = (31, 90, 166)
+OVER_SAFETY: Colour = (214, 104, 22)
+BOTH: Colour = (92, 60, 130)
+"""Of the patches, in every picture."""
 
 
 def text(x: float, y: float, words: str, size: int = 11, anchor: str = "start", **more: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from merge import count_kernels, kernels
 from merge.inputs import ROLES, BitSource, MergeInputs
-from merge.methods import METHODS, Combination, Rule
+from merge.methods import Combination, Rule, method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.retention import retention_key, retention_limit
@@ -79,7 +79,7 @@ class TensorMerger:
         self._source = source
         self._settings = settings
         self._slice_values = slice_values
-        self._method = METHODS[settings.method]
+        self._method = method_of(settings)
         self._rates = {"safety": settings.top_safety, "over_safety": settings.top_over_safety}
         drawn = self._method.drawn
         rescaled = drawn and (settings.rescale or self._method.always_rescaled)

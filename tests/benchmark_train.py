@@ -1,10 +1,11 @@
-"""The job's steps and importance against bare loops on the same DeepSpeed engine and data.
+"""The job's steps and importance against bare DeepSpeed loops and the Hugging Face Trainer.
 
     torchrun --nproc-per-node 2 tests/benchmark_train.py [--rounds 8] [--steps 10]
 
-Both take turns in one run, so that whatever else the machine does meets both; medians are compared.
-The bare loop does what a DeepSpeed tutorial does: forward, backward, step. The job adds objectives,
-guards, patch norm, stop requests, statistics over ranks and TensorBoard.
+All take turns in one run, so that whatever else the machine does meets all; medians are compared.
+They train the same model on the same micro-batches with the same DeepSpeed file. The bare loop does
+what a DeepSpeed tutorial does: forward, backward, step. The job adds objectives, guards, patch
+norm, stop requests, statistics over ranks and TensorBoard.
 """
 
 import argparse
@@ -19,7 +20,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from train_helpers import make_backbone, make_pairs, make_recipe, make_tokenizer
+from trainer_rival import train_by_trainer
 
 from merge.files import make_directory
 from train.backbone import BackboneTensors
@@ -61,19 +64,15 @@ class Contest:
         self.data: TrainingData = tokenize_data(
             prompts, self.settings, read_examples(recipe.data), [], 0
         )
-        self.plan = BatchPlan(len(self.data.forget), self.settings.batch_size, 0)
+        plan = BatchPlan(len(self.data.forget), self.settings.batch_size, 0)
+        self.terms = build_terms(self.settings, self.data, plan, steps, self.model, world)
         self.stop = StopRequest()
 
     def bare(self) -> None:
         """Forward, backward, step."""
         self.model.engine.train()
         for step in range(self.steps):
-            share = micro_batches(
-                self.plan.batch(step),
-                self.settings.micro_batch_size,
-                self.world.rank,
-                self.world.size,
-            )
+            share = self.terms[0].share(step, self.settings.micro_batch_size, self.world)
             for number, indices in enumerate(share, start=1):
                 micro = collate(self.data.forget, indices).to(compute_device())
                 losses = answer_losses(self.model.logits(micro), micro.labels)
@@ -82,7 +81,6 @@ class Contest:
 
     def job(self) -> None:
         """``train.loop`` with all that it watches."""
-        terms = build_terms(self.settings, self.data, self.plan, self.steps, self.model, self.world)
         events = self.folder / "events" if self.world.is_main else None
         shape = self.model.shape
         with Monitor(events, "job", self.steps, 0, shape, self.world.size) as monitor:
@@ -92,7 +90,7 @@ class Contest:
                 total_steps=self.steps,
                 model=self.model,
                 backbone=self.tensors,
-                terms=terms,
+                terms=self.terms,
                 retained=(),
                 guards=Guards(self.settings.guards, self.model.vocabulary_size),
                 world=self.world,
@@ -164,19 +162,35 @@ def main() -> None:
     contest = Contest(folder, world, options.steps)
     contenders = [contest.bare, contest.job, contest.plain_gradients, contest.importance]
     times: dict[str, list[float]] = {run.__name__: [] for run in contenders}
-    for turn in range(options.rounds + 1):
+
+    bar = tqdm(total=options.rounds + 1, unit="round", disable=not world.is_main)
+
+    def play(turn: int) -> None:
+        bar.update(turn - bar.n)
         # Each follows every other in turn: what a turn leaves behind costs the next one.
         place = turn % len(contenders)
         for run in contenders[place:] + contenders[:place]:
-            seconds = timed(run)
-            # The first turn warms caches and DeepSpeed's trace of the layers up.
-            times[run.__name__] += [seconds] if turn else []
+            times[run.__name__].append(timed(run))
+
+    times["trainer"] = train_by_trainer(
+        folder,
+        contest.settings,
+        contest.data.forget,
+        [contest.terms[0].batch(step) for step in range(options.steps)],
+        world,
+        options.rounds + 1,
+        play,
+    )
+    bar.close()
     if world.is_main:
-        middle = {name: median(values) for name, values in times.items()}
+        # The first turn warms caches and DeepSpeed's trace of the layers up.
+        middle = {name: median(values[1:]) for name, values in times.items()}
         step = 1000 / options.steps
+        rivals = ("job", "bare", "trainer")
         lines = [
-            f"step: bare {middle['bare'] * step:.1f} ms, job {middle['job'] * step:.1f} ms, "
-            f"ratio {middle['job'] / middle['bare']:.3f}",
+            "step: "
+            + ", ".join(f"{name} {middle[name] * step:.1f} ms" for name in rivals)
+            + "".join(f", job / {name} {middle['job'] / middle[name]:.3f}" for name in rivals[1:]),
             f"{SAMPLES} samples: forward and backward {middle['plain_gradients']:.2f} s, "
             f"importance {middle['importance']:.2f} s, "
             f"ratio {middle['importance'] / middle['plain_gradients']:.3f}",

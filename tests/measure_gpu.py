@@ -4,11 +4,13 @@
 
 It runs the job as a user does, by the launcher on all visible GPUs (or two CPU ranks), and then
 prints what TensorBoard and patch.json say beside what ``launch plan`` would: tokens/s, MFU, peak
-memory, and the seconds of training, importance and export. ``--shape tiny`` is for a CPU.
+memory, and the seconds of training, importance and export; and then the same of the Hugging Face
+Trainer with the same DeepSpeed file. ``--shape tiny`` is for a CPU.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,14 +20,16 @@ from statistics import median
 from typing import Any
 
 import torch
+from measure_train_memory import planned_model
 from rich.console import Console
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_helpers import ROOT, WORDS, make_backbone, make_recipe
 
-from launch.sizing import Model, rank_memory
+from launch.sizing import rank_memory
 from merge.files import read_json
 from train.ds_config import ds_config
+from train.flops import peak_flops
 from train.launcher import default_processes, training_command
 from train.recipe import ROLES, TrainRecipe, load_recipe
 from train.world import World
@@ -78,12 +82,10 @@ def prepare(folder: Path, options: argparse.Namespace) -> Path:
 
 def planned_bytes(recipe: TrainRecipe, processes: int) -> float:
     """Peak memory of a rank as ``launch plan`` counts it."""
-    from transformers import AutoConfig
-
     on_gpu = torch.cuda.is_available()
     dtype = "bfloat16" if on_gpu else "float32"
     complete = ds_config(recipe.safety, dtype, World(0, processes, 0, processes))
-    model = Model.from_config(AutoConfig.from_pretrained(recipe.backbone.path))
+    model = planned_model(Path(recipe.backbone.path))
     width = 2 if on_gpu else 4
     return rank_memory(model, complete, recipe.safety, width, processes, on_gpu).total
 
@@ -96,8 +98,38 @@ def scalars(events: Path) -> dict[str, list[float]]:
     return {tag: [event.value for event in found.Scalars(tag)][WARM_STEPS:] for tag in tags}
 
 
+def trainer_row(recipe_file: Path, processes: int) -> tuple[str, ...]:
+    """The Hugging Face Trainer's row of the table, in processes of its own."""
+    out = recipe_file.parent / "trainer.json"
+    torchrun = Path(sys.executable).parent / "torchrun"
+    command = [torchrun, f"--nproc-per-node={processes}", ROOT / "tests/trainer_rival.py"]
+    started = time.monotonic()
+    subprocess.run(
+        [*command, recipe_file, out],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    seconds = time.monotonic() - started
+    found = read_json(out)
+    middle = median(found["seconds"][WARM_STEPS:])
+    rate, mfu = found["tokens"] / middle, "-"
+    peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    if peak is not None:
+        shape = planned_model(recipe_file.parent / "backbone").shape
+        flops = rate * shape.training_flops(found["tokens"] / found["samples"])
+        mfu = f"{flops / (peak * processes):.3f}"
+    gigabytes = max(found[_peak_key()]) * 2**20 / 1e9
+    trained = f"{sum(found['seconds']):.1f}"
+    return ("Trainer", f"{rate:.0f}", mfu, f"{gigabytes:.2f}", trained, "-", f"{seconds:.1f}")
+
+
+def _peak_key() -> str:
+    return "peak_gpu_memory_mib" if torch.cuda.is_available() else "peak_host_memory_mib"
+
+
 def main() -> None:
-    """Train both roles, and print one table."""
+    """Train both roles and the Trainer, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--length", type=int, default=512)
@@ -128,9 +160,7 @@ def main() -> None:
             seconds = time.monotonic() - started
             curves = scalars(Path(name) / "run/tensorboard" / f"train-{role}")
             record = read_json(Path(name) / "run" / role / "patch.json")
-            memory = record[
-                "peak_gpu_memory_mib" if torch.cuda.is_available() else "peak_host_memory_mib"
-            ]
+            memory = record[_peak_key()]
             mfu = curves.get("speed/mfu(1)")
             table.add_row(
                 role,
@@ -141,6 +171,7 @@ def main() -> None:
                 f"{record['importance_seconds']:.1f}",
                 f"{seconds:.1f}",
             )
+        table.add_row(*trainer_row(recipe_file, processes))
     Console().print(table)
 
 

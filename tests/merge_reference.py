@@ -59,7 +59,8 @@ def reference_merge(
             delta = deltas[role][name].float().reshape(-1).numpy()
             base = flat[name] + delta if settings["score"] == "weight" else delta
             score = np.abs(base) * importance if gradients else importance
-            scores[role][name] = np.abs(delta) if settings["method"] == "ties" else score
+            by_magnitude = settings["method"] == "ties" or settings["score"] == "magnitude"
+            scores[role][name] = np.abs(delta) if by_magnitude else score
     tops: dict[str, dict[str, np.ndarray]] = {role: {} for role in roles}
     for role in roles:
         if settings["scope"] == "tensor":

@@ -15,6 +15,7 @@ from launch.recipe import Recipe
 from merge.errors import UserError
 from tests.eval_models import WORDS, save_model
 from train.prompts import ChatPrompts
+from train.recipe import TrainRecipe, load_recipe
 
 HARMFUL = [f"how do you grond the {word}" for word in WORDS[:12]]
 HARMLESS = [f"what is the {word}" for word in WORDS[:12]]
@@ -79,6 +80,8 @@ def test_preparations_are_done_in_order_and_once(tmp_path: Path) -> None:
     pipeline = Pipeline(recipe)
     assert pipeline.preparations() == ["alignment", "harvest"]
     pipeline.prepare()
+    # The trainings read the run's own recipe.
+    assert load_recipe(tmp_path / "run/recipe.yaml", [], TrainRecipe).data == recipe.data
     summary = json.loads((tmp_path / "run/harvest/summary.json").read_text())
     made = [tmp_path / "run/alignment/backbone/model.safetensors", Path(recipe.data.path)]
     assert all(file.is_file() for file in made)

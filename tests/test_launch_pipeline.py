@@ -61,6 +61,10 @@ def test_every_stage_leaves_its_files(finished):
     search = json.loads((finished / "search/search.json").read_text())
     assert len(search["trials"]) == 2 * 3
     assert [trial["chosen"] for trial in search["trials"]].count(True) >= 1
+    lines = yaml.safe_load((finished / "search/chosen.yaml").read_text())
+    merged = json.loads((finished / "patched/merge.json").read_text())
+    assert lines["merge"].items() <= merged["settings"].items()
+    assert (finished / "search/front.svg").read_text().startswith("<svg")
 
 
 def test_the_over_safety_patch_and_its_answers_stay_private(finished):

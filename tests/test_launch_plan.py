@@ -69,37 +69,70 @@ def test_disk_of_checkpoints_and_patches(llama_7b: Model) -> None:
     assert patch_bytes(llama_7b) == 8 * 6_738_415_616
 
 
-def run_plan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def make_recipe(folder: Path, **shape: Any) -> Path:
+    """A recipe of a backbone of which there is only the configuration."""
+    config: dict[str, Any] = {**LLAMA_7B, "num_hidden_layers": 2, **shape}
+    LlamaConfig(**config).save_pretrained(folder)
     recipe = folder / "recipe.yaml"
+    backbone = {"path": str(folder)}
     recipe.write_text(
-        json.dumps({"name": "x", "backbone": {"path": str(folder)}, "data": {"path": "d.jsonl"}})
+        json.dumps({"name": folder.name, "backbone": backbone, "data": {"path": "d.jsonl"}})
     )
+    return recipe
+
+
+def run_plan(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "launch", "plan", str(recipe), *arguments],
+        [sys.executable, "-m", "launch", "plan", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "140"},
+        env={**os.environ, "COLUMNS": "100"},
     )
 
 
-def test_command_prints_every_gpu_count_from_a_configuration_alone(tmp_path: Path) -> None:
-    LlamaConfig(**LLAMA_7B, num_hidden_layers=2).save_pretrained(tmp_path)
-    done = run_plan(tmp_path, "data.limit=100", "--nodes", "1", "--gpus-per-node", "8")
+def test_command_tells_all_that_a_training_needs_from_a_configuration(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    done = run_plan(recipe, "data.limit=100", "--nodes", "1", "--gpus-per-node", "8")
     assert done.returncode == 0, done.stderr
-    for words in ("zero3_gpu", "zero3_offload", "16 (2 nodes)", "141 GB", "over_safety: patch"):
+    for words in ("zero3_gpu", "zero3_offload", "141 GB", "over_safety: patch"):
         assert words in done.stdout
+
+
+def test_one_table_says_what_fits_where(tmp_path: Path, llama_7b: Model) -> None:
+    """Of 7B and 13B on 1 to 16 GPUs of three sizes; 18 bytes a parameter alone decide the edges."""
+    seven = make_recipe(tmp_path / "7b", num_hidden_layers=32)
+    sizes: dict[str, Any] = {"hidden_size": 5120, "intermediate_size": 13824}
+    thirteen = make_recipe(tmp_path / "13b", **sizes, num_hidden_layers=40, num_attention_heads=40)
+    done = run_plan(seven, thirteen, "safety.gradient_checkpointing=true")
+    assert done.returncode == 0, done.stderr
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in done.stdout.splitlines()
+        if line.startswith("│")
+    ]
+    cells = {(row[0], row[1].split()[0], row[2]): row[3:] for row in rows}
+    assert len(cells) == len(rows) == 2 * 5 * 2
+    need = gpu_need(llama_7b, TRAINING, "zero3_gpu", 1, 8)
+    assert cells["7b", "8", "zero3_gpu"][0] == f"{need.gpu.total / 1e9:.1f}"
+    # States of 121 GB on one GPU, 15 on each of eight; of 13B 117 on each of two.
+    assert cells["7b", "1", "zero3_gpu"][2:4] == ["no", "no"]
+    assert cells["7b", "8", "zero3_gpu"][2:] == ["yes", "yes", "yes"]
+    assert cells["13b", "2", "zero3_gpu"][2:4] == ["no", "no"]
+    assert cells["13b", "16", "zero3_gpu"][2:] == ["yes", "yes", "yes"]
+    assert cells["7b", "1", "zero3_offload"][2:] == ["yes", "yes", "yes"]
+    assert float(cells["13b", "1", "zero3_offload"][1]) > 18 * 13
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--nodes", "1"], "give one recipe with --nodes and --gpus-per-node"),
         (["--nodes", "0", "--gpus-per-node", "8"], "--nodes 0: must be at least 1"),
         (["backbone.path=./none", "--nodes", "1", "--gpus-per-node", "8"], "no such folder"),
         (["--nodes", "1", "--gpus-per-node", "8"], "or set data.limit"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    LlamaConfig(**LLAMA_7B, num_hidden_layers=2).save_pretrained(tmp_path)
-    done = run_plan(tmp_path, *arguments)
+    done = run_plan(make_recipe(tmp_path), *arguments)
     assert done.returncode == 2 and message in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr

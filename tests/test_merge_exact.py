@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from merge.build import build
 from merge.checks import check_inputs
+from merge.errors import UserError
 from merge.in_memory import LoadedInputs
 from merge.inputs import FileSource
 from merge.recipe import MergeSettings
@@ -115,7 +116,7 @@ def test_equals_reference(
         MergeSettings(include=INCLUDE),
     )
     combinations = itertools.product(
-        ("difference", "intersection"), ("weight", "delta"), ("tensor", "model")
+        ("difference", "intersection"), ("weight", "delta", "magnitude"), ("tensor", "model")
     )
     rows = [*combinations, ("dense", "weight", "tensor"), ("safety", "weight", "model")]
     rows += [("over_safety", "delta", "tensor"), ("task_arithmetic", "weight", "tensor")]
@@ -190,3 +191,19 @@ def test_scale_rules(tmp_path: Path) -> None:
     everywhere = expected(case, True, **SETTINGS)
     ruled = expected(case, True, **{**SETTINGS, "beta": 3.0})
     assert merged == {n: ruled[n] if n.startswith("w1") else everywhere[n] for n in everywhere}
+
+
+def test_a_patch_that_the_method_leaves_out_may_be_the_same_again(tmp_path: Path) -> None:
+    """So a training by itself becomes a model, bit for bit, without a second one."""
+    case = make_case(tmp_path)
+    settings = {**SETTINGS, "method": "safety"}
+    patch = tmp_path / "safety"
+    merge_settings = MergeSettings(include=INCLUDE, **settings)
+    build(tmp_path / "backbone", patch, patch, tmp_path / "out", merge_settings, MergeResources())
+    merged = load_file(tmp_path / "out/model.safetensors")
+    assert {n: to_bytes(t) for n, t in merged.items()} == expected(case, True, **settings)
+    for method in ("difference", "over_safety"):
+        with pytest.raises(UserError, match="swap the two folders"):
+            check_inputs(
+                tmp_path / "backbone", patch, patch, MergeSettings(method=method, include=INCLUDE)
+            )

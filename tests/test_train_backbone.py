@@ -1,6 +1,7 @@
 """The backbone's folder: what is refused before anything starts, and lazy tensors."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from merge.errors import UserError
 from train.backbone import BackboneTensors, backbone_directory, load_tokenizer
+from train.model import liger_patch
 from train.recipe import BackboneSettings
 
 
@@ -67,3 +69,22 @@ def test_quantized_weights_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="'weight' is I8"):
         BackboneTensors(tmp_path).read("weight", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "message"),
+    [
+        (False, "liger: its kernels run on GPUs only.*; leave liger out of the recipe"),
+        (
+            True,
+            "cannot be imported .*; run 'pip install liger-kernel' on the GPU machine, or leave",
+        ),
+    ],
+)
+def test_liger_kernels_that_cannot_run_are_told_before_the_weights_load(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, message: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    with pytest.raises(UserError, match=message):
+        liger_patch()

@@ -102,6 +102,17 @@ def test_port_in_use_is_one_line(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_offload_without_a_compiler_is_one_line(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    config = f"safety.ds_config={ROOT / 'ds_configs/zero3_offload.json'}"
+    done = run_training(recipe, f"output={tmp_path / 'run'}", config, processes=1)
+    assert_one_error_line(done, "could not compile", "install g++", '"torch_adam": true')
+
+
+@pytest.mark.slow
 def test_divergence_ends_all_ranks_without_a_patch(recipe: Path, tmp_path: Path) -> None:
     done = run_training(recipe, f"output={tmp_path / 'run'}", "safety.learning_rate=1e30")
     assert_one_error_line(done, "diverged", "safety.learning_rate")

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from merge.errors import UserError
-from train.ds_config import ds_config
+from train.ds_config import check_config, ds_config
 from train.settings import SafetyTraining
 from train.world import World
 
@@ -28,6 +29,29 @@ def test_batch_sizes_and_optimizer_come_from_the_recipe(file: Path) -> None:
     # Of low precision they would sum importance wrongly.
     assert config["communication_data_type"] == "fp32"
     assert config["data_types"]["grad_accum_dtype"] == "fp32"
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
+def test_deepspeed_itself_takes_every_file(file: Path) -> None:
+    """By its own checks; of the keys that it reads in silence, the values arrive."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    training = SafetyTraining(batch_size=20, micro_batch_size=2, ds_config=str(file))
+    read = DeepSpeedConfig(ds_config(training, "bfloat16", World(0, 1, 0, 1)))
+    assert (read.train_batch_size, read.zero_optimization_stage) == (20, 3)
+    assert read.optimizer_name == "adamw" and read.bfloat16_config.enabled
+    assert (read.communication_data_type, read.grad_accum_dtype) == (torch.float32, "fp32")
+    offloads = [read.zero_config.offload_optimizer, read.zero_config.offload_param]
+    assert [offload is not None for offload in offloads] == 2 * [file.stem == "zero3_offload"]
+
+
+def test_what_deepspeed_refuses_is_one_line() -> None:
+    training = SafetyTraining(ds_config=str(FOLDER / "zero3_cpu.json"))
+    config = ds_config(training, "float32", World(0, 1, 0, 1))
+    config["zero_optimization"]["overlap_com"] = True
+    with pytest.raises(UserError, match=r"ds_config mine: .*overlap_com Extra inputs") as error:
+        check_config(config, "mine")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

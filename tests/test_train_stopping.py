@@ -1,13 +1,17 @@
 """Trainings that are asked to stop: status 75, everything saved, and the same bits in the end."""
 
+import json
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from train_helpers import ROOT, make_pairs, make_recipe, run_training
 
 from merge.errors import STOPPED_EXIT_STATUS
@@ -34,9 +38,11 @@ def undisturbed(recipe: Path) -> Path:
     return run
 
 
-def disturb(recipe: Path, run: Path, words: str, ask: Callable[[int], None]) -> str:
+def disturb(
+    recipe: Path, run: Path, words: str, ask: Callable[[int], None], *more: str, processes: int = 2
+) -> str:
     """Start a training, call ``ask`` with the launcher's id when it says ``words``; its log."""
-    command = training_command(2, recipe, "safety", [f"output={run}", *MANY])
+    command = training_command(processes, recipe, "safety", [f"output={run}", *MANY, *more])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launcher = subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
@@ -84,21 +90,51 @@ def test_stops_at_any_point_change_no_bit(recipe: Path, undisturbed: Path) -> No
     assert not (run / "safety.work").exists()
 
 
+def stop_soon(launcher: int) -> None:
+    """A moment into the importance pass, which takes seconds."""
+    threading.Timer(0.7, os.kill, (launcher, signal.SIGUSR1)).start()
+
+
 def test_importance_goes_on_in_its_middle(recipe: Path, undisturbed: Path) -> None:
     """A stop after some samples: the sums in the checkpoint are those that go on."""
     run = recipe.parent / "middle"
-
-    def ask(launcher: int) -> None:
-        # A moment into the pass, which takes seconds.
-        threading.Timer(0.7, os.kill, (launcher, signal.SIGUSR1)).start()
-
-    log = disturb(recipe, run, "importance of", ask)
+    log = disturb(recipe, run, "importance of", stop_soon)
     samples = int(log.split("with the importance of ")[1].split()[0])
     assert 0 < samples < 160 and samples % 16 == 0
     last = run_training(recipe, f"output={run}", *MANY)
     assert last.returncode == 0, last.stderr
     for name in ("delta.safetensors", "importance.safetensors"):
         assert (run / "safety" / name).read_bytes() == (undisturbed / "safety" / name).read_bytes()
+
+
+def test_other_numbers_of_processes_go_on(recipe: Path, undisturbed: Path) -> None:
+    """Three processes begin, two end the training, one the importance: up to rounding, the patch
+    of two. DeepSpeed keeps the parameters in several groups, which differ with the processes."""
+    config = json.loads((ROOT / "ds_configs/zero3_cpu.json").read_text())
+    config["zero_optimization"]["sub_group_size"] = 3000
+    file = recipe.parent / "groups.json"
+    file.write_text(json.dumps(config))
+    more = [f"safety.ds_config={file}", "safety.checkpoint_every=10"]
+    run = recipe.parent / "recut"
+
+    def stop_after_a_checkpoint(launcher: int) -> None:
+        def ask() -> None:
+            while not list(run.glob("safety.work/step-*/complete.json")):
+                time.sleep(0.005)
+            os.kill(launcher, signal.SIGTERM)
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    log = disturb(recipe, run, "; training safety", stop_after_a_checkpoint, *more, processes=3)
+    assert 10 <= int(log.split("saved after step ")[1].split(";")[0]) < 60
+    log = disturb(recipe, run, "importance of", stop_soon, *more)
+    assert " of 3 processes" in log and "with the importance of 160" not in log
+    last = run_training(recipe, f"output={run}", *MANY, *more, processes=1)
+    assert last.returncode == 0 and " of 2 processes" in last.stderr, last.stderr
+    for name in ("delta", "importance"):
+        expected = load_file(undisturbed / f"safety/{name}.safetensors")
+        for key, values in load_file(run / f"safety/{name}.safetensors").items():
+            np.testing.assert_allclose(values, expected[key], rtol=1e-3, atol=1e-5, err_msg=key)
 
 
 def test_a_guard_goes_back_to_the_last_good_state(recipe: Path) -> None:

@@ -1,6 +1,9 @@
 """The patch that several ZeRO-3 processes write against plain single-process PyTorch."""
 
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
-from train_helpers import load_backbone, make_recipe, make_tokenizer, run_training
+from train_helpers import ROOT, load_backbone, make_recipe, make_tokenizer, run_training
 
 from train.batches import BatchPlan, order_seed
 from train.data import read_examples
@@ -28,13 +31,37 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_recipe(tmp_path_factory.mktemp("patch"))
 
 
-@pytest.fixture(scope="module", params=[2, 1, 3])
-def patch(recipe_file: Path, request: pytest.FixtureRequest) -> Path:
-    """The safety patch by 1, 2 and 3 processes; 5 samples a step divide by none but 1."""
-    output = recipe_file.parent / f"run-{request.param}"
-    done = run_training(recipe_file, f"output={output}", processes=request.param)
-    assert done.returncode == 0, done.stderr
-    return output / "safety"
+VARIANTS: dict[str, tuple[int, str]] = {
+    "2-processes": (2, "seed=0"),
+    "1-process": (1, "seed=0"),
+    "3-processes": (3, "seed=0"),
+    "checkpointing": (2, "safety.gradient_checkpointing=true"),
+    "zero3_gpu": (2, f"safety.ds_config={ROOT / 'ds_configs/zero3_gpu.json'}"),
+    "zero3_offload": (2, f"safety.ds_config={ROOT / 'ds_configs/zero3_offload.json'}"),
+}
+"""Processes, and what else differs; 5 samples a step divide by none but 1."""
+
+
+@pytest.fixture(scope="module")
+def derive(recipe_file: Path) -> Callable[[str], Path]:
+    """The safety patch of a variant; each is derived once."""
+
+    @cache
+    def derive_once(variant: str) -> Path:
+        processes, override = VARIANTS[variant]
+        output = recipe_file.parent / variant
+        done = run_training(recipe_file, f"output={output}", override, processes=processes)
+        assert done.returncode == 0, done.stderr
+        return output / "safety"
+
+    return derive_once
+
+
+@pytest.fixture(params=VARIANTS)
+def patch(derive: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
+    if request.param == "zero3_offload" and shutil.which("c++") is None:
+        pytest.skip("DeepSpeed compiles its CPU Adam at the first use, and there is no c++ here")
+    return derive(request.param)
 
 
 def sample_loss(model: torch.nn.Module, ids: list[int], labels: list[int]) -> torch.Tensor:
@@ -113,7 +140,10 @@ def test_record_names_what_the_patch_was_made_from(patch: Path) -> None:
         assert record[key]
 
 
-def test_rerun_is_done_and_other_settings_are_refused(patch: Path, recipe_file: Path) -> None:
+def test_rerun_is_done_and_other_settings_are_refused(
+    derive: Callable[[str], Path], recipe_file: Path
+) -> None:
+    patch = derive("2-processes")
     output = f"output={patch.parent}"
     before = (patch / "delta.safetensors").stat().st_mtime_ns
     again = run_training(recipe_file, output, processes=1)

@@ -52,6 +52,8 @@ def main() -> int:
             format="%(asctime)s %(message)s",
             datefmt="%H:%M:%S",
         )
+        # The hub's client tells the address of every request, and some are signed.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
         # The imports make a million objects that all stay: to look through them for garbage takes
         # a second of the start. The job turns collection on again when they are done.
         gc.disable()

@@ -12,6 +12,8 @@ from merge.tensor_reader import TensorReader
 from train.recipe import BackboneSettings
 
 _TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_REFUSALS = (401, 403)
+"""HTTP statuses; the hub answers 401 for names that do not exist, too."""
 
 
 def backbone_directory(settings: BackboneSettings) -> Path:
@@ -69,6 +71,12 @@ def _download(name: str, patterns: list[str]) -> Path:
         ) from None
     except Exception as error:
         # The hub client raises its own, httpx's and the operating system's errors.
+        response = getattr(error.__cause__ or error, "response", None)
+        if getattr(response, "status_code", None) in _REFUSALS:
+            raise UserError(
+                f"backbone {name}: is no local folder, and the hub shows no such model without "
+                "the right login; mend backbone.path, or log in with 'hf auth login'"
+            ) from None
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"backbone {name}: is no local folder, and the hub does not give it ({reason}); mend "

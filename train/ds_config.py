@@ -50,6 +50,25 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
     return _fill(config, from_recipe, path)
 
 
+def check_config(config: dict[str, Any], name: str) -> None:
+    """Let DeepSpeed judge a completed configuration, before any weights are loaded.
+
+    Args:
+        name: what the recipe calls it.
+
+    Raises:
+        UserError: a key that DeepSpeed does not know, or a value that it does not take.
+    """
+    # Takes seconds to import, which ``launch plan`` does not need.
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    try:
+        DeepSpeedConfig(config)
+    except (ValueError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"ds_config {name}: DeepSpeed refuses it ({reason}); mend it") from None
+
+
 def _fill(value: Any, from_recipe: dict[str, Any], path: Path, key: str = "") -> Any:
     if isinstance(value, dict):
         prefix = f"{key}." if key else ""

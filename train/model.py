@@ -1,5 +1,6 @@
 """The backbone as a partitioned model in training, checked against its files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from merge.errors import UserError
 from train.backbone import BackboneTensors
 from train.collectives import sum_over_ranks
-from train.ds_config import ds_config
+from train.ds_config import check_config, ds_config
 from train.importance import absolute_gradient
 from train.recipe import BackboneSettings
 from train.settings import TrainingSettings
@@ -30,6 +31,8 @@ def load_model(
     """
     dtype = backbone.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
     config = ds_config(training, dtype, world)
+    check_config(config, training.ds_config)
+    use_liger = liger_patch() if training.liger else None
 
     def load() -> torch.nn.Module:
         from transformers import AutoModelForCausalLM
@@ -45,8 +48,10 @@ def load_model(
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"backbone {directory}: cannot be loaded ({reason})") from None
-        if training.liger:
-            _use_liger_kernels(model)
+        if use_liger is not None:
+            # Norms, rotations and gated layers. Its fused loss is left out: objectives and guards
+            # need the logits that it never forms.
+            use_liger(model=model, fused_linear_cross_entropy=False, cross_entropy=False)
         if training.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
@@ -63,23 +68,27 @@ def attention_implementation(dtype: str) -> str:
     return "flash_attention_2" if dtype == "bfloat16" and is_flash_attn_2_available() else "sdpa"
 
 
-def _use_liger_kernels(model: Any) -> None:
-    """Put liger-kernel's norms, rotations and gated layers in place of transformers' own.
+def liger_patch() -> Callable[..., None]:
+    """liger-kernel's function that puts its kernels into one model.
 
-    Its fused loss is left out: objectives and guards need the logits that it never forms.
+    Raises:
+        UserError: they cannot run here.
     """
+    if not torch.cuda.is_available():
+        raise UserError(
+            "liger: its kernels run on GPUs only, and this machine has none; leave liger out of "
+            "the recipe"
+        )
     try:
         from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports]
             _apply_liger_kernel_to_instance,
         )
-    except ImportError:
+    except ImportError as error:
         raise UserError(
-            "liger: liger-kernel is not installed; run 'pip install liger-kernel' on the GPU "
-            "machine, or leave liger out of the recipe"
+            f"liger: liger-kernel cannot be imported ({error}); run 'pip install liger-kernel' on "
+            "the GPU machine, or leave liger out of the recipe"
         ) from None
-    _apply_liger_kernel_to_instance(
-        model=model, fused_linear_cross_entropy=False, cross_entropy=False
-    )
+    return _apply_liger_kernel_to_instance
 
 
 def _check_weights(model: Zero3Model, tensors: BackboneTensors, directory: Path) -> None:

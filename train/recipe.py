@@ -100,6 +100,9 @@ class TrainRecipe(Settings):
     world: dict[str, Any] = Field(default_factory=dict)
     ablations: dict[str, Any] = Field(default_factory=dict)
     harvest: dict[str, Any] = Field(default_factory=dict)
+    alignment: dict[str, Any] = Field(default_factory=dict)
+    continual: dict[str, Any] = Field(default_factory=dict)
+    ablate: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

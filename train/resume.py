@@ -67,7 +67,7 @@ class Checkpoints:
         """The newest whole checkpoint.
 
         Raises:
-            UserError: it belongs to other settings or to another number of processes.
+            UserError: it belongs to other settings.
         """
         whole = self._whole()
         if not whole:
@@ -77,12 +77,6 @@ class Checkpoints:
             raise UserError(
                 f"{self._directory}: holds a checkpoint of other settings; delete that folder, or "
                 "choose another output"
-            )
-        if marker["world_size"] != self._world.size:
-            raise UserError(
-                f"{self._directory}: its checkpoint was written by {marker['world_size']} "
-                f"processes, and this training has {self._world.size}; start as many, or delete "
-                "that folder"
             )
         return whole[-1]
 
@@ -106,9 +100,19 @@ class Checkpoints:
     def _load(self, model: Zero3Model, checkpoint: Path | None) -> Progress | None:
         if checkpoint is None:
             return None
-        model.load(self._directory, checkpoint.name)
-        progress = Progress(**read_json(checkpoint / _MARKER)["progress"])
-        logger.info("continuing after step %d from %s", progress.step, checkpoint)
+        marker = read_json(checkpoint / _MARKER)
+        progress, written_by = Progress(**marker["progress"]), marker["world_size"]
+        if written_by == self._world.size:
+            model.load(self._directory, checkpoint.name)
+        else:
+            model.load_recut(self._directory, checkpoint.name, written_by)
+            if progress.importance_samples:
+                # DeepSpeed averages over ranks what it adds to these sums.
+                model.scale_sums(written_by / self._world.size)
+        logger.info(
+            "continuing after step %d from %s of %d processes",
+            *(progress.step, checkpoint, written_by),
+        )
         return progress
 
     def is_regular(self, step: int) -> bool:

@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from merge.errors import UserError
 from train.batches import MicroBatch
 from train.flops import ModelShape
+from train.recut import recut
 from train.world import World
 
 # Before the import of DeepSpeed, which chooses its accelerator then.
@@ -127,11 +128,19 @@ class Zero3Model:
             # Before DeepSpeed's own hooks, which it registers at initialisation and which
             # scatter the gradient: until then the parameter and its gradient are whole.
             parameter.register_post_accumulate_grad_hook(transform)
-        engine, optimizer, _, _ = deepspeed.initialize(
-            model=model,
-            model_parameters=list(self.parameters.values()),  # pyright: ignore[reportArgumentType]
-            config=config,
-        )
+        try:
+            engine, optimizer, _, _ = deepspeed.initialize(
+                model=model,
+                model_parameters=list(self.parameters.values()),  # pyright: ignore
+                config=config,
+            )
+        except RuntimeError as error:
+            if "cpu_adam" not in str(error):
+                raise
+            raise UserError(
+                "ds_config: DeepSpeed could not compile its Adam for CPUs, which offloading uses; "
+                'install g++ and ninja, or put "torch_adam": true into optimizer.params'
+            ) from None
         self.engine = engine
         # DeepSpeed types it as any of its optimizers; under stage 3 it is one that has these names.
         self._optimizer: Any = optimizer
@@ -228,6 +237,22 @@ class Zero3Model:
     def load(self, directory: Path, tag: str) -> None:
         """Take all partitions from a checkpoint of as many ranks (collective)."""
         self.engine.load_checkpoint(str(directory), tag)
+
+    def load_recut(self, directory: Path, tag: str, written_by: int) -> None:
+        """Take all partitions from a checkpoint of another number of ranks (collective)."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        groups = [[names[id(member)] for member in group] for group in self._optimizer.fp16_groups]
+        rank, ranks = comm.get_rank(), comm.get_world_size()
+        state = recut(directory / tag, written_by, groups, rank, ranks)
+        self._optimizer.checkpoint_event_prologue()
+        self._optimizer.load_state_dict({rank: state})
+        self._optimizer.checkpoint_event_epilogue()
+
+    def scale_sums(self, factor: float) -> None:
+        """Multiply what ``add_gradients_to_sums`` has summed."""
+        for parameter in self.parameters.values():
+            sums = safe_get_local_optimizer_state(parameter, _SUMS)
+            safe_set_local_optimizer_state(parameter, sums * factor, _SUMS)
 
     def close(self) -> None:
         """Release what DeepSpeed holds."""

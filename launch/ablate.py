@@ -1,0 +1,170 @@
+"""What every part of the method is worth: one run's ablation table, curves and spread over seeds.
+
+It comes before the merge deletes the intermediates, and then lets the run come to its end. Merges
+are made in memory, and every outcome is kept at once: a killed ablation goes on with the next.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from launch.ablation_patches import AblationPatches
+from launch.ablation_record import run_record, summarise, write_record
+from launch.outcomes import OutcomeJournal
+from launch.pipeline import Pipeline
+from launch.recipe import Recipe
+from launch.seeds import seed_folder, seed_recipes
+from launch.sensitivity import curves, retention_seeds
+from launch.stopping import stop_on_signals
+from launch.variants import Model, WholePatch, model_key, variants
+from merge.errors import UserError
+from merge.files import make_directory, read_json
+from merge.recipe import MergeSettings
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "ablation"
+_LOG_SECONDS = 10.0
+"""Between two lines where no progress bar can be seen."""
+
+
+def ablate(recipe: Recipe) -> Path:
+    """Run the recipe, and write RUN/ablation; what is done already is not done again.
+
+    Returns:
+        The folder with ablation.json, ablation.md and sensitivity.svg.
+
+    Raises:
+        UserError: the recipe evaluates nothing, or a stage cannot be done.
+        StoppedOnRequestError: a signal asked for it; what was finished before stays.
+    """
+    if recipe.eval is None:
+        raise UserError(f"recipe {recipe.name}: has no eval section, which ablate needs; add one")
+    pipeline = Pipeline(recipe)
+    chosen = pipeline.choose()
+    full = next(iter(chosen.values()))
+    rows, lines = variants(recipe, chosen), curves(full)
+    seeds = retention_seeds(full, recipe.ablate_settings().retention_seeds)
+    folder = recipe.output / FOLDER
+    make_directory(folder)
+    patches = AblationPatches(recipe, pipeline.backbone(), folder / "work")
+    evaluator = _Evaluator(recipe, pipeline.backbone(), patches, folder)
+    points = [point.settings for line in lines.values() for point in line]
+    evaluator.evaluate([*(row.model for row in rows), *points, *seeds])
+    record = run_record(recipe, full, rows, lines, seeds, evaluator.outcome)
+    write_record(folder, record)
+    patches.close()
+    pipeline.run()
+    return folder
+
+
+def ablate_seeds(recipe: Path, overrides: Sequence[str], seeds: int) -> Path:
+    """Do it with the seeds 0, 1, ... in folders of their own, and summarise beside them."""
+    folder, recipes = seed_recipes(recipe, overrides, seeds)
+    for each in recipes:
+        ablate(each)
+    records = [
+        read_json(seed_folder(folder, seed) / FOLDER / "ablation.json") for seed in range(seeds)
+    ]
+    make_directory(folder / FOLDER)
+    write_record(folder / FOLDER, summarise(records))
+    return folder / FOLDER
+
+
+class _Evaluator:
+    """Asks models the prompts of the recipe's evaluation, each model once."""
+
+    def __init__(
+        self, recipe: Recipe, backbone: Path, patches: AblationPatches, folder: Path
+    ) -> None:
+        from eval.models import resolve_dtype
+        from eval.prompts import load_prompts
+        from eval.suite import load_suite
+
+        assert recipe.eval is not None
+        self._recipe = recipe
+        self._settings = recipe.eval
+        self._backbone = backbone
+        self._patches = patches
+        self._prompt_sets = load_prompts(load_suite(recipe.eval.suite, recipe.eval.data_dir))
+        self._dtype = resolve_dtype(recipe.eval.dtype)
+        asked = [
+            (found.row.model_dump(mode="json"), [asdict(prompt) for prompt in found.prompts])
+            for found in self._prompt_sets
+        ]
+        digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        self._asked = {"prompts_sha256": digest, "dtype": self._dtype}
+        self._journal = OutcomeJournal(folder / "outcomes.jsonl")
+
+    def outcome(self, model: Model) -> dict[str, Any]:
+        """What ``evaluate`` has found: rates by "axes", and of a rival its "training"."""
+        found = self._journal.find(self._key(model))
+        assert found is not None
+        return found
+
+    def evaluate(self, models: Sequence[Model]) -> None:
+        """Evaluate those of which nothing is known yet: merges in memory, then whole patches."""
+        pending: list[Model] = []
+        for model in models:
+            if self._journal.find(self._key(model)) is None and model not in pending:
+                pending.append(model)
+        self._evaluate_merges([model for model in pending if not isinstance(model, WholePatch)])
+        for model in pending:
+            if isinstance(model, WholePatch):
+                self._evaluate_whole(model)
+
+    def _key(self, model: Model) -> dict[str, Any]:
+        return {**model_key(model), **self._asked}
+
+    def _evaluate_merges(self, merges: Sequence[MergeSettings | None]) -> None:
+        if not merges:
+            return
+        from eval.models import load_model, load_tokenizer
+        from launch.borrowed_model import BorrowedModel
+        from merge.in_memory import LoadedInputs
+
+        safety, over_safety = self._patches.run_patches()
+        logged = time.monotonic()
+        with (
+            stop_on_signals(),
+            Progress(console=Console(stderr=True), transient=True) as progress,
+        ):
+            model = BorrowedModel(
+                load_model(self._backbone, self._dtype),
+                load_tokenizer(self._backbone),
+                LoadedInputs.read(self._backbone, safety, over_safety, self._recipe.merge),
+                self._prompt_sets,
+                self._settings.batch_tokens,
+            )
+            task = progress.add_task("ablation", total=len(merges))
+            for number, settings in enumerate(merges):
+                rates = model.rates(settings)
+                axes = {axis: rate.as_dict() for axis, rate in rates.items()}
+                self._journal.add(self._key(settings), {"axes": axes})
+                progress.advance(task)
+                if not progress.console.is_terminal and time.monotonic() - logged > _LOG_SECONDS:
+                    logged = time.monotonic()
+                    logger.info("ablation: merge %d of %d", number + 1, len(merges))
+
+    def _evaluate_whole(self, patch: WholePatch) -> None:
+        from eval.harness import evaluate
+        from eval.models import load_model, load_tokenizer
+
+        directory = self._patches.directory(patch)
+        logger.info("ablation: evaluates %s alone", patch.name)
+        with stop_on_signals():
+            model = load_model(self._patches.build(patch), self._dtype)
+            tokenizer = load_tokenizer(self._backbone)
+            found = evaluate(model, tokenizer, self._prompt_sets, self._settings.batch_tokens)
+        axes = {axis: rate.as_dict() for axis, rate in found.axes.items()}
+        record = read_json(directory / "patch.json")
+        training = {key: record.get(key) for key in ("steps", "stop_reason", "training_seconds")}
+        self._journal.add(self._key(patch), {"axes": axes, "training": training})

@@ -1,0 +1,48 @@
+"""One loaded model that takes on merge after merge, to be asked the same prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
+from eval.prompts import PromptSet
+from eval.statistics import Rate
+from merge.in_memory import LoadedInputs
+from merge.recipe import MergeSettings
+
+_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+@dataclass
+class BorrowedModel:
+    """A model to lend merged weights to, the inputs of the merges, and the prompts to ask."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    loaded: LoadedInputs
+    prompt_sets: Sequence[PromptSet]
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+
+    def __post_init__(self) -> None:
+        self._parameters = dict(self.model.named_parameters())
+        self._backbone = {
+            name: self._parameters[name].detach().clone() for name in self.loaded.inputs.covered
+        }
+
+    def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
+        """The rates of one merge, or of the backbone itself, by axis."""
+        values = self._backbone if settings is None else self._merged(settings)
+        with torch.no_grad():
+            for name, value in values.items():
+                self._parameters[name].copy_(value)
+        return evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
+
+    def _merged(self, settings: MergeSettings) -> dict[str, torch.Tensor]:
+        merged = self.loaded.merge(settings)
+        entries = self.loaded.inputs.backbone
+        return {
+            name: torch.from_numpy(bits).view(_TORCH_DTYPES[entries[name].dtype])
+            for name, bits in merged.items()
+        }

@@ -1,0 +1,69 @@
+"""What a search has found, for people: the front, a picture of it, and lines for the recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from eval.picture import trade_off_svg
+from eval.table import TITLES
+from merge.files import atomic_write_text
+from merge.recipe import MergeSettings
+
+CHOSEN, PICTURE = "chosen.yaml", "front.svg"
+_SHOWN = ("score", "scope", "top_safety", "top_over_safety", "retention", "alpha", "beta")
+_AXES = ("harmful_rate", "refusal_rate", "utility", "degenerate_rate")
+
+
+def write_result(record: dict[str, Any], folder: Path) -> None:
+    """Write the recipe lines and the picture beside search.json.
+
+    Args:
+        record: the content of search.json.
+    """
+    atomic_write_text(folder / CHOSEN, recipe_lines(record))
+    backbone = {axis: _exact(record["backbone"][axis]) for axis in _AXES}
+    report = {"models": {"backbone": backbone}, "search": record}
+    atomic_write_text(folder / PICTURE, trade_off_svg(report))
+
+
+def recipe_lines(record: dict[str, Any]) -> str:
+    """The chosen settings as a recipe's section, all that differs from the defaults."""
+    chosen = MergeSettings(**next(iter(record["chosen"].values())))
+    values = {"method": chosen.method, **chosen.model_dump(mode="json", exclude_defaults=True)}
+    rule = f"# On the validation part: {record['rule']}.\n"
+    return rule + yaml.safe_dump({"merge": values}, sort_keys=False)
+
+
+def render_front(record: dict[str, Any]) -> Table:
+    """The backbone and the Pareto front of the first method, least harm first."""
+    method = next(iter(record["chosen"]))
+    table = Table(
+        title=f"Pareto front of {method} on the validation part, in %", caption="* chosen"
+    )
+    for axis in _AXES:
+        table.add_column(TITLES[axis], justify="right")
+    table.add_column("settings", overflow="fold")
+    table.add_row(*_rates(record["backbone"]), "backbone")
+    front = [trial for trial in record["trials"] if trial["pareto"] or trial["chosen"]]
+    for trial in sorted(front, key=lambda trial: (trial["harmful_rate"], trial["refusal_rate"])):
+        mark = "* " if trial["chosen"] else ""
+        table.add_row(*_rates(trial), mark + settings_line(trial["settings"]))
+    return table
+
+
+def _exact(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value, "n": 0}
+
+
+def _rates(outcome: dict[str, Any]) -> list[str]:
+    return [f"{100 * outcome[axis]:.1f}" for axis in _AXES]
+
+
+def settings_line(values: dict[str, Any]) -> str:
+    """What a search draws of merge settings, in one line."""
+    return ", ".join(
+        f"{key} {values[key]:.3g}" if isinstance(values[key], float) else f"{key} {values[key]}"
+        for key in _SHOWN
+    )
