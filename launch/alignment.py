@@ -97,7 +97,16 @@ def _train(
     tokenizer = AutoTokenizer.from_pretrained(directory)
     prompts = ChatPrompts(tokenizer, str(directory))
     refused = [prompts.example(*pair, settings.max_length) for pair in refusals]
-    answered = [prompts.example(*pair, settings.max_length) for pair in answers]
+    answered = [
+        prompts.example(*pair, settings.max_length)
+        for pair in answers
+        if len(prompts.question_ids(pair[0])) < settings.max_length
+    ]
+    if not answered:
+        raise UserError(
+            f"recipe, alignment.max_length: {settings.max_length} tokens leave nothing of any "
+            "answer; raise it"
+        )
     # An answer that its limit of tokens has cut must not teach to stop there.
     answered = [(ids[:-1], labels[:-1]) for ids, labels in answered]
     model: Any = AutoModelForCausalLM.from_pretrained(

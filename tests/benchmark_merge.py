@@ -156,11 +156,21 @@ def measure(commands: dict[str, list[str]], out: Path, rounds: int) -> dict[str,
     turns = [(name, number) for number in range(rounds + 1) for name in commands]
     for name, number in track(turns, "runs", console=Console(stderr=True)):
         shutil.rmtree(out, ignore_errors=True)
+        warm(out.parent)
         run = run_once(commands[name])
         if number:
             found[name].append(run)
     shutil.rmtree(out, ignore_errors=True)
     return found
+
+
+def warm(folder: Path) -> None:
+    """Read every input, and let earlier runs' writing end: some systems empty idle pages soon."""
+    os.sync()
+    for file in folder.rglob("*.safetensors"):
+        with file.open("rb", buffering=0) as source:
+            while source.read(1 << 24):
+                pass
 
 
 def run_once(command: list[str]) -> Run:
