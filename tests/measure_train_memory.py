@@ -1,7 +1,7 @@
 """Peak host memory of every rank, by phase, on random Llamas and CPU ranks; beside it the plan.
 
-What loading and export take for a moment stands beside the largest tensor and the largest shard: no
-rank may ever hold more than that outside its share.
+What loading and export take for a moment stands beside the largest tensor and the largest shard:
+outside its share, a rank may hold a few copies of single tensors.
 
     python tests/measure_train_memory.py [--processes 2] [--sizes small medium large]
 
