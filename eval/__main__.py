@@ -67,7 +67,9 @@ if __name__ == "__main__":
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # They tell the address of every request, and some of the hub's are signed.
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     parsed = parse(sys.argv[1:])
     command = {
         "run": _run,
