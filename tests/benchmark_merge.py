@@ -156,7 +156,7 @@ def measure(commands: dict[str, list[str]], out: Path, rounds: int) -> dict[str,
     turns = [(name, number) for number in range(rounds + 1) for name in commands]
     for name, number in track(turns, "runs", console=Console(stderr=True)):
         shutil.rmtree(out, ignore_errors=True)
-        warm(out.parent)
+        warm(out.parent, "tuned_" if name.startswith("mergekit") else "")
         run = run_once(commands[name])
         if number:
             found[name].append(run)
@@ -164,13 +164,17 @@ def measure(commands: dict[str, list[str]], out: Path, rounds: int) -> dict[str,
     return found
 
 
-def warm(folder: Path) -> None:
-    """Read every input, and let earlier runs' writing end: some systems empty idle pages soon."""
+def warm(folder: Path, prefix: str) -> None:
+    """Read the next run's inputs, and no others: they may be more than the page cache may hold.
+
+    Some systems empty idle pages soon, and earlier runs' writing must have ended.
+    """
     os.sync()
-    for file in folder.rglob("*.safetensors"):
-        with file.open("rb", buffering=0) as source:
-            while source.read(1 << 24):
-                pass
+    for name in ("backbone", f"{prefix}safety", f"{prefix}over_safety"):
+        for file in (folder / name).rglob("*.safetensors"):
+            with file.open("rb", buffering=0) as source:
+                while source.read(1 << 24):
+                    pass
 
 
 def run_once(command: list[str]) -> Run:
