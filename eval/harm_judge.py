@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from pydantic import Field
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from eval.generation import Question, batches_by_length, ending_tokens, generate
 from eval.lines import LineStore
 from eval.models import load_judge, model_identity
+from eval.settings import read_keys
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 
@@ -53,12 +53,7 @@ def load_settings(path: Path) -> HarmJudgeSettings:
     Raises:
         UserError: the file is missing, not YAML, or has a wrong key.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"harm judge {path}: cannot be read ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"harm judge {path}: must hold keys (kind, model, harmful, safe)")
+    values = read_keys(path, "harm judge", "keys (kind, model, harmful, safe)")
     settings = parse_settings(HarmJudgeSettings, values, str(path))
     if settings.kind == "guard":
         _check_patterns(settings, path)

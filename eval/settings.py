@@ -83,6 +83,25 @@ _DECODINGS: dict[str, type[DecodingSettings]] = {
 }
 
 
+def read_keys(path: Path, what: str, wanted: str) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Args:
+        what: how errors call the file, before its path.
+        wanted: what errors say that it must hold.
+
+    Raises:
+        UserError: the file is missing, not YAML, or holds something else than keys.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{what} {path}: cannot be read ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{what} {path}: must hold {wanted}")
+    return values
+
+
 def parse_decoding(values: Mapping[str, Any], source: str) -> DecodingSettings:
     """Check the settings of a decoding, whose kind the key ``method`` says.
 
@@ -101,12 +120,7 @@ def load_decoding(path: Path) -> DecodingSettings:
     Raises:
         UserError: the file is missing, not YAML, or has a wrong key.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"decoding {path}: cannot be read ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"decoding {path}: must hold keys, as 'method: self_cd'")
+    values = read_keys(path, "decoding", "keys, as 'method: self_cd'")
     settings = parse_decoding(values, f"decoding {path}")
     if isinstance(settings, Debias):
         return settings.model_copy(update={"reference": path.parent / settings.reference})

@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from eval.harness import Completion, axis_outcomes
 from eval.paired import PairCounts, difference_interval, holm, mcnemar_exact, paired_bootstrap
-from eval.settings import Margins
-from merge.errors import UserError
+from eval.settings import Margins, read_keys
 from merge.settings import parse_settings
 
 AxisVerdict = Literal["improved", "no change", "not worse", "worse", "undecided"]
@@ -32,12 +29,7 @@ def load_margins(path: Path) -> Margins:
     Raises:
         UserError: the file is missing, not YAML, or names another axis.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"margins {path}: cannot be read ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"margins {path}: must hold axes and fractions, as 'utility: 0.02'")
+    values = read_keys(path, "margins", "axes and fractions, as 'utility: 0.02'")
     return parse_settings(Margins, values, str(path))
 
 
