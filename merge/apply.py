@@ -42,25 +42,26 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> None:
             )
         with exclusive(out):
             refuse_strangers(out)
-            lines = _write_model(index, delta.index, out, pool)
+            lines, outputs = _write_model(index, delta.index, out, pool)
             if combine_lines(lines) != wanted:
                 _remove_weights(out, index)
                 raise UserError(f"{delta_file}: is damaged, its result is not what it names")
-            outputs = [path.name for path in index.files] + _write_companions(model, index, out)
-            hashes = run_all(pool, lambda name: sha256_file(out / name), outputs)
+            for name in _write_companions(model, index, out):
+                outputs[name] = sha256_file(out / name)
             record = {
                 "format": 1,
                 "applied": {"delta_file": sha256_file(delta_file), "model": str(model)},
-                "outputs": dict(sorted(zip(outputs, hashes, strict=True))),
+                "outputs": dict(sorted(outputs.items())),
             }
             atomic_write_json(out / RECORD, record)
 
 
 def _write_model(
     index: TensorIndex, delta: TensorIndex, out: Path, pool: ThreadPoolExecutor
-) -> dict[str, str]:
-    """Write all shards; the hash line of every tensor written."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Write all shards; the hash line of every tensor, and the SHA-256 of every file."""
     lines: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     size = sum(entry.bytes for entry in index.values())
     with (
         TensorReader(index) as reader,
@@ -77,8 +78,8 @@ def _write_model(
 
                 names = list(shard.offsets)
                 lines |= dict(zip(names, run_all(pool, patch, names), strict=True))
-                writer.commit()
-    return lines
+                hashes[shard.name] = writer.commit()
+    return lines, hashes
 
 
 def _write_tensor(name: str, reader: TensorReader, delta: TensorReader, writer: ShardWriter) -> str:

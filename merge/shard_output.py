@@ -1,8 +1,9 @@
-"""Writing the output's files one after the other, each recorded as soon as it is whole."""
+"""Writing the output's files in order, each recorded as soon as it is whole."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from tqdm import tqdm
 
 from merge import count_kernels
 from merge.errors import UserError
-from merge.files import sha256_file
 from merge.inputs import MergeInputs
 from merge.journal import Journal
 from merge.layout import OutputShard
+from merge.pools import run_all
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
-from merge.streaming import open_merge
+from merge.streaming import StreamingMerge, open_merge
 from merge.tensor_merge import TensorReport, Thresholds
 
 
@@ -50,37 +51,68 @@ def write_shards(
     ):
         if settings.scope == "model":
             thresholds = _select_over_model(merge.merger.model_thresholds)
-        finishing: list[Future[dict[str, Any]]] = []
+        files = [_OutputFile(out, shard, merge, thresholds, journal) for shard in left]
+        work = [(file, name) for file in files for name in file.shard.offsets]
         try:
-            for shard in left:
-                with ExitStack() as unfinished:
-                    writer = unfinished.enter_context(ShardWriter(out, shard))
-                    reports = merge.write_shard(writer, shard, thresholds)
-                    _refuse_overflow({name: report.overflowed for name, report in reports.items()})
-                    unfinished.pop_all()
-                # In the pool, so that the next file is merged while this one reaches the disk.
-                finishing.append(pool.submit(_finish, writer, reports, journal))
+            finished = run_all(pool, lambda item: item[0].write(item[1]), work, stop_early=True)
         finally:
-            wait(finishing)
-        for future in finishing:
-            record = future.result()
-            records[record["file"]] = record
-    return records
+            for file in files:
+                file.close()
+    return records | {record["file"]: record for record in finished if record is not None}
 
 
-def _finish(
-    writer: ShardWriter, reports: dict[str, TensorReport], journal: Journal
-) -> dict[str, Any]:
-    """Give a whole file its name and its line in the journal."""
-    with writer:
-        writer.commit()
-    record = {
-        "file": writer.path.name,
-        "sha256": sha256_file(writer.path),
-        "tensors": {name: report.as_json() for name, report in reports.items()},
-    }
-    journal.add_output(record)
-    return record
+class _OutputFile:
+    """One output file, filled by any threads; whoever writes its last tensor finishes it.
+
+    So no thread waits at a file's end: the next file begins meanwhile.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        shard: OutputShard,
+        merge: StreamingMerge,
+        thresholds: dict[str, Thresholds],
+        journal: Journal,
+    ) -> None:
+        self.shard = shard
+        self._out = out
+        self._merge = merge
+        self._thresholds = thresholds
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._writer: ShardWriter | None = None
+        self._reports: dict[str, TensorReport | None] = {}
+
+    def write(self, name: str) -> dict[str, Any] | None:
+        """Write one tensor; the file's record, once that was the last of them.
+
+        Raises:
+            UserError: see ``StreamingMerge.write_tensor``; or a value leaves the dtype's range.
+        """
+        with self._lock:
+            writer = self._writer = self._writer or ShardWriter(self._out, self.shard)
+        report = self._merge.write_tensor(writer, name, self._thresholds)
+        with self._lock:
+            self._reports[name] = report
+            if len(self._reports) < len(self.shard.offsets):
+                return None
+        reports = {name: report for name, report in self._reports.items() if report is not None}
+        _refuse_overflow({name: report.overflowed for name, report in reports.items()})
+        record = {
+            "file": self.shard.name,
+            "sha256": writer.commit(),
+            "tensors": {name: report.as_json() for name, report in reports.items()},
+        }
+        self.close()
+        self._journal.add_output(record)
+        return record
+
+    def close(self) -> None:
+        """Close the file, and drop it if it is not whole; no thread may be writing to it."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def _select_over_model(

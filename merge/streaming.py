@@ -1,4 +1,4 @@
-"""Merging file after file, tensors in several threads, in bounded memory."""
+"""Merging tensor after tensor, in bounded memory, safe to share between threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from merge.inputs import FileSource, MergeInputs
-from merge.layout import OutputShard
-from merge.pools import run_all
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
@@ -21,7 +19,7 @@ _COPY_BYTES = 1 << 20
 
 @dataclass
 class StreamingMerge:
-    """One merge's inputs and ways of working, through all its output files."""
+    """One merge's inputs and ways of working, for all its tensors."""
 
     inputs: MergeInputs
     source: FileSource
@@ -34,30 +32,17 @@ class StreamingMerge:
         self._backbone = TensorReader(self.inputs.backbone)
         self._covered = set(self.inputs.covered)
 
-    def write_shard(
-        self, writer: ShardWriter, shard: OutputShard, thresholds: dict[str, Thresholds]
-    ) -> dict[str, TensorReport]:
-        """Fill one output file.
+    def write_tensor(
+        self, writer: ShardWriter, name: str, thresholds: dict[str, Thresholds]
+    ) -> TensorReport | None:
+        """Fill one tensor of an output file; its report where it is covered.
 
         Args:
             thresholds: of ``scope=model``, else empty.
 
-        Returns:
-            The reports of its covered tensors.
-
         Raises:
             UserError: an input cannot be read any more, or the output cannot be written.
         """
-        # The largest first, so that no thread is left alone with one at the end.
-        names = sorted(shard.offsets, key=lambda name: -self.inputs.backbone[name].bytes)
-        reports = run_all(
-            self.pool, lambda name: self._write_tensor(writer, name, thresholds), names
-        )
-        return {name: report for name, report in zip(names, reports, strict=True) if report}
-
-    def _write_tensor(
-        self, writer: ShardWriter, name: str, thresholds: dict[str, Thresholds]
-    ) -> TensorReport | None:
         if name not in self._covered:
             self._copy(writer, name)
             return None
