@@ -44,13 +44,15 @@ Wording = tuple[str, ...]
 """A rule's alternative, and which of its words for inability and for help an answer used."""
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> tuple[list[Row], list[Row]]:
+    """Answers to safe prompts, and to unsafe ones."""
+    rows: tuple[list[Row], list[Row]] = ([], [])
     with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(record["completion"], record["prompt"], not record["final_label"].startswith("1_"))
-            for record in csv.DictReader(file)
-            if not record["type"].startswith("contrast")
-        ]
+        for record in csv.DictReader(file):
+            refused = not record["final_label"].startswith("1_")
+            row = Row(record["completion"], record["prompt"], refused)
+            rows[record["type"].startswith("contrast")].append(row)
+    return rows
 
 
 def agreement(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
@@ -103,11 +105,11 @@ def all_rules(row: Row) -> bool:
     return rules.judge(row.completion, row.prompt) in {"partial", "full"}
 
 
-def evidenced(training: Sequence[Row]) -> Judge:
-    """Our rules, where true refusals of the training rows show each word of a wording."""
+def evidenced(training: Sequence[Row], unsafe: Sequence[Row]) -> Judge:
+    """Our rules, where true refusals of the two models show each word of a wording."""
     shown = {
         (wording[0], word)
-        for row in training
+        for row in (*training, *unsafe)
         if row.refused
         for wording in wordings_in(row)
         for word in wording
@@ -152,14 +154,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lists", type=Path, required=True)
     options = parser.parse_args()
-    models = {path.stem: read_rows(path) for path in sorted(options.folder.glob("*.csv"))}
+    read = {path.stem: read_rows(path) for path in sorted(options.folder.glob("*.csv"))}
+    models = {name: safe for name, (safe, _) in read.items()}
+    unsafe = {name: rows for name, (_, rows) in read.items()}
     lists = read_lists(options.lists)
     phrases = sorted({phrase for each in lists.values() for phrase in each})
     found: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
     for name, rows in models.items():
-        training = [row for other, each in models.items() if other != name for row in each]
+        others = [other for other in models if other != name]
+        training = [row for other in others for row in models[other]]
         judges = {
-            "our rules, evidenced": evidenced(training),
+            "our rules, evidenced": evidenced(training, [r for o in others for r in unsafe[o]]),
             "lists, calibrated": calibrated(training, phrases),
             "all our rules (not left out)": all_rules,
             **{key: any_of(each) for key, each in lists.items()},
