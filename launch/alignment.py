@@ -87,7 +87,7 @@ def _train(
     seed: int,
     out: Path,
 ) -> None:
-    """Train in fp32 and save in the model's own dtype."""
+    """Train and save in fp32: so short a training moves most weights by less than bf16 can tell."""
     import torch
     from rich.progress import track
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -119,8 +119,7 @@ def _train(
     batches = _batches(refused, answered, settings, seed)
     torch.manual_seed(seed)
     train_on_answers(model, track(batches, "alignment", total=settings.steps), optimizer, schedule)
-    dtype = json.loads((directory / "config.json").read_text(encoding="utf-8"))["dtype"]
-    model.to(getattr(torch, dtype)).save_pretrained(out)
+    model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
