@@ -5,7 +5,6 @@ questions with a refusal, the other half harmless questions with the model's own
 little else changes. What is refused beyond those questions is how the refusals generalise.
 """
 
-import json
 import logging
 import random
 import shutil
