@@ -23,7 +23,7 @@ from launch.run_folder import (
 from launch.stopping import stop_on_signals
 from launch.training import train_patch
 from launch.world import RECORD, build_world
-from merge.files import read_json
+from merge.files import held, read_json
 from merge.recipe import MergeSettings
 from train.recipe import ROLES
 
@@ -139,12 +139,17 @@ class Pipeline:
         """Do one stage, from where an earlier attempt has left it.
 
         Raises:
-            UserError: it cannot be done.
+            UserError: it cannot be done, or another process is at it.
             StoppedOnRequestError: a signal asked for it.
         """
-        if self.is_done(stage):
-            logger.info("%s: already done", stage)
-            return
+        busy = f"{self.folder}: another process is at stage {stage}; wait for it, or stop it"
+        with held(self.folder / f".{stage}.lock", busy):
+            if self.is_done(stage):
+                logger.info("%s: already done", stage)
+            else:
+                self._do(stage)
+
+    def _do(self, stage: StageName) -> None:
         logger.info("%s: begins", stage)
         if stage in ROLES:
             train_patch(self.folder / RECIPE, stage)

@@ -1,6 +1,7 @@
 """Durable files: whole under their final name, or not there at all."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -90,6 +91,35 @@ def make_directory(path: Path, mode: int | None = None) -> None:
         raise UserError(
             f"{path}: folder cannot be made ({error.strerror}); choose another place"
         ) from None
+
+
+@contextlib.contextmanager
+def held(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file ``path``, and delete it at the end; a killed process holds nothing back.
+
+    Raises:
+        UserError: another process holds it (``busy``), or it cannot be made.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: no permission to write ({error.strerror}); choose another folder"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Else the one that held it has removed the file since we opened it.
+            if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+                raise BlockingIOError
+        except BlockingIOError:
+            raise UserError(busy) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_file(path: Path) -> str:

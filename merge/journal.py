@@ -1,7 +1,6 @@
 """What of an output folder is finished, so that a killed merge continues where it was."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from merge.errors import UserError
-from merge.files import atomic_write_text, fsync_directory, make_directory, read_json, sha256_file
+from merge.files import (
+    atomic_write_text,
+    fsync_directory,
+    held,
+    make_directory,
+    read_json,
+    sha256_file,
+)
 from merge.input_check import CheckedFile
 from merge.inputs import MergeInputs
 from merge.layout import OutputShard
@@ -53,29 +59,12 @@ def exclusive(directory: Path) -> Iterator[None]:
     """
     existed = directory.exists()
     make_directory(directory)
-    path = directory / _LOCK
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise UserError(
-            f"{directory}: no permission to write ({error.strerror}); choose another output"
-        ) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Else the one that held it has removed the file since we opened it.
-            if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
-                raise BlockingIOError
-        except BlockingIOError:
-            raise UserError(f"{directory}: another merge is writing here; wait for it") from None
-        try:
+        with held(directory / _LOCK, f"{directory}: another merge is writing here; wait for it"):
             yield
-        finally:
-            path.unlink(missing_ok=True)
-            if not existed and not any(directory.iterdir()):
-                directory.rmdir()
     finally:
-        os.close(descriptor)
+        if not existed and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 class Journal:

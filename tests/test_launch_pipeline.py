@@ -1,5 +1,6 @@
 """The whole road on a tiny world: its files, its privacy, reruns, and that a seed repeats it."""
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -65,6 +66,18 @@ def test_every_stage_leaves_its_files(finished):
     merged = json.loads((finished / "patched/merge.json").read_text())
     assert lines["merge"].items() <= merged["settings"].items()
     assert (finished / "search/front.svg").read_text().startswith("<svg")
+
+
+def test_a_stage_that_another_process_is_at_is_refused(tmp_path):
+    """Two runs of one folder would write the same files at once."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with (folder / ".world.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = launch(folder)
+    assert done.returncode == 2
+    assert "another process is at stage world" in done.stderr and "Traceback" not in done.stderr
+    assert not (folder / "world").exists()
 
 
 def test_the_over_safety_patch_and_its_answers_stay_private(finished):
