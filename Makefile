@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-memory measure-gpu clean
+.PHONY: setup demo test test-fast lint smollm2 disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-memory measure-gpu clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,11 @@ benchmark-merge: setup $(RIVAL)/.installed
 benchmark-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
 	$(BIN)/python -m tests.benchmark_search runs/benchmark-search
+
+# The search's front beside one of random trials and the default settings, five seeds; 8 minutes.
+measure-search: setup
+	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
+	$(BIN)/python -m tests.measure_search runs/benchmark-search search.trials=90
 
 # The training job against bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup

@@ -60,10 +60,10 @@ def choose(before: Outcome, tried: Sequence[Tried], settings: SearchSettings) ->
 def pareto_front(tried: Sequence[Tried], before: Outcome, settings: SearchSettings) -> list[Tried]:
     """Those that keep the margins and that no other such one beats on both rates."""
     kept = [pair for pair in tried if violation(before, pair[1], settings) == 0]
-    return [pair for pair in kept if not any(_beats(other[1], pair[1]) for other in kept)]
+    return [pair for pair in kept if not any(beats(other[1], pair[1]) for other in kept)]
 
 
-def _beats(one: Outcome, other: Outcome) -> bool:
+def beats(one: Outcome, other: Outcome) -> bool:
     """Whether ``one`` is nowhere worse and somewhere better."""
     rates = (one.harmful_rate, one.refusal_rate)
     others = (other.harmful_rate, other.refusal_rate)

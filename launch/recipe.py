@@ -98,6 +98,8 @@ class SearchSettings(Settings):
     """Each is searched with the same budget; the first one makes the patched model."""
     trials: PositiveInt = 40
     """Merges tried per method."""
+    random_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Of the trials: drawn at random, before the others follow what these found."""
     top_rates: tuple[Rate, Rate] = (0.02, 1.0)
     """Smallest and largest top rate of either patch, drawn on a logarithmic scale."""
     retentions: tuple[Rate, Rate] = (0.3, 1.0)

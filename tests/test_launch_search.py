@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import optuna
 import pytest
 
+from launch.choice import Outcome
 from launch.recipe import SearchMethod, SearchSettings
-from launch.search import suggest
+from launch.search_space import suggest
 from merge.recipe import MergeSettings
+from tests.measure_search import area
 
 SEARCH = SearchSettings(suite=Path("s.yaml"), patch_weights=(0.5, 2), top_rates=(0.1, 0.4))
 FREE = {
@@ -39,3 +42,14 @@ def test_a_method_draws_what_its_formula_has_and_nothing_else(method):
             min(settings.top_safety, settings.top_over_safety) >= 0.1
             and max(settings.top_safety, settings.top_over_safety) <= 0.4
         )
+
+
+def test_the_dominated_area_equals_a_count_of_points():
+    """Against a plain count over a fine grid, with points that others beat, and equal ones."""
+    draw = np.random.default_rng(0)
+    front = [Outcome(*draw.integers(0, 11, 2) / 10, 1.0, 0.0) for _ in range(8)]
+    centres = (np.arange(100) + 0.5) / 100
+    harm, refused = np.meshgrid(centres, centres)
+    worse = [(harm > one.harmful_rate) & (refused > one.refusal_rate) for one in front]
+    assert area([*front, front[0]]) == pytest.approx(np.any(worse, axis=0).mean())
+    assert area([]) == 0
