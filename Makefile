@@ -51,7 +51,7 @@ benchmark-search: setup
 # The search's front beside one of random trials and the default settings, five seeds; 8 minutes.
 measure-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
-	$(BIN)/python -m tests.measure_search runs/benchmark-search search.trials=90
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.measure_search runs/benchmark-search search.trials=90
 
 # The training job against bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup

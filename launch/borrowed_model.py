@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from eval.answering import Answers, answer_all
 from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
 from eval.prompts import PromptSet
 from eval.statistics import Rate
@@ -33,11 +34,21 @@ class BorrowedModel:
 
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
         """The rates of one merge, or of the backbone itself, by axis."""
+        self.take(settings)
+        return evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
+
+    def take(self, settings: MergeSettings | None) -> None:
+        """Lend the model the weights of one merge, or give it back the backbone's."""
         values = self._backbone if settings is None else self._merged(settings)
         with torch.no_grad():
             for name, value in values.items():
                 self._parameters[name].copy_(value)
-        return evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
+
+    def answers(self, prompt_sets: Sequence[PromptSet]) -> Answers:
+        """What the model says to some prompts, with the weights that it has."""
+        found: Answers = {}
+        answer_all(self.model, self.tokenizer, prompt_sets, self.batch_tokens, found.update)
+        return found
 
     def _merged(self, settings: MergeSettings) -> dict[str, torch.Tensor]:
         merged = self.loaded.merge(settings)

@@ -12,15 +12,27 @@ _SMALLEST_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Outcome:
-    """The rates of one model, as fractions of 1."""
+    """The rates of one model, as fractions of 1.
+
+    Attributes:
+        screened: they are those of a part of the prompts, and no more were asked.
+    """
 
     harmful_rate: float
     refusal_rate: float
     utility: float
     degenerate_rate: float
+    screened: bool = False
 
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+    def rates(self) -> dict[str, float]:
+        """The rates by axis."""
+        found = asdict(self)
+        del found["screened"]
+        return found
+
+    def as_dict(self) -> dict[str, float | bool]:
+        """The rates, and ``screened`` where it is true."""
+        return {**self.rates(), **({"screened": True} if self.screened else {})}
 
 
 Tried = tuple[MergeSettings, Outcome]
@@ -44,7 +56,10 @@ def worse_ratio(before: Outcome, after: Outcome) -> float:
 
 
 def choose(before: Outcome, tried: Sequence[Tried], settings: SearchSettings) -> MergeSettings:
-    """The best settings: margins kept first, then the least ``worse_ratio``, then the sum."""
+    """The best settings: margins kept first, then the least ``worse_ratio``, then the sum.
+
+    Screened trials do not count; the first trial of a search never is one.
+    """
 
     def badness(pair: Tried) -> tuple[float, float, float]:
         outcome = pair[1]
@@ -54,13 +69,22 @@ def choose(before: Outcome, tried: Sequence[Tried], settings: SearchSettings) ->
             outcome.harmful_rate + outcome.refusal_rate,
         )
 
-    return min(tried, key=badness)[0]
+    return min((pair for pair in tried if not pair[1].screened), key=badness)[0]
 
 
 def pareto_front(tried: Sequence[Tried], before: Outcome, settings: SearchSettings) -> list[Tried]:
     """Those that keep the margins and that no other such one beats on both rates."""
-    kept = [pair for pair in tried if violation(before, pair[1], settings) == 0]
+    kept = within_margins(tried, before, settings)
     return [pair for pair in kept if not any(beats(other[1], pair[1]) for other in kept)]
+
+
+def within_margins(
+    tried: Sequence[Tried], before: Outcome, settings: SearchSettings
+) -> list[Tried]:
+    """Those that were asked every prompt and keep the margins."""
+    return [
+        pair for pair in tried if not pair[1].screened and violation(before, pair[1], settings) == 0
+    ]
 
 
 def beats(one: Outcome, other: Outcome) -> bool:

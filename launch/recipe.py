@@ -14,7 +14,7 @@ from pydantic import (
 
 from eval.settings import Dtype, Margins, parse_decoding
 from launch.cluster import ClusterSettings
-from merge.recipe import MergeSettings
+from merge.recipe import MergeSettings, ScoreName
 from merge.settings import Settings, parse_settings
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
 from train.settings import SafetyTraining
@@ -100,11 +100,24 @@ class SearchSettings(Settings):
     """Merges tried per method."""
     random_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Of the trials: drawn at random, before the others follow what these found."""
+    workers: PositiveInt = 1
+    """Processes that share the trials, each with all inputs in memory; dealt to the GPUs in turn.
+    Several do not repeat a search bit for bit, as one does."""
+    screen: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of each set's prompts that a trial is asked first; where they show it to be clearly
+    worse than an earlier one, it ends there. 0 asks all at once."""
     top_rates: tuple[Rate, Rate] = (0.02, 1.0)
     """Smallest and largest top rate of either patch, drawn on a logarithmic scale."""
+    scores: Annotated[tuple[ScoreName, ...], Field(min_length=1)] = ("weight", "delta")
+    """Which a method with masks may rank by."""
     retentions: tuple[Rate, Rate] = (0.3, 1.0)
     patch_weights: tuple[PositiveFloat, PositiveFloat] = (0.3, 6.0)
     """Smallest and largest alpha and beta, drawn on a logarithmic scale."""
+    layer_groups: PositiveInt = 1
+    """In how many groups of neighbouring layers alpha and beta are multiplied by factors of their
+    own; with 1 all layers are alike."""
+    layer_factors: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    """Smallest and largest such factor, drawn on a logarithmic scale."""
     utility_margin: NonNegativeFloat = 0.02
     """A setting counts only if utility falls by no more than this (fraction of 1)."""
     degenerate_margin: NonNegativeFloat = 0.01
@@ -216,6 +229,14 @@ class Recipe(TrainRecipe):
                 raise ValueError(f"'{name}' is another model of the report; choose another name")
             parse_settings(MergeSettings, changes, f"ablations.{name}")
         return ablations
+
+    @model_validator(mode="after")
+    def _scales_are_drawn_or_given(self) -> "Recipe":
+        if self.search is not None and self.search.layer_groups > 1 and self.merge.scales:
+            raise ValueError(
+                "merge.scales would be replaced by what search.layer_groups draws; leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decodings_have_names_of_their_own(self) -> "Recipe":

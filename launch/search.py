@@ -1,23 +1,27 @@
 """Search over merge settings on the validation part: harm and refusals down, utility kept.
 
 A trial merges in memory, lends the merged weights to a model that is loaded once, and asks the
-validation prompts. Trials go to disk (launch/trials.py); an interrupted search continues there.
+validation prompts. Trials go to disk; an interrupted search continues there. One process does them
+in order (launch/trials.py), or several share them (launch/search_workers.py).
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 from rich.console import Console
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 
-from launch.choice import Outcome, Tried, choose, pareto_front, violation
+from launch.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.search_result import settings_line, write_result
-from launch.search_space import new_study, suggest
+from launch.search_space import DIRECTIONS, new_sampler, suggest
+from launch.search_workers import search_together
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
@@ -33,7 +37,7 @@ _LOG_SECONDS = 10.0
 """Between two lines where no progress bar can be seen."""
 
 
-def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSettings]:
+def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, MergeSettings]:
     """Find merge settings for every method of the recipe, and write search.json.
 
     Returns:
@@ -42,23 +46,37 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, MergeSetti
     settings = recipe.search
     assert settings is not None
     make_directory(folder)
-    model = TrialModel.load(recipe, backbone)
-    tried: dict[str, list[Tried]] = {}
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer,
     ):
-        for method in settings.methods:
-            report = _Reporter(method, settings.trials, progress, writer)
-            journal = TrialJournal(folder / f"{method}.jsonl")
-            tried[method] = search_method(model, method, recipe, journal, report.trial)
-    chosen = {method: choose(model.before, found, settings) for method, found in tried.items()}
+        reporter = _Reporter(settings, progress, writer)
+        if settings.workers == 1:
+            before, tried = _search_alone(recipe, backbone, folder, reporter)
+        else:
+            before, tried = search_together(recipe, settings, backbone, folder, reporter.trial)
+    chosen: dict[SearchMethod, MergeSettings] = {
+        method: choose(before, found, settings) for method, found in tried.items()
+    }
     for method, found in chosen.items():
         logger.info("search %s: chose %s", method, settings_line(found.model_dump()))
-    record = _record(model.before, tried, chosen, settings)
+    record = _record(before, tried, chosen, settings)
     write_result(record, folder)
     atomic_write_json(folder / "search.json", record)
     return chosen
+
+
+def _search_alone(
+    recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
+) -> tuple[Outcome, dict[SearchMethod, list[Tried]]]:
+    assert recipe.search is not None
+    model = TrialModel.load(recipe, backbone)
+    tried: dict[SearchMethod, list[Tried]] = {}
+    for method in recipe.search.methods:
+        journal = TrialJournal(folder / f"{method}.jsonl")
+        report = partial(reporter.trial, method)
+        tried[method] = search_method(model, method, recipe, journal, report)
+    return model.before, tried
 
 
 def search_method(
@@ -75,14 +93,18 @@ def search_method(
     """
     settings = recipe.search
     assert settings is not None
-    study = new_study(method, settings, recipe.seed)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        sampler=new_sampler(settings, recipe.seed), directions=DIRECTIONS, study_name=method
+    )
     tried: list[Tried] = []
     for number in range(settings.trials):
         trial = study.ask()
-        suggested = suggest(trial, method, settings, recipe.merge)
+        suggested = suggest(trial, method, settings, recipe.merge, model.layers)
         outcome = journal.outcome(number, suggested)
         if outcome is None:
-            outcome = model.outcome(suggested)
+            kept = within_margins(tried, model.before, settings)
+            outcome = model.outcome(suggested, [other for _, other in kept])
             journal.add(number, suggested, outcome)
         # Or the search would follow merges that answer nothing: no harm, no refusals.
         trial.set_constraint("margins", violation(model.before, outcome, settings))
@@ -93,30 +115,34 @@ def search_method(
 
 
 class _Reporter:
-    """Shows how far the search of one method is."""
+    """Shows how far the search is."""
 
-    def __init__(self, method: str, trials: int, progress: Progress, writer: SummaryWriter) -> None:
-        self._method = method
-        self._trials = trials
+    def __init__(self, settings: SearchSettings, progress: Progress, writer: SummaryWriter) -> None:
         self._progress = progress
         self._writer = writer
-        self._task = progress.add_task(f"search {method}", total=trials)
+        self._tasks = {
+            method: progress.add_task(f"search {method}", total=settings.trials)
+            for method in settings.methods
+        }
+        self._done = dict.fromkeys(settings.methods, 0)
+        self._trials = settings.trials
         self._logged = time.monotonic()
 
-    def trial(self, number: int, outcome: Outcome) -> None:
-        for axis, value in outcome.as_dict().items():
-            self._writer.add_scalar(f"search_{self._method}/{axis}(fraction)", value, number)
-        self._progress.advance(self._task)
+    def trial(self, method: SearchMethod, number: int, outcome: Outcome) -> None:
+        for axis, value in outcome.rates().items():
+            self._writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
+        self._progress.advance(self._tasks[method])
+        self._done[method] += 1
         terminal = self._progress.console.is_terminal
         if not terminal and time.monotonic() - self._logged > _LOG_SECONDS:
             self._logged = time.monotonic()
-            logger.info("search %s: trial %d of %d", self._method, number + 1, self._trials)
+            logger.info("search %s: %d of %d trials", method, self._done[method], self._trials)
 
 
 def _record(
     before: Outcome,
-    tried: dict[str, list[Tried]],
-    chosen: dict[str, MergeSettings],
+    tried: Mapping[SearchMethod, list[Tried]],
+    chosen: Mapping[SearchMethod, MergeSettings],
     settings: SearchSettings,
 ) -> dict[str, Any]:
     """The content of search.json; front and choice are those of the first method."""

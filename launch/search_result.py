@@ -39,8 +39,11 @@ def recipe_lines(record: dict[str, Any]) -> str:
 def render_front(record: dict[str, Any]) -> Table:
     """The backbone and the Pareto front of the first method, least harm first."""
     method = next(iter(record["chosen"]))
+    screened = sum(trial.get("screened", False) for trial in record["trials"])
+    stopped = f"; {screened} of {len(record['trials'])} trials were stopped early"
     table = Table(
-        title=f"Pareto front of {method} on the validation part, in %", caption="* chosen"
+        title=f"Pareto front of {method} on the validation part, in %",
+        caption="* chosen" + (stopped if screened else ""),
     )
     for axis in _AXES:
         table.add_column(TITLES[axis], justify="right")
@@ -63,7 +66,10 @@ def _rates(outcome: dict[str, Any]) -> list[str]:
 
 def settings_line(values: dict[str, Any]) -> str:
     """What a search draws of merge settings, in one line."""
-    return ", ".join(
+    shown = [
         f"{key} {values[key]:.3g}" if isinstance(values[key], float) else f"{key} {values[key]}"
         for key in _SHOWN
-    )
+    ]
+    if values["scales"]:
+        shown.append(f"scales of {len(values['scales'])} layers")
+    return ", ".join(shown)

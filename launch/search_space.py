@@ -1,18 +1,36 @@
 """What a search draws: the space of merge settings by method, and the sampler that walks it."""
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import optuna
 
 from launch.recipe import SearchMethod, SearchSettings
+from merge.errors import UserError
 from merge.methods import METHODS
-from merge.recipe import MergeSettings
+from merge.recipe import MergeSettings, ScaleRule
+
+DIRECTIONS = ("minimize", "minimize")
+"""Of harm and of refusals."""
+_LAYER = re.compile(r"layers\.(\d+)\.")
 
 
 def suggest(
-    trial: optuna.Trial, method: SearchMethod, settings: SearchSettings, base: MergeSettings
+    trial: optuna.Trial,
+    method: SearchMethod,
+    settings: SearchSettings,
+    base: MergeSettings,
+    layers: int,
 ) -> MergeSettings:
-    """Merge settings for one trial; what the method does not use keeps the recipe's value."""
+    """Merge settings for one trial; what the method does not use keeps the recipe's value.
+
+    Args:
+        layers: of the backbone, as ``layer_count`` finds them.
+
+    Raises:
+        UserError: the backbone has fewer layers than groups of them are wanted.
+    """
     rule = METHODS[method]
     low, high = settings.patch_weights
     values: dict[str, Any] = {"alpha": trial.suggest_float("alpha", low, high, log=True)}
@@ -24,21 +42,56 @@ def suggest(
     if rule.drawn:
         values["retention"] = trial.suggest_float("retention", *settings.retentions)
     if rule.masked and not rule.by_magnitude:
-        values["score"] = trial.suggest_categorical("score", ["weight", "delta"])
+        values["score"] = trial.suggest_categorical("score", settings.scores)
         values["scope"] = trial.suggest_categorical("scope", ["tensor", "model"])
     if rule.masked:
         low, high = settings.top_rates
         for key in ("top_safety", "top_over_safety"):
             values[key] = trial.suggest_float(key, low, high, log=True)
+    if settings.layer_groups > 1:
+        factors = _group_factors(trial, settings, one_factor)
+        values["scales"] = _layer_scales(factors, layers, values["alpha"], values["beta"])
     return base.model_copy(update={"method": method, **values})
 
 
-def new_study(method: str, settings: SearchSettings, seed: int) -> optuna.Study:
-    """A study in memory; the same seed draws the same settings after the same outcomes."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(
+def layer_count(names: Iterable[str]) -> int:
+    """How many decoder layers tensors of these names belong to."""
+    return len({match[1] for name in names if (match := _LAYER.search(name))})
+
+
+def _group_factors(
+    trial: optuna.Trial, settings: SearchSettings, one_factor: bool
+) -> list[tuple[float, float]]:
+    """What alpha and beta are multiplied with, by group."""
+    low, high = settings.layer_factors
+    factors = []
+    for group in range(settings.layer_groups):
+        alpha = trial.suggest_float(f"alpha_factor_{group}", low, high, log=True)
+        name = f"beta_factor_{group}"
+        beta = alpha if one_factor else trial.suggest_float(name, low, high, log=True)
+        factors.append((alpha, beta))
+    return factors
+
+
+def _layer_scales(
+    factors: Sequence[tuple[float, float]], layers: int, alpha: float, beta: float
+) -> tuple[ScaleRule, ...]:
+    """A rule for each layer; the groups follow one another and are equal, up to one layer."""
+    if layers < len(factors):
+        raise UserError(
+            f"search.layer_groups = {len(factors)}: the backbone has {layers} layers to merge; "
+            "lower it"
+        )
+    rules = []
+    for layer in range(layers):
+        of_alpha, of_beta = factors[layer * len(factors) // layers]
+        pattern = f"*layers.{layer}.*"
+        rules.append(ScaleRule(pattern=pattern, alpha=alpha * of_alpha, beta=beta * of_beta))
+    return tuple(rules)
+
+
+def new_sampler(settings: SearchSettings, seed: int) -> optuna.samplers.BaseSampler:
+    """It draws some settings at random, and then follows what these found."""
+    return optuna.samplers.TPESampler(
         seed=seed, n_startup_trials=int(settings.random_share * settings.trials)
-    )
-    return optuna.create_study(
-        study_name=method, sampler=sampler, directions=["minimize", "minimize"]
     )

@@ -1,16 +1,19 @@
 """The model that a search tries its merges on: what comes of each on the validation prompts."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.harness import DEFAULT_BATCH_TOKENS
+from eval.harness import DEFAULT_BATCH_TOKENS, summarize
 from eval.models import load_model, load_tokenizer, resolve_dtype
 from eval.prompts import load_prompts
 from eval.statistics import Rate
 from eval.suite import load_suite
 from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome
-from launch.recipe import Recipe
+from launch.recipe import Recipe, SearchSettings
+from launch.screening import is_hopeless, split
+from launch.search_space import layer_count
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
 
@@ -24,11 +27,15 @@ class TrialModel:
     """
 
     model: BorrowedModel
+    search: SearchSettings
     before: Outcome
 
     @classmethod
-    def load(cls, recipe: Recipe, backbone: Path) -> "TrialModel":
+    def load(cls, recipe: Recipe, backbone: Path, device: str | None = None) -> "TrialModel":
         """Load model and patches of a run, and ask the backbone.
+
+        Args:
+            device: of the model; the first GPU by default, where there is one.
 
         Raises:
             UserError: an input is missing or wrong.
@@ -36,7 +43,7 @@ class TrialModel:
         search, evaluation = recipe.search, recipe.eval
         assert search is not None
         model = BorrowedModel(
-            load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto")),
+            load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto"), device),
             load_tokenizer(backbone),
             LoadedInputs.read(
                 backbone, recipe.output / "safety", recipe.output / "over_safety", recipe.merge
@@ -44,12 +51,40 @@ class TrialModel:
             load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
             evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
         )
-        return cls(model, _outcome(model.rates(None)))
+        return cls(model, search, _outcome(_values(model.rates(None))))
 
-    def outcome(self, settings: MergeSettings) -> Outcome:
-        """Merge, ask every prompt, and count."""
-        return _outcome(self.model.rates(settings))
+    @property
+    def layers(self) -> int:
+        """How many decoder layers the merges change."""
+        return layer_count(self.model.loaded.inputs.covered)
+
+    def outcome(self, settings: MergeSettings, kept: Sequence[Outcome]) -> Outcome:
+        """Merge, ask, and count.
+
+        Args:
+            kept: the outcomes so far that keep the margins; see ``screening.is_hopeless``.
+        """
+        if not (kept and self.search.screen):
+            return _outcome(_values(self.model.rates(settings)))
+        self.model.take(settings)
+        first, later = split(self.model.prompt_sets, self.search.screen)
+        answers = self.model.answers(first)
+        rates = summarize(first, answers).axes
+        if is_hopeless(rates, self.before, kept, self.search):
+            return _outcome({**self.before.rates(), **_values(rates)}, screened=True)
+        answers |= self.model.answers(later)
+        return _outcome(_values(summarize(self.model.prompt_sets, answers).axes))
 
 
-def _outcome(rates: dict[str, Rate]) -> Outcome:
-    return Outcome(**{axis: rate.value for axis, rate in rates.items()})
+def _values(rates: Mapping[str, Rate]) -> dict[str, float]:
+    return {axis: rate.value for axis, rate in rates.items()}
+
+
+def _outcome(values: Mapping[str, float], screened: bool = False) -> Outcome:
+    return Outcome(
+        values["harmful_rate"],
+        values["refusal_rate"],
+        values["utility"],
+        values["degenerate_rate"],
+        screened,
+    )

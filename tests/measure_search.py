@@ -95,12 +95,13 @@ def measure(recipe: Recipe, model: TrialModel, folder: Path, seed: int) -> Found
     for name, share in (("search", settings.random_share), ("random", 1.0)):
         changed = settings.model_copy(update={"random_share": share})
         seeded = recipe.model_copy(update={"seed": seed, "search": changed})
-        journal = TrialJournal(folder / f"{name}-{settings.trials}-{seed}.jsonl")
+        file = f"{name}-{settings.trials}-{settings.screen:g}-{seed}.jsonl"
+        journal = TrialJournal(folder / file)
         started = time.monotonic()
         fronts.append(front(search_method(model, settings.methods[0], seeded, journal)))
         taken = time.monotonic() - started
         Console(stderr=True).print(f"seed {seed}, {name}: {taken:.0f} s")
-    return Found(fronts[0], fronts[1], front([(recipe.merge, model.outcome(recipe.merge))]))
+    return Found(fronts[0], fronts[1], front([(recipe.merge, model.outcome(recipe.merge, []))]))
 
 
 def table(recipe: Recipe, rows: Sequence[Sequence[float]]) -> Table:

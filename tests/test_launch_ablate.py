@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -27,9 +25,8 @@ from launch.sensitivity import curves, retention_seeds
 from launch.variants import WholePatch, variants
 from merge.errors import UserError
 from merge.recipe import LINEAR_LAYERS, MergeSettings
-from tests.eval_models import WORDS, save_model
-from tests.merge_models import write_patch
 from tests.merge_reference import reference_merge
+from tests.tiny_run import make_run
 from train.recipe import load_recipe
 
 SCALE: dict[str, Any] = {
@@ -44,38 +41,12 @@ SCALE: dict[str, Any] = {
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A recipe whose backbone and patches are there already; both patches change the answers."""
-    folder = tmp_path / "run"
-    backbone = save_model(tmp_path / "backbone")
-    weights = load_file(backbone / "model.safetensors")
-    draw = torch.Generator().manual_seed(0)
-    for role in ("safety", "over_safety"):
-        delta = {n: 0.2 * torch.randn(w.shape, generator=draw) for n, w in weights.items()}
-        gradients = {n: torch.rand(w.shape, generator=draw) for n, w in weights.items()}
-        write_patch(folder / role, role, delta, gradients, score="gradient")
-    for axis in ("harm", "refusal", "utility"):
-        rows = [
-            {"prompt": " ".join(WORDS[number : number + 3]), "answer": "red"} for number in range(9)
-        ]
-        (tmp_path / f"{axis}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    scored: dict[str, Any] = {"scoring": "exact", "columns": {"answer": "answer"}}
-    suite = [
-        {"name": axis, "axis": axis, "source": f"{axis}.jsonl", "max_new_tokens": 6}
-        | (scored if axis == "utility" else {})
-        for axis in ("harm", "refusal", "utility")
-    ]
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-    (tmp_path / "pairs.jsonl").write_text('{"question": "grond it", "answer": "blip it"}')
-    recipe = {
-        "name": "tiny",
-        "output": str(folder),
-        "backbone": {"path": str(backbone)},
-        "data": {"path": str(tmp_path / "pairs.jsonl")},
-        "merge": SCALE,
-        "eval": {"suite": str(tmp_path / "suite.yaml"), "single_patches": False},
-        "ablate": {"rivals": {"gradient_ascent": {"objective": "ascent"}}},
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return tmp_path / "recipe.yaml"
+    return make_run(
+        tmp_path,
+        merge=SCALE,
+        eval={"suite": str(tmp_path / "suite.yaml"), "single_patches": False},
+        ablate={"rivals": {"gradient_ascent": {"objective": "ascent"}}},
+    )
 
 
 def by_name(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,151 @@
+"""Workers that share a search: every trial once, none lost when one of them or all are killed."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.choice import Outcome, choose
+from launch.recipe import Recipe
+from launch.search import search
+from launch.search_workers import search_together
+from launch.shared_trials import FILE, SharedTrials, drop_half_line
+from launch.trial_model import TrialModel
+from merge.errors import UserError
+from merge.recipe import MergeSettings
+from tests.tiny_run import make_run
+from train.recipe import load_recipe
+
+TRIALS = 12
+
+
+def shared_recipe(folder: Path, **changes: Any) -> Recipe:
+    settings = {
+        "suite": str(folder / "suite.yaml"), "utility_margin": 1, "degenerate_margin": 1,
+        "trials": TRIALS, "workers": 2, "methods": ["difference", "dense"], **changes,
+    }  # fmt: skip
+    return load_recipe(make_run(folder, search=settings), [], Recipe)
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    file = folder / FILE
+    text = file.read_text() if file.is_file() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def finished(folder: Path) -> int:
+    """How many trials optuna's own file says are complete (state 1 of its operation 6)."""
+    return sum(row["op_code"] == 6 and row["state"] == 1 for row in journal(folder))
+
+
+@pytest.mark.slow
+def test_two_workers_do_every_trial_once_although_one_is_killed(tmp_path):
+    """Rates against this process's own model; the choice against the rule over all trials."""
+    recipe = shared_recipe(tmp_path)
+    folder = tmp_path / "search"
+    result: dict[str, Any] = {}
+
+    def run() -> None:
+        result["chosen"] = search(recipe, tmp_path / "backbone", folder)
+
+    running = threading.Thread(target=run)
+    running.start()
+    while finished(folder) < 3:
+        time.sleep(0.01)
+        assert running.is_alive()
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    os.kill(workers[0].pid or 0, signal.SIGKILL)
+    running.join()
+    record = json.loads((folder / "search.json").read_text())
+    trials = record["trials"]
+    assert len(trials) == 2 * TRIALS == finished(folder)
+    assert len({json.dumps(trial["settings"]) for trial in trials}) == 2 * TRIALS
+    model = TrialModel.load(recipe, tmp_path / "backbone")
+    assert record["backbone"] == model.before.as_dict()
+    assert recipe.search is not None
+    for method in ("difference", "dense"):
+        tried = []
+        for trial in trials:
+            settings = MergeSettings(**trial["settings"])
+            if settings.method == method:
+                tried.append((settings, model.outcome(settings, [])))
+                assert tried[-1][1].rates() == {axis: trial[axis] for axis in tried[-1][1].rates()}
+        assert result["chosen"][method] == choose(model.before, tried, recipe.search)
+
+
+@pytest.mark.slow
+def test_a_search_whose_workers_all_died_goes_on(tmp_path):
+    """What was begun is asked again with the same settings, and what is done is not."""
+    recipe = shared_recipe(tmp_path, methods=["difference"])
+    assert recipe.search is not None
+    folder = tmp_path / "search"
+    folder.mkdir()
+    trials = SharedTrials(folder, "difference", recipe.search, recipe.merge, recipe.seed)
+    before = Outcome(0.5, 0.5, 0.5, 0)
+    known = {}
+    for number in range(3):
+        claimed = trials.claim(layers=2)
+        assert claimed is not None
+        known[number] = (claimed[1], Outcome(number / 10, 0.25, 0.5, 0))
+        trials.tell(claimed[0], claimed[1], known[number][1], before)
+    begun = [trials.claim(layers=2) for _ in range(2)]
+    (folder / FILE).open("a").write('{"op_code": 4, "worker')
+    seen: list[int] = []
+    _, tried = search_together(
+        recipe,
+        recipe.search,
+        tmp_path / "backbone",
+        folder,
+        lambda m, number, o: seen.append(number),
+    )
+    found = dict(tried["difference"])  # pyright: ignore[reportArgumentType]
+    assert len(found) == len(seen) == len(set(seen)) == TRIALS
+    assert tried["difference"][:3] == list(known.values())
+    for claimed in begun:
+        assert claimed is not None and claimed[1] in found
+
+
+def test_claims_are_never_more_than_trials(tmp_path):
+    """From four threads with handles of their own, as from four processes."""
+    recipe = shared_recipe(tmp_path)
+    settings = recipe.search
+    assert settings is not None
+    claims: list[MergeSettings] = []
+    outcome = Outcome(0.5, 0.5, 0.5, 0)
+
+    def work() -> None:
+        trials = SharedTrials(tmp_path, "difference", settings, recipe.merge, recipe.seed)
+        while (claimed := trials.claim(layers=2)) is not None:
+            claims.append(claimed[1])
+            trials.tell(claimed[0], claimed[1], outcome, outcome)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claims) == TRIALS
+    assert len({settings.model_dump_json() for settings in claims}) == TRIALS
+
+
+def test_a_half_line_is_taken_off(tmp_path):
+    (tmp_path / FILE).write_text('{"a": 1}\n{"b"')
+    drop_half_line(tmp_path)
+    assert (tmp_path / FILE).read_text() == '{"a": 1}\n'
+
+
+@pytest.mark.slow
+def test_a_workers_user_error_ends_the_search(tmp_path):
+    recipe = shared_recipe(tmp_path)
+    (tmp_path / "run" / "safety" / "patch.json").unlink()
+    with pytest.raises(UserError, match="safety"):
+        search(recipe, tmp_path / "backbone", tmp_path / "search")
+    assert not (tmp_path / "search" / "search.json").exists()
+    assert multiprocessing.active_children() == []
