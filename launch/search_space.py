@@ -21,15 +21,15 @@ def suggest(
     method: SearchMethod,
     settings: SearchSettings,
     base: MergeSettings,
-    layers: int,
+    layers: Sequence[int],
 ) -> MergeSettings:
     """Merge settings for one trial; what the method does not use keeps the recipe's value.
 
     Args:
-        layers: of the backbone, as ``layer_count`` finds them.
+        layers: that are merged, as ``layer_numbers`` finds them.
 
     Raises:
-        UserError: the backbone has fewer layers than groups of them are wanted.
+        UserError: fewer layers are merged than groups of them are wanted.
     """
     rule = METHODS[method]
     low, high = settings.patch_weights
@@ -54,9 +54,9 @@ def suggest(
     return base.model_copy(update={"method": method, **values})
 
 
-def layer_count(names: Iterable[str]) -> int:
-    """How many decoder layers tensors of these names belong to."""
-    return len({match[1] for name in names if (match := _LAYER.search(name))})
+def layer_numbers(names: Iterable[str]) -> list[int]:
+    """The decoder layers that tensors of these names belong to, in order."""
+    return sorted({int(match[1]) for name in names if (match := _LAYER.search(name))})
 
 
 def _group_factors(
@@ -74,17 +74,16 @@ def _group_factors(
 
 
 def _layer_scales(
-    factors: Sequence[tuple[float, float]], layers: int, alpha: float, beta: float
+    factors: Sequence[tuple[float, float]], layers: Sequence[int], alpha: float, beta: float
 ) -> tuple[ScaleRule, ...]:
     """A rule for each layer; the groups follow one another and are equal, up to one layer."""
-    if layers < len(factors):
+    if len(layers) < len(factors):
         raise UserError(
-            f"search.layer_groups = {len(factors)}: the backbone has {layers} layers to merge; "
-            "lower it"
+            f"search.layer_groups = {len(factors)}: only {len(layers)} layers are merged; lower it"
         )
     rules = []
-    for layer in range(layers):
-        of_alpha, of_beta = factors[layer * len(factors) // layers]
+    for place, layer in enumerate(layers):
+        of_alpha, of_beta = factors[place * len(factors) // len(layers)]
         pattern = f"*layers.{layer}.*"
         rules.append(ScaleRule(pattern=pattern, alpha=alpha * of_alpha, beta=beta * of_beta))
     return tuple(rules)

@@ -1,9 +1,11 @@
 """Which merges show how much one setting matters: curves over each, and over retention seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from merge.methods import METHODS
-from merge.recipe import MergeSettings
+from merge.recipe import MergeSettings, ScaleRule
 
 TOP_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SCALE_FACTORS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -49,10 +51,19 @@ def curves(chosen: MergeSettings) -> dict[str, list[Point]]:
 
 def _point(chosen: MergeSettings, key: str, factor: float, most: float = float("inf")) -> Point:
     value = min(factor * getattr(chosen, key), most)
-    changes = {key: value}
-    if chosen.method == "ties" and key == "alpha":
-        changes["beta"] = value
+    keys = ("alpha", "beta") if chosen.method == "ties" and key == "alpha" else (key,)
+    changes: dict[str, Any] = dict.fromkeys(keys, value)
+    if key in ("alpha", "beta"):
+        changes["scales"] = tuple(_multiplied(rule, keys, factor) for rule in chosen.scales)
     return Point(factor, value, chosen.model_copy(update=changes))
+
+
+def _multiplied(rule: ScaleRule, keys: Sequence[str], factor: float) -> ScaleRule:
+    """The rule of some layers, whose scales change with those of all others."""
+    own = {key: getattr(rule, key) for key in keys}
+    return rule.model_copy(
+        update={key: factor * scale for key, scale in own.items() if scale is not None}
+    )
 
 
 def retention_seeds(chosen: MergeSettings, count: int) -> list[MergeSettings]:

@@ -6,6 +6,7 @@ Both locks are the system's own: they end with the process that holds them, also
 
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -77,8 +78,12 @@ class SharedTrials:
                 load_if_exists=True,
             )
 
-    def claim(self, layers: int) -> tuple[optuna.Trial, MergeSettings] | None:
-        """A trial to do, or ``None`` when all are begun."""
+    def claim(self, layers: Sequence[int]) -> tuple[optuna.Trial, MergeSettings] | None:
+        """A trial to do, with its settings, or ``None`` when all are begun.
+
+        Args:
+            layers: see ``suggest``.
+        """
         with self._claims:
             known = self._study.get_trials(deepcopy=False)
             begun = [t for t in known if t.state in (TrialState.COMPLETE, TrialState.RUNNING)]

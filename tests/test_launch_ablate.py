@@ -24,7 +24,7 @@ from launch.recipe import Recipe
 from launch.sensitivity import curves, retention_seeds
 from launch.variants import WholePatch, variants
 from merge.errors import UserError
-from merge.recipe import LINEAR_LAYERS, MergeSettings
+from merge.recipe import LINEAR_LAYERS, MergeSettings, ScaleRule
 from tests.merge_reference import reference_merge
 from tests.tiny_run import make_run
 from train.recipe import load_recipe
@@ -221,6 +221,12 @@ def test_curves_change_one_setting_and_only_those_that_count():
     assert curves(MergeSettings(method="task_arithmetic")).keys() == {"alpha", "beta"}
     ties = curves(MergeSettings(method="ties"))
     assert "beta" not in ties and all(p.settings.alpha == p.settings.beta for p in ties["alpha"])
+    own = MergeSettings(scales=(ScaleRule(pattern="*layers.0.*", alpha=3),), alpha=2, beta=4)
+    for point in curves(own)["alpha"]:
+        assert point.settings.scales_of("layers.0.x") == (3 * point.position, 4)
+        assert point.settings.scales_of("layers.1.x") == (2 * point.position, 4)
+    for point in curves(own)["beta"]:
+        assert point.settings.scales_of("layers.0.x") == (3, 4 * point.position)
     assert [each.seed for each in retention_seeds(chosen, 3)] == [5, 6, 7]
     assert chosen.include == LINEAR_LAYERS
 

@@ -17,7 +17,7 @@ from launch.choice import Outcome, choose, pareto_front
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.screening import is_hopeless, split
 from launch.search import search_method
-from launch.search_space import layer_count, suggest
+from launch.search_space import layer_numbers, suggest
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
 from merge.errors import UserError
@@ -55,7 +55,7 @@ def test_a_method_draws_what_its_formula_has_and_nothing_else(method):
     base = MergeSettings(seed=7, exclude=("*mlp*",))
     for _ in range(20):
         trial = study.ask()
-        settings = suggest(trial, method, SEARCH, base, layers=4)
+        settings = suggest(trial, method, SEARCH, base, layers=range(4))
         assert trial.params.keys() == FREE[method]
         assert MergeSettings.model_validate(settings.model_dump()) == settings
         assert (settings.seed, settings.exclude) == (7, ("*mlp*",))
@@ -81,7 +81,7 @@ def test_scores_are_those_that_the_recipe_names():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     settings = SEARCH.model_copy(update={"scores": ("magnitude", "delta")})
     drawn = {
-        suggest(study.ask(), "difference", settings, MergeSettings(), layers=4).score
+        suggest(study.ask(), "difference", settings, MergeSettings(), layers=range(4)).score
         for _ in range(20)
     }
     assert drawn == {"magnitude", "delta"}
@@ -89,15 +89,15 @@ def test_scores_are_those_that_the_recipe_names():
 
 @pytest.mark.parametrize("method", ["difference", "ties"])
 def test_every_layer_gets_the_scales_of_its_group(method):
-    """Against the trial's own numbers: 7 layers in 3 groups, equal up to one, in their order."""
+    """Against the trial's own numbers: layers 4 to 10 in 3 groups, equal up to one."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     grouped = {"layer_groups": 3, "layer_factors": (0.5, 4)}
     settings = SEARCH.model_copy(update=grouped)
     trial = study.ask()
-    found = suggest(trial, method, settings, MergeSettings(), layers=7)
+    found = suggest(trial, method, settings, MergeSettings(), layers=range(4, 11))
     assert MergeSettings.model_validate(found.model_dump(mode="json")) == found
     groups = [0, 0, 0, 1, 1, 2, 2]
-    for layer, group in enumerate(groups):
+    for layer, group in enumerate(groups, start=4):
         name = f"model.layers.{layer}.mlp.up_proj.weight"
         assert sum(fnmatchcase(name, rule.pattern) for rule in found.scales) == 1
         alpha = found.alpha * trial.params[f"alpha_factor_{group}"]
@@ -105,9 +105,9 @@ def test_every_layer_gets_the_scales_of_its_group(method):
         assert found.scales_of(name) == pytest.approx((alpha, beta))
         assert 0.5 <= alpha / found.alpha <= 4
     names = [f"model.layers.{layer}.{part}_proj.weight" for layer in (0, 3, 11) for part in "qk"]
-    assert layer_count([*names, "lm_head.weight"]) == 3
+    assert layer_numbers([*names, "lm_head.weight"]) == [0, 3, 11]
     with pytest.raises(UserError, match="layer_groups"):
-        suggest(study.ask(), method, settings, MergeSettings(), layers=2)
+        suggest(study.ask(), method, settings, MergeSettings(), layers=[0, 1])
 
 
 def test_drawn_scales_leave_none_to_the_recipe(tmp_path):
