@@ -10,8 +10,8 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing import connection
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -97,10 +97,11 @@ def _run_workers(
     """
     # CUDA does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    errors: Any = context.SimpleQueue()
+    # Not a queue, whose lock Python's resource tracker counts: it complains when a signal ends all.
+    errors, told = context.Pipe(duplex=False)
     processes = [
         context.Process(
-            target=_work, args=(rank, recipe, search, backbone, folder, errors), daemon=True
+            target=_work, args=(rank, recipe, search, backbone, folder, told), daemon=True
         )
         for rank in range(search.workers)
     ]
@@ -112,8 +113,8 @@ def _run_workers(
             connection.wait([process.sentinel for process in running], _POLL_SECONDS)
             running = [process for process in running if process.is_alive()]
             report()
-            if not errors.empty():
-                raise UserError(errors.get())
+            if errors.poll():
+                raise UserError(errors.recv())
     finally:
         for process in processes:
             if process.pid is not None:
@@ -122,7 +123,12 @@ def _run_workers(
 
 
 def _work(
-    rank: int, recipe: Recipe, search: SearchSettings, backbone: Path, folder: Path, errors: Any
+    rank: int,
+    recipe: Recipe,
+    search: SearchSettings,
+    backbone: Path,
+    folder: Path,
+    told: Connection,
 ) -> None:
     """The whole life of a worker."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -136,7 +142,7 @@ def _work(
                 outcome = model.outcome(settings, [other for _, other in kept])
                 trials.tell(trial, settings, outcome, model.before)
     except UserError as error:
-        errors.put(str(error))
+        told.send(str(error))
 
 
 def _load(rank: int, recipe: Recipe, search: SearchSettings, backbone: Path) -> TrialModel:
