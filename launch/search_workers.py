@@ -59,7 +59,7 @@ def search_together(
                     reported.add((method, number))
                     on_trial(method, number, outcome)
 
-    for _ in range(_ROUNDS):
+    for started in range(_ROUNDS + 1):
         for trials in shared.values():
             trials.ask_again()
         report()
@@ -67,7 +67,8 @@ def search_together(
         tried = {method: list(trials.done().values()) for method, trials in shared.items()}
         if all(len(found) >= search.trials for found in tried.values()):
             return Outcome(**read_json(folder / BACKBONE)), tried
-        _run_workers(recipe, search, backbone, folder, report)
+        if started < _ROUNDS:
+            _run_workers(recipe, search, backbone, folder, report)
     raise UserError(
         "processes of the search ended before their time again and again, often for want of "
         "memory; lower search.workers and run again: finished trials are kept"
