@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,6 +45,7 @@ from train.world import World, end_process
 from train.zero3 import Zero3Model, initialise_distributed
 
 SAMPLES = 64
+RIVALS = ("bare", "trainer")
 
 
 class Contest:
@@ -131,6 +132,12 @@ def timed(run: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
+def ratios(ours: Sequence[float], others: Sequence[float]) -> str:
+    """Of turns of the same round, without the first: what disturbs a round meets both."""
+    found = [one / other for one, other in zip(ours[1:], others[1:], strict=True)]
+    return f"median {median(found):.3f} ({min(found):.3f} - {max(found):.3f})"
+
+
 def main() -> None:
     """Let the contenders take turns, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -187,11 +194,10 @@ def main() -> None:
         # The first turn warms caches and DeepSpeed's trace of the layers up.
         middle = {name: median(values[1:]) for name, values in times.items()}
         step = 1000 / options.steps
-        rivals = ("job", "bare", "trainer")
         lines = [
             "step: "
-            + ", ".join(f"{name} {middle[name] * step:.1f} ms" for name in rivals)
-            + "".join(f", job / {name} {middle['job'] / middle[name]:.3f}" for name in rivals[1:]),
+            + ", ".join(f"{name} {middle[name] * step:.1f} ms" for name in ("job", *RIVALS)),
+            *(f"job / {name}, by round: {ratios(times['job'], times[name])}" for name in RIVALS),
             f"{SAMPLES} samples: forward and backward {middle['plain_gradients']:.2f} s, "
             f"importance {middle['importance']:.2f} s, "
             f"ratio {middle['importance'] / middle['plain_gradients']:.3f}",
