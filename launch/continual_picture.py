@@ -1,13 +1,12 @@
 """The picture of continual alignment: three axes over the stages, for every way through them."""
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from eval.picture import svg_element
 
 _COLOURS = ("#1f5aa6", "#d66816", "#5c3c82", "#2e7d4f", "#a3264b")
 
@@ -36,7 +35,7 @@ def draw(summary: Mapping[str, Any]) -> str:
         axes.set_ylim(bottom=0)
     for axes in (harm, by_stage):
         axes.legend(frameon=False, fontsize=9)
-    return _svg(figure)
+    return svg_element(figure) + "\n"
 
 
 def _draw_ways(axes: Axes, summary: Mapping[str, Any], axis: str, title: str) -> None:
@@ -60,11 +59,3 @@ def _draw_line(axes: Axes, rates: Sequence[Mapping[str, float]], name: str, numb
         places, values, errors, color=colour, ecolor=colour, elinewidth=0.8, marker="o", ms=4,
         label=name,
     )  # fmt: skip
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    # Same summary, same bytes: SVG ids are otherwise random. Text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": "safepatching", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
