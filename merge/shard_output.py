@@ -47,7 +47,7 @@ def write_shards(
     size = sum(inputs.backbone[name].bytes for shard in left for name in shard.offsets)
     with (
         tqdm(total=size, unit="B", unit_scale=True, desc="merge", disable=None) as bar,
-        closing(open_merge(inputs, settings, resources, pool, bar.update)) as merge,
+        closing(open_merge(inputs, settings, resources, bar.update)) as merge,
     ):
         if settings.scope == "model":
             thresholds = _select_over_model(merge.merger.model_thresholds)
@@ -98,7 +98,7 @@ class _OutputFile:
             if len(self._reports) < len(self.shard.offsets):
                 return None
         reports = {name: report for name, report in self._reports.items() if report is not None}
-        _refuse_overflow({name: report.overflowed for name, report in reports.items()})
+        _refuse_overflow(reports)
         record = {
             "file": self.shard.name,
             "sha256": writer.commit(),
@@ -122,8 +122,8 @@ def _select_over_model(
         return select(bar.update)
 
 
-def _refuse_overflow(overflowed: dict[str, int]) -> None:
-    names = [name for name, count in overflowed.items() if count]
+def _refuse_overflow(reports: dict[str, TensorReport]) -> None:
+    names = [name for name, report in reports.items() if report.overflowed]
     if names:
         raise UserError(
             f"{len(names)} tensors, such as {names[0]}, leave the range of the model's dtype; "

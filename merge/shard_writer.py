@@ -14,7 +14,9 @@ from merge.layout import OutputShard
 
 _HASH_BYTES = 1 << 20
 _WINDOW_BYTES = 8 << 20
-"""Let go of together; the window before it has reached the disk by then, mostly."""
+"""How often pages are let go of."""
+_WINDOWS = 4
+"""Let go of together: what is not on disk yet when first told of is only sent there."""
 
 
 class ShardWriter:
@@ -106,8 +108,7 @@ class ShardWriter:
         window = now // _WINDOW_BYTES
         if before // _WINDOW_BYTES == window:
             return
-        # What is not on disk yet when first told is only sent there.
-        first = max(window - 4, 0) * _WINDOW_BYTES
+        first = max(window - _WINDOWS, 0) * _WINDOW_BYTES
         length = window * _WINDOW_BYTES - first
         os.posix_fadvise(self._descriptor, first, length, os.POSIX_FADV_DONTNEED)
 

@@ -1,7 +1,6 @@
 """Merging tensor after tensor, in bounded memory, safe to share between threads."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,6 @@ class StreamingMerge:
     inputs: MergeInputs
     source: FileSource
     merger: TensorMerger
-    pool: ThreadPoolExecutor
     advance: Callable[[int], object]
     """Told the bytes of backbone that are done."""
 
@@ -73,11 +71,10 @@ def open_merge(
     inputs: MergeInputs,
     settings: MergeSettings,
     resources: MergeResources,
-    pool: ThreadPoolExecutor,
     advance: Callable[[int], object],
 ) -> StreamingMerge:
     """Open the inputs' files for merging."""
     source = FileSource(inputs)
     values = share_memory(inputs, settings, resources).slice_values
     merger = TensorMerger(inputs, source, settings, values)
-    return StreamingMerge(inputs, source, merger, pool, advance)
+    return StreamingMerge(inputs, source, merger, advance)
