@@ -66,6 +66,8 @@ def load_prompts(suite: Suite) -> list[PromptSet]:
 def _prompts_of(row: SuiteRow) -> list[Prompt]:
     where = f"suite '{row.name}' ({row.source})"
     records = list(enumerate(_with_answers(row, _read(row, where), where), start=1))
+    if row.shuffle is not None:
+        random.Random(row.shuffle).shuffle(records)
     kept = row_range(row.rows, len(records))
     records = records[kept.start : kept.stop]
     for column, wanted in row.filter.items():

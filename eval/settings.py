@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from eval.suite import is_local
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
+from train.yaml_file import read_yaml
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -93,10 +93,7 @@ def read_keys(path: Path, what: str, wanted: str) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, not YAML, or holds something else than keys.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{what} {path}: cannot be read ({error})") from None
+    values = read_yaml(path, what)
     if not isinstance(values, dict):
         raise UserError(f"{what} {path}: must hold {wanted}")
     return values

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 from train.recipe import row_range
+from train.yaml_file import read_yaml
 
 Axis = Literal["harm", "refusal", "utility", "safety"]
 """"safety": questions about safety with one right choice, as SafetyBench's."""
@@ -51,6 +51,9 @@ class SuiteRow(Settings):
     config: str | None = None
     columns: Columns = Columns()
     filter: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    shuffle: int | None = None
+    """Seed by which the source's rows are shuffled before ``rows`` cuts them: the parts of a set
+    that is sorted by category are then alike. Without it they keep the file's order."""
     rows: str = ":"
     """Which rows of the source, before filter and limit: ``start:stop``, numbers or percentages."""
     limit: int | None = Field(default=None, ge=1)
@@ -135,12 +138,7 @@ def load_suite(path: Path, data_dir: Path | None = None) -> Suite:
     Raises:
         UserError: the file is missing or not YAML, a key is wrong, a variable has no value.
     """
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: suite cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({error})") from None
+    rows = read_yaml(path, "suite")
     if not isinstance(rows, list):
         raise UserError(f"{path}: a suite is a list of rows (- name: ..., axis: ..., source: ...)")
     return suite_from_rows(rows, str(path), path.parent, data_dir)

@@ -1,6 +1,7 @@
 """The shipped suites and the reading of sources."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,22 @@ def test_answers_that_are_kept_apart_come_by_id(tmp_path: Path):
     (tmp_path / "answers.json").write_text("{}")
     with pytest.raises(UserError, match="no answer to id '2'"):
         load_prompts(suite)
+
+
+def test_parts_of_a_shuffled_set_are_alike_and_never_meet(tmp_path: Path):
+    """A set sorted by category would give validation and test other categories."""
+    source = tmp_path / "sorted.jsonl"
+    source.write_text(
+        "".join(json.dumps({"prompt": f"p{n}", "kind": n // 50}) + "\n" for n in range(200))
+    )
+    parts = []
+    for rows in ("0%:40%", "40%:100%"):
+        row = {"name": "s", "axis": "harm", "source": str(source), "rows": rows, "shuffle": 3}
+        settings = SuiteRow.model_validate({**row, "columns": {"category": "kind"}})
+        parts.append(load_prompts(Suite(rows=[settings]))[0].prompts)
+    first, second = ({prompt.text for prompt in part} for part in parts)
+    assert len(first) == 80 and len(second) == 120
+    assert not first & second
+    # The hypergeometric mean is 20 of each kind, its deviation 3.0.
+    counts = Counter(prompt.category for prompt in parts[0])
+    assert len(counts) == 4 and all(10 <= count <= 30 for count in counts.values())

@@ -19,6 +19,7 @@ from train.settings import (
     SafetyTraining,
     TrainingSettings,
 )
+from train.yaml_file import read_yaml
 
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
 
@@ -147,12 +148,7 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
     Raises:
         UserError: the file cannot be read, is not YAML, or has an unknown or wrong key.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"recipe {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path}: not valid YAML ({error}); mend that line") from None
+    values = read_yaml(path, "recipe")
     if not isinstance(values, dict):
         raise UserError(f"recipe {path}: must hold keys and values, as in 'name: demo'")
     for override in overrides:

@@ -1,0 +1,25 @@
+"""Reading YAML files that people write; every floor above reads them here."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from merge.errors import UserError
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        what: how errors call the file, before its path.
+
+    Raises:
+        UserError: the file cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{what} {path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path}: not valid YAML ({error}); mend that line") from None
