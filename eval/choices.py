@@ -33,7 +33,10 @@ def mean_log_likelihoods(
 def answer_logits(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], count: int
 ) -> torch.Tensor:
-    """The logits that foretell the last ``count`` tokens: fp32 [sequences, count, vocabulary]."""
+    """The logits that foretell the last ``count`` tokens: [sequences, count, vocabulary].
+
+    In the model's dtype: they are the largest array there is, so take them to fp32 by the row.
+    """
     ids, mask = left_padded(sequences, model.device)
     # Left padding puts all answers at the right edge: logits before them are never needed.
     logits = model(
@@ -43,7 +46,7 @@ def answer_logits(
         use_cache=False,
         **last_logits_argument(model, count=count + 1),
     ).logits
-    return logits[:, -count - 1 : -1].float()
+    return logits[:, -count - 1 : -1]
 
 
 def _score_batch(
@@ -51,9 +54,13 @@ def _score_batch(
 ) -> list[float]:
     longest = max(sum(label != -100 for label in labels) for _, labels in examples)
     logits = answer_logits(model, [ids for ids, _ in examples], longest)
-    tails = [[-100] * longest + labels for _, labels in examples]
-    wanted = torch.tensor([tail[-longest:] for tail in tails], device=logits.device)
-    log_probabilities = logits.log_softmax(-1)
-    taken = log_probabilities.gather(-1, wanted.clamp_min(0)[..., None])[..., 0]
+    tails = [([-100] * longest + labels)[-longest:] for _, labels in examples]
+    return [_mean_of_answer(*row) for row in zip(logits, tails, strict=True)]
+
+
+def _mean_of_answer(logits: torch.Tensor, labels: Sequence[int]) -> float:
+    """The mean log-probability of the labels that are not -100; logits [labels, vocabulary]."""
+    wanted = torch.tensor(labels, device=logits.device)
     answer = wanted != -100
-    return ((taken * answer).sum(1) / answer.sum(1)).tolist()
+    log_probabilities = logits[answer].float().log_softmax(-1)
+    return log_probabilities.gather(-1, wanted[answer][:, None]).mean().item()

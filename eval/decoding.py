@@ -209,7 +209,7 @@ def token_bias(
     for start in range(0, len(sequences), _BIAS_ROWS):
         rows = sequences[start : start + _BIAS_ROWS]
         aligned, before = (
-            answer_logits(each, rows, settings.tokens).log_softmax(-1)
+            answer_logits(each, rows, settings.tokens).float().log_softmax(-1)
             for each in (model, reference)
         )
         bias = bias + (aligned - before).sum(0)

@@ -28,9 +28,6 @@ class BorrowedModel:
 
     def __post_init__(self) -> None:
         self._parameters = dict(self.model.named_parameters())
-        self._backbone = {
-            name: self._parameters[name].detach().clone() for name in self.loaded.inputs.covered
-        }
 
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
         """The rates of one merge, or of the backbone itself, by axis."""
@@ -39,9 +36,11 @@ class BorrowedModel:
 
     def take(self, settings: MergeSettings | None) -> None:
         """Lend the model the weights of one merge, or give it back the backbone's."""
-        values = self._backbone if settings is None else self._merged(settings)
+        tensors = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
+        entries = self.loaded.inputs.backbone
         with torch.no_grad():
-            for name, value in values.items():
+            for name, bits in tensors:
+                value = torch.from_numpy(bits).view(_TORCH_DTYPES[entries[name].dtype])
                 self._parameters[name].copy_(value)
 
     def answers(self, prompt_sets: Sequence[PromptSet]) -> Answers:
@@ -49,11 +48,3 @@ class BorrowedModel:
         found: Answers = {}
         answer_all(self.model, self.tokenizer, prompt_sets, self.batch_tokens, found.update)
         return found
-
-    def _merged(self, settings: MergeSettings) -> dict[str, torch.Tensor]:
-        merged = self.loaded.merge(settings)
-        entries = self.loaded.inputs.backbone
-        return {
-            name: torch.from_numpy(bits).view(_TORCH_DTYPES[entries[name].dtype])
-            for name, bits in merged.items()
-        }

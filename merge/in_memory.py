@@ -1,7 +1,11 @@
-"""Merging again and again in memory, for a search over settings."""
+"""Merging again and again in memory, for a search over settings.
+
+The inputs are mapped, not copied: processes that search together share one copy in the page cache,
+and where memory is short the kernel lets pages go.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +14,31 @@ from merge.checks import check_inputs
 from merge.dtypes import BITS
 from merge.errors import UserError
 from merge.input_check import check_bits
-from merge.inputs import ROLES, FileSource, Kind, MergeInputs, Workspace
+from merge.inputs import ROLES, Kind, MergeInputs, Workspace
 from merge.methods import method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.selection import Threshold
+from merge.tensor_files import TensorEntry, TensorIndex
 from merge.tensor_merge import TensorMerger, Thresholds
 
 _WHOLE = 1 << 40
 
 
-class _ArraySource:
-    """All covered tensors of the inputs, read and checked once."""
+class _MappedSource:
+    """All covered tensors of the inputs, mapped and checked once."""
 
     def __init__(self, inputs: MergeInputs) -> None:
         self._workspace = Workspace()
         self._arrays: dict[tuple[Kind, Role | None, str], np.ndarray] = {}
-        files = FileSource(inputs)
-        for name in inputs.covered:
-            size = inputs.backbone[name].size
-            for kind, role in _sources():
-                bits = files.read(kind, role, name, 0, size)
-                entry = files.entry(kind, role, name)
+        for kind, role, index in _sources(inputs):
+            for name in inputs.covered:
+                entry = index[name]
+                bits = _mapped(entry)
                 problem = check_bits(bits, entry.dtype, kind)
                 if problem is not None:
                     raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
-                self._arrays[kind, role, name] = bits.copy()
-        files.close()
+                self._arrays[kind, role, name] = bits
 
     def read(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> np.ndarray:
         return self._arrays[kind, role, name][start:stop]
@@ -45,43 +47,49 @@ class _ArraySource:
         return self._workspace.array(slot, dtype, size)
 
 
-def _sources() -> Iterator[tuple[Kind, Role | None]]:
-    yield "backbone", None
+def _sources(inputs: MergeInputs) -> Iterator[tuple[Kind, Role | None, TensorIndex]]:
+    yield "backbone", None, inputs.backbone
     for role in ROLES:
-        yield "delta", role
-        yield "importance", role
+        yield "delta", role, inputs.patches[role].delta
+        yield "importance", role, inputs.patches[role].importance
 
 
-class _Caches:
-    """Scores and top sets that earlier merges have computed."""
+def _mapped(entry: TensorEntry) -> np.ndarray:
+    """A tensor's values as bits, one-dimensional."""
+    dtype = BITS[entry.dtype]
+    if not entry.size:
+        return np.empty(0, dtype)
+    try:
+        # Copy on write, though nothing writes: the compiled loops know no read-only arrays.
+        bits = np.asarray(np.memmap(entry.file, dtype, "c", entry.offset, (entry.size,)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{entry.file}: cannot be read ({error})") from None
+    # A header of odd length shifts the values behind it, where compiled loops must not read.
+    return bits if bits.flags.aligned else bits.copy()
 
-    def __init__(self) -> None:
-        self.keys: dict[tuple[str, Role, str], np.ndarray] = {}
-        self.thresholds: dict[tuple[str, Role, tuple[str, ...], int], Threshold] = {}
 
+class _ThresholdMerger(TensorMerger):
+    """Finds each top set once; ``found`` outlives it."""
 
-class _CachingMerger(TensorMerger):
     def __init__(
-        self, inputs: MergeInputs, source: _ArraySource, settings: MergeSettings, caches: _Caches
+        self,
+        inputs: MergeInputs,
+        source: _MappedSource,
+        settings: MergeSettings,
+        found: dict[tuple[object, ...], Threshold],
     ) -> None:
         super().__init__(inputs, source, settings, _WHOLE)
-        self._caches = caches
-        # What the keys depend on.
+        self._found = found
+        # What the top sets depend on.
         self._score = "magnitude" if method_of(settings).by_magnitude else settings.score
-
-    def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
-        place = (self._score, role, name)
-        if place not in self._caches.keys:
-            self._caches.keys[place] = super().keys(role, name, start, stop).copy()
-        return self._caches.keys[place]
 
     def threshold(
         self, role: Role, names: tuple[str, ...] | list[str], count: int, *advance: object
     ) -> Threshold:
         place = (self._score, role, tuple(names), count)
-        if place not in self._caches.thresholds:
-            self._caches.thresholds[place] = super().threshold(role, names, count)
-        return self._caches.thresholds[place]
+        if place not in self._found:
+            self._found[place] = super().threshold(role, names, count)
+        return self._found[place]
 
 
 @dataclass
@@ -89,8 +97,8 @@ class LoadedInputs:
     """A backbone and its two patches in memory, merged as often as one likes."""
 
     inputs: MergeInputs
-    _source: _ArraySource
-    _caches: _Caches
+    _source: _MappedSource
+    _thresholds: dict[tuple[object, ...], Threshold] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -102,13 +110,19 @@ class LoadedInputs:
             UserError: the inputs do not fit each other, or hold wrong values.
         """
         inputs = check_inputs(backbone, safety, over_safety, settings)
-        return cls(inputs, _ArraySource(inputs), _Caches())
+        return cls(inputs, _MappedSource(inputs))
 
-    def merge(self, settings: MergeSettings) -> dict[str, np.ndarray]:
-        """The merged tensors, bit for bit what ``python -m merge build`` writes.
+    def backbone(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The covered tensors as they were, in the form that ``merge`` gives."""
+        for name in self.inputs.covered:
+            bits = self._source.read("backbone", None, name, 0, self.inputs.backbone[name].size)
+            yield name, _shaped(bits, self.inputs.backbone[name])
+
+    def merge(self, settings: MergeSettings) -> Iterator[tuple[str, np.ndarray]]:
+        """The merged tensors, bit for bit what ``python -m merge build`` writes, one at a time.
 
         Only covered tensors, in the backbone's shapes; bf16 and fp16 as uint16 bit patterns, fp32
-        as float32. Scores and top sets are kept for the next call.
+        as float32. Top sets are kept for the next call.
 
         Raises:
             ValueError: ``settings`` cover other tensors than those that were read.
@@ -116,24 +130,22 @@ class LoadedInputs:
         covered = tuple(sorted(name for name in self.inputs.backbone if settings.covers(name)))
         if covered != self.inputs.covered:
             raise ValueError("include and exclude must stay as they were when the inputs were read")
-        merger = _CachingMerger(self.inputs, self._source, settings, self._caches)
+        merger = _ThresholdMerger(self.inputs, self._source, settings, self._thresholds)
         model = merger.model_thresholds() if settings.scope == "model" else {}
-        merged: dict[str, np.ndarray] = {}
         for name in covered:
-            merged[name] = _merge_tensor(
-                self.inputs, merger, name, model[name] if model else merger.thresholds(name)
-            )
-        return merged
+            thresholds = model[name] if model else merger.thresholds(name)
+            yield name, _merge_tensor(merger, self.inputs.backbone[name], thresholds)
 
 
-def _merge_tensor(
-    inputs: MergeInputs, merger: TensorMerger, name: str, thresholds: Thresholds
-) -> np.ndarray:
-    entry = inputs.backbone[name]
+def _merge_tensor(merger: TensorMerger, entry: TensorEntry, thresholds: Thresholds) -> np.ndarray:
     out = np.empty(entry.size, BITS[entry.dtype])
 
     def write(start: int, before: np.ndarray, after: np.ndarray) -> None:
         out[start : start + after.size] = after
 
-    merger.merge(name, thresholds, write)
-    return (out.view(np.float32) if entry.dtype == "F32" else out).reshape(entry.shape)
+    merger.merge(entry.name, thresholds, write)
+    return _shaped(out, entry)
+
+
+def _shaped(bits: np.ndarray, entry: TensorEntry) -> np.ndarray:
+    return (bits.view(np.float32) if entry.dtype == "F32" else bits).reshape(entry.shape)

@@ -128,10 +128,31 @@ def test_equals_reference(
             settings["beta"] = settings["alpha"]
         wanted = expected(case, gradients, **settings)
         assert run_build(tmp_path, f"out{number}", **settings) == wanted, (method, score, scope)
-        in_memory = loaded.merge(MergeSettings(include=INCLUDE, **settings))
+        in_memory = dict(loaded.merge(MergeSettings(include=INCLUDE, **settings)))
         assert {name: array.tobytes() for name, array in in_memory.items()} == {
             name: wanted[name] for name in in_memory
         }
+
+
+def test_in_memory_where_a_header_of_odd_length_shifts_the_values(tmp_path: Path) -> None:
+    """Mapped values then lie at odd addresses; and the backbone comes back as it was."""
+    case = make_case(tmp_path, torch.float32)
+    for file in tmp_path.rglob("*.safetensors"):
+        content = file.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = content[8 : 8 + length].rstrip() + b" "
+        header += b" " * (1 - len(header) % 2)
+        file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    settings = MergeSettings(include=INCLUDE, **SETTINGS)
+    folders = [tmp_path / name for name in ("backbone", "safety", "over_safety")]
+    loaded = LoadedInputs.read(folders[0], folders[1], folders[2], settings)
+    assert any(entry.offset % 4 for entry in loaded.inputs.backbone.values())
+    wanted = expected(case, True, **SETTINGS)
+    merged = {name: array.tobytes() for name, array in loaded.merge(settings)}
+    assert merged == {name: wanted[name] for name in merged} and len(merged) == 5
+    assert {name: array.tobytes() for name, array in loaded.backbone()} == {
+        name: to_bytes(case[0][name]) for name in merged
+    }
 
 
 @pytest.mark.parametrize("rates", [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0), (0.999, 0.5)])
