@@ -64,14 +64,14 @@ class TrialModel:
         Args:
             kept: the outcomes so far that keep the margins; see ``screening.is_hopeless``.
         """
-        if not (kept and self.search.screen):
-            return _outcome(_values(self.model.rates(settings)))
         self.model.take(settings)
-        first, later = split(self.model.prompt_sets, self.search.screen)
-        answers = self.model.answers(first)
-        rates = summarize(first, answers).axes
-        if is_hopeless(rates, self.before, kept, self.search):
-            return _outcome({**self.before.rates(), **_values(rates)}, screened=True)
+        later, answers = self.model.prompt_sets, {}
+        if kept and self.search.screen:
+            first, later = split(self.model.prompt_sets, self.search.screen)
+            answers = self.model.answers(first)
+            rates = summarize(first, answers).axes
+            if is_hopeless(rates, self.before, kept, self.search):
+                return _outcome({**self.before.rates(), **_values(rates)}, screened=True)
         answers |= self.model.answers(later)
         return _outcome(_values(summarize(self.model.prompt_sets, answers).axes))
 
