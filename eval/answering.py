@@ -5,11 +5,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.choices import mean_log_likelihoods
+from eval.choices import ChoiceQuestion, mean_log_likelihoods
 from eval.completions import Answer, AnswerId
 from eval.decoding import Greedy, prepare
 from eval.generation import Question, ending_tokens
-from eval.prompts import PromptSet
+from eval.prompts import Prompt, PromptSet
 from eval.settings import DecodingSettings
 from eval.suite import TaskRow
 from train.prompts import ChatPrompts
@@ -92,16 +92,19 @@ def _choose(
     """Pick for each prompt the choice whose tokens are likeliest on average."""
     for start in range(0, len(prompt_set.prompts), _CHOICE_CHUNK):
         prompts = prompt_set.prompts[start : start + _CHOICE_CHUNK]
-        examples = [
-            chat.example(prompt.text, choice) for prompt in prompts for choice in prompt.choices
-        ]
-        scores = iter(mean_log_likelihoods(model, examples, batch_tokens))
+        questions = [_choice_question(chat, prompt) for prompt in prompts]
+        scores = mean_log_likelihoods(model, questions, batch_tokens)
         chosen = {}
-        for prompt in prompts:
-            likelihoods = [next(scores) for _ in prompt.choices]
+        for prompt, likelihoods in zip(prompts, scores, strict=True):
             best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
             chosen[prompt_set.row.name, prompt.id] = Answer(prompt.choices[best], 0)
         on_batch(chosen)
+
+
+def _choice_question(chat: ChatPrompts, prompt: Prompt) -> ChoiceQuestion:
+    start = len(chat.question_ids(prompt.text))
+    choices = [chat.example(prompt.text, choice)[0] for choice in prompt.choices]
+    return ChoiceQuestion(choices[0][:start], [ids[start:] for ids in choices])
 
 
 def _run_task(

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.choices import answer_logits
-from eval.generation import Question, generate
+from eval.generation import Question, generate, last_logits_argument, left_padded
 from eval.models import load_model, load_tokenizer, model_identity
 from eval.prompts import load_prompts
 from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
@@ -209,8 +208,23 @@ def token_bias(
     for start in range(0, len(sequences), _BIAS_ROWS):
         rows = sequences[start : start + _BIAS_ROWS]
         aligned, before = (
-            answer_logits(each, rows, settings.tokens).float().log_softmax(-1)
+            _last_logits(each, rows, settings.tokens).float().log_softmax(-1)
             for each in (model, reference)
         )
         bias = bias + (aligned - before).sum(0)
     return bias / len(sequences)
+
+
+def _last_logits(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], count: int
+) -> torch.Tensor:
+    """The logits that foretell the last ``count`` tokens: [sequences, count, vocabulary]."""
+    ids, mask = left_padded(sequences, model.device)
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+        use_cache=False,
+        **last_logits_argument(model, count=count + 1),
+    ).logits
+    return logits[:, -count - 1 : -1]

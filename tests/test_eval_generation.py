@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from eval.choices import mean_log_likelihoods
+from eval.choices import ChoiceQuestion, mean_log_likelihoods
 from eval.generation import Question, batches_by_length, generate
 from tests.eval_models import WORDS, make_model
 
@@ -54,14 +54,26 @@ def test_batches_hold_every_row_once_within_the_budget():
 
 
 def test_log_likelihood_equals_one_example_at_a_time():
-    model = make_model()
-    examples = []
-    for question in _questions(12):
-        answer = [5 + len(examples) % len(WORDS), 9, 1][len(examples) % 2 :]
-        ids = [*question.token_ids, *answer]
-        examples.append((ids, [-100] * len(question.token_ids) + answer))
-    scores = mean_log_likelihoods(model, examples, batch_tokens=60)
-    for (ids, labels), score in zip(examples, scores, strict=True):
-        with torch.no_grad():
-            loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
-        torch.testing.assert_close(torch.tensor(-score), loss, atol=1e-5, rtol=1e-5)
+    """Though a prompt is read once for all choices, of other lengths and numbers in one batch."""
+    model, draw = make_model(), random.Random(3)
+    questions = [
+        ChoiceQuestion(
+            question.token_ids,
+            [
+                [draw.randrange(5, 5 + len(WORDS)) for _ in range(draw.randint(1, 4))]
+                for _ in range(draw.randint(2, 5))
+            ],
+        )
+        for question in _questions(12)
+    ]
+    questions.append(ChoiceQuestion([2, 6, 3], [[7], [8]]))
+    for budget in (1, 150, 10_000):
+        scores = mean_log_likelihoods(model, questions, batch_tokens=budget)
+        for question, found in zip(questions, scores, strict=True):
+            assert len(found) == len(question.choices)
+            for choice, score in zip(question.choices, found, strict=True):
+                ids = [*question.prompt_ids, *choice]
+                labels = [*[-100] * len(question.prompt_ids), *choice]
+                with torch.no_grad():
+                    loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
+                torch.testing.assert_close(torch.tensor(-score), loss, atol=1e-5, rtol=1e-5)
