@@ -56,8 +56,8 @@ def main() -> None:
         loop = time.perf_counter() - started
     count, screened = len(trials), sum("screened" in trial for trial in trials)
     Console().print(
-        f"{count} trials ({screened} screened), equal rates: search {60 * count / ours:.1f} trials a "
-        f"minute, separate commands {60 * count / loop:.1f}; {loop / ours:.2f} times as fast"
+        f"{count} trials ({screened} screened), equal rates: search {60 * count / ours:.1f} trials "
+        f"a minute, separate commands {60 * count / loop:.1f}; {loop / ours:.2f} times as fast"
     )
 
 
