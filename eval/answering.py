@@ -12,7 +12,7 @@ from eval.generation import Question, ending_tokens
 from eval.prompts import Prompt, PromptSet
 from eval.settings import DecodingSettings
 from eval.suite import TaskRow
-from train.prompts import ChatPrompts
+from train.prompts import IGNORED_LABEL, ChatPrompts
 
 Answers = dict[AnswerId, Answer]
 
@@ -102,9 +102,10 @@ def _choose(
 
 
 def _choice_question(chat: ChatPrompts, prompt: Prompt) -> ChoiceQuestion:
-    start = len(chat.question_ids(prompt.text))
-    choices = [chat.example(prompt.text, choice)[0] for choice in prompt.choices]
-    return ChoiceQuestion(choices[0][:start], [ids[start:] for ids in choices])
+    examples = [chat.example(prompt.text, choice) for choice in prompt.choices]
+    ids, labels = examples[0]
+    start = labels.count(IGNORED_LABEL)
+    return ChoiceQuestion(ids[:start], [ids[start:] for ids, _ in examples])
 
 
 def _run_task(

@@ -81,8 +81,8 @@ def _later_logits(
 
     Args:
         cache: of the prompts; it is used up.
-        choices: of which one at least has more than one token.
         owners: the prompt of each choice.
+        choices: of which one at least has more than one token.
         mask: of the prompts, as their ``positions`` int64 [prompts, longest prompt].
     """
     longest = max(map(len, choices)) - 1

@@ -54,7 +54,7 @@ def main() -> None:
             if differ and not trial.get("screened"):
                 raise SystemExit(f"trial {number}: rates differ, {rates} against {trial}")
         loop = time.perf_counter() - started
-    count, screened = len(trials), sum("screened" in trial for trial in trials)
+    count, screened = len(trials), sum(trial.get("screened", False) for trial in trials)
     Console().print(
         f"{count} trials ({screened} screened), equal rates: search {60 * count / ours:.1f} trials "
         f"a minute, separate commands {60 * count / loop:.1f}; {loop / ours:.2f} times as fast"
