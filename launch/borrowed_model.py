@@ -12,6 +12,8 @@ from eval.prompts import PromptSet
 from eval.statistics import Rate
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
+from train.backbone_tensors import BackboneTensors
+from train.tensor_groups import TensorGroup
 
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -27,6 +29,7 @@ class BorrowedModel:
     batch_tokens: int = DEFAULT_BATCH_TOKENS
 
     def __post_init__(self) -> None:
+        self._backbone = BackboneTensors(self.loaded.inputs.backbone_path, self.model)
         self._parameters = dict(self.model.named_parameters())
 
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
@@ -36,12 +39,30 @@ class BorrowedModel:
 
     def take(self, settings: MergeSettings | None) -> None:
         """Lend the model the weights of one merge, or give it back the backbone's."""
-        tensors = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
-        entries = self.loaded.inputs.backbone
+        merged = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
+        covered = set(self.loaded.inputs.covered)
+        groups = {name: group for group in self._backbone.map.groups for name in group.tensors}
+        waiting: dict[str, torch.Tensor] = {}
+        for name, bits in merged:
+            if name not in groups:
+                # The parameter that this tensor repeats takes the same values by its own name.
+                continue
+            dtype = _TORCH_DTYPES[self.loaded.inputs.backbone[name].dtype]
+            waiting[name] = torch.from_numpy(bits).view(dtype)
+            if covered.intersection(groups[name].tensors) <= waiting.keys():
+                self._put(groups[name], waiting)
+
+    def _put(self, group: TensorGroup, waiting: dict[str, torch.Tensor]) -> None:
+        """Give the model the parameters of a group, whose merged tensors are all there."""
+        dtype = next(iter(waiting.values())).dtype
+        made = group.to_parameters(
+            lambda name: waiting[name] if name in waiting else self._backbone.tensor(name, dtype)
+        )
         with torch.no_grad():
-            for name, bits in tensors:
-                value = torch.from_numpy(bits).view(_TORCH_DTYPES[entries[name].dtype])
+            for name, value in made.items():
                 self._parameters[name].copy_(value)
+        for name in group.tensors:
+            waiting.pop(name, None)
 
     def answers(self, prompt_sets: Sequence[PromptSet]) -> Answers:
         """What the model says to some prompts, with the weights that it has."""

@@ -225,7 +225,7 @@ def _stage(options: argparse.Namespace) -> None:
     from launch.recipe import Recipe
     from train.recipe import load_recipe
 
-    Pipeline(load_recipe(options.recipe, [], Recipe)).run_unless_done(options.stage)
+    Pipeline(load_recipe(options.recipe, [], Recipe)).run_job(options.stage)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -18,9 +18,10 @@ from launch.continual_stages import (
 )
 from launch.evaluations import Evaluations
 from launch.pipeline import Pipeline
+from launch.preflight import check_data, check_inputs
 from launch.recipe import Recipe
 from launch.revert import delta_path
-from launch.run_folder import HARVEST, check_inputs, claim_folder
+from launch.run_folder import HARVEST, claim_folder
 from launch.stopping import stop_on_signals
 from merge.files import atomic_write_text, make_directory
 from merge.journal import RECORD
@@ -85,7 +86,8 @@ def _check_all(recipe: Recipe, stages: list[Stage]) -> None:
             continue
         if stage.recipe.search is not None and recipe.search is not None:
             write_search_suite(stage, recipe.search.suite, data_dir)
-        check_inputs(stage.recipe)
+        # The backbone of a later stage is what the stage before will make.
+        (check_inputs if stage is stages[0] else check_data)(stage.recipe)
 
 
 def _hand_over_answers(before: Stage, stage: Stage) -> None:

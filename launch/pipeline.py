@@ -16,7 +16,6 @@ from launch.run_folder import (
     HARVEST,
     PAIRS,
     RECIPE,
-    check_inputs,
     claim_folder,
     report_file,
 )
@@ -98,9 +97,29 @@ class Pipeline:
         claim_folder(self.recipe)
         for stage in self.preparations():
             self.run_unless_done(stage)
+        self.check()
+
+    def check(self) -> None:
+        """See that backbone, data and all else will do for what is still to be done.
+
+        Raises:
+            UserError: an input is missing or wrong.
+        """
         # Harvested data is deleted after the merge.
-        if not self.preparations() and not self.is_done("merge"):
+        if not self.is_done("merge"):
+            from launch.preflight import check_inputs
+
             check_inputs(self.recipe)
+
+    def run_job(self, stage: StageName) -> None:
+        """What a job of a cluster does: one stage, and after the last preparation the checks.
+
+        Raises:
+            UserError, StoppedOnRequestError: as ``run``.
+        """
+        self.run_unless_done(stage)
+        if stage in PREPARATIONS and all(map(self.is_done, self.preparations())):
+            self.check()
 
     def preparations(self) -> list[StageName]:
         """The stages that make what the trainings start from."""
@@ -164,8 +183,6 @@ class Pipeline:
         }
         with stop_on_signals():
             work[stage]()
-        if stage in PREPARATIONS and all(map(self.is_done, self.preparations())):
-            check_inputs(self.recipe)
 
     def _build_world(self) -> None:
         assert self.recipe.world is not None

@@ -2,10 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from launch.preflight import (
+    backbone_facts,
+    check_data,
+    check_prompts,
+    disk_bytes,
+    free_bytes,
+)
+from launch.recipe import Recipe
 from launch.sizing import (
     Memory,
     Model,
@@ -17,10 +27,12 @@ from launch.sizing import (
 )
 from merge.errors import UserError
 from train.backbone import read_config
+from train.backbone_tensors import BackboneTensors
 from train.data import read_examples
 from train.ds_config import CONFIG_FOLDER, ds_config
 from train.recipe import ROLES, TrainRecipe
 from train.settings import TrainingSettings
+from train.skeleton import build_skeleton
 from train.world import World
 
 GPU_GIGABYTES = (40, 80, 141)
@@ -47,7 +59,7 @@ class Need:
         return self.gpu.total <= gigabytes * _GB
 
 
-def plan(recipe: TrainRecipe, nodes: int, gpus_per_node: int) -> RenderableType:
+def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> RenderableType:
     """The tables of one recipe on the GPUs that a person has.
 
     Raises:
@@ -56,7 +68,8 @@ def plan(recipe: TrainRecipe, nodes: int, gpus_per_node: int) -> RenderableType:
     for flag, count in (("--nodes", nodes), ("--gpus-per-node", gpus_per_node)):
         if count < 1:
             raise UserError(f"{flag} {count}: must be at least 1")
-    model, training = _model(recipe), recipe.safety
+    skeleton = _skeleton(recipe)
+    model, training = Model.of(skeleton), recipe.safety
     return Group(
         f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters; "
         f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
@@ -64,10 +77,11 @@ def plan(recipe: TrainRecipe, nodes: int, gpus_per_node: int) -> RenderableType:
         _needs_table(model, training, nodes, gpus_per_node),
         _disk_table(model, recipe),
         _time_table(model, recipe, nodes * gpus_per_node),
+        _checks_table(recipe, skeleton),
     )
 
 
-def plan_table(recipes: Sequence[TrainRecipe]) -> Table:
+def plan_table(recipes: Sequence[Recipe]) -> Table:
     """Which ds_config of which recipe fits which GPUs, and how many of them.
 
     Raises:
@@ -79,7 +93,7 @@ def plan_table(recipes: Sequence[TrainRecipe]) -> Table:
     for name in ("a GPU", "a host", *(f"{size} GB" for size in GPU_GIGABYTES)):
         table.add_column(name, justify="right", no_wrap=True)
     for recipe in recipes:
-        model = _model(recipe)
+        model = Model.of(_skeleton(recipe))
         for count in GPU_COUNTS:
             nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
             for name in _GPU_CONFIGS:
@@ -96,9 +110,9 @@ def plan_table(recipes: Sequence[TrainRecipe]) -> Table:
     return table
 
 
-def _model(recipe: TrainRecipe) -> Model:
+def _skeleton(recipe: TrainRecipe) -> Any:
     settings = recipe.backbone
-    return Model.from_config(read_config(settings), settings.trust_remote_code)
+    return build_skeleton(read_config(settings), settings.trust_remote_code, settings.path)
 
 
 def gpu_need(
@@ -165,6 +179,37 @@ def _time_table(model: Model, recipe: TrainRecipe, ranks: int) -> Table:
         table.add_row(
             role, str(steps), f"{tokens / 1e6:.1f} M", *(f"{time / 60:.0f} min" for time in times)
         )
+    return table
+
+
+def _checks_table(recipe: Recipe, skeleton: Any) -> Table:
+    """What `launch run` checks before the first training, as far as the inputs are here.
+
+    Raises:
+        UserError: the backbone's files do not fit the model that transformers builds.
+    """
+    table = Table(title="Checked before the first training", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    directory = Path(recipe.backbone.path)
+    tensors = None
+    if any(directory.glob("*.safetensors")):
+        tensors = BackboneTensors(directory, skeleton)
+        for fact in backbone_facts(recipe, tensors):
+            table.add_row("backbone", fact)
+    else:
+        table.add_row("backbone", f"not checked: no weights of {recipe.backbone.path} here")
+    try:
+        texts = check_data(recipe)
+        table.add_row("texts", f"{len(texts.examples)} pairs in D_h; suites and judges load")
+        if tensors is not None:
+            check_prompts(recipe, directory, tensors, texts)
+            table.add_row("template", "gives the pairs back; all tokens have embeddings")
+    except UserError as error:
+        table.add_row("texts", f"fault: {error}", style="bold")
+    needed = disk_bytes(recipe, Model.of(skeleton), 2 * Model.of(skeleton).shape.parameters)
+    free = free_bytes(recipe.output)
+    table.add_row("disk", f"{needed / _GB:.0f} GB without checkpoints, {free / _GB:.0f} GB free")
     return table
 
 

@@ -54,23 +54,3 @@ def claim_folder(recipe: Recipe) -> Path:
 def report_file(folder: Path) -> Path:
     """The numbers of the finished report, the last file that a run writes."""
     return folder / "report" / "report.json"
-
-
-def check_inputs(recipe: Recipe) -> None:
-    """Read the data and every suite: a missing file must not end a run after its trainings."""
-    from eval.prompts import load_prompts
-    from eval.suite import load_suite
-    from launch.data_check import check_harmful_data
-    from train.data import read_examples
-
-    examples = read_examples(recipe.data)
-    if recipe.harmless is not None:
-        read_examples(recipe.harmless)
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    sections = [section for section in (recipe.search, recipe.eval) if section is not None]
-    prompt_sets = [
-        prompt_set
-        for section in sections
-        for prompt_set in load_prompts(load_suite(section.suite, data_dir))
-    ]
-    check_harmful_data(examples, prompt_sets)

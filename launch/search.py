@@ -100,7 +100,7 @@ def search_method(
     tried: list[Tried] = []
     for number in range(settings.trials):
         trial = study.ask()
-        suggested = suggest(trial, method, settings, recipe.merge, model.layers)
+        suggested = suggest(trial, method, settings, recipe.merge, model.blocks)
         outcome = journal.outcome(number, suggested)
         if outcome is None:
             kept = within_margins(tried, model.before, settings)

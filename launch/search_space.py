@@ -1,7 +1,6 @@
 """What a search draws: the space of merge settings by method, and the sampler that walks it."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -12,8 +11,7 @@ from merge.methods import METHODS
 from merge.recipe import MergeSettings, ScaleRule
 
 DIRECTIONS = ("minimize", "minimize")
-"""Of harm and of refusals."""
-_LAYER = re.compile(r"layers\.(\d+)\.")
+"""Both objectives, the harmful rate and the refusal rate, are minimised."""
 
 
 def suggest(
@@ -21,12 +19,12 @@ def suggest(
     method: SearchMethod,
     settings: SearchSettings,
     base: MergeSettings,
-    layers: Sequence[int],
+    blocks: Sequence[str],
 ) -> MergeSettings:
     """Merge settings for one trial; what the method does not use keeps the recipe's value.
 
     Args:
-        layers: that are merged, as ``layer_numbers`` finds them.
+        blocks: names of the decoder blocks that are merged, in order; see ``blocks_of``.
 
     Raises:
         UserError: fewer layers are merged than groups of them are wanted.
@@ -50,13 +48,8 @@ def suggest(
             values[key] = trial.suggest_float(key, low, high, log=True)
     if settings.layer_groups > 1:
         factors = _group_factors(trial, settings, one_factor)
-        values["scales"] = _layer_scales(factors, layers, values["alpha"], values["beta"])
+        values["scales"] = _layer_scales(factors, blocks, values["alpha"], values["beta"])
     return base.model_copy(update={"method": method, **values})
-
-
-def layer_numbers(names: Iterable[str]) -> list[int]:
-    """The decoder layers that tensors of these names belong to, in order."""
-    return sorted({int(match[1]) for name in names if (match := _LAYER.search(name))})
 
 
 def _group_factors(
@@ -74,18 +67,17 @@ def _group_factors(
 
 
 def _layer_scales(
-    factors: Sequence[tuple[float, float]], layers: Sequence[int], alpha: float, beta: float
+    factors: Sequence[tuple[float, float]], blocks: Sequence[str], alpha: float, beta: float
 ) -> tuple[ScaleRule, ...]:
     """A rule for each layer; the groups follow one another and are equal, up to one layer."""
-    if len(layers) < len(factors):
+    if len(blocks) < len(factors):
         raise UserError(
-            f"search.layer_groups = {len(factors)}: only {len(layers)} layers are merged; lower it"
+            f"search.layer_groups = {len(factors)}: only {len(blocks)} layers are merged; lower it"
         )
     rules = []
-    for place, layer in enumerate(layers):
-        of_alpha, of_beta = factors[place * len(factors) // len(layers)]
-        pattern = f"*layers.{layer}.*"
-        rules.append(ScaleRule(pattern=pattern, alpha=alpha * of_alpha, beta=beta * of_beta))
+    for place, block in enumerate(blocks):
+        of_alpha, of_beta = factors[place * len(factors) // len(blocks)]
+        rules.append(ScaleRule(pattern=f"{block}.*", alpha=alpha * of_alpha, beta=beta * of_beta))
     return tuple(rules)
 
 

@@ -137,7 +137,7 @@ def _work(
         model = _load(rank, recipe, search, backbone)
         atomic_write_json(folder / BACKBONE, model.before.as_dict())
         for trials in _shared_trials(recipe, search, folder).values():
-            while (claimed := trials.claim(model.layers)) is not None:
+            while (claimed := trials.claim(model.blocks)) is not None:
                 trial, settings = claimed
                 kept = within_margins(list(trials.done().values()), model.before, search)
                 outcome = model.outcome(settings, [other for _, other in kept])

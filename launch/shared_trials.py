@@ -78,11 +78,11 @@ class SharedTrials:
                 load_if_exists=True,
             )
 
-    def claim(self, layers: Sequence[int]) -> tuple[optuna.Trial, MergeSettings] | None:
+    def claim(self, blocks: Sequence[str]) -> tuple[optuna.Trial, MergeSettings] | None:
         """A trial to do, with its settings, or ``None`` when all are begun.
 
         Args:
-            layers: see ``suggest``.
+            blocks: see ``suggest``.
         """
         with self._claims:
             known = self._study.get_trials(deepcopy=False)
@@ -92,7 +92,7 @@ class SharedTrials:
             seed = self._seed * _SEED_STEP + len(known)
             self._study.sampler = new_sampler(self._settings, seed)
             trial = self._study.ask()
-            return trial, suggest(trial, self._method, self._settings, self._base, layers)
+            return trial, suggest(trial, self._method, self._settings, self._base, blocks)
 
     def tell(
         self, trial: optuna.Trial, settings: MergeSettings, outcome: Outcome, before: Outcome

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from train.block_weights import block_weights
 from train.flops import ModelShape
 from train.settings import TrainingSettings
+from train.skeleton import build_skeleton
 
 _MASTERS_AND_MOMENTS = 12
 """Bytes a parameter: its fp32 master and Adam's two fp32 moments."""
@@ -37,33 +39,54 @@ class Model:
 
     shape: ModelShape
     sizes: tuple[int, ...]
-    """Of every parameter."""
+    """Number of values of each parameter tensor."""
     hidden: int
     intermediate: int
+    """Width of the feed-forward layer, of all experts that a token visits together."""
     key_value_width: int
     vocabulary: int
+    attention_heads: int
+    """0 where a fused attention keeps no matrix of tokens by tokens."""
 
     @classmethod
-    def from_config(cls, config: Any, trust_remote_code: bool = False) -> "Model":
-        """Build it on the meta device, where parameters have shapes and no memory."""
-        import torch
-        from transformers import AutoModelForCausalLM
+    def from_config(cls, config: Any, trust_remote_code: bool = False, source: str = "") -> "Model":
+        """Build it on the meta device, where parameters have shapes and no memory.
 
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        text = config.get_text_config()
-        shape = ModelShape.of(config, sizes)
-        head = shape.attention_width // text.num_attention_heads
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        Args:
+            source: what errors call the backbone.
+
+        Raises:
+            UserError: transformers builds no causal language model from the configuration.
+        """
+        return cls.of(build_skeleton(config, trust_remote_code, source))
+
+    @classmethod
+    def of(cls, skeleton: Any) -> "Model":
+        """Read it off a model without values; see ``train.skeleton``."""
+        sizes = {name: parameter.numel() for name, parameter in skeleton.named_parameters()}
+        text = skeleton.config.get_text_config()
+        shape = ModelShape.of(skeleton, sizes)
+        heads = getattr(text, "num_attention_heads", None) or 1
+        key_value_heads = getattr(text, "num_key_value_heads", None) or heads
+        vocabulary, hidden = skeleton.get_input_embeddings().weight.shape
         return cls(
             shape=shape,
             sizes=tuple(sizes.values()),
-            hidden=text.hidden_size,
-            intermediate=text.intermediate_size,
-            key_value_width=head * heads,
-            vocabulary=text.vocab_size,
+            hidden=hidden,
+            intermediate=_feed_forward_width(skeleton, text),
+            key_value_width=shape.attention_width // heads * key_value_heads,
+            vocabulary=vocabulary,
+            attention_heads=0 if skeleton._supports_sdpa else heads,
         )
+
+
+def _feed_forward_width(skeleton: Any, text: Any) -> int:
+    """From the configuration where it says so, else the widest side of the blocks' matrices."""
+    width = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", None)
+    if width is None:
+        shapes = dict(skeleton.named_parameters())
+        return max(max(shapes[name].shape) for name in block_weights(skeleton))
+    return width * (getattr(text, "num_experts_per_tok", None) or 1)
 
 
 @dataclass(frozen=True)
@@ -136,13 +159,16 @@ def rank_memory(
 def activation_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> float:
     """What the forward pass keeps for the backward pass, without the logits.
 
-    Of a Llama-like block with fused attention: its input, both norms' fp32 inputs and outputs, q, k
-    and v before and after rotation, attention's output, and four of the width of the gated layer.
+    Counted for a Llama-like block: its input, both norms' fp32 inputs and outputs, q, k and v
+    before and after rotation, attention's output, and four of the width of the gated layer;
+    without fused attention also its matrices.
     """
     tokens = training.micro_batch_size * training.max_length
     norms = 2 * model.hidden * (4 + dtype_bytes)
     attention = 4 * model.shape.attention_width + 4 * model.key_value_width
     block = tokens * (norms + dtype_bytes * (2 * model.hidden + attention + 4 * model.intermediate))
+    # The matrix of tokens by tokens, its fp32 softmax, and that in the computation's dtype.
+    block += model.attention_heads * tokens * training.max_length * (4 + 2 * dtype_bytes)
     if not training.gradient_checkpointing:
         return model.shape.layers * block
     return model.shape.layers * tokens * model.hidden * dtype_bytes + block

@@ -11,7 +11,7 @@ from launch.job_scripts import RunPlace, render_stage, render_summary
 from launch.pipeline import NEEDS, Pipeline, StageName
 from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
-from launch.run_folder import check_inputs, claim_folder
+from launch.run_folder import claim_folder
 from launch.seeds import seed_folder, seed_recipes, seed_runs
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
@@ -94,8 +94,8 @@ def submit(chain: Chain) -> dict[str, str]:
     for recipe in chain.recipes:
         claim_folder(recipe)
         pipeline = Pipeline(recipe)
-        if not pipeline.preparations() and not pipeline.is_done("merge"):
-            _check(recipe)
+        if not pipeline.preparations():
+            pipeline.check()
         make_directory(recipe.output / JOBS_FOLDER)
         for file in (recipe.output / JOBS_FOLDER).glob("*.failures"):
             file.unlink()
@@ -115,14 +115,6 @@ def submit(chain: Chain) -> dict[str, str]:
         # At once: a submission that is interrupted here can be cancelled.
         _record(chain, stage, jobs[stage])
     return jobs
-
-
-def _check(recipe: Recipe) -> None:
-    """See that all inputs are there; from the hub too, which compute nodes may not reach."""
-    from train.backbone import backbone_directory
-
-    backbone_directory(recipe.backbone)
-    check_inputs(recipe)
 
 
 def _dependency(stage: str, jobs: dict[str, str], kind: str) -> str | None:

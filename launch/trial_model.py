@@ -13,7 +13,7 @@ from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome
 from launch.recipe import Recipe, SearchSettings
 from launch.screening import is_hopeless, split
-from launch.search_space import layer_numbers
+from merge.block_names import blocks_of
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
 
@@ -54,9 +54,9 @@ class TrialModel:
         return cls(model, search, _outcome(_values(model.rates(None))))
 
     @property
-    def layers(self) -> list[int]:
-        """Which decoder layers the merges change."""
-        return layer_numbers(self.model.loaded.inputs.covered)
+    def blocks(self) -> list[str]:
+        """Names of the decoder blocks that the merges change, in order."""
+        return blocks_of(self.model.loaded.inputs.covered)
 
     def outcome(self, settings: MergeSettings, kept: Sequence[Outcome]) -> Outcome:
         """Merge, ask, and count.

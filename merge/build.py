@@ -12,6 +12,7 @@ from tqdm import tqdm
 from merge import picture
 from merge.checks import check_inputs
 from merge.companions import companion_files, copy_file
+from merge.coverage import log_coverage
 from merge.density_curves import write_densities
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
@@ -64,6 +65,7 @@ def build(
             logger.info("%s: already done", out)
             _write_extras(out, inputs, read_json(out / RECORD)["tensors"], delta_file, tensorboard)
             return
+        log_coverage(inputs.coverage)
         done, known = journal.resume()
         companions = companion_files(backbone)
         files = input_files(inputs, settings, companions)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from merge.coverage import Coverage, coverage
 from merge.dtypes import BITS, PATCH_DTYPES
 from merge.errors import UserError
 from merge.fingerprint import index_fingerprint
@@ -37,12 +38,13 @@ def check_inputs(
             problems.append(
                 f"{path}: is a patch of role {patch.role}, given as {role}; swap the two folders"
             )
-    covered: tuple[str, ...] = ()
-    if model is not None:
-        covered = _covered(backbone, model, settings, problems)
-        for patch in patches.values():
-            _check_patch(backbone, model, patch, covered, problems)
-    if problems or model is None:
+    if model is None or len(patches) < len(ROLES):
+        raise UserError("; ".join(problems))
+    covered = coverage(model, patches.values(), settings)
+    _check_covered(backbone, model, covered, settings, problems)
+    for patch in patches.values():
+        _check_patch(backbone, model, patch, covered.names, problems)
+    if problems:
         raise UserError("; ".join(problems))
     return MergeInputs(backbone, model, patches, covered)
 
@@ -55,22 +57,28 @@ def _attempt(read: Callable[[], ResultT], problems: list[str]) -> ResultT | None
         return None
 
 
-def _covered(
-    backbone: Path, model: TensorIndex, settings: MergeSettings, problems: list[str]
-) -> tuple[str, ...]:
-    covered = tuple(sorted(name for name in model if settings.covers(name)))
-    if not covered:
-        problems.append(
-            f"{backbone}: no tensor is covered by include = {', '.join(settings.include)}; "
-            "give patterns that fit its names, such as those of " + ", ".join(sorted(model)[:2])
+def _check_covered(
+    backbone: Path,
+    model: TensorIndex,
+    covered: Coverage,
+    settings: MergeSettings,
+    problems: list[str],
+) -> None:
+    if not covered.names:
+        wanted = (
+            "no linear weight inside numbered decoder blocks is in both patches; name tensors with "
+            "include"
+            if settings.include is None
+            else f"no tensor that the patches hold is covered by include = "
+            f"{', '.join(settings.include)}; give patterns that fit its names"
         )
-    for name in covered:
+        problems.append(f"{backbone}: {wanted}, such as {', '.join(sorted(model)[:2])}")
+    for name in covered.names:
         if model[name].dtype not in BITS:
             problems.append(
                 f"{model[name].file}: tensor '{name}' is {model[name].dtype}, which cannot be "
                 f"merged ({', '.join(BITS)} can); exclude it"
             )
-    return covered
 
 
 def _check_patch(
@@ -93,7 +101,8 @@ def _check_patch(
         for name in covered:
             if name not in index:
                 found.setdefault(
-                    "does not hold covered tensors; exclude them or mend it", []
+                    "does not hold covered tensors; exclude them, or make the patch again",
+                    [],
                 ).append(name)
         for name, entry in index.items():
             if name not in model:

@@ -4,13 +4,11 @@ A curve per kind of module, for example q_proj, with the decoder layer as its st
 which layers each patch lives (the paper's Figure 3).
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from merge.report import LETTERS
-
-_LAYER = re.compile(r"(?:^|\.)(\d+)\.(?:.*\.)?([^.]+)\.weight$")
+from merge.block_names import layer_and_module
+from merge.report import LETTERS, totals
 
 _MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -29,10 +27,22 @@ def write_densities(directory: Path, tensors: Mapping[str, Mapping[str, float]])
     writer.close()
 
 
-def layer_and_module(name: str) -> tuple[int, str] | None:
-    """The decoder layer of a tensor and its kind of module; None outside numbered layers."""
-    match = _LAYER.search(name)
-    return None if match is None else (int(match[1]), match[2])
+def by_layer_and_module(
+    tensors: Mapping[str, Mapping[str, float]],
+) -> dict[tuple[int, str], Mapping[str, float]]:
+    """The reports by decoder layer and kind of module, those of a layer's experts added up.
+
+    Tensors outside numbered layers, and empty ones, are left out.
+    """
+    found: dict[tuple[int, str], list[Mapping[str, float]]] = {}
+    for name, report in tensors.items():
+        place = layer_and_module(name)
+        if place is not None and report["elements"]:
+            found.setdefault(place, []).append(report)
+    return {
+        place: reports[0] if len(reports) == 1 else totals(reports)
+        for place, reports in found.items()
+    }
 
 
 def ordered_modules(found: set[str]) -> list[str]:
@@ -42,11 +52,8 @@ def ordered_modules(found: set[str]) -> list[str]:
 
 def density_rows(tensors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, int, float]]:
     """Tag, layer and value of every point; tensors outside numbered layers have none."""
-    for name, report in tensors.items():
-        place, size = layer_and_module(name), report["elements"]
-        if place is None or not size:
-            continue
-        layer, module = place
+    for (layer, module), report in by_layer_and_module(tensors).items():
+        size = report["elements"]
         yield f"overlap/{module}(fraction)", layer, report["overlap"] / size
         for role, patch in LETTERS.items():
             kept = report[f"kept_{patch}"]

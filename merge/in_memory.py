@@ -98,6 +98,8 @@ class LoadedInputs:
 
     inputs: MergeInputs
     _source: _MappedSource
+    _patterns: tuple[tuple[str, ...] | None, tuple[str, ...]]
+    """Which tensors are covered, as ``include`` and ``exclude`` say it."""
     _thresholds: dict[tuple[object, ...], Threshold] = field(default_factory=dict)
 
     @classmethod
@@ -110,7 +112,7 @@ class LoadedInputs:
             UserError: the inputs do not fit each other, or hold wrong values.
         """
         inputs = check_inputs(backbone, safety, over_safety, settings)
-        return cls(inputs, _MappedSource(inputs))
+        return cls(inputs, _MappedSource(inputs), (settings.include, settings.exclude))
 
     def backbone(self) -> Iterator[tuple[str, np.ndarray]]:
         """The covered tensors as they were, in the form that ``merge`` gives."""
@@ -127,12 +129,11 @@ class LoadedInputs:
         Raises:
             ValueError: ``settings`` cover other tensors than those that were read.
         """
-        covered = tuple(sorted(name for name in self.inputs.backbone if settings.covers(name)))
-        if covered != self.inputs.covered:
+        if (settings.include, settings.exclude) != self._patterns:
             raise ValueError("include and exclude must stay as they were when the inputs were read")
         merger = _ThresholdMerger(self.inputs, self._source, settings, self._thresholds)
         model = merger.model_thresholds() if settings.scope == "model" else {}
-        for name in covered:
+        for name in self.inputs.covered:
             thresholds = model[name] if model else merger.thresholds(name)
             yield name, _merge_tensor(merger, self.inputs.backbone[name], thresholds)
 

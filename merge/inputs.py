@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from merge.coverage import Coverage
 from merge.dtypes import BITS
 from merge.patch_directory import PatchDirectory, Role
 from merge.tensor_files import TensorEntry, TensorIndex
@@ -24,8 +25,12 @@ class MergeInputs:
     backbone_path: Path
     backbone: TensorIndex
     patches: dict[Role, PatchDirectory]
-    covered: tuple[str, ...]
-    """Names of the tensors that are merged, sorted."""
+    coverage: Coverage
+
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """Names of the tensors that are merged, sorted."""
+        return self.coverage.names
 
     def sources(self) -> Iterator[tuple[Kind, TensorIndex]]:
         """The five sources, and what they hold."""

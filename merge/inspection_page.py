@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from merge import svg
-from merge.density_curves import layer_and_module, ordered_modules
+from merge.density_curves import by_layer_and_module, ordered_modules
 from merge.files import atomic_write_json, atomic_write_text, make_directory
 from merge.inspection_plots import Curve, curves, grid
 
@@ -61,13 +61,15 @@ def render(found: Mapping[str, Any], name: str) -> str:
     )
 
 
+def _jaccard(report: Mapping[str, float]) -> float:
+    """What both top sets share, of what either holds; also of reports that were added up."""
+    either = report["top_S"] + report["top_O"] - report["overlap"]
+    return report["overlap"] / max(either, 1)
+
+
 def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
     """Where importance lies, what both want, and what is left to the safety patch."""
-    reports = {
-        place: report
-        for name, report in found["tensors"].items()
-        if (place := layer_and_module(name)) is not None and report["elements"]
-    }
+    reports = by_layer_and_module(found["tensors"])
     if not reports or "overlap" not in next(iter(reports.values())):
         return []
     layers = sorted({layer for layer, _ in reports})
@@ -105,7 +107,7 @@ def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
         figures.append((image, words))
     figures.append(
         (
-            picture("wanted by both (Jaccard)", svg.BOTH, lambda report: report["jaccard"]),
+            picture("wanted by both (Jaccard)", svg.BOTH, _jaccard),
             "Of the entries that are in either top set at the chosen a and b, the share that is in "
             "both: there the patches conflict, and SafePatching leaves the backbone alone.",
         )

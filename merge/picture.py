@@ -8,7 +8,7 @@ and three curves the kept share, the deltas' norms and what rounding erased, by 
 from collections.abc import Callable, Mapping
 
 from merge import svg
-from merge.density_curves import layer_and_module, ordered_modules
+from merge.density_curves import by_layer_and_module, ordered_modules
 from merge.methods import METHODS
 from merge.recipe import MergeSettings
 from merge.report import LETTERS
@@ -27,11 +27,7 @@ def draw(name: str, settings: MergeSettings, tensors: Mapping[str, Report]) -> s
         name: of the model, for the heading.
         tensors: as in merge.json.
     """
-    reports = {}
-    for tensor, report in tensors.items():
-        place = layer_and_module(tensor)
-        if place is not None and report["elements"]:
-            reports[place] = report
+    reports = by_layer_and_module(tensors)
     if not reports:
         return None
     layers = sorted({layer for layer, _ in reports})

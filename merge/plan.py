@@ -12,6 +12,7 @@ import numpy as np
 
 from merge.checks import check_inputs
 from merge.companions import companion_files
+from merge.coverage import Coverage, log_coverage
 from merge.errors import UserError
 from merge.inputs import MergeInputs
 from merge.layout import plan_shards
@@ -40,6 +41,7 @@ class MergePlan:
     tensors: int
     covered_tensors: int
     covered_values: int
+    coverage: Coverage
     read_bytes: int
     write_bytes: int
     output_files: int
@@ -76,6 +78,7 @@ def plan(
         tensors=len(inputs.backbone),
         covered_tensors=len(inputs.covered),
         covered_values=values,
+        coverage=inputs.coverage,
         read_bytes=read,
         write_bytes=written,
         output_files=len(shards),
@@ -105,6 +108,7 @@ def log_plan(result: MergePlan, out: Path) -> None:
         result.tensors,
         result.covered_values,
     )
+    log_coverage(result.coverage)
     logger.info("reads  %8.3f GB", result.read_bytes / gigabyte)
     logger.info(
         "writes %8.3f GB in %d files to %s, where %.3f GB are free",

@@ -23,13 +23,6 @@ ScopeName = Literal["tensor", "model"]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 
-LINEAR_LAYERS = tuple(
-    f"*layers.*.{module}.{layer}_proj.weight"
-    for module, layers in (("self_attn", "qkvo"), ("mlp", ("gate", "up", "down")))
-    for layer in layers
-)
-"""The linear layers inside the decoder blocks of Llama-like models."""
-
 
 class ScaleRule(Settings):
     """Other scales for some tensors."""
@@ -67,8 +60,9 @@ class MergeSettings(Settings):
     """Whether kept entries are divided by the retention rate, as DARE does."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Of the random retention."""
-    include: tuple[str, ...] = LINEAR_LAYERS
-    """Shell-style patterns of the names of covered tensors."""
+    include: tuple[str, ...] | None = None
+    """Shell-style patterns of the names of covered tensors. None: the linear weights inside the
+    decoder blocks, whatever the architecture calls them."""
     exclude: tuple[str, ...] = ()
     """Patterns of tensors to leave alone although ``include`` names them."""
 
@@ -79,15 +73,9 @@ class MergeSettings(Settings):
         pairs = [(self.alpha, self.beta), *(self._ruled(rule) for rule in self.scales)]
         if self.method == "ties" and any(alpha != beta for alpha, beta in pairs):
             raise ValueError("ties scales by one factor: set beta to alpha's value")
-        if not self.include:
+        if self.include == ():
             raise ValueError("include is empty, so nothing would be merged: name a pattern")
         return self
-
-    def covers(self, name: str) -> bool:
-        """Whether the tensor is merged; all others keep their bytes."""
-        return any(fnmatchcase(name, pattern) for pattern in self.include) and not any(
-            fnmatchcase(name, pattern) for pattern in self.exclude
-        )
 
     def scales_of(self, name: str) -> tuple[float, float]:
         """Alpha and beta of one tensor."""

@@ -71,6 +71,12 @@ def merge_record(
             for name, paths_of_input in files.items()
         },
         "outputs": dict(sorted(outputs.items())),
+        "coverage": {
+            "share": inputs.coverage.share,
+            "linear_values": inputs.coverage.linear_values,
+            "covered_linear_values": inputs.coverage.covered_linear_values,
+            "untrained": list(inputs.coverage.untrained),
+        },
         "totals": totals(tensors.values()),
         "tensors": {name: tensors[name] for name in sorted(tensors)},
         "seconds": round(seconds, 3),

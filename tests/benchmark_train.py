@@ -25,7 +25,7 @@ from train_helpers import make_backbone, make_pairs, make_recipe, make_tokenizer
 from trainer_rival import train_by_trainer
 
 from merge.files import make_directory
-from train.backbone import BackboneTensors
+from train.backbone_tensors import open_backbone
 from train.batches import BatchPlan, collate, micro_batches
 from train.collectives import compute_device, wait_for_ranks
 from train.data import read_examples
@@ -57,7 +57,7 @@ class Contest:
         self.steps = steps
         recipe = load_recipe(folder / "recipe.yaml", [], TrainRecipe)
         self.settings = recipe.over_safety
-        self.tensors = BackboneTensors(folder / "backbone")
+        self.tensors = open_backbone(folder / "backbone", recipe.backbone)
         self.model: Zero3Model = load_model(
             folder / "backbone", self.tensors, recipe.backbone, self.settings, world
         )

@@ -23,8 +23,9 @@ from launch.outcomes import OutcomeJournal
 from launch.recipe import Recipe
 from launch.sensitivity import curves, retention_seeds
 from launch.variants import WholePatch, variants
+from merge.coverage import linear_weights
 from merge.errors import UserError
-from merge.recipe import LINEAR_LAYERS, MergeSettings, ScaleRule
+from merge.recipe import MergeSettings, ScaleRule
 from tests.merge_reference import reference_merge
 from tests.tiny_run import make_run
 from train.recipe import load_recipe
@@ -66,7 +67,7 @@ def test_rows_equal_models_merged_by_a_reference(run):
         for stem in ("delta", "importance")
     )
     linear = [name for name in weights if "_proj" in name]
-    assert [name for name in weights if MergeSettings().covers(name)] == linear
+    assert linear_weights({name: value.shape for name, value in weights.items()}) == linear
     whole = {"alpha": 1, "beta": 1, "retention": 1}
     expected: dict[str, dict[str, Any]] = {
         "full": {},
@@ -228,7 +229,6 @@ def test_curves_change_one_setting_and_only_those_that_count():
     for point in curves(own)["beta"]:
         assert point.settings.scales_of("layers.0.x") == (3, 4 * point.position)
     assert [each.seed for each in retention_seeds(chosen, 3)] == [5, 6, 7]
-    assert chosen.include == LINEAR_LAYERS
 
 
 def test_means_and_intervals_over_runs_equal_scipy():

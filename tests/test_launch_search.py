@@ -17,9 +17,10 @@ from launch.choice import Outcome, choose, pareto_front
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.screening import is_hopeless, split
 from launch.search import search_method
-from launch.search_space import layer_numbers, suggest
+from launch.search_space import suggest
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
+from merge.block_names import blocks_of
 from merge.errors import UserError
 from merge.recipe import MergeSettings
 from tests.measure_search import area
@@ -42,6 +43,9 @@ FREE["intersection"] = FREE["difference"]
 RATES = ("harmful_rate", "refusal_rate", "utility", "degenerate_rate")
 
 
+BLOCKS = [f"model.layers.{number}" for number in range(12)]
+
+
 def tiny(folder: Path, **changes: Any) -> Recipe:
     """A run that is ready to be searched; its margins let every merge pass."""
     settings = {"suite": str(folder / "suite.yaml"), "utility_margin": 1, "degenerate_margin": 1}
@@ -55,7 +59,7 @@ def test_a_method_draws_what_its_formula_has_and_nothing_else(method):
     base = MergeSettings(seed=7, exclude=("*mlp*",))
     for _ in range(20):
         trial = study.ask()
-        settings = suggest(trial, method, SEARCH, base, layers=range(4))
+        settings = suggest(trial, method, SEARCH, base, blocks=BLOCKS[:4])
         assert trial.params.keys() == FREE[method]
         assert MergeSettings.model_validate(settings.model_dump()) == settings
         assert (settings.seed, settings.exclude) == (7, ("*mlp*",))
@@ -81,7 +85,7 @@ def test_scores_are_those_that_the_recipe_names():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     settings = SEARCH.model_copy(update={"scores": ("magnitude", "delta")})
     drawn = {
-        suggest(study.ask(), "difference", settings, MergeSettings(), layers=range(4)).score
+        suggest(study.ask(), "difference", settings, MergeSettings(), blocks=BLOCKS[:4]).score
         for _ in range(20)
     }
     assert drawn == {"magnitude", "delta"}
@@ -94,7 +98,7 @@ def test_every_layer_gets_the_scales_of_its_group(method):
     grouped = {"layer_groups": 3, "layer_factors": (0.5, 4)}
     settings = SEARCH.model_copy(update=grouped)
     trial = study.ask()
-    found = suggest(trial, method, settings, MergeSettings(), layers=range(4, 11))
+    found = suggest(trial, method, settings, MergeSettings(), blocks=BLOCKS[4:11])
     assert MergeSettings.model_validate(found.model_dump(mode="json")) == found
     groups = [0, 0, 0, 1, 1, 2, 2]
     for layer, group in enumerate(groups, start=4):
@@ -105,9 +109,9 @@ def test_every_layer_gets_the_scales_of_its_group(method):
         assert found.scales_of(name) == pytest.approx((alpha, beta))
         assert 0.5 <= alpha / found.alpha <= 4
     names = [f"model.layers.{layer}.{part}_proj.weight" for layer in (0, 3, 11) for part in "qk"]
-    assert layer_numbers([*names, "lm_head.weight"]) == [0, 3, 11]
+    assert blocks_of([*reversed(names), "lm_head.weight"]) == [BLOCKS[0], BLOCKS[3], BLOCKS[11]]
     with pytest.raises(UserError, match="layer_groups"):
-        suggest(study.ask(), method, settings, MergeSettings(), layers=[0, 1])
+        suggest(study.ask(), method, settings, MergeSettings(), blocks=BLOCKS[:2])
 
 
 def test_drawn_scales_leave_none_to_the_recipe(tmp_path):

@@ -91,11 +91,11 @@ def test_a_search_whose_workers_all_died_goes_on(tmp_path):
     before = Outcome(0.5, 0.5, 0.5, 0)
     known = {}
     for number in range(3):
-        claimed = trials.claim(layers=[0, 1])
+        claimed = trials.claim(["model.layers.0", "model.layers.1"])
         assert claimed is not None
         known[number] = (claimed[1], Outcome(number / 10, 0.25, 0.5, 0))
         trials.tell(claimed[0], claimed[1], known[number][1], before)
-    begun = [trials.claim(layers=[0, 1]) for _ in range(2)]
+    begun = [trials.claim(["model.layers.0", "model.layers.1"]) for _ in range(2)]
     (folder / FILE).open("a").write('{"op_code": 4, "worker')
     seen: list[int] = []
     _, tried = search_together(
@@ -122,7 +122,7 @@ def test_claims_are_never_more_than_trials(tmp_path):
 
     def work() -> None:
         trials = SharedTrials(tmp_path, "difference", settings, recipe.merge, recipe.seed)
-        while (claimed := trials.claim(layers=[0, 1])) is not None:
+        while (claimed := trials.claim(["model.layers.0", "model.layers.1"])) is not None:
             claims.append(claimed[1])
             trials.tell(claimed[0], claimed[1], outcome, outcome)
 

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from merge.build import build
+from merge.coverage import linear_weights
 from merge.errors import UserError
 from merge.fingerprint import backbone_fingerprint
 from merge.recipe import MergeSettings
@@ -31,7 +32,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (folder / "fp32" / name).exists():
             shutil.copy(folder / "fp32" / name, folder / "backbone")
-    covered = {n: t for n, t in whole.state_dict().items() if MergeSettings().covers(n)}
+    weights = whole.state_dict()
+    linear = linear_weights({name: value.shape for name, value in weights.items()})
+    covered = {name: weights[name] for name in linear}
     assert len(covered) == 14
     for role in ("safety", "over_safety"):
         delta = {name: torch.randn(tensor.shape) / 100 for name, tensor in covered.items()}

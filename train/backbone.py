@@ -1,17 +1,11 @@
-"""The backbone's folder: where it is, its tokenizer, and its tensors one at a time."""
+"""The backbone's folder: where it is, its configuration and its tokenizer."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from merge.errors import UserError
-from merge.tensor_files import read_index
-from merge.tensor_reader import TensorReader
 from train.recipe import BackboneSettings
 
-_TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _REFUSALS = (401, 403)
 """HTTP statuses; the hub answers 401 for names that do not exist, too."""
 
@@ -35,13 +29,22 @@ def read_config(settings: BackboneSettings) -> Any:
     Raises:
         UserError: no such folder or hub name, no access, or no configuration of a model.
     """
-    from transformers import AutoConfig
-
     directory = Path(settings.path)
     if not directory.is_dir():
         directory = _from_hub(
             settings.path, ["*.json", "*.py"] if settings.trust_remote_code else ["*.json"]
         )
+    return config_of(directory, settings)
+
+
+def config_of(directory: Path, settings: BackboneSettings) -> Any:
+    """The transformers configuration in a backbone's folder.
+
+    Raises:
+        UserError: no configuration of a model.
+    """
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as error:
@@ -85,62 +88,23 @@ def _download(name: str, patterns: list[str]) -> Path:
 
 
 def load_tokenizer(directory: Path, settings: BackboneSettings) -> Any:
-    """The backbone's tokenizer, checked against the backbone's vocabulary.
+    """The backbone's tokenizer.
+
+    It may know more tokens than the model has embeddings: some add padding tokens that no text
+    holds. ``train.vocabulary`` looks at the ids that do occur.
 
     Raises:
-        UserError: it cannot be loaded, or has more tokens than the model has embeddings.
+        UserError: it cannot be loaded.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
-        code = settings.trust_remote_code
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=code)
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=code)
+        return AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=settings.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"backbone {settings.path}: its configuration or tokenizer cannot be loaded "
-            f"({reason}); a complete model folder has config.json and tokenizer files"
+            f"backbone {settings.path}: its tokenizer cannot be loaded ({reason}); a complete "
+            "model folder has config.json and tokenizer files"
         ) from None
-    vocabulary = config.get_text_config().vocab_size
-    if len(tokenizer) > vocabulary:
-        raise UserError(
-            f"backbone {settings.path}: its tokenizer has {len(tokenizer)} tokens and its model "
-            f"{vocabulary} embeddings; use the tokenizer that the model was trained with"
-        )
-    return tokenizer
-
-
-class BackboneTensors:
-    """The backbone's weights as they are on disk, one tensor at a time.
-
-    Raises:
-        UserError: no safetensors weights, or files that are torn or contradict their index.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._entries = read_index(directory, "model")
-        self._reader = TensorReader(self._entries)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
-    def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One whole tensor on the CPU, in ``dtype``."""
-        entry = self._entries[name]
-        return self.read_flat(name, 0, entry.size, dtype).view(entry.shape)
-
-    def read_flat(self, name: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Elements ``start`` to ``stop`` of a flattened tensor; nothing else is read."""
-        entry = self._entries[name]
-        if entry.dtype not in _TORCH_DTYPES:
-            raise UserError(
-                f"{entry.file}: '{name}' is {entry.dtype}; use a backbone of "
-                f"{', '.join(_TORCH_DTYPES)} weights, which are not quantized"
-            )
-        stored = _TORCH_DTYPES[entry.dtype]
-        values = torch.empty(stop - start, dtype=stored)
-        # As bytes: numpy, through which the reader fills it, knows no bfloat16.
-        place = entry.offset + start * stored.itemsize
-        self._reader.read_bytes(entry.file, values.view(torch.uint8).numpy(), place)
-        return values.to(dtype)

@@ -9,17 +9,19 @@ from typing import Any
 
 import yaml
 
+from merge.coverage import name_patterns
 from merge.errors import StoppedOnRequestError
 from merge.patch_directory import Role
-from train.backbone import BackboneTensors
+from train.backbone_tensors import BackboneTensors
 from train.batches import BatchPlan, order_seed
+from train.block_weights import block_weights
 from train.collectives import gather_from_ranks
 from train.export import export_patch
 from train.guards import Guards
 from train.identity import software_versions
 from train.importance import choose_samples, measure_importance
 from train.loop import Training
-from train.model import load_model
+from train.model import load_model, refuse_impossible
 from train.monitor import Monitor, peak_memory_mib
 from train.recipe import TrainRecipe
 from train.references import mean_answer_loss
@@ -42,6 +44,7 @@ class Derivation:
     world: World
     stop: StopRequest
     backbone: Path
+    tensors: BackboneTensors
     data: TrainingData
     inputs: dict[str, Any]
     """Of ``train.identity.patch_inputs``."""
@@ -68,8 +71,9 @@ class Derivation:
             self.world,
         )
         checkpoints.latest()
-        tensors = BackboneTensors(self.backbone)
+        tensors = self.tensors
         model = load_model(self.backbone, tensors, self.recipe.backbone, settings, self.world)
+        refuse_impossible(model, self.data.forget[0], self.backbone)
         # What the start has made stays to the end: no collection, the last included, visits it.
         gc.freeze()
         gc.enable()
@@ -166,6 +170,9 @@ class Derivation:
         memory = gather_from_ranks(peak_memory_mib())
         return {
             "score": "gradient",
+            "linear_weights": name_patterns(
+                self.tensors.map.tensors_of(block_weights(self.tensors.map.skeleton))
+            ),
             **self.inputs,
             "versions": software_versions(),
             "processes": self.world.size,

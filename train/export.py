@@ -1,4 +1,4 @@
-"""The patch directory: delta and importance, one parameter at a time."""
+"""The patch directory: delta and importance, one group of parameters at a time."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from merge.patch_directory import PatchWriter, Role
-from train.backbone import BackboneTensors
+from train.backbone_tensors import BackboneTensors
 from train.world import World
 from train.zero3 import Zero3Model
 
@@ -27,7 +27,9 @@ def export_patch(
     """Write the patch: fp32 masters minus backbone, and the accumulated importance (collective).
 
     The backbone's tensor is rounded to the computation's dtype first, as loading rounded it: the
-    delta then holds the training alone, and not that rounding. Memory: one parameter a rank.
+    delta then holds the training alone, and not that rounding. Names and shapes are those of the
+    backbone's files, which may cut parameters otherwise than the model does. Memory: one parameter
+    a rank; on the main rank one group of those that transformers converts together.
 
     Args:
         mode: of the folder; 0o700 makes its files 0o600.
@@ -38,15 +40,30 @@ def export_patch(
         if world.is_main
         else nullcontext()
     )
+    copies: dict[str, list[str]] = {}
+    for copy, original in backbone.map.copies.items():
+        copies.setdefault(original, []).append(copy)
+    bar = tqdm(backbone.map.groups, desc="export", disable=None if world.is_main else True)
     with writing as writer:
-        for name in tqdm(model.parameters, desc="export", disable=None if world.is_main else True):
-            master = model.gather_master(name).cpu()
-            # DeepSpeed averages over ranks what it scatters; G is the mean over samples.
-            importance = model.gather_sum(name).cpu() * (world.size / samples)
-            if writer is not None:
-                original = backbone.read(name, model.dtype).float()
-                writer.add_delta(name, _array(master - original))
-                writer.add_importance(name, _array(importance))
+        for group in bar:
+            deltas, importances = {}, {}
+            for name in group.parameters:
+                master = model.gather_master(name).cpu()
+                # DeepSpeed averages over ranks what it scatters; G is the mean over samples.
+                importance = model.gather_sum(name).cpu() * (world.size / samples)
+                if writer is not None:
+                    deltas[name] = master - backbone.read(name, model.dtype).float()
+                    importances[name] = importance
+            if writer is None:
+                continue
+            for values, add in (
+                (deltas, writer.add_delta),
+                (importances, writer.add_importance),
+            ):
+                for name, value in group.to_tensors(values, backbone.map.shapes).items():
+                    # A tied parameter that the files hold twice has changed in both places.
+                    for place in (name, *copies.get(name, ())):
+                        add(place, _array(value))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -27,20 +27,24 @@ class ModelShape:
     """Heads times the width of a head."""
 
     @classmethod
-    def of(cls, config: Any, sizes: Mapping[str, int]) -> "ModelShape":
-        """From a transformers configuration and the size of every parameter."""
-        text = config.get_text_config()
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        embedding = sum(
-            size for name, size in sizes.items() if name.endswith("embed_tokens.weight")
-        )
+    def of(cls, model: Any, sizes: Mapping[str, int]) -> "ModelShape":
+        """From a ``PreTrainedModel``, partitioned or on the meta device too.
+
+        Args:
+            sizes: number of values of every parameter.
+        """
+        text = model.config.get_text_config()
+        heads = getattr(text, "num_attention_heads", None) or 0
+        head = getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0)
+        table = model.get_input_embeddings().weight
+        embedding = next(name for name, each in model.named_parameters() if each is table)
         tied = bool(getattr(text, "tie_word_embeddings", False))
         return cls(
             parameters=sum(sizes.values()),
             # A tied matrix is multiplied after all, as the output layer.
-            embedding=0 if tied else embedding,
+            embedding=0 if tied else sizes[embedding],
             layers=text.num_hidden_layers,
-            attention_width=head * text.num_attention_heads,
+            attention_width=head * heads,
         )
 
     def training_flops(self, length: float) -> float:

@@ -6,16 +6,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from merge.coverage import untrained_sentence
 from merge.errors import UserError
 from merge.files import make_directory
 from merge.patch_directory import Role
 from train.backbone import backbone_directory, load_tokenizer
+from train.backbone_tensors import open_backbone
 from train.data import Example, read_examples
 from train.identity import is_finished, patch_inputs
 from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
 from train.stopping import StopRequest
 from train.training_data import TrainingData, tokenize_data
+from train.vocabulary import embedding_count, refuse_unknown_ids
 from train.world import World
 
 logger = logging.getLogger(__name__)
@@ -47,10 +50,14 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
         # The over-safety patch answers what the backbone refuses: nobody else reads any of it.
         os.umask(_PRIVATE_UMASK)
     data = _tokenize(recipe, role, backbone, examples, harmless)
+    tensors = open_backbone(backbone, recipe.backbone)
+    refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
+    if tensors.map.untrained:
+        logger.info("%s", untrained_sentence(tensors.map.untrained))
     # It imports DeepSpeed, which takes seconds: only once all cheap checks have passed.
     from train.derivation import Derivation
 
-    Derivation(recipe, role, world, stop, backbone, data, inputs, mode, started).run()
+    Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
 
 
 def _tokenize(

@@ -9,7 +9,7 @@ import torch
 
 from merge.errors import StoppedOnRequestError, UserError
 from merge.patch_directory import Role
-from train.backbone import BackboneTensors
+from train.backbone_tensors import BackboneTensors
 from train.batches import MicroBatch, TokenizedExample, collate
 from train.collectives import compute_device, gather_from_ranks
 from train.guards import Guards, not_finite

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from merge.errors import UserError
-from train.backbone import BackboneTensors
-from train.collectives import sum_over_ranks
+from train.attention import attention_implementation, computation_dtype
+from train.backbone_tensors import BackboneTensors
+from train.batches import TokenizedExample, collate
+from train.collectives import compute_device, sum_over_ranks
 from train.ds_config import check_config, ds_config
 from train.importance import absolute_gradient
 from train.recipe import BackboneSettings
@@ -29,7 +31,7 @@ def load_model(
     Raises:
         UserError: the model cannot be built, or is not what its files hold.
     """
-    dtype = backbone.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+    dtype = computation_dtype(backbone)
     config = ds_config(training, dtype, world)
     check_config(config, training.ds_config)
     use_liger = liger_patch() if training.liger else None
@@ -41,7 +43,7 @@ def load_model(
             model: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=getattr(torch, dtype),
-                attn_implementation=attention_implementation(dtype),
+                attn_implementation=attention_implementation(backbone, tensors.map.skeleton),
                 trust_remote_code=backbone.trust_remote_code,
                 use_safetensors=True,
             )
@@ -57,15 +59,27 @@ def load_model(
         return model
 
     model = Zero3Model(config, load, absolute_gradient)
-    _check_weights(model, tensors, directory)
+    _check_weights(model, tensors, directory, world)
     return model
 
 
-def attention_implementation(dtype: str) -> str:
-    """FlashAttention where it is installed and can run, else PyTorch's own fused attention."""
-    from transformers.utils.import_utils import is_flash_attn_2_available
+def refuse_impossible(model: Zero3Model, sample: TokenizedExample, directory: Path) -> None:
+    """Send one sample through the model (collective): not every one that loads can run.
 
-    return "flash_attention_2" if dtype == "bfloat16" and is_flash_attn_2_available() else "sdpa"
+    Raises:
+        UserError: widths in its configuration contradict each other, or a kernel is missing.
+    """
+    try:
+        with torch.no_grad():
+            model.logits(collate([sample], [0]).to(compute_device()))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"backbone {directory}: loads, but cannot run ({reason}); fix its config.json, or set "
+            "backbone.attention"
+        ) from None
 
 
 def liger_patch() -> Callable[..., None]:
@@ -91,25 +105,30 @@ def liger_patch() -> Callable[..., None]:
     return _apply_liger_kernel_to_instance
 
 
-def _check_weights(model: Zero3Model, tensors: BackboneTensors, directory: Path) -> None:
+def _check_weights(
+    model: Zero3Model, tensors: BackboneTensors, directory: Path, world: World
+) -> None:
     """Compare every loaded bit with the files (collective): each rank its own partitions.
 
     Some architectures of transformers load wrongly under ZeRO-3 (transformers issues 45313 and
     45397), and a patch is addressed by the names in the backbone's files.
     """
-    missing = [name for name in model.parameters if name not in tensors]
-    if missing:
-        raise UserError(
-            f"backbone {directory}: its files have no tensor '{missing[0]}' that the model has; "
-            "save it again with this transformers version"
-        )
-    wrong = 0
+    wrong = differing = 0
     for name in model.parameters:
         start, stop = model.local_range(name)
         loaded = model.local_weights(name).cpu()
         wrong += not torch.equal(loaded, tensors.read_flat(name, start, stop, model.dtype))
+    copies = list(tensors.map.copies)
+    for name in copies:
+        differing += tensors.copy_differs(name, world.rank, world.size)
     if sum_over_ranks([float(wrong)])[0]:
         raise UserError(
             f"backbone {directory}: the loaded weights differ from its files; another "
             "transformers version may load this architecture rightly under ZeRO-3"
         )
+    if sum_over_ranks([float(differing)])[0]:
+        raise UserError(
+            f"backbone {directory}: {', '.join(copies)} should repeat the embeddings, to which "
+            'config.json ties it, and holds other values; set "tie_word_embeddings": false there'
+        )
+    tensors.map.refuse_irreversible()

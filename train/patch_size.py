@@ -1,18 +1,17 @@
 """How large a patch has become, and how much of it bf16 weights would show."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from train.backbone import BackboneTensors
+from merge.block_names import block_of
+from train.backbone_tensors import BackboneTensors
 from train.collectives import compute_device, sum_over_ranks
 from train.zero3 import Zero3Model
 
 _GROUPS = 4
-_BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class PatchSize:
 
 def layer_groups(names: list[str]) -> dict[str, str]:
     """The group of every parameter: ``blocks_0-7`` and so on, or ``outside``."""
-    places = {name: int(match[1]) for name in names if (match := _BLOCK.search(name))}
+    places = {name: block[1] for name in names if (block := block_of(name)) is not None}
     count = max(places.values(), default=-1) + 1
     groups = dict.fromkeys(names, "outside")
     for name, place in places.items():

@@ -34,6 +34,9 @@ class BackboneSettings(Settings):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of the computation; master weights are fp32 always. Default: bfloat16 on GPUs, else fp32."""
     trust_remote_code: bool = False
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "auto"
+    """transformers' attention implementation in training. ``auto``: FlashAttention where it is
+    installed and runs, else PyTorch's fused attention, else the architecture's own default."""
 
 
 class DataSettings(Settings):

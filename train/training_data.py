@@ -1,6 +1,6 @@
 """The tokenized samples of one training, by what they are for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,12 @@ class TrainingData:
     """Harmless pairs to train on, where the objective wants them."""
     retained: Sequence[TokenizedExample] = ()
     """Harmless pairs that are only watched."""
+
+    def texts(self) -> Iterator[list[int]]:
+        """The token ids of every sample."""
+        for part in (self.forget, self.mismatched, self.harmless, self.retained):
+            for ids, _ in part:
+                yield ids
 
 
 def tokenize_data(

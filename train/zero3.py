@@ -113,7 +113,7 @@ class Zero3Model:
         self.vocabulary_size: int = model.config.get_text_config().vocab_size
         # p.numel() is 0 for a partitioned parameter.
         self.shape = ModelShape.of(
-            model.config,
+            model,
             {name: parameter.ds_numel for name, parameter in self.parameters.items()},  # pyright: ignore
         )
         self.transform_gradients = False
