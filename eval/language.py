@@ -75,7 +75,9 @@ def other_language(text: str) -> str | None:
     if sum(foreign.values()) > _FOREIGN_SHARE * total:
         name = "Japanese" if "Japanese" in foreign else foreign.most_common(1)[0][0]
         return name if foreign.total() >= (5 if name in _DENSE else 12) else None
-    return _latin_language(re.findall(r"[^\W\d_]{2,}", text.lower()))
+    first, *rest = re.findall(r"[^\W\d_]{2,}", text) or [""]
+    # A capital inside a text begins a name as often as a sentence.
+    return _latin_language([first.lower(), *rest])
 
 
 def _latin_language(words: list[str]) -> str | None:
