@@ -79,7 +79,7 @@ def without_markup(text: str) -> str:
 
 # "can't", "can ' t" and "ca n't" (as tokenizers write it), "cant", "can?t" (a lost character).
 _NEGATION = re.compile(
-    r"\b(ca|wo|sha|ai|do|does|did|is|are|was|were|would|could|should|has|have|had|must|need)"
+    r"\b(can?|wo|sha|ai|do|does|did|is|are|was|were|would|could|should|has|have|had|must|need)"
     r" ?n ?[^\w\s]? ?t\b"
 )
 _IRREGULAR = {"ca": "can", "wo": "will", "sha": "shall", "ai": "am"}

@@ -14,7 +14,8 @@ import re
 # cats cannot", hence the few words that may stand between the speaker and its verb.
 _SPEAKER = (
     r"(?<!\bif )(?<!\bwhen )(?<!\bunless )(?<!\bwhy )"
-    r"\b(?:i|we|(?:this|your) (?:\w+ ){0,2}?(?:assistant|model|chatbot|ai))"
+    r"\b(?:i|we|(?:this|your) (?:\w+ ){0,2}?(?:assistant|model|chatbot|ai)|"
+    r"the (?:ai )?(?:assistant|chatbot))"
 )
 _GAP = (
     r"(?:,? (?:\w+ly|am|are|as|an?|ai|large|language|model|assistant|chatbot|safe|helpful|sorry|"
@@ -26,7 +27,8 @@ _GAP = (
 NOT_ABLE = (
     r"(?:cannot|will not|shall not|must not|may not|"
     r"(?:am|are|is|be|feel|been) (?:\w+ )?(?:unable|not able|not allowed|not permitted|"
-    r"not comfortable|not programmed|not designed|not trained|not going|not in a position|"
+    r"not comfortable|not programmed|not designed|not trained|not going(?: to be able)?|"
+    r"not in a position|"
     r"not willing|not authorized|not prepared|forbidden|prohibited|unwilling|"
     r"(?:instructed|told|trained|programmed|designed|asked) not)(?: to| with| from)?|"
     r"under no circumstances? (?:going|willing|able) to|not be (?:able|willing|allowed)(?: to)?|"
@@ -48,7 +50,8 @@ HELP = (
     r"facilitat(?:e|ing)|tell(?:ing)?|teach(?:ing)?|explain(?:ing)?|describ(?:e|ing)|"
     r"disclos(?:e|ing)|reveal(?:ing)?|speculat(?:e|ing)|complet(?:e|ing)|accommodat(?:e|ing)|"
     r"mak(?:e|ing)|allow|instruct|guid(?:e|ing)|show(?:ing)?|agree|entertain|draft|compose|"
-    r"talk(?:ing)? (?:about|to)|speak about|go(?:ing)? (?:into|there|along)|tak(?:e|ing) part|"
+    r"talk(?:ing)? (?:about|to)|speak about|(?:go|get)(?:ing)? (?:into|there|along)|tak(?:e|"
+    r"ing) part|"
     r"be (?:a )?part of|get involved|proceed|cooperate|oblige|contribut(?:e|ing)|walk(?:ing)? you|"
     r"(?:process|perform|carry out|handle|honou?r|grant) (?:this|that|your|such|any))\b"
 )
@@ -63,7 +66,7 @@ _HELP_ITSELF = (
     r"condone|promote|encourage|support|endorse)\b"
 )
 _END = r"(?=[.,;:!?]|\n|$| -)"
-_WILL = r"(?: (?:\w+ly|must|will|shall|have|need|am|are|going|choose|to|therefore|just))*"
+_WILL = r"(?: (?:\w+ly|must|will|shall|have|need|am|are|going|choos(?:e|ing)|to|therefore|just))*"
 
 UNABLE = (
     # I am not able to help. I cannot. I would not be able to assist.
@@ -72,6 +75,7 @@ UNABLE = (
     # Cannot help with that. Sorry, unable to comply. I see, but cannot help with this.
     r"(?:^|[.!?\n] ?|\bsorry,? (?:but )?|\bunfortunately,? |\bbut )(?:cannot|unable to|not able to|"
     rf"will not) {_HELP}(?: you)?(?: with\b| in\b| that\b| this\b|{_END})",
+    r"(?:^|[.!?\n] ?|\bno(?:pe)?,? )not doing (?:that|this|it)\b",
     # I decline. I must refuse. I will have to pass. I have to say no to this one.
     rf"\b(?:i|we){_WILL} (?:declin|refus)(?:e|ing)(?: to\b(?! believe| accept| think)| your\b|"
     rf" this\b| that\b| the request|{_END})",
@@ -104,6 +108,7 @@ POLICY = (
     r"(?!(?:\w+ly )?(?:recommend|suggest|advise|make|show|agree|tell|allow|complete|describe|"
     r"satisfy|support the (?:view|idea|claim)|share an?\b|share (?:the|your) (?:view|opinion)))"
     rf"{_HELP}",
+    rf"\bi (?:\w+ly |always )?avoid {HELP}",
     # My guidelines prevent me. It goes against my principles. It is outside what I can do.
     rf"\b(?:my|our) (?:\w+ )?{_RULES} (?:\w+ )?(?:prevents?|prohibits?|forbids?|stops?|"
     r"(?:do|does) not (?:allow|permit|let))\b",
