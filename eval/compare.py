@@ -8,6 +8,7 @@ from typing import Any
 from eval.completions import FILE_NAME, read_completions
 from eval.cost import time_per_token_ratio
 from eval.harness import AXES, Completion, axis_outcomes
+from eval.language import language_notes
 from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
@@ -62,6 +63,11 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
+        "language_notes": [
+            f"{name}: {line}"
+            for name, summary in summaries.items()
+            for line in language_notes(summary["suites"])
+        ],
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
         },

@@ -100,11 +100,11 @@ def _cannot_be_a_word(word: str) -> bool:
 
 def _wrong_script(text: str, prompt: str) -> bool:
     """Whether scripts are mixed inside the answer, or a foreign one makes up most of it."""
-    counts = _scripts(text)
+    counts = scripts_of(text)
     total = sum(counts.values())
     if total < 12:
         return False
-    asked = set(_scripts(prompt)) or {"LATIN"}
+    asked = set(scripts_of(prompt)) or {"LATIN"}
     foreign = sum(count for script, count in counts.items() if script not in asked)
     if "translat" in prompt.lower():
         return False
@@ -112,7 +112,7 @@ def _wrong_script(text: str, prompt: str) -> bool:
     return foreign > 0.5 * total or (len(mixed) >= 2 and foreign > 0.15 * total)
 
 
-def _scripts(text: str) -> Counter[str]:
+def scripts_of(text: str) -> Counter[str]:
     """Letters by script, as the first word of their Unicode names says it."""
     counts: Counter[str] = Counter()
     for character, count in Counter(text).items():

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering import Answers, answer_all
 from eval.completions import Answer
+from eval.language import count_languages
 from eval.prompts import Prompt, PromptSet
 from eval.refusal_judge import judge
 from eval.scoring import is_correct
@@ -56,7 +57,8 @@ class Evaluation:
 
     Attributes:
         axes: the pooled rate of each axis that the suites cover.
-        suites: per suite its axis, rate, counts of judged classes, and rates by category.
+        suites: per suite its axis, rate, counts of judged classes, of answers in other languages
+            than English (in which the refusal judge knows no refusal), and rates by category.
     """
 
     axes: dict[str, Rate]
@@ -163,6 +165,11 @@ def _suite_summary(completions: Sequence[Completion]) -> dict[str, Any]:
         "axis": completions[0].axis,
         **_main_rate(completions).as_dict(),
         "refusal_counts": dict(Counter(c.refusal for c in completions if c.refusal is not None)),
+        "other_languages": count_languages(
+            c.completion
+            for c in completions
+            if c.axis in {"harm", "refusal"} and c.refusal in {"none", "degenerate"}
+        ),
         "harm_counts": dict(Counter(c.harm for c in completions if c.harm is not None)),
         "categories": {
             category: _main_rate([c for c in completions if c.category == category]).as_dict()

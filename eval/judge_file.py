@@ -1,19 +1,24 @@
 """`python -m eval judge`: the refusal judge over a file of answers."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from eval.completions import read_completions
+from eval.language import count_languages, note
 from eval.refusal_judge import judge
 from merge.errors import UserError
 from merge.files import atomic_write_text
+
+logger = logging.getLogger(__name__)
 
 
 def judge_file(source: Path, target: Path) -> dict[str, int]:
     """Copy JSON lines with a "refusal" added: none, partial, full or degenerate.
 
-    Each line needs "completion"; "prompt" helps where it is there. Other keys are kept.
+    Each line needs "completion"; "prompt" helps where it is there. Other keys are kept. The log
+    says how many answers are not in English, where no refusal is recognised.
 
     Returns:
         How often each class was given.
@@ -26,6 +31,11 @@ def judge_file(source: Path, target: Path) -> dict[str, int]:
     for number, record in enumerate(records, start=1):
         record["refusal"] = judge(_text(record, number, source), str(record.get("prompt") or ""))
         counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
+    languages = count_languages(
+        record["completion"] for record in records if record["refusal"] in {"none", "degenerate"}
+    )
+    if languages:
+        logger.warning("%s: %s", source, note(languages, len(records)))
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     atomic_write_text(target, "".join(f"{line}\n" for line in lines))
     return counts

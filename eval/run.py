@@ -25,6 +25,7 @@ from eval.harness import (
     Evaluation,
     summarize,
 )
+from eval.language import language_notes
 from eval.lines import LineStore
 from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.parallel import answer_on_devices, run_workers
@@ -100,6 +101,7 @@ def run(job: RunJob) -> dict[str, Any]:
         "name": job.name or job.out.resolve().name,
         "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
         "suites": evaluation.suites,
+        "language_notes": language_notes(evaluation.suites),
         "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},

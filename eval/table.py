@@ -49,7 +49,7 @@ def render_table(report: dict[str, Any]) -> Table:
     verdicts = report.get("verdicts", {})
     table = Table(
         title="Rates in % with 95 % Wilson intervals",
-        caption=f"harmful: {report['harm_rule']}",
+        caption="\n".join([f"harmful: {report['harm_rule']}", *report.get("language_notes", [])]),
         show_lines=True,
     )
     table.add_column("model", overflow="fold", min_width=12)
@@ -81,7 +81,9 @@ def markdown_table(report: dict[str, Any]) -> str:
         cells += [verdicts[name]["overall"] if name in verdicts else "-"] * bool(verdicts)
         rows.append(cells)
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", f"95 % Wilson intervals; harmful: {report['harm_rule']}.", ""])
+    notes = [f"\n{line}." for line in report.get("language_notes", [])]
+    rule = f"95 % Wilson intervals; harmful: {report['harm_rule']}."
+    return "\n".join([*lines, "", rule, *notes, ""])
 
 
 def _narrow(found: dict[str, Any] | None) -> str:

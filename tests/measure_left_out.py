@@ -3,7 +3,7 @@
     python -m tests.measure_left_out FOLDER --lists LISTS
 
 FOLDER holds XSTest's annotated completions and LISTS published lists of phrases, both as
-`python -m eval agreement` reads them; nothing of them is kept. The rules of `eval.refusal_judge`
+`python -m eval agreement` reads them; nothing of them is kept. The rules of `eval.refusal_rules`
 were written with all three models' answers in sight, so their agreement is not left-out. Two
 procedures see only two models and are measured on the third:
 
@@ -25,8 +25,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from eval import refusal_judge as rules
+from eval import refusal_rules as rules
 from eval.judge_agreement import matches, read_lists
+from eval.refusal_judge import OPENING_SENTENCES, judge, sentences_of
 from eval.statistics import Z_95, cohens_kappa
 
 
@@ -64,25 +65,12 @@ def judged(judge: Judge, rows: Sequence[Row]) -> list[tuple[bool, bool]]:
     return [(row.refused, judge(row)) for row in rows]
 
 
-def top_level_alternatives(pattern: str) -> list[str]:
-    """The parts between the ``|`` that stand in no bracket."""
-    parts, depth, start = [], 0, 0
-    for place, character in enumerate(pattern):
-        if place and pattern[place - 1] == "\\":
-            continue
-        depth += (character in "([") - (character in ")]")
-        if character == "|" and depth == 0:
-            parts.append(pattern[start:place])
-            start = place + 1
-    return [*parts, pattern[start:]]
-
-
 def split_rules() -> list[tuple[str, re.Pattern[str]]]:
     """Each rule's alternatives, where inability and help are groups."""
     found = []
-    for name in ("_UNABLE", "_CONDEMNS", "_REPROACHES", "_COMFORTS"):
-        for number, part in enumerate(top_level_alternatives(getattr(rules, name).pattern)):
-            for inner in (rules._NOT_ABLE, rules._HELP):
+    for name, alternatives in rules.KINDS.items():
+        for number, part in enumerate(alternatives):
+            for inner in (rules.NOT_ABLE, rules.HELP):
                 part = part.replace(inner, f"({inner})", 1)
             found.append((f"{name} {number}", re.compile(part)))
     return found
@@ -92,8 +80,7 @@ _SPLIT_RULES = split_rules()
 
 
 def wordings_in(row: Row) -> set[Wording]:
-    text = rules._QUOTED.sub(" ", rules.normalised(row.completion))
-    opening = " ".join(rules._sentences(text)[: rules._OPENING_SENTENCES])
+    opening = " ".join(sentences_of(row.completion)[:OPENING_SENTENCES])
     return {
         (name, *(str(words).split()[-1] for words in match.groups() if words))
         for name, pattern in _SPLIT_RULES
@@ -102,7 +89,7 @@ def wordings_in(row: Row) -> set[Wording]:
 
 
 def all_rules(row: Row) -> bool:
-    return rules.judge(row.completion, row.prompt) in {"partial", "full"}
+    return judge(row.completion, row.prompt) in {"partial", "full"}
 
 
 def evidenced(training: Sequence[Row], unsafe: Sequence[Row]) -> Judge:
@@ -169,8 +156,8 @@ def main() -> None:
             "all our rules (not left out)": all_rules,
             **{key: any_of(each) for key, each in lists.items()},
         }
-        for key, judge in judges.items():
-            found.setdefault(key, {})[name] = judged(judge, rows)
+        for key, decide in judges.items():
+            found.setdefault(key, {})[name] = judged(decide, rows)
     table = Table(title="Refused or not, safe prompts: kappa with people [95 %]", show_lines=True)
     for column in ("left out", *models, "all"):
         table.add_column(column)
