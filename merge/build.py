@@ -56,6 +56,7 @@ def build(
     started = time.monotonic()
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
+    companions = companion_files(backbone, out)
     identity = merge_identity(inputs, settings, shards)
     share = share_memory(inputs, settings, resources)
     with exclusive(out), ThreadPoolExecutor(share.threads) as pool:
@@ -65,7 +66,6 @@ def build(
             _write_extras(out, inputs, read_json(out / RECORD)["tensors"], delta_file, tensorboard)
             return
         done, known = journal.resume()
-        companions = companion_files(backbone, out)
         files = input_files(inputs, settings, companions)
         try:
             checked = _check(inputs, files, known, journal, pool)
