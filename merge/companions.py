@@ -44,7 +44,7 @@ def companion_files(backbone: Path, out: Path) -> list[Companion]:
         out: the merge's output; a subfolder in which it lies, a run's for example, is left out.
 
     Raises:
-        UserError: a folder cannot be read, or a link leads nowhere.
+        UserError: a folder cannot be read, a link leads nowhere, or a name is not UTF-8.
     """
     names = sorted(_names(backbone, out.resolve()))
     found = [Companion(backbone / name, name) for name in names if name not in _MERGE_FILES]
@@ -68,8 +68,15 @@ def _names(backbone: Path, out: Path) -> Iterable[str]:
         folders[:] = [name for name in folders if not out.is_relative_to((folder / name).resolve())]
         for name in files:
             relative = (folder / name).relative_to(backbone).as_posix()
-            if is_companion(relative):
-                yield relative
+            if not is_companion(relative):
+                continue
+            try:
+                relative.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{backbone}: a file's name is not UTF-8 ({relative!a}); rename it"
+                ) from None
+            yield relative
 
 
 def copy_companions(companions: Iterable[Companion], out: Path) -> dict[str, str]:

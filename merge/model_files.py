@@ -11,7 +11,7 @@ FOREIGN_FILES = (
     *("*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5", "*.ot", "*.onnx", "*.onnx_data", "*.gguf"),
     *("*.tflite", "*.npz", "*.nemo", "*.pdparams", "*.engine", "*.mlmodel", "*.mlpackage/*"),
     *("pytorch_model*", "tf_model*", "flax_model*", "openvino*", "ggml*", "model*.bin"),
-    *("consolidated*.safetensors*", "model.*.safetensors", "model.safetensors.index.*.json"),
+    *("consolidated*.safetensors*", "model.[!0-9]*.safetensors", "model.safetensors.index.*.json"),
     *("original/*", "onnx/*", "coreml/*", "gguf/*", "*/*.safetensors", "*/*.safetensors.index*"),
     # What a training leaves.
     *("optimizer*.bin", "scheduler.bin", "training_args.bin", "random_states_*", "rng_state*"),

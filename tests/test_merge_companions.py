@@ -131,6 +131,11 @@ def test_a_snapshot_of_the_hubs_cache_is_copied_as_files(case: Path) -> None:
     assert set(_COMPANIONS) <= _files(case / "out")
     assert not any(path.is_symlink() for path in (case / "out").rglob("*"))
     assert not {"elsewhere", "self"} & {path.name for path in (case / "out").iterdir()}
+    odd = os.fsdecode(b"caf\xe9.txt")
+    (case / "backbone" / odd).write_text("of another system")
+    with pytest.raises(UserError, match=r"not UTF-8 \('caf\\udce9.txt'\)"):
+        _merge(case, case / "again")
+    (case / "backbone" / odd).unlink()
     (case / "backbone/LICENCE").unlink()
     (case / "backbone/LICENCE").symlink_to("gone")
     with pytest.raises(UserError, match=r"LICENCE: is a link to nothing"):
