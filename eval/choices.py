@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from eval.generation import batches_by_length, last_logits_argument, left_padded
+from eval.token_streams import (
+    Memory,
+    batches_by_length,
+    forward_arguments,
+    last_logits_argument,
+    left_padded,
+    memory_of,
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ def mean_log_likelihoods(
 ) -> list[list[float]]:
     """Mean log-probability of the tokens of every choice, in nats per token.
 
-    A prompt is read once for all of its choices.
+    A prompt is read once for all of its choices; a model with recurrent layers, whose state is that
+    of one continuation, reads it with each.
 
     Args:
         batch_tokens: rows x (prompt + choice) of one batch stay at or below this.
@@ -37,22 +45,26 @@ def mean_log_likelihoods(
         log p(token | prompt, tokens before).
     """
     scores: list[list[float]] = [[] for _ in questions]
+    if not questions:
+        return scores
+    memory = memory_of(model)
     for batch in batches_by_length([question.width for question in questions], batch_tokens):
-        found = _score_batch(model, [questions[index] for index in batch])
+        found = _score_batch(model, memory, [questions[index] for index in batch])
         for index, row in zip(batch, found, strict=True):
             scores[index] = row
     return scores
 
 
 @torch.inference_mode()
-def _score_batch(model: PreTrainedModel, questions: Sequence[ChoiceQuestion]) -> list[list[float]]:
+def _score_batch(
+    model: PreTrainedModel, memory: Memory, questions: Sequence[ChoiceQuestion]
+) -> list[list[float]]:
+    if memory.is_recurrent:
+        return [_score_whole(model, question) for question in questions]
     ids, mask = left_padded([question.prompt_ids for question in questions], model.device)
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
     cache = DynamicCache(config=model.config)
     first = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
+        **forward_arguments(model, ids, mask),
         past_key_values=cache,
         use_cache=True,
         **last_logits_argument(model),
@@ -61,7 +73,7 @@ def _score_batch(model: PreTrainedModel, questions: Sequence[ChoiceQuestion]) ->
     choices = [choice for question in questions for choice in question.choices]
     later = first[owners, :0]
     if max(map(len, choices)) > 1:
-        later = _later_logits(model, cache, owners, choices, mask, positions)
+        later = _later_logits(model, cache, owners, choices, mask)
     scores: list[list[float]] = [[] for _ in questions]
     for owner, choice, follows in zip(owners, choices, later, strict=True):
         logits = torch.cat([first[owner], follows[: len(choice) - 1]])
@@ -75,7 +87,6 @@ def _later_logits(
     owners: Sequence[int],
     choices: Sequence[Sequence[int]],
     mask: torch.Tensor,
-    positions: torch.Tensor,
 ) -> torch.Tensor:
     """What follows each token of the choices but their last: [choices, longest - 1, vocabulary].
 
@@ -83,7 +94,7 @@ def _later_logits(
         cache: of the prompts; it is used up.
         owners: the prompt of each choice.
         choices: of which one at least has more than one token.
-        mask: of the prompts, as their ``positions`` int64 [prompts, longest prompt].
+        mask: of the prompts, int64 [prompts, longest prompt].
     """
     longest = max(map(len, choices)) - 1
     rows = torch.tensor(owners, device=mask.device)
@@ -91,13 +102,37 @@ def _later_logits(
     padding = [longest - len(choice) + 1 for choice in choices]
     ids = [[*choice[:-1], *[0] * count] for choice, count in zip(choices, padding, strict=True)]
     known = [[1] * (longest - count) + [0] * count for count in padding]
-    return model(
-        input_ids=torch.tensor(ids, device=mask.device),
-        attention_mask=torch.cat([mask[rows], torch.tensor(known, device=mask.device)], dim=1),
-        position_ids=positions[rows, -1:] + torch.arange(1, longest + 1, device=mask.device),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
+    # As if the padding were there: positions go on counting, and nothing looks at what it says.
+    arguments = forward_arguments(
+        model,
+        torch.tensor(ids, device=mask.device),
+        torch.cat([mask[rows], mask.new_ones(len(ids), longest)], dim=1),
+    )
+    if "attention_mask" in arguments:
+        read = torch.tensor(known, device=mask.device)
+        arguments["attention_mask"] = torch.cat([mask[rows], read], dim=1)
+    return model(**arguments, past_key_values=cache, use_cache=True).logits
+
+
+def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[float]:
+    """Every choice of one question with its prompt, in one batch padded on the right.
+
+    What stands after a token changes nothing before it, in recurrent layers either.
+    """
+    longest = max(map(len, question.choices))
+    padding = [[0] * (longest - len(choice)) for choice in question.choices]
+    rows = [
+        [*question.prompt_ids, *choice, *rest]
+        for choice, rest in zip(question.choices, padding, strict=True)
+    ]
+    ids = torch.tensor(rows, device=model.device)
+    only_last = last_logits_argument(model, longest + 1)
+    arguments = forward_arguments(model, ids, torch.ones_like(ids)) | only_last
+    logits = model(**arguments, use_cache=False).logits[:, -longest - 1 : -1]
+    return [
+        _mean_log_probability(follows[: len(choice)], choice)
+        for follows, choice in zip(logits, question.choices, strict=True)
+    ]
 
 
 def _mean_log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.generation import Question, generate, last_logits_argument, left_padded
+from eval.generation import Question, generate
 from eval.models import load_model, load_tokenizer, model_identity
 from eval.prompts import load_prompts
 from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
 from eval.steering import Compass, look_harmful, read_compass, steered
 from eval.suite import suite_from_rows
+from eval.token_streams import forward_arguments, last_logits_argument, left_padded, memory_of
 from merge.errors import UserError
 from train.prompts import ChatPrompts
 
@@ -219,12 +220,15 @@ def _last_logits(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], count: int
 ) -> torch.Tensor:
     """The logits that foretell the last ``count`` tokens: [sequences, count, vocabulary]."""
-    ids, mask = left_padded(sequences, model.device)
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp_min(0),
-        use_cache=False,
-        **last_logits_argument(model, count=count + 1),
-    ).logits
-    return logits[:, -count - 1 : -1]
+    # Where padding would change what follows it, every row is read alone.
+    parts = [sequences] if memory_of(model).ignores_padding else [[row] for row in sequences]
+    found = []
+    for rows in parts:
+        ids, mask = left_padded(rows, model.device)
+        logits = model(
+            **forward_arguments(model, ids, mask),
+            use_cache=False,
+            **last_logits_argument(model, count=count + 1),
+        ).logits
+        found.append(logits[:, -count - 1 : -1])
+    return torch.cat(found)

@@ -21,10 +21,11 @@ import torch
 from pydantic import Field
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from eval.generation import Question, batches_by_length, ending_tokens, generate
+from eval.generation import Question, ending_tokens, generate
 from eval.lines import LineStore
 from eval.models import load_judge, model_identity
 from eval.settings import read_keys
+from eval.token_streams import batches_by_length
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 

@@ -10,7 +10,6 @@ phrase a line. An answer is refused where any phrase stands in it; a phrase afte
 it. A phrase without capitals is found in any case.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rich.table import Table
 from eval.refusal_judge import judge
 from eval.statistics import Z_95, cohens_kappa
 from merge.errors import UserError
+from train.tables import read_table
 
 _LABELS = {"1_full_compliance": "none", "3_partial_refusal": "partial", "2_full_refusal": "full"}
 _CLASSES = ("none", "partial", "full", "degenerate")
@@ -76,7 +76,7 @@ def read_lists(directory: Path | None) -> dict[str, tuple[str, ...]]:
     if not files:
         raise UserError(f"--lists {directory}: no *.txt, one list of phrases a file")
     return {
-        path.stem: tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line)
+        path.stem: tuple(row["prompt"] for row in read_table(str(path), str(path), (), ""))
         for path in files
     }
 
@@ -90,10 +90,8 @@ def matches(phrase: str, completion: str) -> bool:
 
 
 def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        records = list(reader)
-        columns = reader.fieldnames or ()
+    records = read_table(str(path), str(path), (), "")
+    columns = records[0] if records else ()
     missing = {"prompt", "completion", "type", "final_label"} - set(columns)
     if missing:
         raise UserError(f"{path}: no column '{min(missing)}'; needs XSTest's annotation columns")

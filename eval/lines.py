@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from merge.errors import UserError
 from merge.files import atomic_write_text
+from train.cells import usable
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines; none where there is no file. A torn last line is left out.
 
     Raises:
-        UserError: the file cannot be read, or a line before the last is broken.
+        UserError: the file cannot be read, a line before the last is broken, or a text in it is
+            none that can be written.
     """
     try:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
@@ -63,13 +65,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-        except ValueError:
+        except (ValueError, RecursionError):
             if number == len(lines):  # no newline after it: the write was cut short
                 logger.warning("%s: the torn last line is dropped and asked again", path)
                 continue
             raise UserError(
                 f"{path} line {number}: not a JSON object; delete that line and run again"
             ) from None
+        if b"\\u" in line:
+            usable(as_line(record), f"{path} line {number}:")
         records.append(record)
     return records
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from transformers import (
 from eval.settings import Dtype
 from merge.errors import UserError
 from merge.files import sha256_file
+from merge.tensor_files import read_index
 
-_WEIGHT_SUFFIXES = {".safetensors", ".bin"}
 _TEXT_PREFIXES = (
     "config",
     "generation_config",
@@ -39,16 +39,25 @@ def model_identity(directory: Path) -> dict[str, str]:
     All bytes of the weights count: a patch may change any few of them.
 
     Raises:
-        UserError: there is no such folder, or it holds no weights.
+        UserError: there is no such folder, it holds no weights, or weights that are malformed or
+            contradict each other.
     """
     if not directory.is_dir():
         raise UserError(f"model {directory}: no such folder; give --model a model's folder")
     files = sorted(path for path in directory.iterdir() if path.is_file())
-    weights = [path for path in files if path.suffix in _WEIGHT_SUFFIXES]
+    weights = _weight_files(directory, files)
     if not weights or not (directory / "config.json").is_file():
         raise UserError(f"model {directory}: holds no config.json with *.safetensors or *.bin")
     texts = [path for path in files if path.name.startswith(_TEXT_PREFIXES) and path not in weights]
     return {"weights_sha256": _hash_of(weights), "template_sha256": _hash_of(texts)}
+
+
+def _weight_files(directory: Path, files: Sequence[Path]) -> list[Path]:
+    """The files that transformers loads: safetensors, or else pickled ones; with any adapter."""
+    adapter = [path for path in files if path.name.startswith("adapter_model.")]
+    if any(path.suffix == ".safetensors" for path in files if path not in adapter):
+        return sorted([*read_index(directory, "model").files, *adapter])
+    return [path for path in files if path.suffix == ".bin"]
 
 
 def _hash_of(files: Iterable[Path]) -> str:

@@ -1,7 +1,5 @@
 """From the rows of a suite to prompts: reading sources, picking columns, filtering, limiting."""
 
-import csv
-import io
 import json
 import random
 import string
@@ -10,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.suite import Scoring, Suite, SuiteRow, TaskRow, is_local
+from eval.suite import Columns, Scoring, Suite, SuiteRow, TaskRow
 from merge.errors import UserError
+from train.cells import MissingColumnError, as_text, cell, usable
 from train.recipe import row_range
-
-Record = Mapping[str, Any]
+from train.tables import Row, read_table
 
 _LETTERS = string.ascii_uppercase
 
@@ -89,81 +87,102 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
     return prompts
 
 
-def _prompt(row: SuiteRow, number: int, record: Record, where: str) -> Prompt:
+def _prompt(row: SuiteRow, number: int, record: Row, where: str) -> Prompt:
     columns = row.columns
     where = f"{where} row {number}"
-    text = _text(record, columns.prompt, where)
+    text = _prompt_text(record, columns.prompt, where)
     if not text.strip():
         raise UserError(f"{where}: empty prompt; remove the row or fix columns.prompt")
     choices = _choices(record, columns.choices, where)
     answer = None
     if columns.answer is not None:
-        cell = _cell(record, columns.answer, where)
+        given = _text(record, columns.answer, where).strip()
         labels = _labels(record, columns.choices)
-        answer = _right_choice(cell, choices, labels, where) if choices else str(cell).strip()
+        answer = _right_choice(given, choices, labels, where) if choices else given
         if not answer:
             raise UserError(f"{where}: empty answer; remove the row or fix columns.answer")
     return Prompt(
-        id=str(number if columns.id is None else _cell(record, columns.id, where)),
-        category=None if columns.category is None else str(_cell(record, columns.category, where)),
+        id=str(number) if columns.id is None else _text(record, columns.id, where),
+        category=None if columns.category is None else _name(record, columns.category, where),
         text=text.strip(),
         answer=answer,
         choices=choices,
     )
 
 
-def _text(record: Record, column: str, where: str) -> str:
+def _prompt_text(record: Row, column: str, where: str) -> str:
     """A column's text, or a format string filled with columns."""
     if column in record or "{" not in column:
-        return str(_cell(record, column, where))
+        return _text(record, column, where)
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(column) if name is not None]
+        parts = list(string.Formatter().parse(column))
+        filled = [
+            literal + ("" if name is None else _filled(record, name, form, conversion, where))
+            for literal, name, form, conversion in parts
+        ]
     except ValueError as error:
         raise UserError(f"{where}: columns.prompt '{column}': {error}") from None
-    if "" in fields:
-        raise UserError(f"{where}: columns.prompt '{column}': name a column in every {{}}")
-    return column.format(**{name: _cell(record, name, where) for name in fields})
+    return usable("".join(filled), f"{where}: columns.prompt '{column}'")
 
 
-def _choices(record: Record, column: str | list[str] | None, where: str) -> tuple[str, ...]:
+def _filled(record: Row, name: str, form: str | None, conversion: Any, where: str) -> str:
+    """One field of a format string; its name may be a path, so ``str.format`` cannot do it."""
+    if not name:
+        raise ValueError("name a column in every {}")
+    formatter = string.Formatter()
+    value = formatter.convert_field(_cell(record, name, where), conversion)
+    return formatter.format_field(value, form or "")
+
+
+def _text(record: Row, column: str, where: str) -> str:
+    return as_text(_cell(record, column, where), f"{where}: column '{column}'")
+
+
+def _name(record: Row, column: str, where: str) -> str:
+    """A category, which may be of any kind."""
+    return usable(str(_cell(record, column, where)), f"{where}: column '{column}'")
+
+
+def _choices(record: Row, column: str | list[str] | None, where: str) -> tuple[str, ...]:
     if column is None:
         return ()
     if isinstance(column, list):
-        return tuple(str(_cell(record, name, where)) for name in column)
-    cell = _cell(record, column, where)
-    if isinstance(cell, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
-        cell = cell.get("text")
-    if not isinstance(cell, list) or len(cell) < 2:
+        return tuple(_text(record, name, where) for name in column)
+    found = _cell(record, column, where)
+    if isinstance(found, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
+        found = found.get("text")
+    if not isinstance(found, list) or len(found) < 2:
         raise UserError(f"{where}: column '{column}' must hold a list of at least two choices")
-    return tuple(str(choice) for choice in cell)
+    return tuple(as_text(choice, f"{where}: column '{column}'") for choice in found)
 
 
-def _labels(record: Record, column: str | list[str] | None) -> list[str]:
+def _labels(record: Row, column: str | list[str] | None) -> list[str]:
     """The choices' own labels where the source has them (some of ARC's are "1" to "4")."""
-    cell = record.get(column) if isinstance(column, str) else None
-    return [str(label) for label in cell["label"]] if isinstance(cell, Mapping) else [*_LETTERS]
+    found = cell(record, column) if isinstance(column, str) else None
+    return [str(label) for label in found["label"]] if isinstance(found, Mapping) else [*_LETTERS]
 
 
-def _right_choice(cell: Any, choices: tuple[str, ...], labels: list[str], where: str) -> str:
-    text = str(cell).strip()
-    if text in choices:
-        return text
-    if text in labels[: len(choices)]:
-        return choices[labels.index(text)]
-    if text.isdigit() and int(text) < len(choices):
-        return choices[int(text)]
-    raise UserError(f"{where}: answer '{text}' is no choice's text, letter, or index from 0")
+def _right_choice(given: str, choices: tuple[str, ...], labels: list[str], where: str) -> str:
+    if given in choices:
+        return given
+    if given in labels[: len(choices)]:
+        return choices[labels.index(given)]
+    if given.isdigit() and int(given) < len(choices):
+        return choices[int(given)]
+    raise UserError(f"{where}: answer '{given}' is no choice's text, letter, or index from 0")
 
 
-def _cell(record: Record, column: str, where: str) -> Any:
-    if column in record and record[column] is None:
+def _cell(record: Row, column: str, where: str) -> Any:
+    try:
+        found = cell(record, column)
+    except MissingColumnError as error:
+        raise UserError(f"{where}: {error}") from None
+    if found is None:
         raise UserError(f"{where}: column '{column}' has no value; remove the row or fill it")
-    if column not in record:
-        raise UserError(f"{where}: no column '{column}'; it has: {', '.join(map(str, record))}")
-    return record[column]
+    return found
 
 
-def _with_answers(row: SuiteRow, records: list[Record], where: str) -> list[Record]:
+def _with_answers(row: SuiteRow, records: list[Row], where: str) -> list[Row]:
     """The records with the answers of a file of its own, where the row names one."""
     if row.answers is None or row.columns.id is None or row.columns.answer is None:
         return records
@@ -173,7 +192,7 @@ def _with_answers(row: SuiteRow, records: list[Record], where: str) -> list[Reco
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{where}: answers {row.answers} cannot be read ({error})") from None
     if None in found:
-        missing = records[found.index(None)][row.columns.id]
+        missing = _cell(records[found.index(None)], row.columns.id, where)
         raise UserError(f"{where}: {row.answers} has no answer to id '{missing}'")
     return [
         {**record, **(answer if isinstance(answer, dict) else {row.columns.answer: answer})}
@@ -181,47 +200,15 @@ def _with_answers(row: SuiteRow, records: list[Record], where: str) -> list[Reco
     ]
 
 
-def _read(row: SuiteRow, where: str) -> list[Record]:
-    if not is_local(row.source):
-        return _read_hub(row, where)
-    path = Path(row.source)
+def _read(row: SuiteRow, where: str) -> list[Row]:
+    return list(read_table(row.source, where, _asked(row.columns), row.split, row.config))
+
+
+def _asked(columns: Columns) -> list[str]:
+    """The columns that hold a prompt."""
+    if "{" not in columns.prompt:
+        return [columns.prompt]
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: cannot be read ({error}); check the path") from None
-    return _parse(path.suffix, text, where)
-
-
-def _parse(suffix: str, text: str, where: str) -> list[Record]:
-    if suffix == ".txt":
-        return [{"prompt": line} for line in text.splitlines() if line.strip()]
-    if suffix in {".csv", ".tsv"}:
-        delimiter = "\t" if suffix == ".tsv" else ","
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
-    # Not splitlines(): it also cuts at U+2028, which JSON strings may hold.
-    whole = suffix == ".json" and text.lstrip().startswith("[")
-    records = []
-    for number, part in enumerate([text] if whole else text.split("\n"), start=1):
-        if not part.strip():
-            continue
-        try:
-            found = json.loads(part)
-        except ValueError as error:
-            line = "" if whole else f" line {number}"
-            raise UserError(f"{where}{line}: not valid JSON ({error})") from None
-        records += found if whole else [found]
-    if not all(isinstance(record, dict) for record in records):
-        raise UserError(f"{where}: every line must be a JSON object")
-    return records
-
-
-def _read_hub(row: SuiteRow, where: str) -> list[Any]:
-    import datasets  # seconds to import, and only sets from the hub need it
-
-    try:
-        return list(datasets.load_dataset(row.source, row.config, split=row.split))
-    except Exception as error:  # the hub client raises dozens of unrelated types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{where}: no such file here, and the hub does not give it ({reason})"
-        ) from None
+        return [name for _, name, _, _ in string.Formatter().parse(columns.prompt) if name]
+    except ValueError:
+        return [columns.prompt]  # told with the first row

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from eval.suite import is_local
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
+from train.tables import is_file
 from train.yaml_file import read_yaml
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -130,6 +130,6 @@ def load_decoding(path: Path) -> DecodingSettings:
 
 def _beside(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     source = str(row.get("source", ""))
-    if "${" in source or not is_local(source):
+    if "${" in source or not is_file(source):
         return row
-    return {**row, "source": str(folder / source)}
+    return {**row, "source": str(folder / Path(source).expanduser())}

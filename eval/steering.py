@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.generation import batches_by_length, left_padded
 from eval.settings import Steering
+from eval.token_streams import (
+    batches_by_length,
+    batches_of_equals,
+    forward_arguments,
+    left_padded,
+    memory_of,
+)
 from merge.errors import UserError
 from train.prompts import ChatPrompts
 
@@ -61,12 +67,15 @@ def hidden_states(
     """
     found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     sequences = [[*prompt, *probe] for prompt in prompts]
-    for batch in batches_by_length([len(ids) for ids in sequences], batch_tokens):
+    lengths = [len(ids) for ids in sequences]
+    if memory_of(model).ignores_padding:
+        batches = batches_by_length(lengths, batch_tokens)
+    else:
+        batches = batches_of_equals(lengths, lengths, batch_tokens)
+    for batch in batches:
         ids, mask = left_padded([sequences[index] for index in batch], model.device)
         states = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+            **forward_arguments(model, ids, mask),
             use_cache=False,
             output_hidden_states=True,
         ).hidden_states[1:]

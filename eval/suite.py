@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
 from train.recipe import row_range
+from train.tables import is_file
 from train.yaml_file import read_yaml
 
 Axis = Literal["harm", "refusal", "utility", "safety"]
@@ -21,7 +22,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class Columns(Settings):
-    """The columns that hold a row's parts.
+    """The columns that hold a row's parts: names, or paths into nested rows (``messages.user``).
 
     ``prompt`` may also be a format string over columns ("Q: {question} A:"). ``answer`` is the
     wanted text, or for ``choice`` scoring an index or letter into ``choices``, or the text of one.
@@ -38,11 +39,10 @@ class Columns(Settings):
 class SuiteRow(Settings):
     """One set of prompts.
 
-    ``source`` is a local .jsonl, .json, .csv, .tsv or .txt file (relative to the suite file; a
-    ``${DATA}`` in it stands for the folder of ``--data-dir``), or the name of a set on the hub,
-    then with ``split`` and, where the set has several, ``config``. ``filter`` keeps the rows
-    whose column equals the value; ``limit`` draws that many of them with ``seed``, and
-    keeps their order.
+    ``source`` is a local file (see ``train.tables``; relative to the suite file; a ``${DATA}`` in
+    it stands for the folder of ``--data-dir``), or the name of a set on the hub, then with
+    ``split`` and, where the set has several, ``config``. ``filter`` keeps the rows whose column
+    equals the value; ``limit`` draws that many of them with ``seed``, and keeps their order.
     """
 
     name: str = Field(pattern=r"^[\w.\- ]+$")
@@ -183,7 +183,7 @@ def suite_from_rows(
 
 def _resolve(source: str, folder: Path, variables: dict[str, str], origin: str) -> str:
     expanded = _expanded(source, variables, origin)
-    if is_local(expanded):
+    if is_file(expanded):
         return str((folder / Path(expanded).expanduser()).resolve())
     return expanded
 
@@ -194,8 +194,3 @@ def _expanded(source: str, variables: dict[str, str], origin: str) -> str:
             mend = "give --data-dir" if name == "DATA" else f"set the variable {name}"
             raise UserError(f"{origin}: source '{source}' needs ${{{name}}}: {mend}")
     return _VARIABLE.sub(lambda match: variables[match[1]], source)
-
-
-def is_local(source: str) -> bool:
-    """Whether a source names a file here rather than a set on the hub."""
-    return Path(source).suffix in {".jsonl", ".json", ".csv", ".tsv", ".txt"}

@@ -1,12 +1,11 @@
 """What a model answers to questions that a recipe names: kept on disk, for its owner alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eval.completions import FILE_NAME
+from eval.completions import FILE_NAME, read_completions
 from eval.run import RunJob, run
 from eval.suite import Suite, suite_from_rows
 from launch.recipe import Recipe
@@ -62,5 +61,4 @@ def own_answers(
             harm_judge=harm_judge,
         )
     )
-    lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read_completions(folder / FILE_NAME)

@@ -52,7 +52,7 @@ def queued_jobs() -> dict[str, QueuedJob]:
     """All of this user's jobs that are not over, by id; tasks of an array as ``12_3``."""
     lines = _output(["squeue", "--me", "--noheader", "--array", f"--format={_FIELDS}"])
     jobs = {}
-    for line in lines.splitlines():
+    for line in filter(None, lines.split("\n")):
         number, *values = (value.strip() for value in line.split("|"))
         jobs[number] = QueuedJob(*values)
     return {number: job for number, job in jobs.items() if _ACTIVE.match(job.state)}

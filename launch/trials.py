@@ -7,6 +7,7 @@ goes through the same trials again in memory, and takes the outcomes of those do
 import json
 from pathlib import Path
 
+from eval.lines import read_lines
 from launch.choice import Outcome, Tried
 from merge.files import atomic_write_text
 from merge.recipe import MergeSettings
@@ -20,10 +21,10 @@ class TrialJournal:
         self._tried = self._read()
 
     def _read(self) -> list[Tried]:
-        if not self._path.is_file():
-            return []
-        rows = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
-        return [(MergeSettings(**row["settings"]), Outcome(**row["outcome"])) for row in rows]
+        return [
+            (MergeSettings(**row["settings"]), Outcome(**row["outcome"]))
+            for row in read_lines(self._path)
+        ]
 
     def outcome(self, number: int, settings: MergeSettings) -> Outcome | None:
         """What came of trial ``number``, if it was done, and with these settings."""

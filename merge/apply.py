@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from merge.companions import companion_files, copy_file
+from merge.companions import Companion, companion_files, copy_companions
 from merge.delta_file import PART_VALUES, apply_part, read_delta_file
 from merge.dtypes import BITS
 from merge.errors import UserError
@@ -33,6 +33,7 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> None:
     """
     delta = read_delta_file(delta_file)
     index = read_index(model, "model")
+    companions = companion_files(model, out)
     with ThreadPoolExecutor(_THREADS) as pool:
         wanted = delta.other(model_hash(index, pool))
         if wanted is None:
@@ -46,8 +47,7 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> None:
             if combine_lines(lines) != wanted:
                 _remove_weights(out, index)
                 raise UserError(f"{delta_file}: is damaged, its result is not what it names")
-            for name in _write_companions(model, index, out):
-                outputs[name] = sha256_file(out / name)
+            outputs |= _write_companions(companions, index, out)
             record = {
                 "format": 1,
                 "applied": {"delta_file": sha256_file(delta_file), "model": str(model)},
@@ -98,15 +98,13 @@ def _write_tensor(name: str, reader: TensorReader, delta: TensorReader, writer: 
     return tensor_line(entry, digest.hexdigest())
 
 
-def _write_companions(model: Path, index: TensorIndex, out: Path) -> list[str]:
-    companions = companion_files(model)
-    for source in companions:
-        copy_file(source, out / source.name)
+def _write_companions(companions: list[Companion], index: TensorIndex, out: Path) -> dict[str, str]:
+    hashes = copy_companions(companions, out)
     listing = shard_index(index, plan_shards(index, None))
-    if listing is None:
-        return [source.name for source in companions]
-    atomic_write_text(out / INDEX_NAME, json.dumps(listing, indent=2) + "\n")
-    return [*(source.name for source in companions), INDEX_NAME]
+    if listing is not None:
+        atomic_write_text(out / INDEX_NAME, json.dumps(listing, indent=2) + "\n")
+        hashes[INDEX_NAME] = sha256_file(out / INDEX_NAME)
+    return hashes
 
 
 def _remove_weights(out: Path, index: TensorIndex) -> None:

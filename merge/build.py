@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from merge import picture
 from merge.checks import check_inputs
-from merge.companions import companion_files, copy_file
+from merge.companions import CARD, Companion, companion_files, copy_companions
 from merge.coverage import log_coverage
 from merge.density_curves import write_densities
 from merge.errors import UserError
@@ -57,6 +57,7 @@ def build(
     started = time.monotonic()
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
+    companions = companion_files(backbone, out)
     identity = merge_identity(inputs, settings, shards)
     share = share_memory(inputs, settings, resources)
     with exclusive(out), ThreadPoolExecutor(share.threads) as pool:
@@ -67,7 +68,6 @@ def build(
             return
         log_coverage(inputs.coverage)
         done, known = journal.resume()
-        companions = companion_files(backbone)
         files = input_files(inputs, settings, companions)
         try:
             checked = _check(inputs, files, known, journal, pool)
@@ -104,7 +104,7 @@ def _write_descriptions(
     """The picture and the model card; the hash of each."""
     card = model_card(backbone, settings, totals(tensors.values()))
     image = picture.draw(backbone.resolve().name, settings, tensors)
-    texts = {"README.md": card} | ({} if image is None else {picture.NAME: image})
+    texts = {CARD: card} | ({} if image is None else {picture.NAME: image})
     for name, content in texts.items():
         atomic_write_text(out / name, content)
     return {name: sha256_file(out / name) for name in texts}
@@ -155,16 +155,14 @@ def _write_extras(
 
 
 def _write_companions(
-    out: Path, inputs: MergeInputs, shards: list[OutputShard], companions: list[Path]
+    out: Path, inputs: MergeInputs, shards: list[OutputShard], companions: list[Companion]
 ) -> dict[str, str]:
-    for source in companions:
-        copy_file(source, out / source.name)
-    written = [source.name for source in companions]
+    hashes = copy_companions(companions, out)
     index = shard_index(inputs.backbone, shards)
     if index is not None:
         atomic_write_text(out / INDEX_NAME, json.dumps(index, indent=2) + "\n")
-        written.append(INDEX_NAME)
-    return {name: sha256_file(out / name) for name in written}
+        hashes[INDEX_NAME] = sha256_file(out / INDEX_NAME)
+    return hashes
 
 
 def _log_summary(out: Path, summary: dict[str, float], seconds: float) -> None:

@@ -116,7 +116,7 @@ class Journal:
                 f"{self._directory}: holds an unfinished merge of other inputs or settings; "
                 "delete it, or choose another output"
             )
-        for leftover in self._directory.glob(".*.tmp"):
+        for leftover in self._directory.rglob(".*.tmp"):
             leftover.unlink()
         whole = [line for line in lines if "file" in line and self._is_whole(line)]
         checked = {
@@ -153,7 +153,7 @@ class Journal:
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
+        for line in self._path.read_text(encoding="utf-8").split("\n"):
             # A kill in the midst of a line leaves half of it, always the last.
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))

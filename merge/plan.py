@@ -66,10 +66,11 @@ def plan(
     """
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
-    companions = companion_files(backbone)
+    companions = companion_files(backbone, out)
     paths = [path for group in input_files(inputs, settings, companions).values() for path in group]
     read = sum(path.stat().st_size for path in paths)
-    written = sum(shard.size for shard in shards) + sum(path.stat().st_size for path in companions)
+    written = sum(shard.size for shard in shards)
+    written += sum(companion.source.stat().st_size for companion in companions)
     values = sum(inputs.backbone[name].size for name in inputs.covered)
     speed, hashed_a_second = _measure(inputs)
     share = share_memory(inputs, settings, resources)

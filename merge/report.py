@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from merge.companions import BACKBONE_CARD, Companion
 from merge.inputs import ROLES, MergeInputs
 from merge.methods import method_of
 from merge.patch_directory import RECORD as PATCH_RECORD
@@ -17,12 +18,12 @@ LETTERS = {"safety": "S", "over_safety": "O"}
 
 
 def input_files(
-    inputs: MergeInputs, settings: MergeSettings, companions: Iterable[Path]
+    inputs: MergeInputs, settings: MergeSettings, companions: Iterable[Companion]
 ) -> dict[str, list[Path]]:
     """Every file whose content is used, by input: importances only where the method ranks them."""
     ranked = method_of(settings).by_importance
     files = {"backbone": [*_index_files(inputs.backbone_path, "model"), *inputs.backbone.files]}
-    files["backbone"] += companions
+    files["backbone"] += [companion.source for companion in companions]
     for role in ROLES:
         patch = inputs.patches[role]
         files[role] = [patch.path / PATCH_RECORD]
@@ -66,7 +67,10 @@ def merge_record(
         "inputs": {
             name: {
                 "path": str(paths[name]),
-                "files": {path.name: input_hashes[path] for path in paths_of_input},
+                "files": {
+                    path.relative_to(paths[name]).as_posix(): input_hashes[path]
+                    for path in paths_of_input
+                },
             }
             for name, paths_of_input in files.items()
         },
@@ -112,7 +116,8 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
         f"# {backbone.resolve().name}, patched\n\n"
         "Post safety alignment by SafePatching (arXiv 2405.13820): a safety patch and an\n"
         "over-safety patch, merged into the backbone. merge.json holds the hashes of all inputs\n"
-        "and outputs and what was changed in every tensor; density.svg shows it by layer.\n\n"
+        "and outputs and what was changed in every tensor; density.svg shows it by layer.\n"
+        f"{BACKBONE_CARD}, where it is there, is the backbone's own card; its licence goes on.\n\n"
         "| patch | entries kept, of those covered | of these erased by rounding |\n|---|---|---|\n"
         + "\n".join(lines)
         + f"\n\n| setting | value |\n|---|---|\n{rows}\n"

@@ -56,15 +56,26 @@ class TensorIndex(Mapping[str, TensorEntry]):
 def read_index(directory: Path, stem: str) -> TensorIndex:
     """Index ``STEM.safetensors``, or the shards that ``STEM.safetensors.index.json`` names.
 
-    Only headers are read, and all of a file's layout is checked against its length.
+    Only headers are read, and all of a file's layout is checked against its length. Whatever
+    reads the weights of a folder finds them here.
 
     Raises:
-        UserError: no such files, pickle weights instead, or anything malformed.
+        UserError: no such files, both of them with other weights, pickle weights instead, weights
+            that transformers would not load, or anything malformed.
     """
     single, listing = (directory / f"{stem}.safetensors", directory / f"{stem}{INDEX_SUFFIX}")
     if listing.is_file():
+        if single.is_file() and set(_weight_map(listing).values()) != {single.name}:
+            raise UserError(
+                f"{directory}: holds {single.name} and {listing.name}, which names other files; "
+                "transformers would load the first, other programs the second: delete what is old"
+            )
+        if stem == "model":
+            _refuse_other_weights(directory, single, listing)
         return _read_shards(directory, listing)
     if single.is_file():
+        if stem == "model":
+            _refuse_other_weights(directory, single)
         entries, metadata = read_header(single)
         return TensorIndex(entries, metadata)
     if not directory.is_dir():
@@ -78,6 +89,20 @@ def read_index(directory: Path, stem: str) -> TensorIndex:
 
 
 INDEX_SUFFIX = ".safetensors.index.json"
+
+
+def _refuse_other_weights(directory: Path, *read: Path) -> None:
+    """See that the configuration names no other file for transformers to load."""
+    config = directory / "config.json"
+    try:
+        named = json.loads(config.read_bytes())["transformers_weights"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none is named; and what loads the configuration says best what is wrong with it
+    if named is not None and named not in [path.name for path in read]:
+        raise UserError(
+            f"{config}: transformers_weights names {named}, and {read[-1].name} is there too; "
+            "delete the key or what is old"
+        )
 
 
 def _read_shards(directory: Path, listing: Path) -> TensorIndex:

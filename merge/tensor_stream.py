@@ -96,10 +96,11 @@ class TensorStream:
             temporary.replace(self._directory / final)
             placement |= dict.fromkeys(names, final)
         fsync_directory(self._directory)
-        # An index left by an earlier, unfinished writing would be read before the single file.
+        # What an earlier, unfinished writing left in the other form would contradict this one.
         listing = self._directory / f"{self._stem}{INDEX_SUFFIX}"
         listing.unlink(missing_ok=True)
         if count > 1:
+            (self._directory / f"{self._stem}.safetensors").unlink(missing_ok=True)
             atomic_write_json(listing, {"metadata": {}, "weight_map": placement}, self._mode)
 
     def discard(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ def verify(directory: Path) -> None:
         raise UserError(f"{directory}: no {RECORD}, so no finished merge; run merge build again")
     content = read_json(record)
     outputs = content.get("outputs")
-    if not isinstance(outputs, dict) or not all(Path(name).name == name for name in outputs):
+    if not isinstance(outputs, dict) or not all(map(_stays_inside, outputs)):
         raise UserError(f"{record}: 'outputs' must map file names to hashes; merge again")
     expected = {directory / name: digest for name, digest in outputs.items()}
     inputs = _input_hashes(content)
@@ -55,6 +55,11 @@ def verify(directory: Path) -> None:
         len(inputs) - len(gone),
         f"; {len(gone)} files of the inputs are no longer there" if gone else "",
     )
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts
 
 
 def _input_hashes(content: dict) -> dict[Path, str]:

@@ -19,8 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from eval.generation import Question, ending_tokens, generate, left_padded
+from eval.generation import Question, ending_tokens, generate
 from eval.models import load_model, load_tokenizer
+from eval.token_streams import left_padded
 from train.prompts import ChatPrompts
 
 _WORDS = "how do I paint the old garden fence green before winter and what does a good brush cost"

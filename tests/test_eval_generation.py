@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from eval.choices import ChoiceQuestion, mean_log_likelihoods
-from eval.generation import Question, batches_by_length, generate
+from eval.generation import Question, generate
+from eval.token_streams import batches_by_length
 from tests.eval_models import WORDS, make_model
 
 

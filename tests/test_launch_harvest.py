@@ -21,7 +21,7 @@ from train.data import Example, read_examples
 def make_recipe(folder: Path, questions: int) -> Recipe:
     save_model(folder / "model")
     pairs = list(itertools.permutations(WORDS, 2))[::7][:questions]
-    rows = [{"goal": f"how do you {one} the {two}", "kind": "vask"} for one, two in pairs]
+    rows = [{"goal": f"how do you {one}\u2028the {two}", "kind": "vask"} for one, two in pairs]
     (folder / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Recipe(
         name="own",
@@ -39,7 +39,10 @@ def make_recipe(folder: Path, questions: int) -> Recipe:
 
 
 def test_kept_are_the_answers_that_the_judge_lets_pass(tmp_path: Path) -> None:
-    """Exactly those; private to their owner; readable as D_h; the same when run again."""
+    """Exactly those; private to their owner; readable as D_h; the same when run again.
+
+    The questions hold a character at which ``str.splitlines`` cuts.
+    """
     recipe = make_recipe(tmp_path, 30)
     file = harvest(recipe)
     answers = [json.loads(line) for line in (file.parent / "completions.jsonl").open()]

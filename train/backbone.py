@@ -1,9 +1,11 @@
 """The backbone's folder: where it is, its configuration and its tokenizer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from merge.errors import UserError
+from merge.model_files import CONFIGURATION_FILES, FOREIGN_FILES
 from train.recipe import BackboneSettings
 
 _REFUSALS = (401, 403)
@@ -19,8 +21,7 @@ def backbone_directory(settings: BackboneSettings) -> Path:
     path = Path(settings.path)
     if path.is_dir():
         return path
-    patterns = ["*.safetensors", "*.json", "*.model", "*.jinja"]
-    return _from_hub(settings.path, [*patterns, "*.py"] if settings.trust_remote_code else patterns)
+    return _from_hub(settings.path)
 
 
 def read_config(settings: BackboneSettings) -> Any:
@@ -31,9 +32,7 @@ def read_config(settings: BackboneSettings) -> Any:
     """
     directory = Path(settings.path)
     if not directory.is_dir():
-        directory = _from_hub(
-            settings.path, ["*.json", "*.py"] if settings.trust_remote_code else ["*.json"]
-        )
+        directory = _from_hub(settings.path, CONFIGURATION_FILES)
     return config_of(directory, settings)
 
 
@@ -55,18 +54,25 @@ def config_of(directory: Path, settings: BackboneSettings) -> Any:
         ) from None
 
 
-def _from_hub(name: str, patterns: list[str]) -> Path:
+def _from_hub(name: str, patterns: Sequence[str] | None = None) -> Path:
+    """The local copy of a model on the hub: all files of a model, or those of some patterns."""
     if Path(name).is_absolute() or name.count("/") != 1 or name.startswith("."):
         raise UserError(f"backbone {name}: no such folder; mend backbone.path in the recipe")
     return _download(name, patterns)
 
 
-def _download(name: str, patterns: list[str]) -> Path:
+def _download(name: str, patterns: Sequence[str] | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=None if patterns is None else list(patterns),
+                ignore_patterns=list(FOREIGN_FILES),
+            )
+        )
     except GatedRepoError:
         raise UserError(
             f"backbone {name}: is gated; accept its licence on the hub and log in with 'hf auth "

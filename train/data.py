@@ -1,19 +1,16 @@
-"""Question-answer pairs from JSON lines, CSV, or the ``datasets`` library."""
+"""Question-answer pairs of a source, its rows chosen, its columns read as texts."""
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from merge.errors import UserError
+from train.cells import MissingColumnError, as_text, cell, usable
 from train.recipe import DataSettings, row_range
-
-_FILE_SUFFIXES = (".jsonl", ".json", ".csv")
+from train.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -32,19 +29,21 @@ def read_examples(settings: DataSettings) -> list[Example]:
         UserError: missing or malformed file, missing column, a question without an answer, or
             nothing left, naming source and row.
     """
-    rows = _read_rows(settings)
+    where = f"data {settings.path}"
+    columns = (settings.question, settings.answer)
+    rows = read_table(settings.path, where, columns, settings.split, settings.config)
     if not rows:
-        raise UserError(f"data {settings.path}: is empty; give a file with at least one row")
+        raise UserError(f"{where}: is empty; give a file with at least one row")
     examples = []
     for number in row_range(settings.rows, len(rows)):
-        example = _example(rows[number], f"data {settings.path}, row {number + 1}", settings)
+        example = _example(rows[number], f"{where}, row {number + 1}", settings)
         if _is_wanted(example, settings.categories):
             examples.append(example)
         if len(examples) == settings.limit:
             break
     if not examples:
         raise UserError(
-            f"data {settings.path}: no row is left by rows '{settings.rows}' and categories "
+            f"{where}: no row is left by rows '{settings.rows}' and categories "
             f"{list(settings.categories)}; widen data.rows or data.categories"
         )
     return examples
@@ -68,16 +67,20 @@ def data_hash(examples: Iterable[Example]) -> str:
 def _example(row: Mapping[str, Any], place: str, settings: DataSettings) -> Example:
     texts = []
     for role, column in (("question", settings.question), ("answer", settings.answer)):
-        if column not in row:
-            raise UserError(
-                f"{place}: has no column '{column}' (it has {', '.join(map(str, row))}); "
-                f"name the right one as data.{role}"
-            )
-        text = row[column]
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{place}: the {role} (column '{column}') is empty; fill or remove it")
+        what = f"{place}: the {role} (column '{column}')"
+        try:
+            text = as_text(cell(row, column), what)
+        except MissingColumnError as error:
+            raise UserError(f"{place}: has {error}; name the right one as data.{role}") from None
+        if not text.strip():
+            raise UserError(f"{what} is empty; fill or remove it")
         texts.append(text)
-    return Example(*texts, categories=_categories(row.get(settings.category)))
+    try:
+        found = _categories(cell(row, settings.category))
+    except MissingColumnError:
+        found = ()
+    what = f"{place}: the category (column '{settings.category}')"
+    return Example(*texts, categories=tuple(usable(name, what) for name in found))
 
 
 def _categories(value: Any) -> tuple[str, ...]:
@@ -89,47 +92,3 @@ def _categories(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         return tuple(str(name) for name in value)
     return (str(value),)
-
-
-def _read_rows(settings: DataSettings) -> list[Mapping[str, Any]]:
-    path = Path(settings.path)
-    if path.suffix in _FILE_SUFFIXES:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UserError(f"data {path}: cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError:
-            raise UserError(f"data {path}: is not UTF-8 text; convert it") from None
-        if path.suffix == ".csv":
-            return list(csv.DictReader(io.StringIO(text, newline="")))
-        return list(_json_lines(text, path))
-    return _load_dataset(settings)
-
-
-def _json_lines(text: str, path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(f"data {path}, line {number}: is not a JSON object; one row per line")
-        yield row
-
-
-def _load_dataset(settings: DataSettings) -> list[Mapping[str, Any]]:
-    # Takes a second to import, and most runs read a file.
-    import datasets
-
-    try:
-        source = datasets.load_dataset(settings.path, split=settings.split)
-    except Exception as error:
-        # The library raises anything from FileNotFoundError to its own and the hub client's errors.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"data {settings.path}, split {settings.split}: cannot be loaded ({reason}); give a "
-            f"{', '.join(_FILE_SUFFIXES)} file or a name on the hub"
-        ) from None
-    return list(source)  # pyright: ignore[reportArgumentType, reportReturnType]

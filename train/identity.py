@@ -34,8 +34,8 @@ def patch_inputs(
         "config": {
             "seed": recipe.seed,
             "backbone": recipe.backbone.model_dump(mode="json"),
-            "data": recipe.data.model_dump(mode="json"),
-            "harmless": recipe.harmless and recipe.harmless.model_dump(mode="json"),
+            "data": recipe.data.record(),
+            "harmless": recipe.harmless and recipe.harmless.record(),
             "training": recipe.training(role).model_dump(mode="json"),
             "importance": recipe.importance.model_dump(mode="json"),
         },

@@ -40,11 +40,16 @@ class BackboneSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Question-answer pairs: a JSON-lines or CSV file, or any source that ``datasets`` loads."""
+    """Question-answer pairs: a file (see ``train.tables``), or any source of ``datasets``.
+
+    Columns are names, or paths into nested rows: ``messages.0.content``, ``messages.user``.
+    """
 
     path: str
     split: str = "train"
     """Which split of a ``datasets`` source; files have none."""
+    config: str | None = None
+    """Which configuration of a ``datasets`` source that has several."""
     question: str = "question"
     answer: str = "answer"
     category: str = "category"
@@ -60,6 +65,10 @@ class DataSettings(Settings):
     def _check_rows(cls, rows: str) -> str:
         row_range(rows, 100)
         return rows
+
+    def record(self) -> dict[str, Any]:
+        """The settings as JSON values; without ``config`` where it has none, as it once was."""
+        return self.model_dump(mode="json", exclude={"config"} if self.config is None else None)
 
 
 def row_range(rows: str, count: int) -> range:

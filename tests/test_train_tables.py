@@ -1,0 +1,219 @@
+"""One reader of tables: every format gives the same rows, and what is no text is named by row."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from eval.lines import read_lines
+from eval.prompts import Prompt, load_prompts
+from eval.suite import Suite, SuiteRow, suite_from_rows
+from merge.errors import UserError
+from train.data import Example, data_hash, read_examples
+from train.recipe import DataSettings
+
+_LONG = "moss " * 40_000
+"""Above the csv module's own limit of 131,072 characters."""
+_ROWS = [
+    {"question": "How tall is the\u2028blue gate?", "answer": "Two\x0cfeet\x85high"},
+    {"question": "Who rings, and when?", "answer": _LONG + "rings"},
+]
+
+
+def _delimited(delimiter: str) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["question", "answer"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(_ROWS)
+    return text.getvalue().encode()
+
+
+def _parquet() -> bytes:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_ROWS), file)
+    return file.getvalue()
+
+
+def _lines(rows: list[Any], end: str = "\n") -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + end for row in rows).encode()
+
+
+_FILES: dict[str, Callable[[], bytes]] = {
+    "a.jsonl": lambda: _lines(_ROWS),
+    "a.NDJSON": lambda: _lines(_ROWS, "\r\n"),
+    "lines.json": lambda: _lines(_ROWS),
+    "list.json": lambda: json.dumps(_ROWS, indent=1).encode(),
+    "wrapped.json": lambda: json.dumps({"version": 2, "rows": _ROWS, "tags": []}).encode(),
+    "a.csv": lambda: b"\xef\xbb\xbf" + _delimited(","),
+    "a.tsv": lambda: _delimited("\t"),
+    "a.parquet": _parquet,
+    "a.v2.csv.gz": lambda: gzip.compress(_delimited(",")),
+    "a.jsonl.bz2": lambda: bz2.compress(_lines(_ROWS)),
+    "a.parquet.xz": lambda: lzma.compress(_parquet()),
+}
+
+
+def _suite_prompts(source: Path, **columns: Any) -> tuple[Prompt, ...]:
+    row = {"name": "s", "axis": "utility", "scoring": "exact", "source": str(source)}
+    settings = SuiteRow.model_validate({**row, "columns": columns})
+    return load_prompts(Suite(rows=[settings]))[0].prompts
+
+
+@pytest.mark.parametrize("name", _FILES)
+def test_every_format_gives_training_and_suites_the_same_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(_FILES[name]())
+    wanted = [(row["question"], row["answer"]) for row in _ROWS]
+    examples = read_examples(DataSettings(path=str(path)))
+    assert [(example.question, example.answer) for example in examples] == wanted
+    prompts = _suite_prompts(path, prompt="question", answer="answer")
+    assert [(prompt.text, prompt.answer) for prompt in prompts] == wanted
+
+
+def test_a_text_file_has_one_prompt_a_line_and_nothing_else_ends_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt.gz"
+    texts = ["What is\u2028red?", "What\x0bis\x1cblue?", "What\x85is\u2029green?"]
+    path.write_bytes(gzip.compress(("\r\n".join(texts) + "\r\n\r\n").encode()))
+    row = {"name": "s", "axis": "harm", "source": path.name}
+    prompts = load_prompts(suite_from_rows([row], "test", tmp_path))[0].prompts
+    assert [prompt.text for prompt in prompts] == texts
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pairs.jsonl").write_bytes(_lines(_ROWS[:1]))
+    assert read_examples(DataSettings(path="~/pairs.jsonl"))[0].question == _ROWS[0]["question"]
+    columns = {"prompt": "question"}
+    row = {"name": "s", "axis": "harm", "source": "~/pairs.jsonl", "columns": columns}
+    assert len(load_prompts(suite_from_rows([row], "test", tmp_path / "x"))[0].prompts) == 1
+
+
+_CHAT = {
+    "meta": {"topic.name": "gates"},
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Which gate?"},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "The "}, {"type": "text", "text": "tall one."}],
+        },
+        {"role": "user", "content": "Why?"},
+    ],
+    "talk": [{"from": "human", "value": "Hm?"}, {"from": "gpt", "value": "Yes."}],
+}
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "texts"),
+    [
+        ("messages.user", "messages.assistant", ("Which gate?", "The tall one.")),
+        ("messages.1.content", "messages.2.content", ("Which gate?", "The tall one.")),
+        ("messages.-1.content", "messages.system.content", ("Why?", "Be brief.")),
+        ("talk.human", "talk.gpt", ("Hm?", "Yes.")),
+        ("meta.topic.name", "messages.0.role", ("gates", "system")),
+    ],
+)
+@pytest.mark.parametrize("name", ["chat.json", "chat.jsonl"])
+def test_columns_of_nested_rows_are_named_by_paths(
+    tmp_path: Path, name: str, question: str, answer: str, texts: tuple[str, str]
+) -> None:
+    """A single row of a .json file is a row, though it holds lists of objects itself."""
+    path = tmp_path / name
+    path.write_bytes(_lines([_CHAT]))
+    settings = DataSettings(
+        path=str(path), question=question, answer=answer, category="meta.topic.name"
+    )
+    assert read_examples(settings) == [Example(*texts, categories=("gates",))]
+    (prompt,) = _suite_prompts(path, prompt=f"[{{{question}}}]", answer=answer)
+    assert (prompt.text, prompt.answer) == (f"[{texts[0]}]", texts[1])
+
+
+def test_numbers_and_truth_values_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "sums.jsonl"
+    path.write_bytes(_lines([{"question": 7, "answer": value} for value in (42, 3.5, True, 0)]))
+    texts = ["42", "3.5", "true", "0"]
+    assert [each.answer for each in read_examples(DataSettings(path=str(path)))] == texts
+    prompts = _suite_prompts(path, prompt="question", answer="answer")
+    assert [prompt.answer for prompt in prompts] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", _lines([_ROWS[0], {"question": "q", "answer": 1}])[:-3], r"line 2: not valid"),
+        (
+            "a.jsonl",
+            b'{"question": "q", "answer": "a"}\n{"question": "q", "answer": "\\ud83d"}',
+            r"row 2.*lone surrogate \(U\+D83D\)",
+        ),
+        ("a.csv", b"question,answer\nq,a\nq,b\0c\n", "row 2.*NUL"),
+        ("a.csv", "question,answer\nq,na\u00efve\n".encode("latin-1"), "line 2: is not UTF-8"),
+        ("a.jsonl", _lines([{"question": "q", "answer": ["a"]}]), r"row 1.* a list.*by a path"),
+        ("a.jsonl", _lines([{"question": "q", "answer": None}]), r"row 1.*(empty|no value)"),
+        ("a.jsonl", _lines([{"question": "q", "reply": "a"}]), r"row 1.*no column 'answer'.*reply"),
+        ("a.json", b'{"left": [{"a": 1}], "right": [{"a": 1}]}', "left, right.*2 hold a list"),
+        ("a.json", b'[{"question": "q", "answer": "a"}, 5]', "row 2: is not a JSON object"),
+        ("a.json", b'[{"question": "q"', "not valid JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not valid JSON"),
+        ("a.jsonl.gz", gzip.compress(_lines(_ROWS))[:-40], "cannot be decompressed"),
+        ("a.csv.xz", b"no archive", "cannot be decompressed"),
+        ("a.parquet", b"PAR1 and no more", "no readable Parquet"),
+        ("a.dat", b"?", "format is not known by its name.*jsonl"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_row(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (
+        lambda: read_examples(DataSettings(path=str(path))),
+        lambda: _suite_prompts(path, prompt="question", answer="answer"),
+    ):
+        with pytest.raises(UserError, match=f"{name}.*{message}"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("messages.tool", "roles system, user, assistant"),
+        ("messages.9.content", "4 items"),
+        ("messages.1.content.0", "nothing is nested at '0'"),
+        ("meta.name", r"it has topic\.name"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_what_is_there(
+    tmp_path: Path, column: str, message: str
+) -> None:
+    path = tmp_path / "chat.jsonl"
+    path.write_bytes(_lines([_CHAT]))
+    with pytest.raises(
+        UserError, match=rf"row 1: has no column '{column}'.*{message}.*data\.answer"
+    ):
+        read_examples(DataSettings(path=str(path), question="messages.user", answer=column))
+
+
+def test_a_patch_keeps_its_identity(tmp_path: Path) -> None:
+    """Hashes as they were before other formats and the key config came."""
+    examples = [Example("q", "a", ("c",)), Example("x\u2028y", "z")]
+    assert data_hash(examples) == "182fb24ef26f8dc7203c2e3edef9d890c44e4a616edf9fc9ca7dfd1ff9797a40"
+    settings = DataSettings(path="pairs.jsonl")
+    assert "config" not in settings.record()
+    assert DataSettings(path="set", config="main").record()["config"] == "main"
+
+
+def test_a_lone_surrogate_in_json_lines_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"completion": "\\u2028 \\ud83d\\ude00"}\n{"completion": "\\udc00"}\n')
+    with pytest.raises(UserError, match=r"answers\.jsonl line 2: holds a lone surrogate"):
+        read_lines(path)
