@@ -1,5 +1,6 @@
 """The recipe: what one run trains on, how, and where its files go. Checked before work starts."""
 
+import datetime
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from merge.errors import UserError
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
+from train.chat_settings import ChatSettings
 from train.settings import (
     ImportanceSettings,
     OverSafetyTraining,
@@ -34,6 +36,17 @@ class BackboneSettings(Settings):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of the computation; master weights are fp32 always. Default: bfloat16 on GPUs, else fp32."""
     trust_remote_code: bool = False
+    reasoning: bool | None = None
+    """Whether the model shall reason before its answers, in training and evaluation, by its chat
+    template's own switch (``enable_thinking`` or its like); None is the template's default."""
+    date: datetime.date | None = None
+    """The day, YYYY-MM-DD, that a chat template writes as today's, where it writes one. Default:
+    2024-07-26 on every day, so that a run does not depend on when it runs."""
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The settings of every prompt of the run."""
+        return ChatSettings(self.reasoning, self.date)
 
 
 class DataSettings(Settings):
