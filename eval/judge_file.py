@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.completions import read_completions
-from eval.refusal_judge import judge
+from eval.judged import judged
 from merge.errors import UserError
 from merge.files import atomic_write_text
 
 
 def judge_file(source: Path, target: Path) -> dict[str, int]:
-    """Copy JSON lines with a "refusal" added: none, partial, full or degenerate.
+    """Copy JSON lines with a "refusal" added: none, partial, full, degenerate or unfinished.
 
+    Judged is what stands after the reasoning; unfinished is a reasoning that never ends.
     Each line needs "completion"; "prompt" helps where it is there. Other keys are kept.
 
     Returns:
@@ -24,7 +25,8 @@ def judge_file(source: Path, target: Path) -> dict[str, int]:
     records = read_completions(source)
     counts: dict[str, int] = {}
     for number, record in enumerate(records, start=1):
-        record["refusal"] = judge(_text(record, number, source), str(record.get("prompt") or ""))
+        text = _text(record, number, source)
+        record["refusal"] = judged(text, str(record.get("prompt") or "")).refusal
         counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     atomic_write_text(target, "".join(f"{line}\n" for line in lines))

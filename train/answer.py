@@ -52,10 +52,10 @@ _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _FINAL_CHANNEL = re.compile(r"<\|channel\|>\s*final[^<]*<\|message\|>")
 _ANALYSIS_OPENED = re.compile(r"<\|channel\|>\s*(?:analysis|commentary)[^<]*<\|message\|>\s*$")
 # Without special tokens the channels' names stand glued to the texts.
-_BARE_ANALYSIS = re.compile(r"(?:analysis|commentary)(?=[^\s.,:;!?/)\]'’\-])")
+_BARE_ANALYSIS = re.compile(r"(?:analysis|commentary)(?=[^\s.,:;!?/)\]'\u2019\-])")
 _BARE_FINAL = re.compile(r"assistant[ \n]?final")
 _GLUED_FINAL = re.compile(r"(?<=[^\s`])assistantfinal")
-_ONLY_FINAL = re.compile(r"final(?=(?:I|[A-Z][a-z]+)\b(?:['’]|[,!.:]? [a-zA-Z0-9]))")
+_ONLY_FINAL = re.compile(r"final(?=(?:I|[A-Z][a-z]+)\b(?:['\u2019]|[,!.:]? [a-zA-Z0-9]))")
 
 
 def answer_of(completion: str) -> str | None:
