@@ -54,7 +54,7 @@ _ANALYSIS_OPENED = re.compile(r"<\|channel\|>\s*(?:analysis|commentary)[^<]*<\|m
 # Without special tokens the channels' names stand glued to the texts.
 _BARE_ANALYSIS = re.compile(r"(?:analysis|commentary)(?=[^\s.,:;!?/)\]'\u2019\-])")
 _BARE_FINAL = re.compile(r"assistant[ \n]?final")
-_GLUED_FINAL = re.compile(r"(?<=[^\s`])assistantfinal")
+_GLUED_FINAL = re.compile(r"(?<=[^\s`])assistantfinal(?=[^\s`\"'.,)])")
 _ONLY_FINAL = re.compile(r"final(?=(?:I|[A-Z][a-z]+)\b(?:['\u2019]|[,!.:]? [a-zA-Z0-9]))")
 
 
