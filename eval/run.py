@@ -101,12 +101,15 @@ def run(job: RunJob) -> dict[str, Any]:
         harm_judge = partial(judge_harm, harm_settings, store=store)
     evaluation = summarize(prompt_sets, completions.answers, harm_judge)
     _write_completions(job.out, evaluation, keys)
+    note = unfinished_note(evaluation.suites)
+    if note:
+        logger.warning("%s: %s", job.out, note)
     summary = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
         "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
         "suites": evaluation.suites,
-        "unfinished": [note] if (note := unfinished_note(evaluation.suites)) else [],
+        "unfinished": [note] if note else [],
         "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},

@@ -18,7 +18,7 @@ from train.chat_template import ChatTemplate
 from train.data import read_examples
 from train.identity import patch_inputs
 from train.prompts import IGNORED_LABEL, ChatPrompts
-from train.recipe import TrainRecipe
+from train.recipe import TrainRecipe, load_recipe
 
 
 def test_reasoning_is_switched_by_the_templates_own_variable() -> None:
@@ -99,6 +99,18 @@ def test_a_given_date_fills_llamas_variable() -> None:
     chat = ChatPrompts(make_tokenizer(text), settings=ChatSettings(date=datetime.date(2030, 1, 5)))
     assert chat.question_text("q").startswith("05 Jan 2030")
     assert ChatPrompts(make_tokenizer(text)).recorded == {}
+
+
+def test_a_day_that_no_calendar_has_is_refused_in_one_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: n\nbackbone: {path: x, date: 2025-02-30}\ndata: {path: y}\n")
+    with pytest.raises(UserError, match=r"r\.yaml: not valid YAML"):
+        load_recipe(recipe, [], TrainRecipe)
+    recipe.write_text("name: n\nbackbone: {path: x}\ndata: {path: y}\n")
+    with pytest.raises(UserError, match=r"'backbone.date=2025-02-30'"):
+        load_recipe(recipe, ["backbone.date=2025-02-30"], TrainRecipe)
+    loaded = load_recipe(recipe, ["backbone.date=2025-02-28"], TrainRecipe)
+    assert loaded.backbone.chat == ChatSettings(date=datetime.date(2025, 2, 28))
 
 
 def test_the_identities_of_older_patches_hold(tmp_path: Path) -> None:

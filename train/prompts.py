@@ -161,12 +161,17 @@ class ChatPrompts:
     def encode(
         self, examples: Sequence[Example], max_length: int
     ) -> list[tuple[list[int], list[int]]]:
-        """``example`` of each, with one warning that counts the answers whose end was cut."""
+        """``example`` of each, with warnings that count the answers of which a part is left out."""
         encoded = [self.example(pair.question, pair.answer, max_length) for pair in examples]
         cut = sum(len(ids) == max_length and ids[-1] not in self._special_ids for ids, _ in encoded)
         if cut:
             logger.warning(
                 "max_length %d cuts the end of %d of %d answers", max_length, cut, len(encoded)
+            )
+        thoughtful = sum(answer_of(pair.answer) != pair.answer for pair in examples)
+        if thoughtful:
+            logger.warning(
+                "%d of %d answers begin with reasoning, which is left out", thoughtful, len(encoded)
             )
         return encoded
 

@@ -191,7 +191,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"'{override}': write overrides as key=value, as in seed=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter of a day that no calendar has
         raise UserError(f"'{override}': the value is not valid YAML; quote it") from None
     *sections, last = key.split(".")
     for section in sections:
