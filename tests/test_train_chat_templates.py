@@ -137,6 +137,16 @@ def test_turns_without_end_are_refused() -> None:
         ChatPrompts(tokenizer, "m")
 
 
+def test_eos_in_the_place_of_a_turns_end_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [Example("Wer?", "Niemand.")]
+    check_round_trip(ChatPrompts(make_tokenizer(CHATML)), rows)
+    assert not caplog.records
+    chat = ChatPrompts(make_tokenizer(CHATML.replace("<|im_end|>", "")), "m")
+    check_round_trip(chat, rows)
+    assert "m: its chat template writes no token that ends a turn" in caplog.text
+    assert _answer(chat, "Wer?", "Niemand.") == "Niemand.\n<|im_end|>"
+
+
 def test_a_template_without_answers_is_refused() -> None:
     with pytest.raises(UserError, match=r"m: .*does not write the assistant's answer"):
         ChatPrompts(make_tokenizer(EACH + "{{ m.role }}{% endfor %}"), "m")

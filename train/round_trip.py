@@ -1,10 +1,13 @@
 """Before any training: do the tokens that count as the answer read as the answer?"""
 
+import logging
 from collections.abc import Sequence
 
 from merge.errors import UserError
 from train.data import Example
 from train.prompts import IGNORED_LABEL, ChatPrompts
+
+logger = logging.getLogger(__name__)
 
 _ROWS = 8
 """Rows that are looked at, evenly spaced."""
@@ -20,6 +23,11 @@ def check_round_trip(chat: ChatPrompts, examples: Sequence[Example]) -> None:
     Raises:
         UserError: they are anything else; a template cuts or changes answers.
     """
+    if not set(chat.stop_ids).intersection(chat.text_ids(chat.turn_end(examples[0].question))):
+        logger.warning(
+            "%s: its chat template writes no token that ends a turn; EOS ends every answer",
+            chat.source,
+        )
     step = max(1, len(examples) // _ROWS)
     for pair in examples[::step][:_ROWS]:
         _, labels = chat.example(pair.question, pair.answer)
