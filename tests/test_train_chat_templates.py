@@ -164,11 +164,11 @@ def test_labels_that_are_not_the_answer_are_refused(monkeypatch: pytest.MonkeyPa
 
 def test_decoding_keeps_tags_that_are_special_tokens() -> None:
     chat = ChatPrompts(make_tokenizer(CHATML, "[THINK]", "[/THINK]"))
-    ids = chat.text_ids("[THINK]hm[/THINK]Er.<|sep|>")
+    ids = chat.template_ids("[THINK]hm[/THINK]Er.<|sep|>")
     assert chat.tokenizer.decode(ids, skip_special_tokens=True) == "hmEr."
     assert chat.decode(ids) == "[THINK]hm[/THINK]Er."
 
 
 def test_a_completion_begins_with_the_tag_that_its_prompt_opened() -> None:
     chat = ChatPrompts(make_tokenizer(OPENED))
-    assert chat.decode(chat.text_ids("hm</think> Er.")) == "<think>\nhm</think> Er."
+    assert chat.decode(chat.template_ids("hm</think> Er.")) == "<think>\nhm</think> Er."

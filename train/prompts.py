@@ -155,7 +155,11 @@ class ChatPrompts:
         return own
 
     def text_ids(self, text: str) -> list[int]:
-        """The ids of a text as it is, without added special tokens."""
+        """The ids of a person's text alone, in which control tokens are text."""
+        return self._control.token_ids(self._control.marked(text))
+
+    def template_ids(self, text: str) -> list[int]:
+        """The ids of a template's text, without added special tokens."""
         return self._control.token_ids(text)
 
     def encode(

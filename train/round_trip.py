@@ -23,7 +23,7 @@ def check_round_trip(chat: ChatPrompts, examples: Sequence[Example]) -> None:
     Raises:
         UserError: they are anything else; a template cuts or changes answers.
     """
-    if not set(chat.stop_ids).intersection(chat.text_ids(chat.turn_end(examples[0].question))):
+    if not set(chat.stop_ids).intersection(chat.template_ids(chat.turn_end(examples[0].question))):
         logger.warning(
             "%s: its chat template writes no token that ends a turn; EOS ends every answer",
             chat.source,
@@ -33,8 +33,11 @@ def check_round_trip(chat: ChatPrompts, examples: Sequence[Example]) -> None:
         _, labels = chat.example(pair.question, pair.answer)
         counted = [label for label in labels if label != IGNORED_LABEL]
         read = _dense(str(chat.tokenizer.decode(counted)))
-        answer = _written(chat, chat.own_answer(pair.question, pair.answer))
-        end = _written(chat, chat.turn_end(pair.question) + (chat.tokenizer.eos_token or ""))
+        own = chat.own_answer(pair.question, pair.answer)
+        # As the tokenizer itself reads and writes both.
+        answer = _dense(str(chat.tokenizer.decode(chat.text_ids(own))))
+        behind = chat.turn_end(pair.question) + (chat.tokenizer.eos_token or "")
+        end = _dense(str(chat.tokenizer.decode(chat.template_ids(behind))))
         if not read.startswith(answer) or not end.startswith(read[len(answer) :]):
             raise UserError(
                 f"{chat.source}: to '{pair.question[:_SHOWN]}' the tokens that count as the "
@@ -46,11 +49,6 @@ def check_round_trip(chat: ChatPrompts, examples: Sequence[Example]) -> None:
                 f"{chat.source}: the answer to '{pair.question[:_SHOWN]}' has no end of turn; use "
                 "the chat template that the model was trained with"
             )
-
-
-def _written(chat: ChatPrompts, text: str) -> str:
-    """A text as the tokenizer reads and writes it."""
-    return _dense(str(chat.tokenizer.decode(chat.text_ids(text))))
 
 
 def _dense(text: str) -> str:
