@@ -177,7 +177,7 @@ def _ask(
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     how = (pending, job.batch_tokens, on_batch, task_cache, job.decoding)
     if len(gpus) > 1:
-        answer_on_devices(gpus, job.model, dtype, *how, chat=job.chat)
+        answer_on_devices(gpus, job.model, dtype, *how, job.chat)
     else:
         model = load_model(job.model, dtype)
         answer_all(model, tokenizer, *how, on_ready=on_ready, chat=job.chat)
