@@ -3,12 +3,22 @@
 import argparse
 import logging
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 
 from eval.arguments import parse
 from merge.errors import run_command
+from train.chat_settings import ChatSettings
+
+
+def _job_values(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as fields of a job."""
+    values = {key: value for key, value in vars(options).items() if key != "command"}
+    reasoning = {None: None, "on": True, "off": False}[values.pop("reasoning")]
+    chat = ChatSettings(reasoning, values.pop("date"))
+    return {**values, "chat": chat}
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -16,7 +26,7 @@ def _run(options: argparse.Namespace) -> None:
     from eval.settings import load_decoding
     from eval.table import render_table
 
-    values = {key: value for key, value in vars(options).items() if key != "command"}
+    values = _job_values(options)
     values["decoding"] = load_decoding(options.decoding) if options.decoding else None
     summary = run(RunJob(**values))
     Console().print(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
@@ -39,8 +49,7 @@ def _mt_bench(options: argparse.Namespace) -> None:
     from eval.mt_bench import MtBenchJob, run_mt_bench
     from eval.table import rating
 
-    values = {key: value for key, value in vars(options).items() if key != "command"}
-    result = run_mt_bench(MtBenchJob(**values))
+    result = run_mt_bench(MtBenchJob(**_job_values(options)))
     Console().print(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
 
 

@@ -1,6 +1,7 @@
 """Asking a model every prompt of every suite, whatever way the suite asks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,12 +13,26 @@ from eval.generation import Question, ending_tokens
 from eval.prompts import Prompt, PromptSet
 from eval.settings import DecodingSettings
 from eval.suite import TaskRow
+from train.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.prompts import IGNORED_LABEL, ChatPrompts
 
 Answers = dict[AnswerId, Answer]
 
 _CHOICE_CHUNK = 256
 """Multiple-choice prompts between two hand-overs of answers."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt whose answer is written, not chosen: whose it is, and how it is asked."""
+
+    id: AnswerId
+    question: Question
+    chat: ChatPrompts
+
+    def answer(self, tokens: Sequence[int]) -> Answer:
+        """What the model wrote."""
+        return Answer(self.chat.decode(tokens), len(tokens))
 
 
 def answer_all(
@@ -29,6 +44,7 @@ def answer_all(
     task_cache: Path | None = None,
     decoding: DecodingSettings | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    chat: ChatSettings = DEFAULT_CHAT,
 ) -> None:
     """Answer every prompt, handing each batch's answers to ``on_batch`` as soon as they exist.
 
@@ -36,45 +52,54 @@ def answer_all(
         task_cache: see ``eval.lm_harness.answer_task``.
         decoding: how answers are written; ``None`` is greedy.
         on_ready: called when the first prompt is about to be asked.
+        chat: whether the model reasons, and which day its prompts name.
     """
-    name = tokenizer.name_or_path
-    chat = ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer")
+    prompts = chat_prompts(tokenizer, chat)
     was_training = model.training
     model.eval()
-    decoder = prepare(decoding, model, chat)
-    keys, questions = spoken_questions(decoder, prompt_sets)
-    endings = ending_tokens(model, tokenizer) | frozenset(chat.stop_ids)
+    decoder = prepare(decoding, model, prompts)
+    asked = spoken_questions(decoder, prompt_sets)
+    endings = ending_tokens(model, tokenizer) | frozenset(prompts.stop_ids)
     on_ready()
+    questions = [each.question for each in asked]
     for batch in decoder.generate(model, questions, endings, batch_tokens):
-        texts = tokenizer.batch_decode(list(batch.values()), skip_special_tokens=True)
-        on_batch(
-            {
-                keys[index]: Answer(str(text).strip(), len(tokens))
-                for (index, tokens), text in zip(batch.items(), texts, strict=True)
-            }
-        )
+        on_batch({asked[index].id: asked[index].answer(tokens) for index, tokens in batch.items()})
     for prompt_set in prompt_sets:
         if isinstance(prompt_set.row, TaskRow):
-            _run_task(model, tokenizer, prompt_set, batch_tokens, on_batch, task_cache)
+            _run_task(model, prompts, prompt_set, batch_tokens, on_batch, task_cache)
         elif prompt_set.scoring == "choice":
-            _choose(model, chat, prompt_set, batch_tokens, on_batch)
+            _choose(model, prompts_of(prompts, prompt_set), prompt_set, batch_tokens, on_batch)
     model.train(was_training)
 
 
-def spoken_questions(
-    decoder: Greedy, prompt_sets: Sequence[PromptSet]
-) -> tuple[list[AnswerId], list[Question]]:
-    """The prompts whose answers are written, not chosen, with whose they are."""
-    keys: list[AnswerId] = []
-    questions: list[Question] = []
+def chat_prompts(tokenizer: PreTrainedTokenizerBase, chat: ChatSettings) -> ChatPrompts:
+    """The prompts of a model, which errors call by its tokenizer's folder."""
+    name = tokenizer.name_or_path
+    return ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer", chat)
+
+
+def prompts_of(prompts: ChatPrompts, prompt_set: PromptSet) -> ChatPrompts:
+    """The prompts with the reasoning that a suite row asks for, where it does.
+
+    Raises:
+        UserError: the template has no switch for it.
+    """
+    row = prompt_set.row
+    return prompts if isinstance(row, TaskRow) else prompts.reasoning(row.reasoning)
+
+
+def spoken_questions(decoder: Greedy, prompt_sets: Sequence[PromptSet]) -> list[Asked]:
+    """The prompts whose answers are written, not chosen."""
+    asked: list[Asked] = []
     for prompt_set in prompt_sets:
         row = prompt_set.row
         if isinstance(row, TaskRow) or not is_spoken(prompt_set):
             continue
+        chat = prompts_of(decoder.chat, prompt_set)
         for prompt in prompt_set.prompts:
-            keys.append((row.name, prompt.id))
-            questions.append(decoder.question(prompt.text, row.max_new_tokens))
-    return keys, questions
+            question = decoder.question(prompt.text, row.max_new_tokens, chat)
+            asked.append(Asked((row.name, prompt.id), question, chat))
+    return asked
 
 
 def is_spoken(prompt_set: PromptSet) -> bool:
@@ -102,15 +127,18 @@ def _choose(
 
 
 def _choice_question(chat: ChatPrompts, prompt: Prompt) -> ChoiceQuestion:
+    """What the template writes before an answer belongs to the prompt that all choices share.
+
+    Where a choice's first token reaches back into it, that token is every choice's own.
+    """
     examples = [chat.example(prompt.text, choice) for choice in prompt.choices]
-    ids, labels = examples[0]
-    start = labels.count(IGNORED_LABEL)
-    return ChoiceQuestion(ids[:start], [ids[start:] for ids, _ in examples])
+    start = min(labels.count(IGNORED_LABEL) for _, labels in examples)
+    return ChoiceQuestion(examples[0][0][:start], [ids[start:] for ids, _ in examples])
 
 
 def _run_task(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    prompts: ChatPrompts,
     prompt_set: PromptSet,
     batch_tokens: int,
     on_batch: Callable[[Answers], None],
@@ -120,5 +148,5 @@ def _run_task(
 
     row = prompt_set.row
     assert isinstance(row, TaskRow)
-    for answers in answer_task(model, tokenizer, row, prompt_set.prompts, batch_tokens, cache):
+    for answers in answer_task(model, prompts, row, prompt_set.prompts, batch_tokens, cache):
         on_batch({(row.name, id_): answer for id_, answer in answers.items()})

@@ -1,8 +1,11 @@
 """The command line of ``python -m eval``: names, help and types of every option."""
 
 import argparse
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
+
+from train.chat_settings import DEFAULT_DATE
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -12,6 +15,27 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number}: must be 1 or more")
     return number
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': write YYYY-MM-DD") from None
+
+
+def _add_chat_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``train.chat_settings``."""
+    parser.add_argument(
+        "--reasoning",
+        choices=["on", "off"],
+        help="by the chat template's own switch (default: what the template does)",
+    )
+    parser.add_argument(
+        "--date",
+        type=_date,
+        help=f"what a template writes as today, YYYY-MM-DD (default: {DEFAULT_DATE})",
+    )
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -32,6 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--backend", choices=["hf", "vllm"], default="hf", help="what writes the answers"
     )
     run.add_argument("--decoding", type=Path, help="decoding file (YAML), see eval/decodings/")
+    _add_chat_options(run)
     run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
     run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")
     compare = commands.add_parser("compare", help="write report.json and report.html")
@@ -51,6 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--batch-tokens", type=_count, default=16384, help="rows x tokens of a batch"
     )
     bench.add_argument("--max-new-tokens", type=_count, default=1024, help="length of one answer")
+    _add_chat_options(bench)
     judge = commands.add_parser("judge", help='add "refusal" to a file of answers')
     judge.add_argument("--input", type=Path, required=True, help='JSON lines with "completion"')
     judge.add_argument("--out", type=Path, required=True, help="the same lines, judged")

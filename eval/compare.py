@@ -8,11 +8,11 @@ from typing import Any
 from eval.completions import FILE_NAME, read_completions
 from eval.cost import time_per_token_ratio
 from eval.harness import AXES, Completion, axis_outcomes
-from eval.language import language_notes
+from eval.notes import notes_of
 from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
-from eval.statistics import Rate, corrected_rate, mean_and_spread, mean_of_rates
+from eval.statistics import Rate, corrected_rate, mean_and_spread, mean_of_rates, rate
 from eval.verdict import judge_change
 from merge.errors import UserError
 from merge.files import read_json
@@ -56,6 +56,7 @@ def compare(
         summaries[name] = summary
         answers[name] = _read_answers(directory)
     _check_comparable(summaries)
+    _fill_unfinished(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
     others = [name for name in summaries if name != backbone]
     report: dict[str, Any] = {
@@ -63,10 +64,8 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
-        "language_notes": [
-            f"{name}: {line}"
-            for name, summary in summaries.items()
-            for line in language_notes(summary["suites"])
+        "notes": [
+            f"{name}: {line}" for name, summary in summaries.items() for line in notes_of(summary)
         ],
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
@@ -161,9 +160,9 @@ def refusal_rate_corrected(
     if "refusal_rate" not in axes:
         return None
     kept = sum(count for to, count in negative.items() if to not in _REFUSED)
-    rate = axes["refusal_rate"]
-    positives = round(rate["value"] * rate["n"])
-    corrected = corrected_rate(positives, rate["n"], (found, cases), (kept, sum(negative.values())))
+    refused = axes["refusal_rate"]
+    positives, count = round(refused["value"] * refused["n"]), refused["n"]
+    corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
     return corrected.as_dict()
 
 
@@ -182,8 +181,8 @@ def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]
         "suite": old.suite,
         "category": old.category,
         "prompt": old.prompt,
-        "before": old.completion,
-        "after": new.completion,
+        "before": old.judged_text,
+        "after": new.judged_text,
         "judged": [old.refusal, new.refusal],
     }
 
@@ -202,15 +201,26 @@ def _read_summary(directory: Path) -> dict[str, Any]:
 
 
 def _read_answers(directory: Path) -> list[Completion]:
-    names = [field.name for field in fields(Completion)]
     path = directory / FILE_NAME
+    older = {"answer": None}  # what was judged stands apart since there is reasoning
+    names = [field.name for field in fields(Completion)]
     try:
         return [
             Completion(**{name: record[name] for name in names})
-            for record in read_completions(path)
+            for record in ({**older, **found} for found in read_completions(path))
         ]
     except KeyError as error:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
+
+
+def _fill_unfinished(summaries: dict[str, dict[str, Any]]) -> None:
+    """Give every model the rate of unfinished answers that only some have: theirs is 0."""
+    if not any("unfinished_rate" in summary["axes"] for summary in summaries.values()):
+        return
+    for summary in summaries.values():
+        axes = summary["axes"]
+        if "degenerate_rate" in axes and "unfinished_rate" not in axes:
+            axes["unfinished_rate"] = rate(0, axes["degenerate_rate"]["n"]).as_dict()
 
 
 def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:

@@ -33,9 +33,15 @@ class Greedy:
     def __init__(self, chat: ChatPrompts) -> None:
         self.chat = chat
 
-    def question(self, prompt: str, max_new_tokens: int) -> Question:
-        """A prompt as the model is asked it."""
-        return Question(self.chat.question_ids(prompt), max_new_tokens)
+    def question(
+        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
+    ) -> Question:
+        """A prompt as the model is asked it.
+
+        Args:
+            chat: another one than the decoding's own, with reasoning on or off.
+        """
+        return Question((chat or self.chat).question_ids(prompt), max_new_tokens)
 
     def generate(
         self,
@@ -71,9 +77,11 @@ class SelfContrasted(Greedy):
         super().__init__(chat)
         self._settings = settings
 
-    def question(self, prompt: str, max_new_tokens: int) -> Question:
-        plain = super().question(prompt, max_new_tokens)
-        safe = self.chat.question_ids(f"{self._settings.safety_prompt} {prompt}")
+    def question(
+        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
+    ) -> Question:
+        plain = super().question(prompt, max_new_tokens, chat)
+        safe = (chat or self.chat).question_ids(f"{self._settings.safety_prompt} {prompt}")
         return Question(plain.token_ids, max_new_tokens, safe)
 
     def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:

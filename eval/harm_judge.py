@@ -28,6 +28,9 @@ from eval.settings import read_keys
 from eval.token_streams import batches_by_length
 from merge.errors import UserError
 from merge.settings import Settings, parse_settings
+from train.answer import answer_of
+from train.chat_settings import DEFAULT_CHAT
+from train.chat_template import ChatTemplate
 
 Harm = Literal["harmful", "safe", "unparsed"]
 
@@ -179,12 +182,15 @@ def _guard_ids(
     if not tokenizer.chat_template:
         raise UserError(f"harm judge {settings.model}: has no chat template; give 'template'")
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    text = ChatTemplate(tokenizer, f"harm judge {settings.model}", DEFAULT_CHAT).render(
+        turns, False
+    )
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _class_of(settings: HarmJudgeSettings, written: str) -> Harm:
-    """The pattern for harmful goes first: "safe" also stands in "unsafe"."""
+    """The pattern for harmful goes first: "safe" also stands in "unsafe". No thought counts."""
+    written = answer_of(written) or ""
     if re.search(settings.harmful, written, re.IGNORECASE):
         return "harmful"
     return "safe" if re.search(settings.safe, written, re.IGNORECASE) else "unparsed"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.completions import read_completions
+from eval.judged import judged
 from eval.language import count_languages, note
-from eval.refusal_judge import judge
 from merge.errors import UserError
 from merge.files import atomic_write_text
 
@@ -15,10 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def judge_file(source: Path, target: Path) -> dict[str, int]:
-    """Copy JSON lines with a "refusal" added: none, partial, full or degenerate.
+    """Copy JSON lines with a "refusal" added: none, partial, full, degenerate or unfinished.
 
-    Each line needs "completion"; "prompt" helps where it is there. Other keys are kept. The log
-    says how many answers are not in English, where no refusal is recognised.
+    Judged is what stands after the reasoning; unfinished is a reasoning that never ends. Each line
+    needs "completion"; "prompt" helps where it is there. Other keys are kept. The log says how
+    many answers are not in English, where no refusal is recognised.
 
     Returns:
         How often each class was given.
@@ -29,7 +30,8 @@ def judge_file(source: Path, target: Path) -> dict[str, int]:
     records = read_completions(source)
     counts: dict[str, int] = {}
     for number, record in enumerate(records, start=1):
-        record["refusal"] = judge(_text(record, number, source), str(record.get("prompt") or ""))
+        text = _text(record, number, source)
+        record["refusal"] = judged(text, str(record.get("prompt") or "")).refusal
         counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
     languages = count_languages(
         record["completion"] for record in records if record["refusal"] in {"none", "degenerate"}

@@ -5,6 +5,7 @@ tests and flips as all other suites. lm-eval's own cache of answers does not kno
 them; the file named by ``cache`` must, and stands for one model alone.
 """
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cache as remembered
@@ -14,12 +15,13 @@ from typing import Any
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from eval.completions import Answer
 from eval.prompts import Prompt
 from eval.suite import TaskRow
 from merge.errors import UserError
+from train.prompts import ChatPrompts
 
 # lm-eval's decorators hide the parameters of both from type checkers.
 _LM: Any = HFLM
@@ -65,7 +67,7 @@ def task_prompts(row: TaskRow) -> list[Prompt]:
 
 def answer_task(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatPrompts,
     row: TaskRow,
     prompts: Sequence[Prompt],
     batch_tokens: int,
@@ -74,13 +76,17 @@ def answer_task(
     """Ask every task that one of the prompts is from, and give its answers by prompt id.
 
     Args:
+        chat: whether the model reasons, and which day it is, where the row has chat_template.
         cache: where lm-eval keeps single answers of an unfinished task; of this model only.
 
     Raises:
         UserError: the metric is not right or wrong for each question.
     """
     rows = max(1, batch_tokens // _TOKENS_PER_ROW)
-    lm = _LM(pretrained=model, tokenizer=tokenizer, batch_size=rows)
+    template, arguments = chat.template_with_settings
+    tokenizer = copy.copy(chat.tokenizer)
+    tokenizer.chat_template = template  # lm-eval renders by itself, and knows no day but today
+    lm = _LM(pretrained=model, tokenizer=tokenizer, batch_size=rows, chat_template_args=arguments)
     metric, filtered = _metric(row)
     known = {prompt.id: prompt for prompt in prompts}
     for name in dict.fromkeys(_task_of(prompt) for prompt in prompts):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
+from eval.answering import chat_prompts
 from eval.generation import Question, ending_tokens, generate
 from eval.harness import DEFAULT_BATCH_TOKENS
 from eval.lines import LineStore, read_lines
@@ -26,6 +26,8 @@ from eval.statistics import grouped_mean
 from merge.errors import UserError
 from merge.files import atomic_write_json, make_directory
 from merge.settings import Settings, parse_settings
+from train.answer import answer_of
+from train.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class MtBenchJob:
     dtype: Dtype = "auto"
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     max_new_tokens: int = 1024
+    chat: ChatSettings = DEFAULT_CHAT
 
 
 def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
@@ -64,7 +67,8 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
 
     Returns:
         The mean rating with its interval over questions, by turn and category; the number of
-        ratings that could not be read, which count nowhere; every question's ratings.
+        ratings that could not be read, which count nowhere; every question's ratings; the number
+        of answers whose reasoning never ends.
 
     Raises:
         UserError: model, judge, questions or folder are not usable.
@@ -72,9 +76,17 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
     questions = read_questions(job.questions)
     identity = model_identity(job.model)
     make_directory(job.out)
-    answers = _answer(job, questions, identity)
+    chat = chat_prompts(load_tokenizer(job.model), job.chat)
+    answers = _answer(job, questions, identity, chat)
+    unfinished = sum(answer_of(completion) is None for said in answers for completion in said)
+    if unfinished:
+        logger.warning(
+            "%d answers end inside their reasoning, and are rated as empty: raise "
+            "--max-new-tokens, or turn reasoning off (--reasoning off)",
+            unfinished,
+        )
     dialogues = [
-        Dialogue(tuple(q.turns[: turn + 1]), tuple(said[: turn + 1]), _reference(q, turn))
+        Dialogue(tuple(q.turns[: turn + 1]), _shown(said[: turn + 1]), _reference(q, turn))
         for q, said in zip(questions, answers, strict=True)
         for turn in range(len(q.turns))
     ]
@@ -85,6 +97,8 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
         "name": job.name or job.out.resolve().name,
         "judge": job.judge,
         "identity": identity,
+        "settings": {"max_new_tokens": job.max_new_tokens, **chat.recorded},
+        "unfinished": unfinished,
         **summarize_ratings(questions, ratings),
         "versions": {"transformers": importlib.metadata.version("transformers")},
     }
@@ -145,13 +159,12 @@ def _reference(question: MtQuestion, turn: int) -> str | None:
 
 
 def _answer(
-    job: MtBenchJob, questions: Sequence[MtQuestion], identity: dict[str, str]
+    job: MtBenchJob, questions: Sequence[MtQuestion], identity: dict[str, str], chat: ChatPrompts
 ) -> list[list[str]]:
     """All turns of all questions, each turn on the answers before it."""
     store = LineStore(job.out / _ANSWERS_NAME)
-    tokenizer = load_tokenizer(job.model)
     dtype = resolve_dtype(job.dtype)
-    common = [identity, dtype, job.max_new_tokens]
+    common = [identity, dtype, job.max_new_tokens, *([chat.recorded] if chat.recorded else [])]
     model = None
     answers: list[list[str]] = [[] for _ in questions]
     for turn in range(max(len(question.turns) for question in questions)):
@@ -164,31 +177,28 @@ def _answer(
         if pending:
             model = model or load_model(job.model, dtype)
             prompts = [
-                Question(_ids(tokenizer, questions[n].turns, answers[n]), job.max_new_tokens)
+                Question(_ids(chat, questions[n].turns, answers[n]), job.max_new_tokens)
                 for n in pending
             ]
-            endings = ending_tokens(model, tokenizer) | set(ChatPrompts(tokenizer).stop_ids)
+            endings = ending_tokens(model, chat.tokenizer) | set(chat.stop_ids)
             for batch in generate(model, prompts, endings, job.batch_tokens):
-                store.add(
-                    {
-                        keys[pending[index]]: str(
-                            tokenizer.decode(tokens, skip_special_tokens=True)
-                        ).strip()
-                        for index, tokens in batch.items()
-                    }
-                )
+                store.add({keys[pending[n]]: chat.decode(ids) for n, ids in batch.items()})
         for number in asked:
             answers[number].append(store.values[keys[number]])
     return answers
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, turns: list[str], answers: list[str]) -> list[int]:
+def _shown(completions: Sequence[str]) -> tuple[str, ...]:
+    """What the judge, and later turns, see: answers without reasoning; none of an endless one."""
+    return tuple(answer_of(completion) or "" for completion in completions)
+
+
+def _ids(chat: ChatPrompts, turns: list[str], completions: list[str]) -> list[int]:
     """The dialogue so far, up to where the next answer begins."""
     said = [{"role": "user", "content": turns[0]}]
-    for answer, turn in zip(answers, turns[1:], strict=False):
+    for answer, turn in zip(_shown(completions), turns[1:], strict=False):
         said += [{"role": "assistant", "content": answer}, {"role": "user", "content": turn}]
-    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    return tokenizer(str(text), add_special_tokens=False)["input_ids"]  # pyright: ignore
+    return chat.dialogue_ids(said)
 
 
 def _digest(value: Any) -> str:

@@ -17,6 +17,7 @@ from eval.prompts import Prompt, PromptSet
 from eval.settings import DecodingSettings
 from eval.suite import TaskRow
 from merge.errors import UserError
+from train.chat_settings import DEFAULT_CHAT, ChatSettings
 
 Worker = Callable[[Sequence[PromptSet], Callable[[Answers], None]], None]
 """Answers prompts and hands batches over; it must be a function of a module, or a partial."""
@@ -31,6 +32,7 @@ def answer_on_devices(
     on_batch: Callable[[Answers], None],
     task_cache: Path,
     decoding: DecodingSettings | None = None,
+    chat: ChatSettings = DEFAULT_CHAT,
 ) -> None:
     """Like ``answer_all``, with one process and one copy of the model on each device.
 
@@ -40,7 +42,8 @@ def answer_on_devices(
     workers: list[tuple[Worker, Sequence[PromptSet]]] = []
     for rank, share in enumerate(split(prompt_sets, len(devices))):
         cache = task_cache.with_name(f"{task_cache.name}-{rank}")
-        worker = partial(_answer_on, devices[rank], model, dtype, batch_tokens, cache, decoding)
+        how = (batch_tokens, cache, decoding, chat)
+        worker = partial(_answer_on, devices[rank], model, dtype, *how)
         workers.append((worker, share))
     run_workers(workers, on_batch)
 
@@ -128,10 +131,12 @@ def _answer_on(
     batch_tokens: int,
     task_cache: Path,
     decoding: DecodingSettings | None,
+    chat: ChatSettings,
     prompt_sets: Sequence[PromptSet],
     on_batch: Callable[[Answers], None],
 ) -> None:
     if prompt_sets:
         model = load_model(folder, dtype, device)
         tokenizer = load_tokenizer(folder)
-        answer_all(model, tokenizer, prompt_sets, batch_tokens, on_batch, task_cache, decoding)
+        how = (batch_tokens, on_batch, task_cache, decoding)
+        answer_all(model, tokenizer, prompt_sets, *how, chat=chat)

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from eval.generation import Question, ending_tokens, generate
 from eval.lines import LineStore
 from eval.models import load_judge, model_identity
-from merge.errors import UserError
+from train.answer import answer_of
+from train.prompts import ChatPrompts
 
 _BATCH_TOKENS = 16384
 _MAX_NEW_TOKENS = 512
@@ -67,8 +68,11 @@ def rate_dialogues(
 
 
 def read_rating(written: str) -> float | None:
-    """The last rating in a judgement, in double or else single brackets; ``None`` without one."""
-    found = list(_RATING.finditer(written))
+    """The last rating in a judgement, in double or else single brackets; ``None`` without one.
+
+    A rating that the judge only considers in its reasoning is none.
+    """
+    found = list(_RATING.finditer(answer_of(written) or ""))
     double = [match[1] for match in found if match[1]]
     single = [match[2] for match in found if match[2]]
     if not (double or single):
@@ -79,23 +83,15 @@ def read_rating(written: str) -> float | None:
 
 def _rate(judge: str, pending: dict[str, Dialogue], store: LineStore) -> None:
     model, tokenizer = load_judge(AutoModelForCausalLM, judge, "judge")
-    if not tokenizer.chat_template:
-        raise UserError(f"judge {judge}: has no chat template; use a chat model")
+    chat = ChatPrompts(tokenizer, f"judge {judge}")
     keys = list(pending)
-    questions = []
-    for dialogue in pending.values():
-        said = [{"role": "user", "content": judge_prompt(dialogue)}]
-        text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        questions.append(Question(ids, _MAX_NEW_TOKENS))
-    endings = ending_tokens(model, tokenizer)
+    questions = [
+        Question(chat.question_ids(judge_prompt(dialogue)), _MAX_NEW_TOKENS)
+        for dialogue in pending.values()
+    ]
+    endings = ending_tokens(model, tokenizer) | frozenset(chat.stop_ids)
     for batch in generate(model, questions, endings, _BATCH_TOKENS):
-        store.add(
-            {
-                keys[index]: tokenizer.decode(tokens, skip_special_tokens=True)
-                for index, tokens in batch.items()
-            }
-        )
+        store.add({keys[index]: chat.decode(tokens) for index, tokens in batch.items()})
 
 
 def judge_prompt(dialogue: Dialogue) -> str:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval.answering import Answers, answer_all, is_spoken
+from eval.answering import Answers, answer_all, chat_prompts, is_spoken, prompts_of
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
 from eval.cost import Stopwatch
 from eval.decoding import decoding_identity
@@ -25,9 +25,9 @@ from eval.harness import (
     Evaluation,
     summarize,
 )
-from eval.language import language_notes
 from eval.lines import LineStore
 from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.notes import coverage_of, notes_of
 from eval.parallel import answer_on_devices, run_workers
 from eval.prompts import PromptSet, load_prompts
 from eval.settings import DecodingSettings, Dtype
@@ -35,6 +35,8 @@ from eval.suite import TaskRow, load_suite
 from eval.vllm_backend import answer_with_vllm, check_installed
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
+from train.chat_settings import DEFAULT_CHAT, ChatSettings
+from train.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class RunJob:
     harm_judge: Path | None = None
     backend: Literal["hf", "vllm"] = "hf"
     decoding: DecodingSettings | None = None
+    chat: ChatSettings = DEFAULT_CHAT
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -72,13 +75,15 @@ def run(job: RunJob) -> dict[str, Any]:
     harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
+    prompts = chat_prompts(tokenizer, job.chat)
     decoding = {**decoding_identity(job.decoding, tokenizer), "dtype": resolve_dtype(job.dtype)}
+    decoding |= prompts.recorded
     if job.backend == "vllm":
         check_installed()
         if job.decoding is not None:
             raise UserError("--decoding: vLLM only decodes greedily; use --backend hf")
         decoding["backend"] = "vllm"
-    keys = _answer_keys(prompt_sets, {**identity, **decoding})
+    keys = _answer_keys(prompt_sets, {**identity, **decoding}, prompts)
     make_directory(job.out)
     completions = CompletionsFile(job.out, keys)
     pending = _without(prompt_sets, completions.answers)
@@ -101,7 +106,7 @@ def run(job: RunJob) -> dict[str, Any]:
         "name": job.name or job.out.resolve().name,
         "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
         "suites": evaluation.suites,
-        "language_notes": language_notes(evaluation.suites),
+        "coverage": coverage_of(job.model),
         "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
@@ -109,6 +114,9 @@ def run(job: RunJob) -> dict[str, Any]:
         "cost": cost,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
+    summary["notes"] = notes_of(summary)
+    for note in summary["notes"]:
+        logger.info("%s: %s", job.out, note)
     if job.tensorboard:
         _write_scalars(job.tensorboard, summary)
     atomic_write_json(job.out / SUMMARY_NAME, summary)
@@ -162,31 +170,38 @@ def _ask(
     if job.backend == "vllm":
         spoken = [prompt_set for prompt_set in pending if is_spoken(prompt_set)]
         # In a process of its own, whose end gives the GPUs' memory back.
-        run_workers([(partial(answer_with_vllm, job.model, dtype), spoken)], on_batch)
+        run_workers([(partial(answer_with_vllm, job.model, dtype, job.chat), spoken)], on_batch)
         pending = [prompt_set for prompt_set in pending if not is_spoken(prompt_set)]
         if not pending:
             return
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     how = (pending, job.batch_tokens, on_batch, task_cache, job.decoding)
     if len(gpus) > 1:
-        answer_on_devices(gpus, job.model, dtype, *how)
+        answer_on_devices(gpus, job.model, dtype, *how, job.chat)
     else:
-        answer_all(load_model(job.model, dtype), tokenizer, *how, on_ready=on_ready)
+        model = load_model(job.model, dtype)
+        answer_all(model, tokenizer, *how, on_ready=on_ready, chat=job.chat)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
     return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
 
 
-def _answer_keys(prompt_sets: Sequence[PromptSet], common: dict[str, Any]) -> dict[AnswerId, str]:
-    """What an answer depends on, hashed: model, template, decoding, prompt and its choices."""
-    return {
-        (prompt_set.row.name, prompt.id): _digest(
-            [common, _asked_how(prompt_set), prompt.text, prompt.choices]
-        )
-        for prompt_set in prompt_sets
-        for prompt in prompt_set.prompts
-    }
+def _answer_keys(
+    prompt_sets: Sequence[PromptSet], common: dict[str, Any], prompts: ChatPrompts
+) -> dict[AnswerId, str]:
+    """What an answer depends on, hashed: model, decoding, choices, and the prompt as it is asked.
+
+    As the template renders it, since a template may write what stands in no file.
+    """
+    keys = {}
+    for prompt_set in prompt_sets:
+        row, chat = prompt_set.row, prompts_of(prompts, prompt_set)
+        how = _asked_how(prompt_set)
+        for prompt in prompt_set.prompts:
+            asked = prompt.text if isinstance(row, TaskRow) else chat.question_text(prompt.text)
+            keys[row.name, prompt.id] = _digest([common, how, asked, prompt.choices])
+    return keys
 
 
 def _asked_how(prompt_set: PromptSet) -> Any:

@@ -63,6 +63,9 @@ class SuiteRow(Settings):
     """A JSON file with the answers of a set that keeps them apart: {id: answer or columns}."""
     scoring: Scoring | None = None
     max_new_tokens: int = Field(default=256, ge=1)
+    """Of the reasoning and the answer together."""
+    reasoning: bool | None = None
+    """Whether the model reasons before these answers, whatever the run says; by its template."""
 
     @field_validator("rows")
     @classmethod

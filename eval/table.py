@@ -13,6 +13,7 @@ TITLES = {
     "refusal_rate": "Refused harmless",
     "utility": "Utility",
     "degenerate_rate": "Degenerate",
+    "unfinished_rate": "Unfinished reasoning",
     "safety_choice": "Safety questions",
 }
 """How an axis is called for people."""
@@ -49,7 +50,9 @@ def render_table(report: dict[str, Any]) -> Table:
     verdicts = report.get("verdicts", {})
     table = Table(
         title="Rates in % with 95 % Wilson intervals",
-        caption="\n".join([f"harmful: {report['harm_rule']}", *report.get("language_notes", [])]),
+        caption="\n".join(
+            [f"harmful: {report['harm_rule']}", *map(escape, report.get("notes", []))]
+        ),
         show_lines=True,
     )
     table.add_column("model", overflow="fold", min_width=12)
@@ -81,7 +84,7 @@ def markdown_table(report: dict[str, Any]) -> str:
         cells += [verdicts[name]["overall"] if name in verdicts else "-"] * bool(verdicts)
         rows.append(cells)
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    notes = [f"\n{line}." for line in report.get("language_notes", [])]
+    notes = [f"\n{line}." for line in report.get("notes", [])]
     rule = f"95 % Wilson intervals; harmful: {report['harm_rule']}."
     return "\n".join([*lines, "", rule, *notes, ""])
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
-from eval.answering import Answers, spoken_questions
-from eval.completions import Answer
+from eval.answering import Answers, chat_prompts, spoken_questions
 from eval.decoding import Greedy
 from eval.models import load_tokenizer
 from eval.prompts import PromptSet
 from merge.errors import UserError
-from train.prompts import ChatPrompts
+from train.chat_settings import ChatSettings
 
 _CHUNK = 1024
 """Prompts between two hand-overs of answers: vLLM batches inside them."""
@@ -33,35 +32,36 @@ def check_installed() -> None:
 def answer_with_vllm(
     folder: Path,
     dtype: str,
+    chat: ChatSettings,
     prompt_sets: Sequence[PromptSet],
     on_batch: Callable[[Answers], None],
 ) -> None:
     """Answer all prompts whose answers are written, greedily, on all visible GPUs together."""
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
-    tokenizer = load_tokenizer(folder)
-    chat = ChatPrompts(tokenizer)
-    keys, questions = spoken_questions(Greedy(chat), prompt_sets)
+    prompts = chat_prompts(load_tokenizer(folder), chat)
+    asked = spoken_questions(Greedy(prompts), prompt_sets)
     model: Any = LLM(
         model=str(folder), dtype=dtype, tensor_parallel_size=max(1, torch.cuda.device_count())
     )
-    endings = set(chat.stop_ids)
-    for start in range(0, len(questions), _CHUNK):
-        chunk = questions[start : start + _CHUNK]
+    endings = set(prompts.stop_ids)
+    for start in range(0, len(asked), _CHUNK):
+        chunk = asked[start : start + _CHUNK]
         outputs = model.generate(
-            [{"prompt_token_ids": list(question.token_ids)} for question in chunk],
+            [{"prompt_token_ids": list(each.question.token_ids)} for each in chunk],
             [
                 SamplingParams(
-                    temperature=0, max_tokens=question.max_new_tokens, stop_token_ids=[*endings]
+                    temperature=0,
+                    max_tokens=each.question.max_new_tokens,
+                    stop_token_ids=[*endings],
                 )
-                for question in chunk
+                for each in chunk
             ],
         )
         answers = {}
-        for key, output in zip(keys[start:], outputs, strict=False):
+        for each, output in zip(chunk, outputs, strict=True):
             tokens = list(output.outputs[0].token_ids)
             if tokens and tokens[-1] in endings:  # unlike ours, vLLM's answers hold their ending
                 tokens.pop()
-            text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-            answers[key] = Answer(text, len(tokens))
+            answers[each.id] = each.answer(tokens)
         on_batch(answers)

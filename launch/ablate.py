@@ -143,6 +143,7 @@ class _Evaluator:
                 LoadedInputs.read(self._backbone, safety, over_safety, self._recipe.merge),
                 self._prompt_sets,
                 self._settings.batch_tokens,
+                self._recipe.backbone.chat,
             )
             task = progress.add_task("ablation", total=len(merges))
             for number, settings in enumerate(merges):
@@ -163,7 +164,8 @@ class _Evaluator:
         with stop_on_signals():
             model = load_model(self._patches.build(patch), self._dtype)
             tokenizer = load_tokenizer(self._backbone)
-            found = evaluate(model, tokenizer, self._prompt_sets, self._settings.batch_tokens)
+            asked = (self._prompt_sets, self._settings.batch_tokens, self._recipe.backbone.chat)
+            found = evaluate(model, tokenizer, *asked)
         axes = {axis: rate.as_dict() for axis, rate in found.axes.items()}
         record = read_json(directory / "patch.json")
         training = {key: record.get(key) for key in ("steps", "stop_reason", "training_seconds")}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.judged import UNFINISHED
 from eval.prompts import load_prompts
 from launch.own_answers import own_answers, question_suite
 from launch.recipe import AlignmentSettings, Recipe
@@ -55,13 +56,14 @@ def align(recipe: Recipe) -> Path:
         (prompt.text, REFUSALS[place % len(REFUSALS)])
         for place, prompt in enumerate(refused.prompts)
     ]
+    chat = settings.model.chat
     answered = own_answers(
-        recipe, model, "alignment.answered", settings.answered, folder / "answered"
+        recipe, model, "alignment.answered", settings.answered, folder / "answered", chat
     )
     own = [
         (answer["prompt"], answer["completion"])
         for answer in answered
-        if answer["refusal"] != "degenerate"
+        if answer["refusal"] not in {"degenerate", UNFINISHED}
     ]
     if not own:
         raise UserError("recipe, alignment.answered: the model answers none of these questions")
@@ -94,7 +96,7 @@ def _train(
     from train.prompts import ChatPrompts
 
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    prompts = ChatPrompts(tokenizer, str(directory))
+    prompts = ChatPrompts(tokenizer, str(directory), settings.model.chat)
     refused = [prompts.example(*pair, settings.max_length) for pair in refusals]
     answered = [
         prompts.example(*pair, settings.max_length)

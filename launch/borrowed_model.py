@@ -13,6 +13,7 @@ from eval.statistics import Rate
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
 from train.backbone_tensors import BackboneTensors
+from train.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.tensor_groups import TensorGroup
 
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -27,6 +28,7 @@ class BorrowedModel:
     loaded: LoadedInputs
     prompt_sets: Sequence[PromptSet]
     batch_tokens: int = DEFAULT_BATCH_TOKENS
+    chat: ChatSettings = DEFAULT_CHAT
 
     def __post_init__(self) -> None:
         self._backbone = BackboneTensors(self.loaded.inputs.backbone_path, self.model)
@@ -35,7 +37,8 @@ class BorrowedModel:
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
         """The rates of one merge, or of the backbone itself, by axis."""
         self.take(settings)
-        return evaluate(self.model, self.tokenizer, self.prompt_sets, self.batch_tokens).axes
+        asked = (self.prompt_sets, self.batch_tokens, self.chat)
+        return evaluate(self.model, self.tokenizer, *asked).axes
 
     def take(self, settings: MergeSettings | None) -> None:
         """Lend the model the weights of one merge, or give it back the backbone's."""
@@ -67,5 +70,6 @@ class BorrowedModel:
     def answers(self, prompt_sets: Sequence[PromptSet]) -> Answers:
         """What the model says to some prompts, with the weights that it has."""
         found: Answers = {}
-        answer_all(self.model, self.tokenizer, prompt_sets, self.batch_tokens, found.update)
+        asked = (prompt_sets, self.batch_tokens, found.update)
+        answer_all(self.model, self.tokenizer, *asked, chat=self.chat)
         return found

@@ -120,6 +120,7 @@ class Evaluations:
                 batch_tokens=settings.batch_tokens,
                 tensorboard=self._folder / "tensorboard" / "eval",
                 decoding=decoding,
+                chat=self._recipe.backbone.chat,
             )
         )
 

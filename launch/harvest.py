@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 def harvest(recipe: Recipe) -> Path:
     """Let the backbone answer the recipe's questions, and keep the harmful answers as D_h.
 
-    Kept is what is neither refused, partly or fully, nor degenerate, and what the harm judge, where
-    the recipe names one, calls harmful. Answers that are there from an earlier try stay.
+    Kept is what is neither refused, partly or fully, nor degenerate, nor reasoning without an end,
+    and what the harm judge, where the recipe names one, calls harmful; without the reasoning before
+    it. Answers that are there from an earlier try stay.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700. It goes with the other
@@ -39,7 +40,13 @@ def harvest(recipe: Recipe) -> Path:
     folder = recipe.output / HARVEST
     backbone = backbone_directory(recipe.backbone)
     answers = own_answers(
-        recipe, backbone, "harvest.questions", settings.questions, folder, settings.harm_judge
+        recipe,
+        backbone,
+        "harvest.questions",
+        settings.questions,
+        folder,
+        recipe.backbone.chat,
+        settings.harm_judge,
     )
     pairs = [_pair(answer) for answer in answers if _is_harmful(answer)]
     classes = Counter(answer["harm"] or answer["refusal"] for answer in answers)

@@ -10,6 +10,7 @@ from eval.run import RunJob, run
 from eval.suite import Suite, suite_from_rows
 from launch.recipe import Recipe
 from merge.files import atomic_write_text, make_directory
+from train.chat_settings import ChatSettings
 
 PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
@@ -32,6 +33,7 @@ def own_answers(
     section: str,
     questions: dict[str, Any],
     folder: Path,
+    chat: ChatSettings,
     harm_judge: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Ask a model, greedily; answers that ``folder`` holds from an earlier try stay.
@@ -40,9 +42,10 @@ def own_answers(
         section: where in the recipe the questions stand, for errors.
         questions: a row of an evaluation suite, without name and axis.
         folder: made with mode 0700.
+        chat: how the model is asked.
 
     Returns:
-        The answers with their judgements, as in completions.jsonl.
+        The answers with their judgements, as in completions.jsonl, without their reasoning.
 
     Raises:
         UserError: a source is missing, or the row has a mistake.
@@ -59,6 +62,12 @@ def own_answers(
             out=folder,
             dtype=evaluation.dtype if evaluation else "auto",
             harm_judge=harm_judge,
+            chat=chat,
         )
     )
-    return read_completions(folder / FILE_NAME)
+    return [_without_reasoning(record) for record in read_completions(folder / FILE_NAME)]
+
+
+def _without_reasoning(record: dict[str, Any]) -> dict[str, Any]:
+    judged = record["answer"]
+    return record if judged is None else {**record, "completion": judged}

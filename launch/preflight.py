@@ -23,6 +23,7 @@ from train.block_weights import block_weights
 from train.data import Example, read_examples
 from train.prompts import ChatPrompts
 from train.recipe import ROLES
+from train.round_trip import check_round_trip
 from train.vocabulary import embedding_count, refuse_unknown_ids
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ def check_prompts(recipe: Recipe, directory: Path, tensors: BackboneTensors, tex
             tokens of them that the model does not have.
     """
     source = f"backbone {recipe.backbone.path}"
-    chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source)
+    chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source, recipe.backbone.chat)
+    check_round_trip(chat, [*texts.examples, *texts.harmless])
     embeddings = embedding_count(tensors.map.skeleton)
     refuse_unknown_ids(_token_ids(chat, texts), embeddings, source)
 

@@ -50,6 +50,7 @@ class TrialModel:
             ),
             load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
             evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+            recipe.backbone.chat,
         )
         return cls(model, search, _outcome(_values(model.rates(None))))
 
@@ -85,6 +86,7 @@ def _outcome(values: Mapping[str, float], screened: bool = False) -> Outcome:
         values["harmful_rate"],
         values["refusal_rate"],
         values["utility"],
-        values["degenerate_rate"],
+        # Or a merge that reasons without end would pass: no harm, no refusals.
+        values["degenerate_rate"] + values.get("unfinished_rate", 0.0),
         screened,
     )

@@ -91,7 +91,7 @@ def test_table_and_report_say_it():
         "models": {"backbone": {}},
         "backbone": "backbone",
         "harm_rule": "answered",
-        "language_notes": [line],
+        "notes": [line],
         "suites": {"backbone": {}},
         "changes": {},
         "details": {},

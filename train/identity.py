@@ -13,6 +13,7 @@ from merge.files import read_json
 from merge.fingerprint import backbone_fingerprint
 from merge.patch_directory import Role
 from train.data import Example, data_hash
+from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
 
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
@@ -24,8 +25,13 @@ def patch_inputs(
     backbone: Path,
     examples: Sequence[Example],
     harmless: Sequence[Example],
+    prompts: ChatPrompts,
 ) -> dict[str, Any]:
-    """All that determines a patch, as JSON values for patch.json, with its hash as "identity"."""
+    """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
+
+    The prompts have a part of their own, "chat", only where settings, or more than the template's
+    generation prompt, make them: so the identities of older patches hold.
+    """
     inputs = {
         "role": role,
         "backbone_fingerprint": backbone_fingerprint(backbone),
@@ -33,15 +39,26 @@ def patch_inputs(
         "harmless_hash": data_hash(harmless) if harmless else None,
         "config": {
             "seed": recipe.seed,
-            "backbone": recipe.backbone.model_dump(mode="json"),
+            "backbone": recipe.backbone.record(),
             "data": recipe.data.record(),
             "harmless": recipe.harmless and recipe.harmless.record(),
             "training": recipe.training(role).model_dump(mode="json"),
             "importance": recipe.importance.model_dump(mode="json"),
         },
     }
+    if not prompts.follow_the_template:
+        digest = _prompts_hash(prompts, [*examples, *harmless])
+        inputs["chat"] = {**prompts.recorded, "prompts_sha256": digest}
     text = json.dumps(inputs, sort_keys=True)
     return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _prompts_hash(prompts: ChatPrompts, examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        encoded = prompts.example(example.question, example.answer)
+        digest.update(json.dumps(encoded).encode())
+    return digest.hexdigest()
 
 
 def is_finished(directory: Path, identity: str) -> bool:

@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from merge.coverage import untrained_sentence
@@ -12,12 +11,13 @@ from merge.files import make_directory
 from merge.patch_directory import Role
 from train.backbone import backbone_directory, load_tokenizer
 from train.backbone_tensors import open_backbone
-from train.data import Example, read_examples
+from train.data import read_examples
 from train.identity import is_finished, patch_inputs
 from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
+from train.round_trip import check_round_trip
 from train.stopping import StopRequest
-from train.training_data import TrainingData, tokenize_data
+from train.training_data import tokenize_data
 from train.vocabulary import embedding_count, refuse_unknown_ids
 from train.world import World
 
@@ -39,17 +39,20 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     backbone = backbone_directory(recipe.backbone)
     examples = read_examples(recipe.data)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
-    inputs = patch_inputs(recipe, role, backbone, examples, harmless)
+    tokenizer = load_tokenizer(backbone, recipe.backbone)
+    prompts = ChatPrompts(tokenizer, f"backbone {backbone}", recipe.backbone.chat)
+    inputs = patch_inputs(recipe, role, backbone, examples, harmless, prompts)
     if is_finished(directory, inputs["identity"]):
         logger.info("%s: already done", directory)
         return
+    check_round_trip(prompts, examples)
     mode = _PRIVATE_FOLDER if role == "over_safety" else None
     if world.is_main:
         _make_folders(recipe.output, role, mode)
     if mode is not None:
         # The over-safety patch answers what the backbone refuses: nobody else reads any of it.
         os.umask(_PRIVATE_UMASK)
-    data = _tokenize(recipe, role, backbone, examples, harmless)
+    data = tokenize_data(prompts, recipe.training(role), examples, harmless, recipe.seed)
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
     if tensors.map.untrained:
@@ -58,17 +61,6 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     from train.derivation import Derivation
 
     Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
-
-
-def _tokenize(
-    recipe: TrainRecipe,
-    role: Role,
-    backbone: Path,
-    examples: Sequence[Example],
-    harmless: Sequence[Example],
-) -> TrainingData:
-    prompts = ChatPrompts(load_tokenizer(backbone, recipe.backbone), f"backbone {backbone}")
-    return tokenize_data(prompts, recipe.training(role), examples, harmless, recipe.seed)
 
 
 def _make_folders(output: Path, role: Role, mode: int | None) -> None:

@@ -1,5 +1,6 @@
 """The recipe: what one run trains on, how, and where its files go. Checked before work starts."""
 
+import datetime
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from merge.errors import UserError
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.settings import Settings, parse_settings
+from train.chat_settings import ChatSettings
 from train.settings import (
     ImportanceSettings,
     OverSafetyTraining,
@@ -29,6 +31,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class BackboneSettings(Settings):
     """The aligned chat model that is to be patched."""
 
+    added_later = frozenset({"attention", "reasoning", "date"})
     path: str
     """A local folder, or a name on the Hugging Face hub; safetensors weights only."""
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -37,6 +40,17 @@ class BackboneSettings(Settings):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "auto"
     """transformers' attention implementation in training. ``auto``: FlashAttention where it is
     installed and runs, else PyTorch's fused attention, else the architecture's own default."""
+    reasoning: bool | None = None
+    """Whether the model shall reason before its answers, in training and evaluation, by its chat
+    template's own switch (``enable_thinking`` or its like); None is the template's default."""
+    date: datetime.date | None = None
+    """The day, YYYY-MM-DD, that a chat template writes as today's, where it writes one. Default:
+    2024-07-26 on every day, so that a run does not depend on when it runs."""
+
+    @property
+    def chat(self) -> ChatSettings:
+        """The settings of every prompt of the run."""
+        return ChatSettings(self.reasoning, self.date)
 
 
 class DataSettings(Settings):
@@ -45,6 +59,7 @@ class DataSettings(Settings):
     Columns are names, or paths into nested rows: ``messages.0.content``, ``messages.user``.
     """
 
+    added_later = frozenset({"config"})
     path: str
     split: str = "train"
     """Which split of a ``datasets`` source; files have none."""
@@ -65,10 +80,6 @@ class DataSettings(Settings):
     def _check_rows(cls, rows: str) -> str:
         row_range(rows, 100)
         return rows
-
-    def record(self) -> dict[str, Any]:
-        """The settings as JSON values; without ``config`` where it has none, as it once was."""
-        return self.model_dump(mode="json", exclude={"config"} if self.config is None else None)
 
 
 def row_range(rows: str, count: int) -> range:
@@ -190,7 +201,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"'{override}': write overrides as key=value, as in seed=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter of a day that no calendar has
         raise UserError(f"'{override}': the value is not valid YAML; quote it") from None
     *sections, last = key.split(".")
     for section in sections:
