@@ -64,13 +64,48 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "mm_tokens_per_image": 1,
     },
 }  # fmt: skip
+_SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4}
+_PLAIN = (
+    "qwen2 qwen3 gemma olmo olmo2 phi stablelm cohere cohere2 granite smollm3 starcoder2 glm glm4 "
+    "nemotron ministral3 seed_oss ernie4_5 arcee apertus falcon exaone4 persimmon gptj gpt_bigcode "
+    "codegen xglm biogpt helium"
+)
+SURVEYED: dict[str, dict[str, Any]] = {
+    **ARCHITECTURES,
+    **{kind: {} for kind in _PLAIN.split()},
+    "mistral": {"sliding_window": 16},
+    "hunyuan_v1_dense": {"head_dim": 4},
+    "gemma3_text": {**_SLIDING, "head_dim": 4, "pad_token_id": 0},
+    "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},
+    "qwen3_moe": {**_EXPERTS, "decoder_sparse_step": 1},
+    "olmoe": _EXPERTS,
+    "phimoe": _EXPERTS,
+    "jetmoe": _EXPERTS,
+    "minimax_m2": _EXPERTS,
+    "ernie4_5_moe": {**_EXPERTS, "moe_num_experts": 3, "moe_k": 2},
+    "glm4_moe": {**_EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+    "qwen3_next": {
+        **_EXPERTS, "layer_types": ["linear_attention", "full_attention"], **_LINEAR_HEADS,
+    },
+    "mamba2": {"num_heads": 4, "head_dim": 8, "n_groups": 1, "state_size": 4, "expand": 2},
+    "falcon_h1": {**_MAMBA, "mamba_d_head": 4, "mamba_d_ssm": 16},
+    "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "jamba": {
+        **_EXPERTS, "mamba_d_state": 4, "mamba_dt_rank": 4, "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+    },
+    "granitemoehybrid": {
+        **_EXPERTS, **_MAMBA, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 12,
+    },
+}  # fmt: skip
 _OWN_SIZES = ("gpt2", "bloom", "mpt", "gemma3")
 
 
 def make_model(kind: str, folder: Path, **changes: Any) -> Path:
     """Save a random fp32 model with a tokenizer of 97 words and a chat template."""
     shared = {} if kind in _OWN_SIZES else _SIZES
-    config = AutoConfig.for_model(kind, **{**shared, **ARCHITECTURES[kind], **changes})
+    config = AutoConfig.for_model(kind, **{**shared, **SURVEYED[kind], **changes})
     torch.manual_seed(4)
     model: Any = AutoModelForCausalLM.from_config(config).float()
     with torch.no_grad():
