@@ -116,7 +116,7 @@ def backbone_facts(recipe: Recipe, tensors: BackboneTensors) -> list[str]:
         f"{type(found.skeleton).__name__}"
         + (f", {converted} of them after transformers' conversions" if converted else ""),
         covered.sentence(),
-        f"attention in training: {attention or 'the default of its architecture'}",
+        f"attention: {attention or 'the default of its architecture'}",
     ]
     return facts + ([untrained_sentence(covered.untrained)] if covered.untrained else [])
 

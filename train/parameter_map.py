@@ -20,6 +20,11 @@ from train.tensor_groups import Shape, TensorGroup
 _SHOWN = 3
 
 
+def trainable(model: Any) -> dict[str, Any]:
+    """The parameters of a model that take gradients, by name; some routers keep a fixed bias."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
 class ParameterMap:
     """The tensors of every parameter of one backbone.
 
@@ -37,7 +42,7 @@ class ParameterMap:
         self.shapes = shapes
         self._source = source
         self.parameters: dict[str, Shape] = {
-            name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()
+            name: tuple(parameter.shape) for name, parameter in trainable(skeleton).items()
         }
         """Shapes by name in the model."""
         groups = self._match()

@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from merge.errors import UserError
 from train.batches import MicroBatch
 from train.flops import ModelShape
+from train.parameter_map import trainable
 from train.recut import recut
 from train.world import World
 
@@ -109,7 +110,7 @@ class Zero3Model:
         # it must outlive the loading, or every rank would hold the whole model.
         self._declaration = HfDeepSpeedConfig(config)
         model = load()
-        self.parameters: dict[str, Parameter] = dict(model.named_parameters())
+        self.parameters: dict[str, Parameter] = trainable(model)
         self.vocabulary_size: int = model.config.get_text_config().vocab_size
         # p.numel() is 0 for a partitioned parameter.
         self.shape = ModelShape.of(
