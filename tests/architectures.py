@@ -69,13 +69,14 @@ _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4}
 _PLAIN = (
     "qwen2 qwen3 gemma olmo olmo2 phi stablelm cohere cohere2 granite smollm3 starcoder2 glm glm4 "
     "nemotron ministral3 seed_oss ernie4_5 arcee apertus falcon exaone4 persimmon gptj gpt_bigcode "
-    "codegen xglm biogpt helium"
+    "codegen xglm biogpt"
 )
 SURVEYED: dict[str, dict[str, Any]] = {
     **ARCHITECTURES,
     **{kind: {} for kind in _PLAIN.split()},
     "mistral": {"sliding_window": 16},
     "hunyuan_v1_dense": {"head_dim": 4},
+    "helium": {"head_dim": 4},
     "gemma3_text": {**_SLIDING, "head_dim": 4, "pad_token_id": 0},
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},
     "qwen3_moe": {**_EXPERTS, "decoder_sparse_step": 1},
