@@ -115,9 +115,11 @@ def label_log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
     """
     targets = labels[:, 1:]
     counted = targets != IGNORED_LABEL
-    chosen = logits[:, :-1].float().log_softmax(-1)
-    values = chosen.gather(-1, targets.clamp_min(0)[..., None])[..., 0]
-    return (values * counted).sum(-1)
+    # Labelled positions alone become fp32: a long prompt's logits would be most of the memory.
+    foretold = logits[:, :-1][counted].float().log_softmax(-1)
+    values = foretold.gather(-1, targets[counted][:, None])[:, 0]
+    rows = counted.nonzero()[:, 0]
+    return torch.zeros(len(labels), device=logits.device).index_add(0, rows, values)
 
 
 def margins(log_probabilities: Tensor) -> Tensor:
