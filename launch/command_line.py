@@ -7,6 +7,7 @@ from typing import get_args
 
 from rich.console import Console
 
+from launch.gguf import GgufDtype
 from launch.pipeline import StageName
 from merge.errors import UserError
 
@@ -69,6 +70,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     back.add_argument("--to", required=True, metavar="STAGE", help="to stay; or 'backbone'")
     back.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     back.add_argument("--model", type=Path, metavar="DIR", help="default: the last stage's")
+    model = commands.add_parser("gguf", help="make a model folder of a GGUF file")
+    model.set_defaults(command=_gguf)
+    model.add_argument("file", type=Path, metavar="FILE", help="a .gguf file, in one part")
+    model.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    model.add_argument(
+        "--dtype",
+        choices=get_args(GgufDtype),
+        default="auto",
+        help="of the weights; auto (default) is the smallest that loses nothing",
+    )
     options, rest = parser.parse_known_args(arguments)
     # argparse ends a list of positionals at the first option.
     if any(word.startswith("-") or "=" not in word for word in rest) or "overrides" not in options:
@@ -202,6 +213,12 @@ def _revert(options: argparse.Namespace) -> None:
     from launch.revert import revert
 
     revert(options.folder, options.to, options.out, options.model)
+
+
+def _gguf(options: argparse.Namespace) -> None:
+    from launch.gguf import convert
+
+    convert(options.file, options.out, options.dtype)
 
 
 def _ablate(options: argparse.Namespace) -> None:
