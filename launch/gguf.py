@@ -1,6 +1,6 @@
 """`python -m launch gguf FILE --out DIR`: a GGUF file as a Hugging Face model folder.
 
-For machines without a model hub: chat models also travel as GGUF files, inside packages for example.
+For machines without a model hub: chat models also travel as GGUF files, as in packages.
 The weights are those of the file, so those of a 4-bit file are somewhat worse than the original.
 """
 
@@ -113,8 +113,8 @@ def _refuse_other_files(file: Path) -> None:
 
 def _unreadable(file: Path, error: Exception) -> UserError:
     return UserError(
-        f"{file}: cannot be read as a chat model ({_first_line(error)}); give a whole GGUF file, in "
-        "one part, of an architecture that transformers reads"
+        f"{file}: cannot be read as a chat model ({_first_line(error)}); give a whole GGUF file, "
+        "in one part, of an architecture that transformers reads"
     )
 
 

@@ -149,7 +149,7 @@ def test_faults_are_named_and_leave_nothing(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="exists already"):
         convert(file, tmp_path / "taken")
-    with pytest.raises(UserError, match="m.gguf"):
+    with pytest.raises(UserError, match=r"m\.gguf"):
         convert(file, file / "below")
     names = {"m.gguf", "torn.gguf", "foreign.gguf", "taken"}
     assert {path.name for path in tmp_path.iterdir()} == names
