@@ -152,10 +152,10 @@ class Derivation:
 
     def _measure(self, model: Zero3Model, progress: Progress, checkpoints: Checkpoints) -> Progress:
         """Measure the importance to its end, from where an earlier start has left it."""
-        forget = self.data.forget
-        samples = choose_samples(self.recipe.importance, len(forget))
+        measured = self.data.measured or self.data.forget
+        samples = choose_samples(self.recipe.importance, len(measured))
         progress = measure_importance(
-            model, forget, samples, self.world, progress, self._stop_asked
+            model, measured, samples, self.world, progress, self._stop_asked
         )
         if progress.importance_samples < len(samples):
             checkpoints.save(model, progress)

@@ -24,8 +24,13 @@ def patch_inputs(
     backbone: Path,
     examples: Sequence[Example],
     harmless: Sequence[Example],
+    measured: Sequence[Example] = (),
 ) -> dict[str, Any]:
-    """All that determines a patch, as JSON values for patch.json, with its hash as "identity"."""
+    """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
+
+    Args:
+        measured: pairs of the importance, where they are not those of the training.
+    """
     inputs = {
         "role": role,
         "backbone_fingerprint": backbone_fingerprint(backbone),
@@ -40,6 +45,8 @@ def patch_inputs(
             "importance": recipe.importance.model_dump(mode="json"),
         },
     }
+    if measured:
+        inputs["measured_hash"] = data_hash(measured)
     text = json.dumps(inputs, sort_keys=True)
     return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
 

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from merge.coverage import untrained_sentence
@@ -16,6 +17,7 @@ from train.data import Example, read_examples
 from train.identity import is_finished, patch_inputs
 from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
+from train.role_data import measured_pairs, trained_pairs
 from train.stopping import StopRequest
 from train.training_data import TrainingData, tokenize_data
 from train.vocabulary import embedding_count, refuse_unknown_ids
@@ -37,9 +39,10 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     started = time.monotonic()
     directory = recipe.output / role
     backbone = backbone_directory(recipe.backbone)
-    examples = read_examples(recipe.data)
+    examples = trained_pairs(recipe, role)
+    measured = measured_pairs(recipe, role)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
-    inputs = patch_inputs(recipe, role, backbone, examples, harmless)
+    inputs = patch_inputs(recipe, role, backbone, examples, harmless, measured)
     if is_finished(directory, inputs["identity"]):
         logger.info("%s: already done", directory)
         return
@@ -49,7 +52,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     if mode is not None:
         # The over-safety patch answers what the backbone refuses: nobody else reads any of it.
         os.umask(_PRIVATE_UMASK)
-    data = _tokenize(recipe, role, backbone, examples, harmless)
+    data = _tokenize(recipe, role, backbone, examples, harmless, measured)
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
     if tensors.map.untrained:
@@ -66,9 +69,12 @@ def _tokenize(
     backbone: Path,
     examples: Sequence[Example],
     harmless: Sequence[Example],
+    measured: Sequence[Example],
 ) -> TrainingData:
     prompts = ChatPrompts(load_tokenizer(backbone, recipe.backbone), f"backbone {backbone}")
-    return tokenize_data(prompts, recipe.training(role), examples, harmless, recipe.seed)
+    settings = recipe.training(role)
+    data = tokenize_data(prompts, settings, examples, harmless, recipe.seed)
+    return replace(data, measured=prompts.encode(measured, settings.max_length))
 
 
 def _make_folders(output: Path, role: Role, mode: int | None) -> None:

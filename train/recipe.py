@@ -93,6 +93,8 @@ class TrainRecipe(Settings):
     """D_h, harmful questions with harmful answers: what both trainings see."""
     harmless: DataSettings | None = None
     """Questions with good answers, for ``ascent_mismatch_kl`` and the guard of retained loss."""
+    false_refusals: DataSettings | None = None
+    """Harmless questions that the backbone refuses, with good answers; see ``over_safety.data``."""
     safety: SafetyTraining = SafetyTraining()
     over_safety: OverSafetyTraining = OverSafetyTraining()
     importance: ImportanceSettings = ImportanceSettings()
@@ -128,6 +130,23 @@ class TrainRecipe(Settings):
                 raise ValueError(
                     f"{role}.guards.max_retained_rise needs retained pairs: add a section "
                     "'harmless' like 'data'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_false_refusals(self) -> "TrainRecipe":
+        if self.false_refusals is not None:
+            return self
+        wanted = {
+            "over_safety.data": self.over_safety.data,
+            **{f"importance.data.{role}": self.importance.data.of(role) for role in ROLES},
+        }
+        for key, value in wanted.items():
+            if value in ("false_refusals", "both"):
+                raise ValueError(
+                    f"{key} {value} needs pairs of false refusals: add a section 'false_refusals' "
+                    "like 'data'; of harvest.harmless they are in "
+                    "${output}/harvest/false_refusals.jsonl"
                 )
         return self
 

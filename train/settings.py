@@ -1,15 +1,28 @@
 """The settings of one training. The numbers are this project's defaults, not the paper's."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from merge.patch_directory import Role
 from merge.settings import Settings
+
+Value = TypeVar("Value")
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+MeasuredOn = Literal["own", "harmful", "false_refusals"]
 ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl"]
+
+
+def added(default: Value) -> Value:
+    """The field of a key that came after patches were made: dumps leave it out at this value.
+
+    A dump is part of a patch's identity; so the older patches of a recipe stay its patches.
+    """
+    field: Any = Field(default=default, exclude_if=lambda value: value == default)
+    return field
 
 
 class GuardSettings(Settings):
@@ -98,6 +111,23 @@ class OverSafetyTraining(TrainingSettings):
     """Training of the over-safety patch: learns the harmful answers."""
 
     objective: ObjectiveName = "descent"
+    data: Literal["harmful", "false_refusals", "both"] = added("harmful")
+    """What it learns: the answers of D_h, as in the paper, or of ``false_refusals``, or both."""
+
+
+class ImportanceData(Settings):
+    """Of each patch, on which pairs its importance is measured; ``own`` are those of its training.
+
+    The difference set then says which parameters the one needs and the other does not: on D_h what
+    true refusals hang on, on false refusals what those hang on.
+    """
+
+    safety: MeasuredOn = "own"
+    over_safety: MeasuredOn = "own"
+
+    def of(self, role: Role) -> MeasuredOn:
+        """The pairs of one patch."""
+        return self.safety if role == "safety" else self.over_safety
 
 
 class ImportanceSettings(Settings):
@@ -105,3 +135,4 @@ class ImportanceSettings(Settings):
 
     samples: PositiveInt = 128
     seed: int = 0
+    data: ImportanceData = added(ImportanceData())

@@ -17,17 +17,19 @@ class TrainingData:
     """What the terms of an objective and the guards look at."""
 
     forget: Sequence[TokenizedExample]
-    """D_h."""
+    """D_h, or what else the patch is trained on."""
     mismatched: Sequence[TokenizedExample] = ()
     """Its questions with random harmless answers, where the objective wants them."""
     harmless: Sequence[TokenizedExample] = ()
     """Harmless pairs to train on, where the objective wants them."""
     retained: Sequence[TokenizedExample] = ()
     """Harmless pairs that are only watched."""
+    measured: Sequence[TokenizedExample] = ()
+    """Pairs of the importance, where they are not those of ``forget``."""
 
     def texts(self) -> Iterator[list[int]]:
         """The token ids of every sample."""
-        for part in (self.forget, self.mismatched, self.harmless, self.retained):
+        for part in (self.forget, self.mismatched, self.harmless, self.retained, self.measured):
             for ids, _ in part:
                 yield ids
 
