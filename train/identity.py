@@ -14,6 +14,7 @@ from merge.fingerprint import backbone_fingerprint
 from merge.patch_directory import Role
 from train.data import Example, data_hash
 from train.recipe import TrainRecipe
+from train.refusal_margin import RefusalOpenings
 
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
 
@@ -24,8 +25,13 @@ def patch_inputs(
     backbone: Path,
     examples: Sequence[Example],
     harmless: Sequence[Example],
+    openings: RefusalOpenings | None = None,
 ) -> dict[str, Any]:
-    """All that determines a patch, as JSON values for patch.json, with its hash as "identity"."""
+    """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
+
+    Args:
+        openings: of the backbone's refusals, where the training watches its margin.
+    """
     inputs = {
         "role": role,
         "backbone_fingerprint": backbone_fingerprint(backbone),
@@ -40,6 +46,8 @@ def patch_inputs(
             "importance": recipe.importance.model_dump(mode="json"),
         },
     }
+    if openings is not None:
+        inputs["openings"] = [list(tokens) for tokens in openings.tokens]
     text = json.dumps(inputs, sort_keys=True)
     return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
 
