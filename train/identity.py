@@ -14,6 +14,7 @@ from merge.fingerprint import backbone_fingerprint
 from merge.patch_directory import Role
 from train.data import Example, data_hash
 from train.recipe import TrainRecipe
+from train.refusal_margin import RefusalOpenings
 
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
 
@@ -25,11 +26,13 @@ def patch_inputs(
     examples: Sequence[Example],
     harmless: Sequence[Example],
     measured: Sequence[Example] = (),
+    openings: RefusalOpenings | None = None,
 ) -> dict[str, Any]:
     """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
 
     Args:
         measured: pairs of the importance, where they are not those of the training.
+        openings: of the backbone's refusals, where the training watches its margin.
     """
     inputs = {
         "role": role,
@@ -47,6 +50,8 @@ def patch_inputs(
     }
     if measured:
         inputs["measured_hash"] = data_hash(measured)
+    if openings is not None:
+        inputs["openings"] = [list(tokens) for tokens in openings.tokens]
     text = json.dumps(inputs, sort_keys=True)
     return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
 

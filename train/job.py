@@ -15,8 +15,10 @@ from train.backbone import backbone_directory, load_tokenizer
 from train.backbone_tensors import open_backbone
 from train.data import Example, read_examples
 from train.identity import is_finished, patch_inputs
+from train.openings_file import OPENINGS_FILE, read_openings
 from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
+from train.refusal_margin import RefusalOpenings
 from train.role_data import measured_pairs, trained_pairs
 from train.stopping import StopRequest
 from train.training_data import TrainingData, tokenize_data
@@ -42,7 +44,8 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     examples = trained_pairs(recipe, role)
     measured = measured_pairs(recipe, role)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
-    inputs = patch_inputs(recipe, role, backbone, examples, harmless, measured)
+    openings = _openings(recipe, role)
+    inputs = patch_inputs(recipe, role, backbone, examples, harmless, measured, openings)
     if is_finished(directory, inputs["identity"]):
         logger.info("%s: already done", directory)
         return
@@ -52,7 +55,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     if mode is not None:
         # The over-safety patch answers what the backbone refuses: nobody else reads any of it.
         os.umask(_PRIVATE_UMASK)
-    data = _tokenize(recipe, role, backbone, examples, harmless, measured)
+    data = _tokenize(recipe, role, backbone, examples, harmless, measured, openings)
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
     if tensors.map.untrained:
@@ -63,6 +66,26 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
 
 
+def _openings(recipe: TrainRecipe, role: Role) -> RefusalOpenings | None:
+    """How the backbone's refusals open, where the training's guard asks for it."""
+    if not recipe.training(role).guards.margin_samples:
+        return None
+    path = recipe.output / OPENINGS_FILE
+    need = f"{role}.guards.margin_samples needs how the backbone's refusals open"
+    if not path.exists():
+        raise UserError(
+            f"{path}: is missing, and {need}; `python -m launch run` writes it, and by hand "
+            "`python -m launch openings RECIPE`"
+        )
+    openings = read_openings(path)
+    if not openings.tokens:
+        raise UserError(
+            f"{path}: holds no opening, and {need}; set margin_samples to 0, or let `python -m "
+            "launch openings RECIPE` look again at more prompts that the backbone refuses"
+        )
+    return openings
+
+
 def _tokenize(
     recipe: TrainRecipe,
     role: Role,
@@ -70,10 +93,11 @@ def _tokenize(
     examples: Sequence[Example],
     harmless: Sequence[Example],
     measured: Sequence[Example],
+    openings: RefusalOpenings | None,
 ) -> TrainingData:
     prompts = ChatPrompts(load_tokenizer(backbone, recipe.backbone), f"backbone {backbone}")
     settings = recipe.training(role)
-    data = tokenize_data(prompts, settings, examples, harmless, recipe.seed)
+    data = tokenize_data(prompts, settings, examples, harmless, recipe.seed, openings)
     return replace(data, measured=prompts.encode(measured, settings.max_length))
 
 
