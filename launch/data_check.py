@@ -60,6 +60,30 @@ def check_harmful_data(examples: Sequence[Example], prompt_sets: Iterable[Prompt
         )
 
 
+def check_apart(
+    asked: PromptSet, examples: Sequence[Example], prompt_sets: Iterable[PromptSet]
+) -> None:
+    """See that no question that answers are harvested to is in D_h, or a prompt of a suite.
+
+    Raises:
+        UserError: one is; naming rows of both.
+    """
+    places = {_normal(each.question): f"D_h {row}" for row, each in enumerate(examples, start=1)}
+    for prompt_set in prompt_sets:
+        for prompt in prompt_set.prompts:
+            places[_normal(prompt.text)] = f"'{prompt_set.row.name}' {prompt.id}"
+    shared = [
+        f"{prompt.id} (= {places[_normal(prompt.text)]})"
+        for prompt in asked.prompts
+        if _normal(prompt.text) in places
+    ]
+    if shared:
+        raise UserError(
+            f"harvest.harmless: {len(shared)} rows are also in D_h or validation or test prompts: "
+            f"{', '.join(shared[:_SHOWN])}; choose other rows"
+        )
+
+
 def _is_opening(example: Example) -> bool:
     """Whether an answer announces something and stops, as in "Sure, here is a list:"."""
     answer = example.answer.strip()

@@ -13,7 +13,7 @@ from launch.recipe import Recipe
 from merge.files import atomic_write_text, make_directory
 
 PRIVATE_FILE = 0o600
-_PRIVATE_FOLDER = 0o700
+PRIVATE_FOLDER = 0o700
 
 
 def question_suite(recipe: Recipe, section: str, questions: dict[str, Any]) -> Suite:
@@ -50,7 +50,7 @@ def own_answers(
     """
     suite = question_suite(recipe, section, questions)
     evaluation = recipe.eval
-    make_directory(folder, _PRIVATE_FOLDER)
+    make_directory(folder, PRIVATE_FOLDER)
     suite_file = folder / "suite.yaml"
     atomic_write_text(suite_file, yaml.safe_dump([suite.rows[0].model_dump(exclude_none=True)]))
     run(

@@ -125,13 +125,22 @@ class SearchSettings(Settings):
 
 
 class HarvestSettings(Settings):
-    """Harmful questions from which ``launch harvest`` makes D_h."""
+    """Questions from which ``launch harvest`` makes data, of the model's own answers."""
 
-    questions: dict[str, Any]
-    """A row of an evaluation suite without name and axis: source, columns, rows and so on."""
+    questions: dict[str, Any] | None = None
+    """Harmful ones, for D_h: a row of an evaluation suite without name and axis."""
+    harmless: dict[str, Any] | None = None
+    """Harmless ones, such another row, apart from validation and test: those that the backbone
+    refuses become ``harvest/false_refusals.jsonl``, answered by the over-safety model."""
     harm_judge: Path | None = None
     """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
     counts that is neither refused nor degenerate."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "HarvestSettings":
+        if self.questions is None and self.harmless is None:
+            raise ValueError("harvest needs questions, harmless questions, or both; add a row")
+        return self
 
 
 class StageSettings(Settings):
