@@ -80,7 +80,7 @@ def check_data(recipe: Recipe) -> Texts:
         check_apart(asked[0], examples, prompt_sets)
     elif recipe.false_refusals is not None:
         false_refusals = read_examples(recipe.false_refusals)
-        check_harmful_data(false_refusals, prompt_sets)
+        check_harmful_data(false_refusals, prompt_sets, "false_refusals")
     if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
         from eval.harm_judge import load_settings
 
