@@ -70,7 +70,7 @@ def check_harmful_data(
 
 
 def check_apart(
-    asked: PromptSet, examples: Sequence[Example], prompt_sets: Iterable[PromptSet]
+    asked: Iterable[PromptSet], examples: Sequence[Example], prompt_sets: Iterable[PromptSet]
 ) -> None:
     """See that no question that answers are harvested to is in D_h, or a prompt of a suite.
 
@@ -82,8 +82,9 @@ def check_apart(
         for prompt in prompt_set.prompts:
             places[_normal(prompt.text)] = f"'{prompt_set.row.name}' {prompt.id}"
     shared = [
-        f"{prompt.id} (= {places[_normal(prompt.text)]})"
-        for prompt in asked.prompts
+        f"'{question_set.row.name}' {prompt.id} = {places[_normal(prompt.text)]}"
+        for question_set in asked
+        for prompt in question_set.prompts
         if _normal(prompt.text) in places
     ]
     if shared:

@@ -56,10 +56,15 @@ def harvest_false_refusals(recipe: Recipe) -> Path:
     return file
 
 
-def _pairs(recipe: Recipe, harmless: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    limit = question_suite(recipe, _SECTION, harmless).rows[0].max_new_tokens
-    backbone = backbone_directory(recipe.backbone)
-    short = {**harmless, "max_new_tokens": min(limit, _JUDGED_TOKENS)}
+def _pairs(
+    recipe: Recipe, harmless: Sequence[dict[str, Any]], folder: Path
+) -> list[dict[str, Any]]:
+    limits = [row.max_new_tokens for row in question_suite(recipe, _SECTION, *harmless).rows]
+    backbone, limit = backbone_directory(recipe.backbone), max(limits)
+    short = [
+        {**row, "max_new_tokens": min(own, _JUDGED_TOKENS)}
+        for row, own in zip(harmless, limits, strict=True)
+    ]
     asked = own_answers(recipe, backbone, _SECTION, short, folder / "harmless")
     refused = [answer for answer in asked if answer["refusal"] in REFUSED]
     logger.info(
@@ -95,7 +100,7 @@ def _answers(
     model = patch / "model"
     build(backbone, patch, patch, model, whole_patch("over_safety"), MergeResources())
     row: dict[str, Any] = {"source": str(questions.resolve()), "max_new_tokens": limit}
-    if refused[0]["category"] is not None:
+    if all(answer["category"] is not None for answer in refused):
         row["columns"] = {"category": "category"}
     answers = own_answers(recipe, model, _SECTION, row, folder / "false_refusals")
     shutil.rmtree(model)

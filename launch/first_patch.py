@@ -4,12 +4,11 @@ With it the backbone answers what it refuses falsely; the patch of the run is tr
 answers. It lies in a private folder, a small run folder of its own, that goes when they are there.
 """
 
-import json
 import shutil
 from pathlib import Path
 
 from launch.recipe import Recipe
-from launch.run_folder import RECIPE
+from launch.run_folder import RECIPE, claim_folder
 from launch.training import train_patch
 from merge.files import atomic_write_text, make_directory
 from merge.patch_directory import Role
@@ -25,20 +24,23 @@ def first_patch(output: Path) -> Path:
     return output / FIRST / FIRST_ROLE
 
 
-def first_overrides(output: str) -> list[str]:
-    """What differs from the run's recipe; nothing is ranked by this patch's importance.
-
-    Args:
-        output: its own run folder, as it stands in a command line.
-    """
-    changes = ("over_safety.data=harmful", "importance.samples=1", "importance.data={}")
-    return [f"output={output}", *changes]
-
-
 def prepare_first(recipe: Recipe) -> None:
-    """Make its private folder, with the refusals' openings that its guard reads."""
+    """Make its private run folder, with the refusals' openings where the run has them.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    assert recipe.harvest is not None
     folder = recipe.output / FIRST
     make_directory(folder, _PRIVATE_FOLDER)
+    # A model of one whole patch ranks nothing.
+    unranked = {"samples": 1, "data": type(recipe.importance.data)()}
+    changes = {
+        "output": folder,
+        "over_safety": recipe.harvest.first_training(recipe.over_safety),
+        "importance": recipe.importance.model_copy(update=unranked),
+    }
+    claim_folder(recipe.model_copy(update=changes))
     openings = recipe.output / OPENINGS_FILE
     if openings.is_file():
         atomic_write_text(folder / OPENINGS_FILE, openings.read_text(encoding="utf-8"))
@@ -51,8 +53,7 @@ def train_first(recipe: Recipe) -> None:
         UserError, StoppedOnRequestError: as ``train_patch``.
     """
     prepare_first(recipe)
-    output = json.dumps(str(recipe.output / FIRST))
-    train_patch(recipe.output / RECIPE, FIRST_ROLE, first_overrides(output))
+    train_patch(recipe.output / FIRST / RECIPE, FIRST_ROLE)
 
 
 def delete_first(recipe: Recipe) -> None:

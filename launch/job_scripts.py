@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.cluster import ClusterSettings, StageResources
-from launch.first_patch import FIRST, FIRST_ROLE, first_overrides
+from launch.first_patch import FIRST, FIRST_ROLE
 from launch.job_template import END, HEAD, WATCH
-from launch.rank import JOBS_FOLDER, STAGE_VARIABLE
+from launch.rank import FILES_VARIABLE, JOBS_FOLDER
 from launch.run_folder import FALSE_REFUSALS, HARVEST, RECIPE
 from launch.stages import StageName
 from merge.errors import UserError
@@ -63,7 +63,7 @@ def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: 
         command, results = _training(stage)
         done = " || ".join(f"-e $run/{file}" for file in results)
         work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
-        work += f"export {STAGE_VARIABLE}=$stage\n" + _rendezvous(settings)
+        work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + _rendezvous(settings)
         step = ["--kill-on-bad-exit=1", "--wait=0"]
     else:
         own = settings.merge if stage == "merge" else settings.evaluation_resources()
@@ -82,12 +82,16 @@ def _training(stage: StageName) -> tuple[str, tuple[str, ...]]:
 
     Its patch may be merged, or have served, and be gone.
     """
-    start, merged = f'-m launch.rank "$run/{RECIPE}"', "patched/merge.json"
+    merged = "patched/merge.json"
     if stage in ROLES:
-        return f"{start} --role {stage}", (merged, f"{stage}/patch.json")
-    changes = " ".join(f'"{change}"' for change in first_overrides(f"$run/{FIRST}"))
-    results = (merged, f"{HARVEST}/{FALSE_REFUSALS}", f"{FIRST}/{FIRST_ROLE}/patch.json")
-    return f"{start} {changes} --role {FIRST_ROLE}", results
+        command = f'-m launch.rank "$run/{RECIPE}" --role {stage}'
+        return command, (merged, f"{stage}/patch.json")
+    command = f'-m launch.rank "$run/{FIRST}/{RECIPE}" --role {FIRST_ROLE}'
+    return command, (
+        merged,
+        f"{HARVEST}/{FALSE_REFUSALS}",
+        f"{FIRST}/{FIRST_ROLE}/patch.json",
+    )
 
 
 def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:

@@ -76,8 +76,9 @@ def check_data(recipe: Recipe) -> Texts:
     check_harmful_data(examples, prompt_sets)
     false_refusals, asked = [], []
     if recipe.harvest is not None and recipe.harvest.harmless is not None:
-        asked = load_prompts(question_suite(recipe, "harvest.harmless", recipe.harvest.harmless))
-        check_apart(asked[0], examples, prompt_sets)
+        suite = question_suite(recipe, "harvest.harmless", *recipe.harvest.harmless)
+        asked = load_prompts(suite)
+        check_apart(asked, examples, prompt_sets)
     elif recipe.false_refusals is not None:
         false_refusals = read_examples(recipe.false_refusals)
         check_harmful_data(false_refusals, prompt_sets, "false_refusals")

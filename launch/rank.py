@@ -21,8 +21,9 @@ from train.__main__ import main, parse_arguments
 from train.world import end_process
 
 JOBS_FOLDER = "jobs"
-STAGE_VARIABLE = "SAFEPATCHING_STAGE"
-"""The job's stage, by which it knows its files; one role may be trained in two stages."""
+FILES_VARIABLE = "SAFEPATCHING_JOB_FILES"
+"""What the names of the job's own files begin with, RUN/jobs/STAGE: one role may be trained in two
+stages of a run."""
 
 
 def rank_environment(slurm: Mapping[str, str]) -> dict[str, str]:
@@ -51,9 +52,9 @@ def run_rank() -> int:
     rank, node = int(os.environ["RANK"]), os.environ.get("SLURMD_NODENAME", "?")
     arguments = parse_arguments()
     folder = Path(arguments.recipe).resolve().parent / JOBS_FOLDER
+    files = os.environ.get(FILES_VARIABLE, f"{folder}/{arguments.role}")
     console = os.dup(sys.stderr.fileno())
-    stage = os.environ.get(STAGE_VARIABLE, arguments.role)
-    log = folder / f"{stage}-{node}-rank{rank}.log"
+    log = Path(f"{files}-{node}-rank{rank}.log")
     if rank:
         _write_to(log)
     is_cause = True
@@ -72,7 +73,7 @@ def run_rank() -> int:
         os.write(console, words.encode())
     seen = step_status(rank, status)
     if seen and (is_cause or rank == 0):
-        _leave_word(folder / f"{stage}.ended", f"{seen} rank {rank} on {node}\n")
+        _leave_word(Path(f"{files}.ended"), f"{seen} rank {rank} on {node}\n")
     return seen
 
 

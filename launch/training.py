@@ -1,6 +1,5 @@
 """One training as processes of this machine, and what its end means."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from launch.stopping import run_with_signals
@@ -9,17 +8,14 @@ from merge.patch_directory import Role
 from train.launcher import default_processes, training_command
 
 
-def train_patch(recipe: Path, role: Role, overrides: Sequence[str] = ()) -> None:
+def train_patch(recipe: Path, role: Role) -> None:
     """Train one patch of a run folder's recipe, from where an earlier attempt has left it.
-
-    Args:
-        overrides: ``key=value`` pairs that win over the recipe.
 
     Raises:
         UserError: the training has failed; it has said why.
         StoppedOnRequestError: a signal asked for it.
     """
-    status = run_with_signals(training_command(default_processes(), recipe, role, overrides))
+    status = run_with_signals(training_command(default_processes(), recipe, role))
     if status == STOPPED_EXIT_STATUS:
         raise StoppedOnRequestError(f"the {role} patch is not trained yet")
     if status:
