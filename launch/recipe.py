@@ -17,7 +17,7 @@ from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings, ScoreName
 from merge.settings import Settings, parse_settings
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
-from train.settings import OverSafetyTraining, SafetyTraining
+from train.settings import OverSafetyTraining, SafetyTraining, added
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[
@@ -132,7 +132,7 @@ class HarvestSettings(Settings):
     harmless: tuple[dict[str, Any], ...] | None = Field(default=None, min_length=1)
     """Harmless ones, one such row or several, apart from validation and test: those that the
     backbone refuses become ``harvest/false_refusals.jsonl``, answered by the over-safety model."""
-    over_safety: dict[str, Any] = Field(default_factory=dict)
+    over_safety: dict[str, Any] = added({})
     """What is changed in the section ``over_safety`` to train that model, on D_h."""
     harm_judge: Path | None = None
     """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
