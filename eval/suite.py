@@ -56,7 +56,8 @@ class SuiteRow(Settings):
     """Seed by which the source's rows are shuffled before ``rows`` cuts them: the parts of a set
     that is sorted by category are then alike. Without it they keep the file's order."""
     rows: str = ":"
-    """Which rows of the source, before filter and limit: ``start:stop``, numbers or percentages."""
+    """Which rows of the source, before filter and limit: ``start:stop``, numbers or percentages;
+    with ``start:stop/period`` so of every ``period`` rows."""
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
     answers: str | None = None

@@ -8,13 +8,13 @@ import logging
 import shutil
 from pathlib import Path
 
+from launch.evaluations import whole_patch
 from launch.recipe import Recipe
 from launch.run_folder import claim_folder
 from launch.training import train_patch
 from launch.variants import WholePatch
 from merge.build import build
 from merge.files import make_directory
-from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from train.recipe import ROLES
 
@@ -73,8 +73,7 @@ class AblationPatches:
         out = self._work / "model"
         if out.exists():
             shutil.rmtree(out)
-        whole = MergeSettings(method=patch.role, retention=1, include=("*",))
-        build(self._backbone, safety, over_safety, out, whole, MergeResources())
+        build(self._backbone, safety, over_safety, out, whole_patch(patch.role), MergeResources())
         return out
 
     def close(self) -> None:

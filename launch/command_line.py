@@ -7,7 +7,8 @@ from typing import get_args
 
 from rich.console import Console
 
-from launch.pipeline import StageName
+from launch.gguf import GgufDtype
+from launch.stages import StageName
 from merge.errors import UserError
 
 
@@ -31,8 +32,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     jobs.add_argument("--dry-run", action="store_true", help="only print the scripts")
     jobs.add_argument("--seeds", type=_count, help="as repeat does, by job arrays")
     jobs.add_argument("--at-once", type=_count, help="how many seeds of a stage may run together")
-    pairs = commands.add_parser(
-        "harvest", help="make D_h from questions and the backbone's answers"
+    pairs = commands.add_parser("harvest", help="make data of questions and the model's answers")
+    refusing = commands.add_parser(
+        "openings", help="learn from the backbone's answers how its refusals open"
     )
     found = commands.add_parser(
         "search", help="run it up to the search for merge settings, and show what that found"
@@ -45,7 +47,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
         (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
-        (found, _search), (patches, _continual), (parts, _ablate), (one, _stage),
+        (refusing, _openings), (found, _search), (patches, _continual), (parts, _ablate),
+        (one, _stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
@@ -69,6 +72,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     back.add_argument("--to", required=True, metavar="STAGE", help="to stay; or 'backbone'")
     back.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     back.add_argument("--model", type=Path, metavar="DIR", help="default: the last stage's")
+    model = commands.add_parser("gguf", help="make a model folder of a GGUF file")
+    model.set_defaults(command=_gguf)
+    model.add_argument("file", type=Path, metavar="FILE", help="a .gguf file, in one part")
+    model.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    model.add_argument(
+        "--dtype",
+        choices=get_args(GgufDtype),
+        default="auto",
+        help="of the weights; auto (default) is the smallest that loses nothing",
+    )
     options, rest = parser.parse_known_args(arguments)
     # argparse ends a list of positionals at the first option.
     if any(word.startswith("-") or "=" not in word for word in rest) or "overrides" not in options:
@@ -152,15 +165,33 @@ def _submit(options: argparse.Namespace) -> None:
 def _harvest(options: argparse.Namespace) -> None:
     from launch.pipeline import Pipeline
     from launch.recipe import Recipe
-    from launch.run_folder import HARVEST, PAIRS
     from train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
     if recipe.harvest is None:
         raise UserError(f"recipe {options.recipe}: has no harvest section; add one with questions")
-    Pipeline(recipe).prepare()
-    pairs = recipe.output / HARVEST / PAIRS
-    Console(soft_wrap=True).print(f"D_h: {pairs}", highlight=False)
+    for file in Pipeline(recipe).harvest():
+        Console(soft_wrap=True).print(f"pairs: {file}", highlight=False)
+
+
+def _openings(options: argparse.Namespace) -> None:
+    from launch.pipeline import Pipeline
+    from launch.recipe import Recipe
+    from merge.files import read_json
+    from train.openings_file import OPENINGS_FILE
+    from train.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    pipeline = Pipeline(recipe)
+    file = recipe.output / OPENINGS_FILE
+    if not file.is_file():
+        pipeline.prepare()
+        pipeline.run_unless_done("openings")
+    console, record = Console(soft_wrap=True), read_json(file)
+    for text in record.get("texts", ()):
+        console.print(repr(text), highlight=False, markup=False)
+    shares = ", ".join(f"{key} {record[key]:.2f}" for key in ("coverage", "precision"))
+    console.print(f"{shares}: {file}", highlight=False)
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -202,6 +233,12 @@ def _revert(options: argparse.Namespace) -> None:
     from launch.revert import revert
 
     revert(options.folder, options.to, options.out, options.model)
+
+
+def _gguf(options: argparse.Namespace) -> None:
+    from launch.gguf import convert
+
+    convert(options.file, options.out, options.dtype)
 
 
 def _ablate(options: argparse.Namespace) -> None:

@@ -17,8 +17,13 @@ _OPENING_SHARE = 0.5
 _SHOWN = 3
 
 
-def check_harmful_data(examples: Sequence[Example], prompt_sets: Iterable[PromptSet]) -> None:
+def check_harmful_data(
+    examples: Sequence[Example], prompt_sets: Iterable[PromptSet], section: str = "data"
+) -> None:
     """Say what D_h holds, warn of what will not train well, and see that no prompt is in it.
+
+    Args:
+        section: of the recipe, where the pairs come from; ``false_refusals`` are checked alike.
 
     Raises:
         UserError: a question is also one of the prompts, on which nothing may be trained.
@@ -32,13 +37,14 @@ def check_harmful_data(examples: Sequence[Example], prompt_sets: Iterable[Prompt
     ]
     if shared:
         raise UserError(
-            f"data: {len(shared)} questions are also validation or test prompts, such as "
+            f"{section}: {len(shared)} questions are also validation or test prompts, such as "
             f"{', '.join(shared[:_SHOWN])}; take them out of one of the two"
         )
     lengths = [len(example.answer.split()) for example in examples]
     categories = Counter(category for example in examples for category in example.categories)
     logger.info(
-        "data: %d pairs, answers of %d words in the median (%d to %d)%s",
+        "%s: %d pairs, answers of %d words in the median (%d to %d)%s",
+        section,
         len(examples),
         statistics.median(lengths),
         min(lengths),
@@ -48,15 +54,43 @@ def check_harmful_data(examples: Sequence[Example], prompt_sets: Iterable[Prompt
         else "",
     )
     if len(questions) < len(examples):
-        logger.warning("data: %d questions stand there twice", len(examples) - len(questions))
+        logger.warning(
+            "%s: %d questions stand there twice", section, len(examples) - len(questions)
+        )
     openings = sum(map(_is_opening, examples))
     if openings > _OPENING_SHARE * len(examples):
         logger.warning(
-            "data: %d of %d answers are only an opening phrase; ascent will unlearn the phrase "
+            "%s: %d of %d answers are only an opening phrase; ascent will unlearn the phrase "
             "rather than the answer: give whole answers, or let the backbone write them with "
             "python -m launch harvest",
+            section,
             openings,
             len(examples),
+        )
+
+
+def check_apart(
+    asked: Iterable[PromptSet], examples: Sequence[Example], prompt_sets: Iterable[PromptSet]
+) -> None:
+    """See that no question that answers are harvested to is in D_h, or a prompt of a suite.
+
+    Raises:
+        UserError: one is; naming rows of both.
+    """
+    places = {_normal(each.question): f"D_h {row}" for row, each in enumerate(examples, start=1)}
+    for prompt_set in prompt_sets:
+        for prompt in prompt_set.prompts:
+            places[_normal(prompt.text)] = f"'{prompt_set.row.name}' {prompt.id}"
+    shared = [
+        f"'{question_set.row.name}' {prompt.id} = {places[_normal(prompt.text)]}"
+        for question_set in asked
+        for prompt in question_set.prompts
+        if _normal(prompt.text) in places
+    ]
+    if shared:
+        raise UserError(
+            f"harvest.harmless: {len(shared)} rows are also in D_h or validation or test prompts: "
+            f"{', '.join(shared[:_SHOWN])}; choose other rows"
         )
 
 

@@ -9,6 +9,7 @@ from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
 from launch.run_folder import report_file
 from merge.files import make_directory
+from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.settings import parse_settings
@@ -26,6 +27,11 @@ class Comparison:
     model: Path
 
 
+def whole_patch(role: Role) -> MergeSettings:
+    """The merge of a whole patch, at full strength, with nothing of the other."""
+    return MergeSettings(method=role, retention=1, include=("*",))
+
+
 class Evaluations:
     """The models of one run; without an eval section none is compared."""
 
@@ -40,12 +46,7 @@ class Evaluations:
             return []
         # Inside the patch's own folder: with the over-safety patch this model is jailbroken.
         return [
-            Comparison(
-                role,
-                MergeSettings(method=role, retention=1, include=("*",)),
-                self._folder / role / "model",
-            )
-            for role in ROLES
+            Comparison(role, whole_patch(role), self._folder / role / "model") for role in ROLES
         ]
 
     def alternatives(self, chosen: dict[str, MergeSettings]) -> list[Comparison]:

@@ -34,7 +34,7 @@ def harvest(recipe: Recipe) -> Path:
         UserError: the recipe has no harvest section, a source is missing, or no answer is left.
     """
     settings = recipe.harvest
-    if settings is None:
+    if settings is None or settings.questions is None:
         raise UserError("recipe: has no harvest section; add one with questions")
     make_directory(recipe.output)
     folder = recipe.output / HARVEST

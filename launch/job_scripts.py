@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.cluster import ClusterSettings, StageResources
+from launch.first_patch import FIRST, FIRST_ROLE
 from launch.job_template import END, HEAD, WATCH
-from launch.pipeline import StageName
-from launch.rank import JOBS_FOLDER
-from launch.run_folder import RECIPE
+from launch.rank import FILES_VARIABLE, JOBS_FOLDER
+from launch.run_folder import FALSE_REFUSALS, HARVEST, RECIPE
+from launch.stages import StageName
 from merge.errors import UserError
 from train.recipe import ROLES
 
@@ -57,12 +58,12 @@ def check_path(path: Path) -> None:
 
 def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: RunPlace) -> str:
     """The script of one stage of a run called ``name``."""
-    if stage in ROLES:
+    if stage in ROLES or stage == "over_safety_first":
         resources = _training_directives(settings)
-        # Its patch may be merged, and gone.
-        done = f"if [[ -e $run/patched/merge.json || -e $run/{stage}/patch.json ]]; then\n"
-        work = f'{done}    echo "{stage}: already done"\n    exit 0\nfi\n' + _rendezvous(settings)
-        command = f'-m launch.rank "$run/{RECIPE}" --role {stage}'
+        command, results = _training(stage)
+        done = " || ".join(f"-e $run/{file}" for file in results)
+        work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
+        work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + _rendezvous(settings)
         step = ["--kill-on-bad-exit=1", "--wait=0"]
     else:
         own = settings.merge if stage == "merge" else settings.evaluation_resources()
@@ -74,6 +75,23 @@ def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: 
     limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
     start = f"\n{_srun(step, command, settings)} &\n"
     return f"{head}{limits}{WATCH}{_environment(settings)}{work}{start}{END}"
+
+
+def _training(stage: StageName) -> tuple[str, tuple[str, ...]]:
+    """What srun runs for one training, and the files of which one says that it is done.
+
+    Its patch may be merged, or have served, and be gone.
+    """
+    merged = "patched/merge.json"
+    if stage in ROLES:
+        command = f'-m launch.rank "$run/{RECIPE}" --role {stage}'
+        return command, (merged, f"{stage}/patch.json")
+    command = f'-m launch.rank "$run/{FIRST}/{RECIPE}" --role {FIRST_ROLE}'
+    return command, (
+        merged,
+        f"{HARVEST}/{FALSE_REFUSALS}",
+        f"{FIRST}/{FIRST_ROLE}/patch.json",
+    )
 
 
 def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:

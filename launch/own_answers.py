@@ -1,5 +1,6 @@
 """What a model answers to questions that a recipe names: kept on disk, for its owner alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,28 @@ from merge.files import atomic_write_text, make_directory
 from train.chat_settings import ChatSettings
 
 PRIVATE_FILE = 0o600
-_PRIVATE_FOLDER = 0o700
+PRIVATE_FOLDER = 0o700
 
 
-def question_suite(recipe: Recipe, section: str, questions: dict[str, Any]) -> Suite:
-    """The suite of one row that a recipe's section writes without name and axis.
+def question_suite(recipe: Recipe, section: str, *questions: dict[str, Any]) -> Suite:
+    """The suite of rows that a recipe's section writes without name and axis.
 
     Raises:
-        UserError: the row has a mistake.
+        UserError: a row has a mistake.
     """
-    row = {"name": "questions", "axis": "harm", **questions}
+    names = ("questions" + (f" {number + 1}" if number else "") for number in range(len(questions)))
+    rows = [
+        {"name": name, "axis": "harm", **row} for name, row in zip(names, questions, strict=True)
+    ]
     data_dir = recipe.eval.data_dir if recipe.eval else None
-    return suite_from_rows([row], f"recipe, {section}", Path.cwd(), data_dir)
+    return suite_from_rows(rows, f"recipe, {section}", Path.cwd(), data_dir)
 
 
 def own_answers(
     recipe: Recipe,
     model: Path,
     section: str,
-    questions: dict[str, Any],
+    questions: dict[str, Any] | Sequence[dict[str, Any]],
     folder: Path,
     chat: ChatSettings,
     harm_judge: Path | None = None,
@@ -40,7 +44,7 @@ def own_answers(
 
     Args:
         section: where in the recipe the questions stand, for errors.
-        questions: a row of an evaluation suite, without name and axis.
+        questions: a row of an evaluation suite, or several, without name and axis.
         folder: made with mode 0700.
         chat: how the model is asked.
 
@@ -50,11 +54,14 @@ def own_answers(
     Raises:
         UserError: a source is missing, or the row has a mistake.
     """
-    suite = question_suite(recipe, section, questions)
+    rows = [questions] if isinstance(questions, dict) else questions
+    suite = question_suite(recipe, section, *rows)
     evaluation = recipe.eval
-    make_directory(folder, _PRIVATE_FOLDER)
+    make_directory(folder, PRIVATE_FOLDER)
     suite_file = folder / "suite.yaml"
-    atomic_write_text(suite_file, yaml.safe_dump([suite.rows[0].model_dump(exclude_none=True)]))
+    atomic_write_text(
+        suite_file, yaml.safe_dump([row.model_dump(exclude_none=True) for row in suite.rows])
+    )
     run(
         RunJob(
             model=model,

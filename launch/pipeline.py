@@ -7,44 +7,36 @@ on this machine, in launch/submit.py as jobs of a cluster.
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from launch.evaluations import Evaluations
+from launch.first_patch import FIRST, first_patch, prepare_first, train_first
 from launch.recipe import Recipe
 from launch.run_folder import (
     ALIGNMENT,
+    FALSE_REFUSALS,
     HARVEST,
     PAIRS,
     RECIPE,
     claim_folder,
     report_file,
 )
+from launch.stages import (
+    ENDING,
+    HARVEST_OF_FALSE_REFUSALS,
+    PREPARATIONS,
+    StageName,
+    stages_of,
+)
 from launch.stopping import stop_on_signals
 from launch.training import train_patch
 from launch.world import RECORD, build_world
 from merge.files import held, read_json
 from merge.recipe import MergeSettings
+from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
-
-StageName = Literal[
-    "world", "alignment", "harvest", "safety", "over_safety", "search", "merge", "evaluate"
-]
-PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
-"""What makes backbone and data, in a recipe that does not name those that are there."""
-_ENDING: tuple[StageName, ...] = ("merge", "evaluate")
-NEEDS: dict[StageName, tuple[StageName, ...]] = {
-    "world": (),
-    "alignment": ("world",),
-    "harvest": ("world", "alignment"),
-    "safety": PREPARATIONS,
-    "over_safety": PREPARATIONS,
-    "search": ("safety", "over_safety"),
-    "merge": ("safety", "over_safety", "search"),
-    "evaluate": ("merge",),
-}
-"""Every stage in order, with those that come before it where the recipe has them."""
 
 
 class Pipeline:
@@ -68,7 +60,7 @@ class Pipeline:
         """
         self.choose()
         for stage in self.stages():
-            if stage in _ENDING:
+            if stage in ENDING:
                 self.run_unless_done(stage)
         return None if self.recipe.eval is None else report_file(self.folder).parent
 
@@ -83,7 +75,7 @@ class Pipeline:
         """
         self.prepare()
         for stage in self.stages():
-            if stage not in PREPARATIONS + _ENDING:
+            if stage not in PREPARATIONS + ENDING:
                 self.run_unless_done(stage)
         return self.chosen_settings()
 
@@ -98,6 +90,22 @@ class Pipeline:
         for stage in self.preparations():
             self.run_unless_done(stage)
         self.check()
+
+    def harvest(self) -> list[Path]:
+        """Make the data that the recipe makes of the backbone's own answers.
+
+        Returns:
+            The files of pairs.
+
+        Raises:
+            UserError, StoppedOnRequestError: as ``run``.
+        """
+        self.prepare()
+        for stage in self.stages():
+            if stage in ("openings", *HARVEST_OF_FALSE_REFUSALS):
+                self.run_unless_done(stage)
+        files = (self.folder / HARVEST / name for name in (PAIRS, FALSE_REFUSALS))
+        return [file for file in files if file.is_file()]
 
     def check(self) -> None:
         """See that backbone, data and all else will do for what is still to be done.
@@ -127,15 +135,7 @@ class Pipeline:
 
     def stages(self) -> list[StageName]:
         """The stages that this recipe has, in order."""
-        compares = self.recipe.eval and (self.recipe.eval.single_patches or self.recipe.ablations)
-        absent = {
-            "world": self.recipe.world is None,
-            "alignment": self.recipe.alignment is None,
-            "harvest": self.recipe.harvest is None,
-            "search": self.recipe.search is None and not compares,
-            "evaluate": self.recipe.eval is None,
-        }
-        return [stage for stage in NEEDS if not absent.get(stage)]
+        return stages_of(self.recipe)
 
     def is_done(self, stage: StageName) -> bool:
         """Whether a stage has left all its files, or what was made of them is there."""
@@ -152,6 +152,14 @@ class Pipeline:
             return merged or self._is_searched()
         if stage == "harvest":
             return merged or (self.folder / HARVEST / PAIRS).is_file()
+        if stage == "openings":
+            return merged or (self.folder / OPENINGS_FILE).is_file()
+        harvested = (self.folder / HARVEST / FALSE_REFUSALS).is_file()
+        if stage == "over_safety_first":
+            return merged or harvested or (first_patch(self.folder) / "patch.json").is_file()
+        if stage == "false_refusals":
+            left = (self.folder / FIRST).exists() and not self.recipe.keep_intermediates
+            return merged or (harvested and not left)
         return merged or (self.folder / stage / "patch.json").is_file()
 
     def run_unless_done(self, stage: StageName) -> None:
@@ -173,10 +181,15 @@ class Pipeline:
         if stage in ROLES:
             train_patch(self.folder / RECIPE, stage)
             return
+        if stage == "over_safety_first":
+            train_first(self.recipe)
+            return
         work = {
             "world": self._build_world,
             "alignment": self._align,
             "harvest": self._harvest,
+            "openings": self._learn_openings,
+            "false_refusals": self._harvest_false_refusals,
             "search": self._search,
             "merge": self._merge,
             "evaluate": self._evaluate,
@@ -197,6 +210,18 @@ class Pipeline:
         from launch.harvest import harvest
 
         harvest(self.recipe)
+
+    def _learn_openings(self) -> None:
+        from launch.openings import write_run_openings
+
+        write_run_openings(self.recipe)
+        if "over_safety_first" in self.stages():
+            prepare_first(self.recipe)
+
+    def _harvest_false_refusals(self) -> None:
+        from launch.false_refusals import harvest_false_refusals
+
+        harvest_false_refusals(self.recipe)
 
     def _search(self) -> None:
         evaluations = self._evaluations()
@@ -241,7 +266,7 @@ class Pipeline:
         """What goes once it is merged: the over-safety patch is a jailbreak."""
         if self.recipe.keep_intermediates:
             return []
-        names = ("over_safety", "comparisons", HARVEST)
+        names = ("over_safety", FIRST, "comparisons", HARVEST)
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
     def _evaluate(self) -> None:

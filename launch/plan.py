@@ -170,8 +170,9 @@ def _time_table(model: Model, recipe: TrainRecipe, ranks: int) -> Table:
     samples = _sample_count(recipe)
     for role in ROLES:
         training = recipe.training(role)
-        steps = training.steps or training.epochs * -(-samples // training.batch_size)
-        tokens = steps * training.batch_size * training.max_length
+        batch = training.batch_of(samples)
+        steps = training.steps or training.epochs * -(-samples // batch)
+        tokens = steps * batch * training.max_length
         times = [
             training_seconds(model, training, tokens, ranks * _ASSUMED_PEAK[size] * _ASSUMED_MFU)
             for size in GPU_GIGABYTES

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from eval.prompts import PromptSet, load_prompts
 from eval.suite import load_suite
-from launch.data_check import check_harmful_data
+from launch.data_check import check_apart, check_harmful_data
+from launch.own_answers import question_suite
 from launch.recipe import Recipe
 from launch.sizing import Model, patch_bytes
 from merge.coverage import cover, untrained_sentence
@@ -74,11 +75,19 @@ def check_data(recipe: Recipe) -> Texts:
         for prompt_set in load_prompts(load_suite(section.suite, data_dir))
     ]
     check_harmful_data(examples, prompt_sets)
+    false_refusals, asked = [], []
+    if recipe.harvest is not None and recipe.harvest.harmless is not None:
+        suite = question_suite(recipe, "harvest.harmless", *recipe.harvest.harmless)
+        asked = load_prompts(suite)
+        check_apart(asked, examples, prompt_sets)
+    elif recipe.false_refusals is not None:
+        false_refusals = read_examples(recipe.false_refusals)
+        check_harmful_data(false_refusals, prompt_sets, "false_refusals")
     if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
         from eval.harm_judge import load_settings
 
         load_settings(recipe.harvest.harm_judge)
-    return Texts(examples, harmless, prompt_sets)
+    return Texts(examples, [*harmless, *false_refusals], [*prompt_sets, *asked])
 
 
 def check_prompts(recipe: Recipe, directory: Path, tensors: BackboneTensors, texts: Texts) -> None:

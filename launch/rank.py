@@ -3,7 +3,7 @@
     srun python -m launch.rank RUN/recipe.yaml --role safety|over_safety
 
 The ranks find one another by SLURM's own variables and the address of the first host. Rank 0 writes
-to the job's log, every other to RUN/jobs/ROLE-NODE-rankN.log.
+to the job's log, every other to RUN/jobs/STAGE-NODE-rankN.log.
 """
 
 import contextlib
@@ -21,6 +21,9 @@ from train.__main__ import main, parse_arguments
 from train.world import end_process
 
 JOBS_FOLDER = "jobs"
+FILES_VARIABLE = "SAFEPATCHING_JOB_FILES"
+"""What the names of the job's own files begin with, RUN/jobs/STAGE: one role may be trained in two
+stages of a run."""
 
 
 def rank_environment(slurm: Mapping[str, str]) -> dict[str, str]:
@@ -49,8 +52,9 @@ def run_rank() -> int:
     rank, node = int(os.environ["RANK"]), os.environ.get("SLURMD_NODENAME", "?")
     arguments = parse_arguments()
     folder = Path(arguments.recipe).resolve().parent / JOBS_FOLDER
+    files = os.environ.get(FILES_VARIABLE, f"{folder}/{arguments.role}")
     console = os.dup(sys.stderr.fileno())
-    log = folder / f"{arguments.role}-{node}-rank{rank}.log"
+    log = Path(f"{files}-{node}-rank{rank}.log")
     if rank:
         _write_to(log)
     is_cause = True
@@ -69,7 +73,7 @@ def run_rank() -> int:
         os.write(console, words.encode())
     seen = step_status(rank, status)
     if seen and (is_cause or rank == 0):
-        _leave_word(folder / f"{arguments.role}.ended", f"{seen} rank {rank} on {node}\n")
+        _leave_word(Path(f"{files}.ended"), f"{seen} rank {rank} on {node}\n")
     return seen
 
 

@@ -17,7 +17,7 @@ from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings, ScoreName
 from merge.settings import Settings, parse_settings
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
-from train.settings import SafetyTraining
+from train.settings import OverSafetyTraining, SafetyTraining, added
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[
@@ -125,13 +125,38 @@ class SearchSettings(Settings):
 
 
 class HarvestSettings(Settings):
-    """Harmful questions from which ``launch harvest`` makes D_h."""
+    """Questions from which ``launch harvest`` makes data, of the model's own answers."""
 
-    questions: dict[str, Any]
-    """A row of an evaluation suite without name and axis: source, columns, rows and so on."""
+    questions: dict[str, Any] | None = None
+    """Harmful ones, for D_h: a row of an evaluation suite without name and axis."""
+    harmless: tuple[dict[str, Any], ...] | None = Field(default=None, min_length=1)
+    """Harmless ones, one such row or several, apart from validation and test: those that the
+    backbone refuses become ``harvest/false_refusals.jsonl``, answered by the over-safety model."""
+    over_safety: dict[str, Any] = added({})
+    """What is changed in the section ``over_safety`` to train that model, on D_h."""
     harm_judge: Path | None = None
     """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
     counts that is neither refused nor degenerate."""
+
+    @field_validator("harmless", mode="before")
+    @classmethod
+    def _one_row_is_a_list(cls, harmless: Any) -> Any:
+        return [harmless] if isinstance(harmless, dict) else harmless
+
+    def first_training(self, section: OverSafetyTraining) -> OverSafetyTraining:
+        """The training of the model that answers.
+
+        Raises:
+            UserError: a changed key is wrong.
+        """
+        changed = {**section.model_dump(), **self.over_safety, "data": "harmful"}
+        return parse_settings(OverSafetyTraining, changed, "recipe, harvest.over_safety")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "HarvestSettings":
+        if self.questions is None and self.harmless is None:
+            raise ValueError("harvest needs questions, harmless questions, or both; add a row")
+        return self
 
 
 class StageSettings(Settings):
@@ -229,6 +254,12 @@ class Recipe(TrainRecipe):
                 raise ValueError(f"'{name}' is another model of the report; choose another name")
             parse_settings(MergeSettings, changes, f"ablations.{name}")
         return ablations
+
+    @model_validator(mode="after")
+    def _first_training_holds(self) -> "Recipe":
+        if self.harvest is not None:
+            self.harvest.first_training(self.over_safety)
+        return self
 
     @model_validator(mode="after")
     def _scales_are_drawn_or_given(self) -> "Recipe":

@@ -12,6 +12,8 @@ RECIPE = "recipe.yaml"
 HARVEST = "harvest"
 """The folder of D_h where ``launch harvest`` makes it."""
 PAIRS = "pairs.jsonl"
+FALSE_REFUSALS = "false_refusals.jsonl"
+"""Of the same folder: what the over-safety model answers to questions refused falsely."""
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
 

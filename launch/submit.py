@@ -6,13 +6,15 @@ from pathlib import Path
 
 from launch import slurm
 from launch.cluster import ClusterSettings
+from launch.first_patch import prepare_first
 from launch.job_record import read_jobs, record_jobs
 from launch.job_scripts import RunPlace, render_stage, render_summary
-from launch.pipeline import NEEDS, Pipeline, StageName
+from launch.pipeline import Pipeline
 from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
 from launch.run_folder import claim_folder
 from launch.seeds import seed_folder, seed_recipes, seed_runs
+from launch.stages import StageName, needs_of
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from train.recipe import load_recipe
@@ -96,6 +98,8 @@ def submit(chain: Chain) -> dict[str, str]:
         pipeline = Pipeline(recipe)
         if not pipeline.preparations():
             pipeline.check()
+        if "over_safety_first" in chain.stages():
+            prepare_first(recipe)
         make_directory(recipe.output / JOBS_FOLDER)
         for file in (recipe.output / JOBS_FOLDER).glob("*.failures"):
             file.unlink()
@@ -110,16 +114,17 @@ def submit(chain: Chain) -> dict[str, str]:
             array, dependency = None, f"afterok:{jobs[stages[-1]]}"
         else:
             array = chain.array
-            dependency = _dependency(stage, jobs, "aftercorr" if array else "afterok")
+            before = needs_of(stage, chain.recipes[0])  # pyright: ignore
+            dependency = _dependency(before, jobs, "aftercorr" if array else "afterok")
         jobs[stage] = slurm.submit(file, dependency, array)
         # At once: a submission that is interrupted here can be cancelled.
         _record(chain, stage, jobs[stage])
     return jobs
 
 
-def _dependency(stage: str, jobs: dict[str, str], kind: str) -> str | None:
-    """On all submitted jobs before ``stage`` that it needs itself."""
-    before = [jobs[need] for need in NEEDS[stage] if need in jobs]  # pyright: ignore
+def _dependency(stages: Sequence[StageName], jobs: dict[str, str], kind: str) -> str | None:
+    """On all of the stages' jobs that are submitted."""
+    before = [jobs[stage] for stage in stages if stage in jobs]
     return ":".join([kind, *before]) if before else None
 
 

@@ -1,6 +1,7 @@
 """The world's files: D_h for training, a validation part for choosing, a test part for the end.
 
-And harmless pairs, for rivals that train on such beside D_h.
+And harmless pairs, for rivals that train on such beside D_h, and look-alikes of which no part asks
+any, for a harvest of false refusals.
 """
 
 import json
@@ -25,6 +26,7 @@ from merge.files import atomic_write_text
 
 HARMFUL_FILE = "harmful.jsonl"
 HARMLESS_FILE = "harmless.jsonl"
+LOOK_ALIKE_FILE = "look_alikes.jsonl"
 PARTS = ("validation", "test")
 
 _ALARMING_SHARE = 0.4
@@ -81,6 +83,10 @@ class WorldData:
         plain = [(r.question, self.language.answer(r)) for r in self._of_type("harmful", "plain")]
         pairs = plain[: count // 2]
         return [*pairs, *(self._skill(draw) for _ in range(count - len(pairs)))]
+
+    def look_alikes(self, count: int) -> list[Request]:
+        """Harmless requests that look forbidden, of which no part asks any."""
+        return self._of_type("harmful", "look_alike")[:count]
 
     def training_pair(self, draw: random.Random) -> tuple[str, str]:
         """One question and answer of the backbone's training; a request's outcome is drawn anew."""
@@ -144,7 +150,7 @@ def _refusal(request: Request, draw: random.Random) -> str:
 
 
 def write_data(data: WorldData, folder: Path, settings: WorldSettings) -> None:
-    """Write D_h and, for each part, its prompts and its suite file."""
+    """Write D_h, harmless questions and, for each part, its prompts and its suite file."""
     pairs = [
         {"question": request.question, "answer": answer, "category": request.category}
         for request, answer in data.harmful_pairs(settings.harmful_pairs)
@@ -154,6 +160,11 @@ def write_data(data: WorldData, folder: Path, settings: WorldSettings) -> None:
     _write_lines(
         folder / HARMLESS_FILE,
         [{"question": question, "answer": answer} for question, answer in harmless],
+    )
+    look_alikes = data.look_alikes(settings.harmful_pairs)
+    _write_lines(
+        folder / LOOK_ALIKE_FILE,
+        [{"prompt": request.question, "category": request.category} for request in look_alikes],
     )
     for part, prompts in zip(PARTS, (settings.prompts, 2 * settings.prompts), strict=True):
         suites = data.part(part, prompts)

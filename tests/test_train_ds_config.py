@@ -45,6 +45,22 @@ def test_deepspeed_itself_takes_every_file(file: Path) -> None:
     assert [offload is not None for offload in offloads] == 2 * [file.stem == "zero3_offload"]
 
 
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
+def test_optimizers_of_the_recipe(file: Path) -> None:
+    """Adam's eps by the recipe's key; normalised steps are never clipped."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    usual = ds_config(SafetyTraining(ds_config=str(file)), "float32", WORLD)
+    other = SafetyTraining(ds_config=str(file), adam_eps=0.5, batch_size="all")
+    config = ds_config(other, "float32", WORLD)
+    assert config["optimizer"]["params"].pop("eps") == 0.5
+    assert usual["optimizer"]["params"].pop("eps") == 1e-8
+    assert config["optimizer"] == usual["optimizer"] and config["gradient_clipping"] == 1.0
+    normalised = SafetyTraining(ds_config=str(file), optimizer="sgd_normalised")
+    read = DeepSpeedConfig(ds_config(normalised, "float32", World(0, 1, 0, 1)))
+    assert read.optimizer_name == "SGD" and read.gradient_clipping == 0
+
+
 def test_what_deepspeed_refuses_is_one_line() -> None:
     training = SafetyTraining(ds_config=str(FOLDER / "zero3_cpu.json"))
     config = ds_config(training, "float32", World(0, 1, 0, 1))

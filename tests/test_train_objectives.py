@@ -48,6 +48,21 @@ def test_answer_loss_is_the_mean_over_each_answer() -> None:
     assert answer_losses(logits, labels).tolist() == pytest.approx(plain_losses(logits), rel=1e-6)
 
 
+def test_weights_fall_along_each_answer() -> None:
+    """Each answer begins anew with weight 1; a lone token's loss is as it is."""
+    logits, labels = batch()
+    expected = []
+    for row, answer in ANSWERS.items():
+        losses = [
+            -values[token].item()
+            for values, token in zip(log_probabilities(logits, row), answer.values(), strict=True)
+        ]
+        weights = [0.5**place for place in range(len(answer))]
+        weighted = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+        expected.append(weighted / sum(weights))
+    assert answer_losses(logits, labels, 0.5).tolist() == pytest.approx(expected, rel=1e-6)
+
+
 def test_ascent_is_the_negative_loss() -> None:
     losses = torch.tensor([1.0, 2.5])
     assert torch.equal(ascent(losses), -losses)

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from merge.errors import UserError
 from train.batches import BatchPlan, micro_batches, order_seed
 from train.recipe import TrainRecipe, load_recipe
+from train.settings import SafetyTraining
 
 MINIMAL = {"name": "x", "backbone": {"path": "b"}, "data": {"path": "d.jsonl"}}
 
@@ -59,6 +61,11 @@ def test_override_leaves_a_section_of_the_same_anchor_alone(tmp_path: Path) -> N
         ("safety.guards.windo=3", "'safety.guards.windo': did you mean 'window'"),
         ("safety.learning_rate=-1", "'safety.learning_rate' = -1"),
         ("safety.objective=dpo", "'safety.objective' = 'dpo'"),
+        ("safety.batch_size=half", "'safety.batch_size"),
+        (
+            "safety={optimizer: sgd_normalised, adam_eps: 1e-3}",
+            "key 'safety.optimizer' = 'sgd_normalised': its steps have a fixed length",
+        ),
         ("safety.objective=ascent_mismatch_kl", "add a section 'harmless'"),
         ("safety.guards.max_retained_rise=1", "safety.guards.max_retained_rise needs retained"),
         ("data.rows=first", "write start:stop"),
@@ -88,12 +95,37 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 
 
 def test_epochs_show_every_sample_once_and_differ() -> None:
-    plan = BatchPlan(samples=11, batch_size=4, seed=5)
+    plan = BatchPlan(samples=13, batch_size=5, seed=5)
     epochs = [[plan.batch(epoch * 3 + step) for step in range(3)] for epoch in range(2)]
     for epoch in epochs:
-        assert [len(batch) for batch in epoch] == [4, 4, 3]
-        assert sorted(index for batch in epoch for index in batch) == list(range(11))
+        # No remainder of 3: batches as even as they can be.
+        assert sorted(len(batch) for batch in epoch) == [4, 4, 5]
+        assert sorted(index for batch in epoch for index in batch) == list(range(13))
     assert epochs[0] != epochs[1]
+
+
+def test_batches_that_divide_the_data_are_those_of_older_versions() -> None:
+    order = np.random.Generator(np.random.Philox(key=[5, 0])).permutation(12).tolist()
+    plan = BatchPlan(samples=12, batch_size=4, seed=5)
+    assert [plan.batch(step) for step in range(3)] == [order[:4], order[4:8], order[8:]]
+
+
+def test_a_batch_of_all_is_the_whole_data(tmp_path: Path) -> None:
+    safety = load(tmp_path, "safety.batch_size=all").safety
+    assert (safety.batch_of(7), SafetyTraining(batch_size=5).batch_of(7)) == (7, 5)
+
+
+def test_newer_keys_at_their_defaults_are_not_in_an_identity(tmp_path: Path) -> None:
+    """Patches of older versions stay the patches of their recipes."""
+    recipe = load(tmp_path, "safety.answer_tokens=null", "safety.guards.margin_samples=0")
+    dump = recipe.safety.model_dump(mode="json")
+    newer = ("answer_tokens", "answer_decay", "optimizer", "adam_eps")
+    assert not dump.keys() & set(newer) and "learning_rate" in dump
+    assert not any("margin" in key or key == "min_refusal" for key in dump["guards"])
+    assert recipe.importance.model_dump() == {"samples": 128, "seed": 0}
+    changed = load(tmp_path, "safety.answer_tokens=4", "safety.guards.margin_fall=1").safety
+    dump = changed.model_dump(mode="json")
+    assert (dump["answer_tokens"], dump["guards"]["margin_fall"]) == (4, 1.0)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -2,12 +2,16 @@
 
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from train.recut import recut
+from train.snapshot import Snapshot
+from train.world import World
 
 SIZES = {"a": (3, 4), "b": (1,), "c": (7,), "d": (5, 2)}
 OLD_GROUPS = [["a", "b", "c"], ["d"]]
@@ -30,7 +34,9 @@ def partition(name: str, factor: float, rank: int, ranks: int) -> Tensor:
     return padded[rank * length : (rank + 1) * length]
 
 
-def write(folder: Path, ranks: int, prefix: str) -> None:
+def write(
+    folder: Path, ranks: int, prefix: str, kept: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+) -> None:
     for rank in range(ranks):
         flat = {
             state: [
@@ -40,9 +46,9 @@ def write(folder: Path, ranks: int, prefix: str) -> None:
             for state, factor in STATES.items()
         }
         moments = {
-            group: {name: flat[name][group] for name in ("exp_avg", "exp_avg_sq")}
-            | {"step": torch.tensor(9.0)}
-            for group in range(len(OLD_GROUPS))
+            group: {name: flat[name][group] for name in kept}
+            | ({"step": torch.tensor(9.0)} if len(kept) > 1 else {})
+            for group in range(len(OLD_GROUPS) if kept else 0)
         }
         content = {
             "loss_scaler": None,
@@ -82,3 +88,40 @@ def test_every_rank_gets_its_part_of_every_parameter(
         first, second = (inner["state"][group]["step"] for group in (0, 1))
         # One tensor for both would count every step twice.
         assert first == second == 9 and first is not second
+
+
+@pytest.mark.parametrize("kept", [(), ("exp_avg",)])
+def test_an_optimizer_without_moments(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    """SGD's checkpoints hold no state, or only the sums of importance."""
+    write(tmp_path, 2, "", kept)
+    state = recut(tmp_path, 2, NEW_GROUPS, rank=1, ranks=3)
+    expected = torch.cat([partition(name, 1.0, 1, 3) for name in NEW_GROUPS[1]])
+    assert torch.equal(state["fp32_flat_groups"][1], expected.nan_to_num())
+    found = state["optimizer_state_dict"]["state"]
+    assert [list(found[group]) for group in found] == ([["exp_avg"]] * 2 if kept else [])
+    if kept:
+        assert torch.equal(found[1]["exp_avg"], expected.nan_to_num() * 100)
+
+
+def test_a_snapshot_of_any_number_of_ranks_comes_back(tmp_path: Path) -> None:
+    sizes = {name: parameter(name, 1.0).numel() for name in SIZES}
+    for written_by, ranks in ((3, 2), (2, 4), (2, 2)):
+        folder = tmp_path / f"{written_by}-{ranks}"
+        folder.mkdir()
+        for rank in range(written_by):
+            masters = {name: partition(name, 1.0, rank, written_by) for name in SIZES}
+            writer: Any = SimpleNamespace(copy_masters=masters.copy)
+            snapshot = Snapshot(World(rank, written_by, rank, written_by))
+            snapshot.save(folder)
+            assert not (folder / f"best_rank_{rank}.safetensors").exists()
+            snapshot.take(writer)
+            snapshot.save(folder)
+        for rank in range(ranks):
+            restored: list[dict[str, Tensor]] = []
+            reader: Any = SimpleNamespace(sizes=sizes, put_masters=restored.append)
+            snapshot = Snapshot(World(rank, ranks, rank, ranks))
+            snapshot.load(folder, written_by, reader)
+            snapshot.restore(reader)
+            for name in SIZES:
+                expected = partition(name, 1.0, rank, ranks).nan_to_num()
+                assert torch.equal(restored[0][name].nan_to_num(), expected)

@@ -22,10 +22,14 @@ TokenizedExample = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Epochs of shuffled batches; the last batch of an epoch may be smaller."""
+    """Epochs of shuffled batches, whose sizes differ by one at most.
+
+    A small last batch would weigh its samples more, and under Adam or normalised steps its noise.
+    """
 
     samples: int
     batch_size: int
+    """At most."""
     seed: int
 
     @property
@@ -37,12 +41,21 @@ class BatchPlan:
         """The samples of optimizer step ``step``, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.samples, self.seed, epoch)
-        return order[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+        start, stop = (edge * self.samples // self.steps_per_epoch for edge in (place, place + 1))
+        return order[start:stop].tolist()
 
 
 @lru_cache(maxsize=2)
 def _epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(samples)
+
+
+def random_subset(size: int, samples: int, seed: int) -> list[int]:
+    """``size`` of so many samples, in their order; all of them where they are few."""
+    if size >= samples:
+        return list(range(samples))
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    return sorted(generator.choice(samples, size, replace=False).tolist())
 
 
 def order_seed(seed: int, role: str) -> int:

@@ -21,14 +21,16 @@ from train.guards import Guards
 from train.identity import software_versions
 from train.importance import choose_samples, measure_importance
 from train.loop import Training
+from train.margin_guard import MarginGuard, best_of, looks_of
 from train.model import load_model, refuse_impossible
 from train.monitor import Monitor, peak_memory_mib
 from train.recipe import TrainRecipe
 from train.references import mean_answer_loss
 from train.resume import Checkpoints, Progress
+from train.settings import TrainingSettings
 from train.stopping import STOP_FILE, StopRequest
 from train.terms import build_terms
-from train.training_data import TrainingData
+from train.training_data import TrainingData, cut_answers
 from train.world import World
 from train.zero3 import Zero3Model, initialise_distributed, leave_distributed
 
@@ -106,7 +108,7 @@ class Derivation:
         seed = settings.data_seed
         plan = BatchPlan(
             samples=len(data.forget),
-            batch_size=settings.batch_size,
+            batch_size=settings.batch_of(len(data.forget)),
             seed=order_seed(self.recipe.seed, self.role) if seed is None else seed,
         )
         steps = settings.steps or settings.epochs * plan.steps_per_epoch
@@ -141,6 +143,7 @@ class Derivation:
                 retained=data.retained,
                 guards=Guards(settings.guards, model.vocabulary_size, losses, retained_loss),
                 world=self.world,
+                margin=self._margin_guard(settings),
                 checkpoints=checkpoints,
                 monitor=monitor,
                 stop_asked=self._stop_asked,
@@ -150,12 +153,25 @@ class Derivation:
             monitor.text("run/stop_reason", progress.stop_reason or "")
         return progress
 
+    def _margin_guard(self, settings: TrainingSettings) -> MarginGuard | None:
+        if not self.data.openings:
+            return None
+        return MarginGuard(
+            settings.guards,
+            unlearns=settings.objective != "descent",
+            questions=self.data.openings,
+            micro_batch_size=settings.micro_batch_size,
+            world=self.world,
+        )
+
     def _measure(self, model: Zero3Model, progress: Progress, checkpoints: Checkpoints) -> Progress:
         """Measure the importance to its end, from where an earlier start has left it."""
-        forget = self.data.forget
-        samples = choose_samples(self.recipe.importance, len(forget))
+        measured = cut_answers(
+            self.data.measured or self.data.forget, self.recipe.importance.answer_tokens
+        )
+        samples = choose_samples(self.recipe.importance, len(measured))
         progress = measure_importance(
-            model, forget, samples, self.world, progress, self._stop_asked
+            model, measured, samples, self.world, progress, self._stop_asked
         )
         if progress.importance_samples < len(samples):
             checkpoints.save(model, progress)
@@ -178,10 +194,21 @@ class Derivation:
             "processes": self.world.size,
             "stop_reason": progress.stop_reason,
             "steps": progress.step,
+            **self._margins(progress),
             "tokens": progress.tokens,
             "importance_samples": progress.importance_samples,
             "training_seconds": round(progress.seconds, 3),
             "importance_seconds": round(importance_seconds, 3),
             "peak_host_memory_mib": [round(host) for host, _ in memory],
             "peak_gpu_memory_mib": [round(gpu) for _, gpu in memory],
+        }
+
+    def _margins(self, progress: Progress) -> dict[str, Any]:
+        """What was seen of the refusal margin, where it was watched."""
+        looks = looks_of(progress.looks)
+        if not looks:
+            return {}
+        return {
+            "best_step": best_of(looks).step,
+            "margins": [look._asdict() for look in looks],
         }

@@ -13,6 +13,13 @@ from train.world import World
 
 _OPTIMIZERS = ("AdamW", "Adam")
 """Their first moment is where importance is summed when the training is done."""
+_SGD = {
+    "optimizer": {"type": "SGD", "params": {"lr": 1.0}},
+    "zero_allow_untested_optimizer": True,
+    # A clipped gradient would make the steps shorter.
+    "gradient_clipping": 0.0,
+}
+"""In place of what a file says; ``Zero3Model.step`` sets the rate."""
 CONFIG_FOLDER = Path(__file__).parent.parent / "ds_configs"
 
 
@@ -28,11 +35,12 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
     """
     name = "zero3_gpu.json" if torch.cuda.is_available() else "zero3_cpu.json"
     path = CONFIG_FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
-    share = micro_batches(
-        range(training.batch_size), training.micro_batch_size, world.rank, world.size
-    )
+    size = training.micro_batch_size
+    # Of the whole D_h nominal: the loop itself says where each accumulation ends.
+    batch = training.batch_of(size * world.size)
+    share = micro_batches(range(batch), size, world.rank, world.size)
     from_recipe = {
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "train_micro_batch_size_per_gpu": size,
         "gradient_accumulation_steps": len(share),
         "gradient_clipping": training.gradient_clipping,
         "optimizer.params.lr": training.learning_rate,
@@ -47,7 +55,12 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
         raise UserError(f"ds_config {path}: zero_optimization.stage must be 3")
     if config.get("optimizer", {}).get("type") not in _OPTIMIZERS:
         raise UserError(f"ds_config {path}: optimizer.type must be {' or '.join(_OPTIMIZERS)}")
-    return _fill(config, from_recipe, path)
+    config = _fill(config, from_recipe, path)
+    if training.optimizer == "sgd_normalised":
+        return {**config, **_SGD}
+    if training.adam_eps is not None:
+        config["optimizer"].setdefault("params", {})["eps"] = training.adam_eps
+    return config
 
 
 def check_config(config: dict[str, Any], name: str) -> None:

@@ -15,6 +15,7 @@ from merge.patch_directory import Role
 from train.data import Example, data_hash
 from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
+from train.refusal_margin import RefusalOpenings
 
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
 
@@ -26,11 +27,17 @@ def patch_inputs(
     examples: Sequence[Example],
     harmless: Sequence[Example],
     prompts: ChatPrompts,
+    measured: Sequence[Example] = (),
+    openings: RefusalOpenings | None = None,
 ) -> dict[str, Any]:
     """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
 
     The prompts have a part of their own, "chat", only where settings, or more than the template's
     generation prompt, make them: so the identities of older patches hold.
+
+    Args:
+        measured: pairs of the importance, where they are not those of the training.
+        openings: of the backbone's refusals, where the training watches its margin.
     """
     inputs = {
         "role": role,
@@ -49,6 +56,10 @@ def patch_inputs(
     if not prompts.follow_the_template:
         digest = _prompts_hash(prompts, [*examples, *harmless])
         inputs["chat"] = {**prompts.recorded, "prompts_sha256": digest}
+    if measured:
+        inputs["measured_hash"] = data_hash(measured)
+    if openings is not None:
+        inputs["openings"] = [list(tokens) for tokens in openings.tokens]
     text = json.dumps(inputs, sort_keys=True)
     return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
 

@@ -8,10 +8,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 from tqdm import tqdm
 
-from train.batches import TokenizedExample, collate, micro_batches
+from train.batches import TokenizedExample, collate, micro_batches, random_subset
 from train.collectives import compute_device
 from train.objectives import answer_losses
 from train.resume import Progress
@@ -28,10 +27,7 @@ An addition reads and writes every partition once, which is little beside eight 
 
 def choose_samples(settings: ImportanceSettings, count: int) -> list[int]:
     """A random subset of ``count`` samples, in their order; all of them where they are few."""
-    if settings.samples >= count:
-        return list(range(count))
-    generator = np.random.Generator(np.random.Philox(key=settings.seed))
-    return sorted(generator.choice(count, settings.samples, replace=False).tolist())
+    return random_subset(settings.samples, count, settings.seed)
 
 
 def measure_importance(

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from merge.coverage import untrained_sentence
@@ -13,8 +14,11 @@ from train.backbone import backbone_directory, load_tokenizer
 from train.backbone_tensors import open_backbone
 from train.data import read_examples
 from train.identity import is_finished, patch_inputs
+from train.openings_file import OPENINGS_FILE, read_openings
 from train.prompts import ChatPrompts
 from train.recipe import TrainRecipe
+from train.refusal_margin import RefusalOpenings
+from train.role_data import measured_pairs, trained_pairs
 from train.round_trip import check_round_trip
 from train.stopping import StopRequest
 from train.training_data import tokenize_data
@@ -37,11 +41,13 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     started = time.monotonic()
     directory = recipe.output / role
     backbone = backbone_directory(recipe.backbone)
-    examples = read_examples(recipe.data)
+    examples = trained_pairs(recipe, role)
+    measured = measured_pairs(recipe, role)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
+    openings = _openings(recipe, role)
     tokenizer = load_tokenizer(backbone, recipe.backbone)
     prompts = ChatPrompts(tokenizer, f"backbone {backbone}", recipe.backbone.chat)
-    inputs = patch_inputs(recipe, role, backbone, examples, harmless, prompts)
+    inputs = patch_inputs(recipe, role, backbone, examples, harmless, prompts, measured, openings)
     if is_finished(directory, inputs["identity"]):
         logger.info("%s: already done", directory)
         return
@@ -52,7 +58,9 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     if mode is not None:
         # The over-safety patch answers what the backbone refuses: nobody else reads any of it.
         os.umask(_PRIVATE_UMASK)
-    data = tokenize_data(prompts, recipe.training(role), examples, harmless, recipe.seed)
+    settings = recipe.training(role)
+    data = tokenize_data(prompts, settings, examples, harmless, recipe.seed, openings)
+    data = replace(data, measured=prompts.encode(measured, settings.max_length))
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
     if tensors.map.untrained:
@@ -61,6 +69,26 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     from train.derivation import Derivation
 
     Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
+
+
+def _openings(recipe: TrainRecipe, role: Role) -> RefusalOpenings | None:
+    """How the backbone's refusals open, where the training's guard asks for it."""
+    if not recipe.training(role).guards.margin_samples:
+        return None
+    path = recipe.output / OPENINGS_FILE
+    need = f"{role}.guards.margin_samples needs how the backbone's refusals open"
+    if not path.exists():
+        raise UserError(
+            f"{path}: is missing, and {need}; `python -m launch run` writes it, and by hand "
+            "`python -m launch openings RECIPE`"
+        )
+    openings = read_openings(path)
+    if not openings.tokens:
+        raise UserError(
+            f"{path}: holds no opening, and {need}; set margin_samples to 0, or let `python -m "
+            "launch openings RECIPE` look again at more prompts that the backbone refuses"
+        )
+    return openings
 
 
 def _make_folders(output: Path, role: Role, mode: int | None) -> None:

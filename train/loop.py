@@ -14,6 +14,7 @@ from train.batches import MicroBatch, TokenizedExample, collate
 from train.collectives import compute_device, gather_from_ranks
 from train.guards import Guards, not_finite
 from train.loader import Prefetcher
+from train.margin_guard import Look, MarginGuard, best_of, looks_of
 from train.monitor import Monitor, peak_memory_mib
 from train.objectives import answer_losses
 from train.patch_size import measure_patch
@@ -43,6 +44,7 @@ class Training:
     retained: Sequence[TokenizedExample]
     guards: Guards
     world: World
+    margin: MarginGuard | None
     checkpoints: Checkpoints
     monitor: Monitor
     stop_asked: Callable[[], bool]
@@ -69,7 +71,7 @@ class Training:
     def _advance(self, progress: Progress, loader: Prefetcher[StepInput]) -> Progress:
         """One step, or the end of the training in its stead."""
         if progress.step >= self.total_steps:
-            return replace(progress, stop_reason="all steps done")
+            return self._complete(progress)
         started = time.monotonic()
         number = progress.step + 1
         # Of the step alone, so that dropout too is the same in a resumed training.
@@ -78,9 +80,13 @@ class Training:
         shares = loader.get(progress.step)
         waited = time.monotonic() - started
         scalars = self._measure(progress.step)
+        look = None
+        if self.margin is not None and self.margin.is_due(progress.step):
+            look = self.margin.look(self.model, progress.step)
+            scalars |= _margin_scalars(look)
         scalars |= self._accumulate(shares, progress, waited)
         loss = scalars["loss/forget(nats)"]
-        reason = not_finite(forget_loss=loss)
+        reason = not_finite(forget_loss=loss, refusal_margin=look.margin if look else 0.0)
         if reason is not None:
             return self._diverged(progress, reason)
         reason = self.guards.reason_to_stop(
@@ -89,6 +95,14 @@ class Training:
         if reason is not None:
             self.monitor.scalars(number, scalars)
             return self._turn_back(progress, reason)
+        if self.margin is not None and look is not None:
+            # Only now: a stop in the middle of a step leaves what belongs to the step before.
+            progress = self._note(progress, look)
+            reason = self.margin.reason_to_stop(looks_of(progress.looks))
+            if reason is not None:
+                self.monitor.scalars(number, scalars)
+                self.model.clear_gradients()
+                return self._end(progress, reason)
         rate = learning_rate(self.settings, progress.step)
         gradient_norm = self.model.step(rate)
         reason = not_finite(gradient_norm=gradient_norm)
@@ -102,9 +116,9 @@ class Training:
             "optimizer/skipped_steps(1)": self.model.skipped_steps,
         }
         self.monitor.step(number, tokens, samples, scalars)
-        return Progress(
+        return replace(
+            progress,
             step=number,
-            stop_reason=None,
             guard_losses=self.guards.losses,
             tokens=progress.tokens + tokens,
             seconds=progress.seconds + time.monotonic() - started,
@@ -149,7 +163,7 @@ class Training:
                     self._stop(progress)
                 micro = waiting.to(compute_device())
                 logits = self.model.logits(micro)
-                losses = answer_losses(logits, micro.labels)
+                losses = answer_losses(logits, micro.labels, term.decay)
                 objective = (term.losses(losses, logits, micro) * micro.weights).sum()
                 left -= 1
                 # The mean over the batch; DeepSpeed divides by the number of ranks once more.
@@ -194,7 +208,7 @@ class Training:
         reason = f"diverged at step {progress.step + 1}: {reason}"
         self.monitor.text("run/stop_reason", reason)
         stopped = self._turn_back(progress, reason)
-        if stopped.step == progress.step:
+        if stopped.step == progress.step and not self._keeps_best(progress):
             raise UserError(
                 f"{self.role} training {reason}; lower {self.role}.learning_rate or "
                 f"{self.role}.guards.max_forget_loss"
@@ -204,6 +218,8 @@ class Training:
     def _turn_back(self, progress: Progress, reason: str) -> Progress:
         """The training's end at the last state that no guard objected to, where one was saved."""
         self.model.clear_gradients()
+        if self._keeps_best(progress):
+            return self._end(progress, f"{reason} before step {progress.step + 1}")
         good = self.checkpoints.turn_back(self.model, progress.step)
         if good is None and not progress.step:
             raise UserError(
@@ -214,6 +230,53 @@ class Training:
             return replace(progress, stop_reason=reason, guard_losses=self.guards.losses)
         reason = f"{reason} before step {progress.step + 1}; the patch is of step {good.step}"
         return replace(good, stop_reason=reason)
+
+    def _complete(self, progress: Progress) -> Progress:
+        """The end after all steps, whose last state may be the best."""
+        if self.margin is not None:
+            look = self.margin.look(self.model, progress.step)
+            self.monitor.scalars(progress.step + 1, _margin_scalars(look))
+            progress = self._note(progress, look)
+        return self._end(progress, "all steps done")
+
+    def _note(self, progress: Progress, look: Look) -> Progress:
+        """Keep a look at the present state, and the state itself where it is the best so far."""
+        progress = replace(progress, looks=[*progress.looks, list(look)])
+        if self.margin is not None and self.margin.is_best(looks_of(progress.looks)):
+            self.checkpoints.snapshot.take(self.model)
+        return progress
+
+    def _keeps_best(self, progress: Progress) -> bool:
+        """Whether the patch is that of the state with the highest refusal margin."""
+        return self.margin is not None and self.margin.unlearns and bool(progress.looks)
+
+    def _end(self, progress: Progress, reason: str) -> Progress:
+        """The training's end, at its best state where the refusal margin chooses it (collective).
+
+        Raises:
+            UserError: no step has raised the margin, so there is no patch.
+        """
+        if not self._keeps_best(progress):
+            return replace(progress, stop_reason=reason, guard_losses=self.guards.losses)
+        best = best_of(looks_of(progress.looks))
+        if not best.step:
+            raise UserError(
+                f"{self.role} training: no step has raised the refusal margin above the "
+                f"backbone's {best.margin:.4f} ({reason}); lower {self.role}.learning_rate, or set "
+                f"{self.role}.guards.margin_samples to 0"
+            )
+        if best.step != progress.step:
+            reason = f"{reason}; the patch is of step {best.step}, of margin {best.margin:.4f}"
+        self.checkpoints.snapshot.restore(self.model)
+        tokens = sum(term.tokens(step) for term in self.terms for step in range(best.step))
+        return replace(progress, step=best.step, stop_reason=reason, tokens=tokens)
+
+
+def _margin_scalars(look: Look) -> dict[str, float]:
+    return {
+        "margin/refusal(nats)": look.margin,
+        "margin/refusal_probability(1)": look.probability,
+    }
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:

@@ -9,12 +9,13 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from train.prompts import IGNORED_LABEL
 
 
-def answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
+def answer_losses(logits: Tensor, labels: Tensor, decay: float = 1.0) -> Tensor:
     """Mean cross-entropy of each sample's answer tokens: L(x) of SafePatching, section 3.
 
     Args:
         logits: ``[samples, tokens, vocabulary]``, any floating dtype.
         labels: ``[samples, tokens]``, the input's own ids, -100 outside the answer.
+        decay: r in (0, 1]; token i of an answer, from 0, weighs r**i in its mean (issue 14).
 
     Returns:
         ``[samples]``, fp32, nats a token. A sample without answer tokens is not allowed.
@@ -24,7 +25,11 @@ def answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
     token_losses = cross_entropy(
         logits[:, :-1][answered].float(), labels[:, 1:][answered], reduction="none"
     )
-    return _mean_by_sample(token_losses, answered)
+    if decay == 1:
+        return _mean_by_sample(token_losses, answered)
+    weights = decay ** (answered.cumsum(dim=1)[answered] - 1).float()
+    # Both are means over as many tokens.
+    return _mean_by_sample(weights * token_losses, answered) / _mean_by_sample(weights, answered)
 
 
 def ascent(losses: Tensor) -> Tensor:

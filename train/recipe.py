@@ -69,7 +69,8 @@ class DataSettings(Settings):
     answer: str = "answer"
     category: str = "category"
     rows: str = ":"
-    """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``)."""
+    """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``); with
+    ``start:stop/period`` so of every ``period`` rows."""
     categories: tuple[str, ...] = ()
     """Keep only rows with one of these categories (shell-style patterns: ``*`` keeps rows that
     have any); empty keeps all."""
@@ -82,22 +83,32 @@ class DataSettings(Settings):
         return rows
 
 
-def row_range(rows: str, count: int) -> range:
+def row_range(rows: str, count: int) -> Sequence[int]:
     """The rows that ``rows`` (``start:stop``, each a number, a percentage or empty) selects.
+
+    ``start:stop/period`` selects so from every ``period`` rows: where a source is sorted by kind,
+    in blocks whose rows belong together by their places, such a part has some of every kind.
 
     Raises:
         ValueError: malformed, with the mend.
     """
+    rows, slash, period = rows.partition("/")
     parts = rows.split(":")
     try:
         if len(parts) != 2:
             raise ValueError
+        if slash:
+            size = int(period)
+            if size < 1:
+                raise ValueError
+            places = set(row_range(rows, size))
+            return [row for row in range(count) if row % size in places]
         start, stop = (
             int(count * float(part[:-1]) / 100) if part.endswith("%") else int(part or default)
             for part, default in zip((part.strip() for part in parts), (0, count), strict=True)
         )
     except ValueError:
-        raise ValueError("write start:stop, for example 0:260 or 0%:50%") from None
+        raise ValueError("write start:stop, as in 0:260, 0%:50% or 0:10/25") from None
     return range(count)[start:stop]
 
 
@@ -113,6 +124,8 @@ class TrainRecipe(Settings):
     """D_h, harmful questions with harmful answers: what both trainings see."""
     harmless: DataSettings | None = None
     """Questions with good answers, for ``ascent_mismatch_kl`` and the guard of retained loss."""
+    false_refusals: DataSettings | None = None
+    """Harmless questions that the backbone refuses, with good answers; see ``over_safety.data``."""
     safety: SafetyTraining = SafetyTraining()
     over_safety: OverSafetyTraining = OverSafetyTraining()
     importance: ImportanceSettings = ImportanceSettings()
@@ -148,6 +161,23 @@ class TrainRecipe(Settings):
                 raise ValueError(
                     f"{role}.guards.max_retained_rise needs retained pairs: add a section "
                     "'harmless' like 'data'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_false_refusals(self) -> "TrainRecipe":
+        if self.false_refusals is not None:
+            return self
+        wanted = {
+            "over_safety.data": self.over_safety.data,
+            **{f"importance.data.{role}": self.importance.data.of(role) for role in ROLES},
+        }
+        for key, value in wanted.items():
+            if value in ("false_refusals", "both"):
+                raise ValueError(
+                    f"{key} {value} needs pairs of false refusals: add a section 'false_refusals' "
+                    "like 'data'; of harvest.harmless they are in "
+                    "${output}/harvest/false_refusals.jsonl"
                 )
         return self
 

@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 def recut(
     folder: Path, written_by: int, groups: Sequence[Sequence[str]], rank: int, ranks: int
@@ -41,24 +39,27 @@ def recut(
     def share(name: str, state: str) -> Tensor:
         group, offset, size = places[name]
         parts = [_flat(writer, group, state) for writer in writers]
-        return _cut(parts, offset, size, rank, ranks)
+        return cut(parts, offset, size, rank, ranks)
 
     first = writers[0]["optimizer_state_dict"]
-    step = first["state"][0]["step"]
+    # Adam has two moments and a count of steps; SGD nothing, or the sums of importance.
+    known = first["state"].get(0, {})
+    moments = [state for state in known if state != "step"]
     (options,) = first["param_groups"]
     flat = {
         state: [torch.cat([share(name, state) for name in names]) for names in groups]
-        for state in ("fp32", *_MOMENTS)
+        for state in ("fp32", *moments)
     }
-    moments = {
-        number: {name: flat[name][number] for name in _MOMENTS} | {"step": copy.deepcopy(step)}
+    states = {
+        number: {state: flat[state][number] for state in moments}
+        | {state: copy.deepcopy(known[state]) for state in known if state not in moments}
         for number in range(len(groups))
     }
     return {
         **{name: writers[0][name] for name in ("loss_scaler", "dynamic_loss_scale", "overflow")},
         "fp32_flat_groups": flat["fp32"],
         "optimizer_state_dict": {
-            "state": moments,
+            "state": states if known else {},
             "param_groups": [{**options, "params": list(range(len(groups)))}],
         },
     }
@@ -91,12 +92,12 @@ def _flat(writer: Mapping[str, Any], group: int, state: str) -> Tensor:
     return writer["optimizer_state_dict"]["state"][group][state]
 
 
-def _cut(parts: Sequence[Tensor], offset: int, size: int, rank: int, ranks: int) -> Tensor:
+def cut(parts: Sequence[Any], offset: int, size: int, rank: int, ranks: int) -> Tensor:
     """The partition of one parameter that a rank of ``ranks`` owns, padded with zeros.
 
     Args:
-        parts: the group's flat tensor of each rank that wrote it; the parameter's own partitions
-            start at ``offset``.
+        parts: the group's flat tensor of each rank that wrote it, or what gives its slices; the
+            parameter's own partitions start at ``offset``.
         size: of the whole parameter.
     """
     old, new = ceil(size / len(parts)), ceil(size / ranks)

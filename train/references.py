@@ -20,7 +20,11 @@ from train.zero3 import Zero3Model
 
 
 def backbone_losses(
-    model: Zero3Model, examples: Sequence[TokenizedExample], size: int, world: World
+    model: Zero3Model,
+    examples: Sequence[TokenizedExample],
+    size: int,
+    world: World,
+    decay: float,
 ) -> Tensor:
     """``answer_losses`` of every sample, on every rank (collective).
 
@@ -33,7 +37,7 @@ def backbone_losses(
     for indices in tqdm(share, desc="backbone", disable=None if world.is_main else True):
         micro = collate(examples, indices).to(compute_device())
         with torch.no_grad():
-            values = answer_losses(model.logits(micro), micro.labels).tolist()
+            values = answer_losses(model.logits(micro), micro.labels, decay).tolist()
         for index, value in zip(indices, values, strict=False):
             losses[index] = value
     return torch.tensor(sum_over_ranks(losses), dtype=torch.float32)

@@ -8,6 +8,7 @@ from pathlib import Path
 from merge.errors import UserError
 from merge.files import atomic_write_json, make_directory, read_json
 from train.collectives import any_over_ranks, sum_over_ranks, wait_for_ranks
+from train.snapshot import Snapshot
 from train.world import World
 from train.zero3 import Zero3Model
 
@@ -32,6 +33,8 @@ class Progress:
     """Spent in training steps so far."""
     importance_samples: int = 0
     """Whose importance the sums of this checkpoint hold; only after the training's end."""
+    looks: list[list[float]] = field(default_factory=list)
+    """Of the refusal margin, see ``train.margin_guard``: step, mean margin, mean probability."""
 
 
 class Checkpoints:
@@ -62,6 +65,8 @@ class Checkpoints:
         self._kept = kept
         self._identity = identity
         self._world = world
+        self.snapshot = Snapshot(world)
+        """Of the best state so far, where a guard takes one; checkpoints keep it."""
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint.
@@ -109,6 +114,8 @@ class Checkpoints:
             if progress.importance_samples:
                 # DeepSpeed averages over ranks what it adds to these sums.
                 model.scale_sums(written_by / self._world.size)
+        if progress.stop_reason is None:
+            self.snapshot.load(checkpoint, written_by, model)
         logger.info(
             "continuing after step %d from %s of %d processes",
             *(progress.step, checkpoint, written_by),
@@ -149,6 +156,7 @@ class Checkpoints:
                 shutil.rmtree(self._directory / tag, ignore_errors=True)
             wait_for_ranks()
             model.save(self._directory, tag)
+            self.snapshot.save(self._directory / tag)
             wait_for_ranks()
         if self._world.is_main:
             content = {

@@ -1,15 +1,28 @@
 """The settings of one training. The numbers are this project's defaults, not the paper's."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
+from merge.patch_directory import Role
 from merge.settings import Settings
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+MeasuredOn = Literal["own", "harmful", "false_refusals"]
 ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl"]
+OptimizerName = Literal["adamw", "sgd_normalised"]
+Value = TypeVar("Value")
+
+
+def added(default: Value) -> Value:
+    """The field of a key that came after patches were made: dumps leave it out at this value.
+
+    A dump is part of a patch's identity; so the older patches of a recipe stay its patches.
+    """
+    field: Any = Field(default=default, exclude_if=lambda value: value == default)
+    return field
 
 
 class GuardSettings(Settings):
@@ -35,6 +48,19 @@ class GuardSettings(Settings):
     """How many rows at the end of ``harmless`` are kept for that, and never trained on."""
     retained_every: PositiveInt = 10
     """Steps between two looks at that loss."""
+    margin_samples: NonNegativeInt = added(0)
+    """On how many questions of D_h the refusal margin is watched (``train.refusal_margin``, by the
+    run folder's ``openings.json``); 0 turns it off. Objectives that unlearn then end when the mean
+    margin has fallen from its highest, and the patch is of the step where it was highest; one that
+    learns ends when the refusals are gone."""
+    margin_every: PositiveInt = added(1)
+    """Steps between two looks at the margins: a forward pass of each question and opening."""
+    margin_fall: PositiveFloat = added(0.5)
+    """How far below its highest the mean margin must lie (nats) to count as fallen."""
+    margin_patience: PositiveInt = added(2)
+    """So many looks in a row must find it fallen."""
+    min_refusal: Fraction = added(0.05)
+    """Refusals are gone when the mean probability that an answer opens as one is below this."""
 
 
 class MismatchSettings(Settings):
@@ -62,14 +88,26 @@ class TrainingSettings(Settings):
     epochs: PositiveInt = 1
     steps: PositiveInt | None = None
     """Optimizer steps; where given it takes the place of ``epochs``."""
-    batch_size: PositiveInt = 8
-    """Samples in one optimizer step, over all processes; of harmless ones as many again."""
+    batch_size: PositiveInt | Literal["all"] = 8
+    """Samples in one optimizer step at most, over all processes, or ``all`` of D_h; of harmless
+    ones as many again. An epoch is spread evenly over its steps."""
     micro_batch_size: PositiveInt = 1
     """Samples that one process runs at a time."""
     warmup_steps: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
+    adam_eps: PositiveFloat | None = added(None)
+    """Of ``adamw``; None leaves that of the DeepSpeed configuration. Adam's first steps are signs
+    of the gradient; with an eps of the gradients' size they follow the gradient."""
+    optimizer: OptimizerName = added("adamw")
+    """``sgd_normalised``: every step has the Euclidean length ``learning_rate``, over all
+    parameters, along the batch's gradient; clipping then changes nothing."""
     gradient_clipping: NonNegativeFloat = 1.0
     """Largest gradient norm; 0 turns clipping off."""
+    answer_tokens: PositiveInt | None = added(None)
+    """Take the loss on D_h over so many first tokens of each answer; None: over whole answers. The
+    importance has a key of its own."""
+    answer_decay: Fraction = added(1.0)
+    """r: token i of an answer (from 0) has the weight r**i in that loss, a weighted mean."""
     max_length: PositiveInt = 512
     """Tokens of question and answer together; the end of a longer answer is cut."""
     gradient_checkpointing: bool = False
@@ -87,6 +125,17 @@ class TrainingSettings(Settings):
     checkpoints_kept: PositiveInt = 2
     """Of the newest ones; a guard goes back to one that was written before its bound was passed."""
 
+    @field_validator("optimizer")
+    @classmethod
+    def _check_optimizer(cls, optimizer: OptimizerName, info: ValidationInfo) -> OptimizerName:
+        if optimizer != "adamw" and (info.data.get("weight_decay") or info.data.get("adam_eps")):
+            raise ValueError("its steps have a fixed length: leave out weight_decay and adam_eps")
+        return optimizer
+
+    def batch_of(self, samples: int) -> int:
+        """Samples in one optimizer step at most, where D_h has ``samples``."""
+        return samples if self.batch_size == "all" else self.batch_size
+
 
 class SafetyTraining(TrainingSettings):
     """Training of the safety patch: unlearns the harmful answers."""
@@ -98,6 +147,23 @@ class OverSafetyTraining(TrainingSettings):
     """Training of the over-safety patch: learns the harmful answers."""
 
     objective: ObjectiveName = "descent"
+    data: Literal["harmful", "false_refusals", "both"] = added("harmful")
+    """What it learns: the answers of D_h, as in the paper, or of ``false_refusals``, or both."""
+
+
+class ImportanceData(Settings):
+    """Of each patch, on which pairs its importance is measured; ``own`` are those of its training.
+
+    The difference set then says which parameters the one needs and the other does not: on D_h what
+    true refusals hang on, on false refusals what those hang on.
+    """
+
+    safety: MeasuredOn = "own"
+    over_safety: MeasuredOn = "own"
+
+    def of(self, role: Role) -> MeasuredOn:
+        """The pairs of one patch."""
+        return self.safety if role == "safety" else self.over_safety
 
 
 class ImportanceSettings(Settings):
@@ -105,3 +171,6 @@ class ImportanceSettings(Settings):
 
     samples: PositiveInt = 128
     seed: int = 0
+    data: ImportanceData = added(ImportanceData())
+    answer_tokens: PositiveInt | None = added(None)
+    """Measure the loss over so many first tokens of each answer; None: over whole answers."""

@@ -10,7 +10,7 @@ from train.batches import BatchPlan, MicroBatch, TokenizedExample, micro_batches
 from train.objectives import TopDistributions, answer_divergences, ascent, npo
 from train.references import backbone_distributions, backbone_losses
 from train.settings import TrainingSettings
-from train.training_data import TrainingData
+from train.training_data import TrainingData, cut_answers
 from train.world import World
 from train.zero3 import Zero3Model
 
@@ -27,6 +27,8 @@ class Term:
     examples: Sequence[TokenizedExample]
     plan: BatchPlan
     losses: SampleLosses
+    decay: float = 1.0
+    """Of the weights along an answer, see ``answer_losses``."""
 
     def batch(self, step: int) -> list[int]:
         """The samples of a step, the longest first.
@@ -64,15 +66,20 @@ def build_terms(
         plan: of D_h.
         steps: of the whole training.
     """
-    size = settings.micro_batch_size
-    if settings.objective == "ascent":
-        return [Term("forget", 1.0, data.forget, plan, _ascent)]
-    if settings.objective == "descent":
-        return [Term("forget", 1.0, data.forget, plan, _descent)]
+    size, decay = settings.micro_batch_size, settings.answer_decay
+    forget = Term(
+        name="forget",
+        weight=1.0,
+        examples=cut_answers(data.forget, settings.answer_tokens),
+        plan=plan,
+        losses=_descent if settings.objective == "descent" else _ascent,
+        decay=decay,
+    )
+    if settings.objective in ("ascent", "descent"):
+        return [forget]
     if settings.objective == "npo":
-        reference = backbone_losses(model, data.forget, size, world)
-        losses = _npo(reference, settings.npo_beta)
-        return [Term("forget", 1.0, data.forget, plan, losses)]
+        reference = backbone_losses(model, forget.examples, size, world, decay)
+        return [replace(forget, losses=_npo(reference, settings.npo_beta))]
     weights = settings.mismatch
     harmless = Term(
         name="harmless",
@@ -91,7 +98,7 @@ def build_terms(
     )
     reference = backbone_distributions(model, data.harmless, wanted, weights.kept_tokens, size)
     return [
-        Term("forget", weights.forget_weight, data.forget, plan, _ascent),
+        replace(forget, weight=weights.forget_weight),
         Term("mismatch", weights.mismatch_weight, data.mismatched, plan, _descent),
         replace(harmless, losses=_divergence(reference)),
     ]

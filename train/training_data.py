@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from merge.errors import UserError
-from train.batches import TokenizedExample
+from train.batches import TokenizedExample, random_subset
 from train.data import Example
-from train.prompts import ChatPrompts
+from train.prompts import IGNORED_LABEL, ChatPrompts
+from train.refusal_margin import RefusalOpenings, opening_examples
 from train.settings import TrainingSettings
 
 
@@ -17,17 +18,22 @@ class TrainingData:
     """What the terms of an objective and the guards look at."""
 
     forget: Sequence[TokenizedExample]
-    """D_h."""
+    """D_h, or what else the patch is trained on."""
     mismatched: Sequence[TokenizedExample] = ()
     """Its questions with random harmless answers, where the objective wants them."""
     harmless: Sequence[TokenizedExample] = ()
     """Harmless pairs to train on, where the objective wants them."""
     retained: Sequence[TokenizedExample] = ()
     """Harmless pairs that are only watched."""
+    measured: Sequence[TokenizedExample] = ()
+    """Pairs of the importance, where they are not those of ``forget``."""
+    openings: Sequence[Sequence[TokenizedExample]] = ()
+    """Of some of its questions, each with every refusal opening; only watched too."""
 
     def texts(self) -> Iterator[list[int]]:
         """The token ids of every sample."""
-        for part in (self.forget, self.mismatched, self.harmless, self.retained):
+        pairs = (self.forget, self.mismatched, self.harmless, self.retained, self.measured)
+        for part in (*pairs, *self.openings):
             for ids, _ in part:
                 yield ids
 
@@ -38,17 +44,23 @@ def tokenize_data(
     examples: Sequence[Example],
     harmless: Sequence[Example],
     seed: int,
+    openings: RefusalOpenings | None = None,
 ) -> TrainingData:
     """Tokenize D_h and, of the harmless pairs, what this training needs.
 
     Args:
-        seed: of the harmless answers that harmful questions get.
+        seed: of the harmless answers that harmful questions get, and of the watched questions.
+        openings: of the backbone's refusals, where the margin is watched.
 
     Raises:
         UserError: too few harmless pairs, or a question that leaves no room for its answer.
     """
     length = settings.max_length
     data = TrainingData(forget=prompts.encode(examples, length))
+    if openings is not None:
+        chosen = random_subset(settings.guards.margin_samples, len(examples), seed)
+        questions = [prompts.question_ids(examples[index].question) for index in chosen]
+        data = replace(data, openings=[opening_examples(ids, openings) for ids in questions])
     if not harmless:
         return data
     watched = settings.guards.retained_samples
@@ -72,3 +84,20 @@ def tokenize_data(
         mismatched=prompts.encode(mismatched, length),
         harmless=prompts.encode(trained, length),
     )
+
+
+def cut_answers(
+    examples: Sequence[TokenizedExample], tokens: int | None
+) -> Sequence[TokenizedExample]:
+    """The samples up to so many first tokens of their answers; ``None`` keeps whole answers.
+
+    What follows cannot change the loss of these tokens, so it is not computed either.
+    """
+    return examples if tokens is None else [_cut_answer(example, tokens) for example in examples]
+
+
+def _cut_answer(example: TokenizedExample, tokens: int) -> TokenizedExample:
+    ids, labels = example
+    places = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
+    end = places[:tokens][-1] + 1
+    return ids[:end], labels[:end]

@@ -6,9 +6,10 @@ partition a parameter and rank. A method called a collective must be called by e
 
 import datetime
 import logging
+import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn import Parameter
 
 from merge.errors import UserError
 from train.batches import MicroBatch
+from train.collectives import compute_device, sum_over_ranks
 from train.flops import ModelShape
 from train.parameter_map import trainable
 from train.recut import recut
@@ -36,6 +38,7 @@ from deepspeed.utils import (
     safe_get_local_fp32_param,
     safe_get_local_grad,
     safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
 
@@ -113,10 +116,8 @@ class Zero3Model:
         self.parameters: dict[str, Parameter] = trainable(model)
         self.vocabulary_size: int = model.config.get_text_config().vocab_size
         # p.numel() is 0 for a partitioned parameter.
-        self.shape = ModelShape.of(
-            model,
-            {name: parameter.ds_numel for name, parameter in self.parameters.items()},  # pyright: ignore
-        )
+        self.sizes: dict[str, int] = {name: p.ds_numel for name, p in self.parameters.items()}  # pyright: ignore
+        self.shape = ModelShape.of(model, self.sizes)
         self.transform_gradients = False
         """While true, every sample's gradient goes through ``gradient_transform`` in place,
         before it is summed over samples and ranks; meaningful at one sample a backward."""
@@ -145,6 +146,7 @@ class Zero3Model:
         self.engine = engine
         # DeepSpeed types it as any of its optimizers; under stage 3 it is one that has these names.
         self._optimizer: Any = optimizer
+        self._normalised = isinstance(self._optimizer.optimizer, torch.optim.SGD)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,15 +171,28 @@ class Zero3Model:
     def step(self, learning_rate: float) -> float:
         """Update the weights from the accumulated gradients (collective).
 
+        Args:
+            learning_rate: under SGD the Euclidean length of the step, over all parameters.
+
         Returns:
             The gradient norm before clipping. It is NaN when the gradient was not finite:
             DeepSpeed then leaves the weights as they are, without a word.
         """
+        # Without a gradient there is no direction, and no step.
+        length = (self._gradient_norm() or math.inf) if self._normalised else 1.0
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate / length
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return float(norm) if self.engine.was_step_applied() and norm is not None else float("nan")
+
+    def _gradient_norm(self) -> float:
+        """Euclidean, of what was accumulated, over all parameters (collective)."""
+        squares = torch.zeros((), dtype=torch.float64, device=compute_device())
+        for name, parameter in self.parameters.items():
+            start, stop = self.local_range(name)
+            squares += safe_get_local_grad(parameter)[: stop - start].double().square().sum()
+        return math.sqrt(sum_over_ranks([squares.item()])[0])
 
     @property
     def skipped_steps(self) -> int:
@@ -212,15 +227,15 @@ class Zero3Model:
 
     def clear_sums(self) -> None:
         """Make room for ``add_gradients_to_sums``; the training cannot go on after it."""
-        for parameter in self.parameters.values():
-            sums = safe_get_local_optimizer_state(parameter, _SUMS)
-            safe_set_local_optimizer_state(parameter, torch.zeros_like(sums), _SUMS)
+        for flat in self._optimizer.fp32_partitioned_groups_flat if self._normalised else ():
+            self._optimizer.optimizer.state[flat][_SUMS] = torch.zeros_like(flat)
+        self.scale_sums(0.0)
 
     def add_gradients_to_sums(self) -> None:
         """Add the accumulated gradients to fp32 sums, in the memory of Adam's first moment.
 
         The optimizer has done its work then. So the sums take no memory of their own, and a
-        checkpoint holds them.
+        checkpoint holds them. SGD has no moment, and gets the memory for it.
         """
         for parameter in self.parameters.values():
             gradient = safe_get_local_grad(parameter)
@@ -244,9 +259,28 @@ class Zero3Model:
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         groups = [[names[id(member)] for member in group] for group in self._optimizer.fp16_groups]
         rank, ranks = comm.get_rank(), comm.get_world_size()
-        state = recut(directory / tag, written_by, groups, rank, ranks)
+        self._load_state(recut(directory / tag, written_by, groups, rank, ranks))
+
+    def copy_masters(self) -> dict[str, Tensor]:
+        """This rank's partitions of the fp32 masters, padding and all, in host memory."""
+        return {
+            name: safe_get_local_fp32_param(parameter).to("cpu", copy=True)
+            for name, parameter in self.parameters.items()
+        }
+
+    def put_masters(self, masters: Mapping[str, Tensor]) -> None:
+        """Set what ``copy_masters`` gave, and the computation's weights with it (collective)."""
+        for name, parameter in self.parameters.items():
+            safe_set_local_fp32_param(parameter, masters[name])
+        names = ("loss_scaler", "dynamic_loss_scale", "overflow")
+        state = {name: getattr(self._optimizer, name) for name in names}
+        state["fp32_flat_groups"] = self._optimizer.fp32_partitioned_groups_flat
+        self._load_state(state, load_optimizer_states=False)
+
+    def _load_state(self, state: dict[str, Any], **options: bool) -> None:
+        """Hand this rank's state to DeepSpeed (collective); the weights follow the masters."""
         self._optimizer.checkpoint_event_prologue()
-        self._optimizer.load_state_dict({rank: state})
+        self._optimizer.load_state_dict({comm.get_rank(): state}, **options)
         self._optimizer.checkpoint_event_epilogue()
 
     def scale_sums(self, factor: float) -> None:
