@@ -16,6 +16,7 @@ from launch.variants import WholePatch
 from merge.build import build
 from merge.files import make_directory
 from merge.resources import MergeResources
+from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,10 @@ class AblationPatches:
             unranked = recipe.importance.model_copy(update={"samples": 1})
             changes |= {"importance": unranked, "harmless": patch.harmless}
         recipe_file = claim_folder(recipe.model_copy(update=changes))
+        openings = recipe.output / OPENINGS_FILE
+        if openings.is_file():
+            # Of the same backbone; the guard of the refusal margin looks for it beside the patch.
+            shutil.copyfile(openings, self._work / patch.name / OPENINGS_FILE)
         directory = self._work / patch.name / patch.role
         if not (directory / "patch.json").is_file():
             logger.info("ablation: trains %s", patch.name)

@@ -125,7 +125,7 @@ def gpu_need(
     return Need(
         config=name,
         gpu=rank_memory(model, config, training, 2, ranks, on_gpu=True),
-        host=host_bytes(model, config, 2, ranks, gpus_per_node),
+        host=host_bytes(model, config, training, 2, ranks, gpus_per_node),
     )
 
 
@@ -152,9 +152,10 @@ def _disk_table(model: Model, recipe: TrainRecipe) -> Table:
     table.add_column("what")
     table.add_column("GB", justify="right")
     for role in ROLES:
-        kept = recipe.training(role).checkpoints_kept
+        training = recipe.training(role)
+        kept = training.checkpoints_kept
         # The one being written, and those that stay meanwhile.
-        checkpoints = (kept + 1) * checkpoint_bytes(model, 2)
+        checkpoints = (kept + 1) * checkpoint_bytes(model, training, 2)
         table.add_row(f"{role}: {kept} checkpoints and one more", f"{checkpoints / _GB:.0f}")
         table.add_row(f"{role}: patch", f"{patch_bytes(model) / _GB:.0f}")
     table.add_row("patched model, in bf16", f"{2 * model.shape.parameters / _GB:.0f}")

@@ -17,6 +17,8 @@ _MASTERS_AND_MOMENTS = 12
 """Bytes a parameter: its fp32 master and Adam's two fp32 moments."""
 _ACCUMULATED = 4
 """Bytes a parameter: its gradient is accumulated in fp32."""
+_BEST = 4
+"""Bytes a parameter: the fp32 masters of the best state so far, where a guard keeps them."""
 _GPU_BASE = 1.5e9
 """CUDA context, NCCL's buffers and cuBLAS workspaces, as usually seen."""
 _HOST_BASE = 0.6e9
@@ -184,21 +186,28 @@ def logit_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> f
 
 
 def host_bytes(
-    model: Model, config: Mapping[str, Any], dtype_bytes: int, ranks: int, ranks_a_host: int
+    model: Model,
+    config: Mapping[str, Any],
+    training: TrainingSettings,
+    dtype_bytes: int,
+    ranks: int,
+    ranks_a_host: int,
 ) -> float:
-    """Of one host beside its GPUs, with what is offloaded to it."""
+    """Of one host beside its GPUs, with what is offloaded to it and the best state so far."""
     zero = config["zero_optimization"]
     share = model.shape.parameters * ranks_a_host / ranks
     optimizer = _MASTERS_AND_MOMENTS + 2 * _ACCUMULATED if "offload_optimizer" in zero else 0
     weights = dtype_bytes if "offload_param" in zero else 0
     # While loading and exporting, a rank holds single parameters whole: fp32, and one copy.
     whole = 8 * max(model.sizes) * ranks_a_host
-    return share * (optimizer + weights) + whole + ranks_a_host * 2 * _HOST_BASE
+    best = _BEST if training.keeps_best else 0
+    return share * (optimizer + weights + best) + whole + ranks_a_host * 2 * _HOST_BASE
 
 
-def checkpoint_bytes(model: Model, dtype_bytes: int) -> float:
-    """Of one checkpoint: weights, masters and moments."""
-    return model.shape.parameters * (dtype_bytes + _MASTERS_AND_MOMENTS)
+def checkpoint_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> float:
+    """Of one checkpoint: weights, masters and moments, and the masters of the best state."""
+    best = _BEST if training.keeps_best else 0
+    return model.shape.parameters * (dtype_bytes + _MASTERS_AND_MOMENTS + best)
 
 
 def patch_bytes(model: Model) -> float:

@@ -65,7 +65,8 @@ class Contest:
         self.data: TrainingData = tokenize_data(
             prompts, self.settings, read_examples(recipe.data), [], 0
         )
-        plan = BatchPlan(len(self.data.forget), self.settings.batch_size, 0)
+        count = len(self.data.forget)
+        plan = BatchPlan(count, self.settings.batch_of(count), 0)
         self.terms = build_terms(self.settings, self.data, plan, steps, self.model, world)
         self.stop = StopRequest()
 
@@ -95,6 +96,7 @@ class Contest:
                 retained=(),
                 guards=Guards(self.settings.guards, self.model.vocabulary_size),
                 world=self.world,
+                margin=None,
                 checkpoints=Checkpoints(self.folder / "work", None, 0, 2, "x", self.world),
                 monitor=monitor,
                 stop_asked=self.stop_asked,

@@ -18,6 +18,7 @@ from eval.models import load_model, load_tokenizer
 from eval.prompts import load_prompts
 from eval.suite import load_suite
 from launch.ablate import ablate
+from launch.ablation_patches import AblationPatches
 from launch.ablation_record import summarise
 from launch.outcomes import OutcomeJournal
 from launch.recipe import Recipe
@@ -28,7 +29,9 @@ from merge.errors import UserError
 from merge.recipe import MergeSettings, ScaleRule
 from tests.merge_reference import reference_merge
 from tests.tiny_run import make_run
+from train.openings_file import read_openings, write_openings
 from train.recipe import load_recipe
+from train.refusal_margin import RefusalOpenings
 
 SCALE: dict[str, Any] = {
     "alpha": 1.5,
@@ -53,6 +56,22 @@ def run(tmp_path) -> Path:
 def by_name(folder: Path) -> dict[str, dict[str, Any]]:
     record = json.loads((folder / "ablation.json").read_text())
     return {row["name"]: row for row in record["variants"]}
+
+
+def test_a_patch_that_is_trained_again_has_the_runs_openings(run, monkeypatch):
+    """Else the guard of the refusal margin would refuse to train it."""
+    recipe = load_recipe(run, [], Recipe)
+    openings = RefusalOpenings(((3, 4),), 1.0, 1.0)
+    write_openings(recipe.output / "openings.json", openings)
+    seen = []
+
+    def train(recipe_file: Path, role: str) -> None:
+        seen.append(read_openings(recipe_file.parent / "openings.json"))
+
+    monkeypatch.setattr("launch.ablation_patches.train_patch", train)
+    patches = AblationPatches(recipe, run.parent / "backbone", run.parent / "work")
+    patches.directory(WholePatch("gradient_ascent", "safety", recipe.safety, None))
+    assert seen == [openings]
 
 
 def test_rows_equal_models_merged_by_a_reference(run):

@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 from launch.plan import gpu_need
 from launch.sizing import Model, activation_bytes, checkpoint_bytes, patch_bytes
 from train.flops import peak_flops
-from train.settings import SafetyTraining
+from train.settings import GuardSettings, SafetyTraining
 
 LLAMA_7B: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008}
 TRAINING = SafetyTraining(micro_batch_size=1, max_length=512, gradient_checkpointing=True)
@@ -65,7 +65,9 @@ def test_checkpointing_keeps_one_block(llama_7b: Model) -> None:
 
 
 def test_disk_of_checkpoints_and_patches(llama_7b: Model) -> None:
-    assert checkpoint_bytes(llama_7b, 2) == 14 * 6_738_415_616
+    assert checkpoint_bytes(llama_7b, TRAINING, 2) == 14 * 6_738_415_616
+    watched = SafetyTraining(guards=GuardSettings(margin_samples=9))
+    assert checkpoint_bytes(llama_7b, watched, 2) == 18 * 6_738_415_616
     assert patch_bytes(llama_7b) == 8 * 6_738_415_616
 
 

@@ -3,20 +3,24 @@
 import json
 import os
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from train_helpers import ROOT, make_pairs, make_recipe, run_training
+from train_helpers import (
+    ROOT,
+    make_pairs,
+    make_recipe,
+    run_training,
+    stop_after_a_checkpoint,
+    stop_training,
+)
 
 from merge.errors import STOPPED_EXIT_STATUS
 from merge.files import read_json
-from train.launcher import training_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -41,26 +45,7 @@ def undisturbed(recipe: Path) -> Path:
 def disturb(
     recipe: Path, run: Path, words: str, ask: Callable[[int], None], *more: str, processes: int = 2
 ) -> str:
-    """Start a training, call ``ask`` with the launcher's id when it says ``words``; its log."""
-    command = training_command(processes, recipe, "safety", [f"output={run}", *MANY, *more])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launcher = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    guard = threading.Timer(120, launcher.kill)
-    guard.start()
-    log = ""
-    assert launcher.stderr is not None
-    for line in launcher.stderr:
-        if words in line and words not in log:
-            ask(launcher.pid)
-        log += line
-    status = launcher.wait()
-    guard.cancel()
-    assert status == STOPPED_EXIT_STATUS, log
-    assert log.count("stopped on request: safety training is saved") == 1, log
-    assert "Traceback" not in log
-    return log
+    return stop_training(recipe, words, ask, f"output={run}", *MANY, *more, processes=processes)
 
 
 def ranks_of(launcher: int) -> list[int]:
@@ -116,16 +101,8 @@ def test_other_numbers_of_processes_go_on(recipe: Path, undisturbed: Path) -> No
     file.write_text(json.dumps(config))
     more = [f"safety.ds_config={file}", "safety.checkpoint_every=10"]
     run = recipe.parent / "recut"
-
-    def stop_after_a_checkpoint(launcher: int) -> None:
-        def ask() -> None:
-            while not list(run.glob("safety.work/step-*/complete.json")):
-                time.sleep(0.005)
-            os.kill(launcher, signal.SIGTERM)
-
-        threading.Thread(target=ask, daemon=True).start()
-
-    log = disturb(recipe, run, "; training safety", stop_after_a_checkpoint, *more, processes=3)
+    stop = stop_after_a_checkpoint(run)
+    log = disturb(recipe, run, "; training safety", stop, *more, processes=3)
     assert 10 <= int(log.split("saved after step ")[1].split(";")[0]) < 60
     log = disturb(recipe, run, "importance of", stop_soon, *more)
     assert " of 3 processes" in log and "with the importance of 160" not in log

@@ -2,8 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,9 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+
+from merge.errors import STOPPED_EXIT_STATUS
+from train.launcher import training_command
 
 ROOT = Path(__file__).parent.parent
 CHAT_TEMPLATE = (
@@ -133,3 +140,49 @@ def run_training(
         text=True,
         timeout=240,
     )
+
+
+def stop_training(
+    recipe: Path,
+    words: str,
+    ask: Callable[[int], None],
+    *overrides: str,
+    processes: int = 2,
+) -> str:
+    """Start a safety training, call ``ask`` with the launcher's id when it says ``words``.
+
+    Returns:
+        Its log, after a stop on request.
+    """
+    launcher = subprocess.Popen(
+        training_command(processes, recipe, "safety", overrides),
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    guard = threading.Timer(120, launcher.kill)
+    guard.start()
+    log = ""
+    assert launcher.stderr is not None
+    for line in launcher.stderr:
+        if words in line and words not in log:
+            ask(launcher.pid)
+        log += line
+    status = launcher.wait()
+    guard.cancel()
+    assert status == STOPPED_EXIT_STATUS, log
+    assert log.count("stopped on request: safety training is saved") == 1, log
+    assert "Traceback" not in log
+    return log
+
+
+def stop_after_a_checkpoint(run: Path) -> Callable[[int], None]:
+    """For ``stop_training``: a SIGTERM as soon as the first checkpoint is whole."""
+
+    def wait(launcher: int) -> None:
+        while not list(run.glob("safety.work/step-*/complete.json")):
+            time.sleep(0.005)
+        os.kill(launcher, signal.SIGTERM)
+
+    return lambda launcher: threading.Thread(target=wait, args=(launcher,), daemon=True).start()

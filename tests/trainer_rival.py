@@ -131,7 +131,8 @@ def main() -> None:
     settings, backbone = recipe.over_safety, Path(recipe.backbone.path)
     prompts = ChatPrompts(load_tokenizer(backbone, recipe.backbone))
     examples = prompts.encode(read_examples(recipe.data), settings.max_length)
-    batch = BatchPlan(len(examples), settings.batch_size, recipe.seed).batch(0)
+    size = settings.batch_of(len(examples))
+    batch = BatchPlan(len(examples), size, recipe.seed).batch(0)
     steps = settings.steps or 1
     seconds = train_by_trainer(
         backbone.parent, settings, examples, [batch], world, steps, lambda step: None

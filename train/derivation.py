@@ -158,7 +158,7 @@ class Derivation:
             return None
         return MarginGuard(
             settings.guards,
-            unlearns=settings.objective != "descent",
+            unlearns=settings.keeps_best,
             questions=self.data.openings,
             micro_batch_size=settings.micro_batch_size,
             world=self.world,

@@ -132,6 +132,11 @@ class TrainingSettings(Settings):
             raise ValueError("its steps have a fixed length: leave out weight_decay and adam_eps")
         return optimizer
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the patch is that of the state with the highest refusal margin."""
+        return self.objective != "descent" and self.guards.margin_samples > 0
+
     def batch_of(self, samples: int) -> int:
         """Samples in one optimizer step at most, where D_h has ``samples``."""
         return samples if self.batch_size == "all" else self.batch_size
