@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from merge.settings import Settings
+from merge.settings import Settings, added
 
 MethodName = Literal[
     "difference",
@@ -60,7 +60,7 @@ class MergeSettings(Settings):
     """Whether kept entries are divided by the retention rate, as DARE does."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Of the random retention."""
-    include: tuple[str, ...] | None = None
+    include: tuple[str, ...] | None = added(None)
     """Shell-style patterns of the names of covered tensors. None: the linear weights inside the
     decoder blocks, whatever the architecture calls them."""
     exclude: tuple[str, ...] = ()

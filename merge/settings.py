@@ -2,9 +2,9 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from merge.errors import UserError
@@ -14,17 +14,19 @@ class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    added_later: ClassVar[frozenset[str]] = frozenset()
-    """Fields that older records do not have."""
-
-    def record(self) -> dict[str, Any]:
-        """JSON values for an identity: a field that was added later counts once it is used."""
-        fields = type(self).model_fields
-        unused = {name for name in self.added_later if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude=unused)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+Value = TypeVar("Value")
+
+
+def added(default: Value) -> Value:
+    """The field of a key that came after patches were made: dumps leave it out at this value.
+
+    A dump is part of a patch's identity; so the older patches of a recipe stay its patches.
+    """
+    field: Any = Field(default=default, exclude_if=lambda value: value == default)
+    return field
 
 
 def parse_settings(model: type[SettingsT], values: Mapping[str, Any], source: str) -> SettingsT:

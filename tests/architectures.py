@@ -68,13 +68,15 @@ _SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_att
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4}
 _PLAIN = (
     "qwen2 qwen3 gemma olmo olmo2 phi stablelm cohere cohere2 granite smollm3 starcoder2 glm glm4 "
-    "nemotron ministral3 seed_oss ernie4_5 arcee apertus falcon exaone4 persimmon gptj gpt_bigcode "
-    "codegen xglm biogpt"
+    "nemotron ministral3 seed_oss ernie4_5 arcee apertus falcon exaone4 persimmon gpt_bigcode xglm "
+    "biogpt"
 )
 SURVEYED: dict[str, dict[str, Any]] = {
     **ARCHITECTURES,
     **{kind: {} for kind in _PLAIN.split()},
     "mistral": {"sliding_window": 16},
+    "gptj": {"rotary_dim": 4},
+    "codegen": {"rotary_dim": 4},
     "hunyuan_v1_dense": {"head_dim": 4},
     "helium": {"head_dim": 4},
     "gemma3_text": {**_SLIDING, "head_dim": 4, "pad_token_id": 0},

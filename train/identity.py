@@ -46,9 +46,9 @@ def patch_inputs(
         "harmless_hash": data_hash(harmless) if harmless else None,
         "config": {
             "seed": recipe.seed,
-            "backbone": recipe.backbone.record(),
-            "data": recipe.data.record(),
-            "harmless": recipe.harmless and recipe.harmless.record(),
+            "backbone": recipe.backbone.model_dump(mode="json"),
+            "data": recipe.data.model_dump(mode="json"),
+            "harmless": recipe.harmless and recipe.harmless.model_dump(mode="json"),
             "training": recipe.training(role).model_dump(mode="json"),
             "importance": recipe.importance.model_dump(mode="json"),
         },

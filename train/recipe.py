@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from merge.errors import UserError
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
-from merge.settings import Settings, parse_settings
+from merge.settings import Settings, added, parse_settings
 from train.chat_settings import ChatSettings
 from train.settings import (
     ImportanceSettings,
@@ -31,19 +31,20 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class BackboneSettings(Settings):
     """The aligned chat model that is to be patched."""
 
-    added_later = frozenset({"attention", "reasoning", "date"})
     path: str
     """A local folder, or a name on the Hugging Face hub; safetensors weights only."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of the computation; master weights are fp32 always. Default: bfloat16 on GPUs, else fp32."""
     trust_remote_code: bool = False
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "auto"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = added(
+        "auto"
+    )
     """transformers' attention implementation in training. ``auto``: FlashAttention where it is
     installed and runs, else PyTorch's fused attention, else the architecture's own default."""
-    reasoning: bool | None = None
+    reasoning: bool | None = added(None)
     """Whether the model shall reason before its answers, in training and evaluation, by its chat
     template's own switch (``enable_thinking`` or its like); None is the template's default."""
-    date: datetime.date | None = None
+    date: datetime.date | None = added(None)
     """The day, YYYY-MM-DD, that a chat template writes as today's, where it writes one. Default:
     2024-07-26 on every day, so that a run does not depend on when it runs."""
 
@@ -59,11 +60,10 @@ class DataSettings(Settings):
     Columns are names, or paths into nested rows: ``messages.0.content``, ``messages.user``.
     """
 
-    added_later = frozenset({"config"})
     path: str
     split: str = "train"
     """Which split of a ``datasets`` source; files have none."""
-    config: str | None = None
+    config: str | None = added(None)
     """Which configuration of a ``datasets`` source that has several."""
     question: str = "question"
     answer: str = "answer"
