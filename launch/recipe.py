@@ -15,9 +15,9 @@ from pydantic import (
 from eval.settings import Dtype, Margins, parse_decoding
 from launch.cluster import ClusterSettings
 from merge.recipe import MergeSettings, ScoreName
-from merge.settings import Settings, parse_settings
+from merge.settings import Settings, added, parse_settings
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
-from train.settings import OverSafetyTraining, SafetyTraining, added
+from train.settings import OverSafetyTraining, SafetyTraining
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[

@@ -1,11 +1,11 @@
 """The settings of one training. The numbers are this project's defaults, not the paper's."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from merge.patch_directory import Role
-from merge.settings import Settings
+from merge.settings import Settings, added
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -13,16 +13,6 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 MeasuredOn = Literal["own", "harmful", "false_refusals"]
 ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl"]
 OptimizerName = Literal["adamw", "sgd_normalised"]
-Value = TypeVar("Value")
-
-
-def added(default: Value) -> Value:
-    """The field of a key that came after patches were made: dumps leave it out at this value.
-
-    A dump is part of a patch's identity; so the older patches of a recipe stay its patches.
-    """
-    field: Any = Field(default=default, exclude_if=lambda value: value == default)
-    return field
 
 
 class GuardSettings(Settings):
