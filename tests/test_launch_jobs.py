@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from launch.choice import Outcome
 from launch.cluster import ClusterSettings
 from launch.job_scripts import RunPlace, render_stage, render_summary
-from launch.pipeline import NEEDS
 from launch.rank import rank_environment, step_status
+from launch.stages import STAGES
 from launch.submit import plan_chain
 from launch.trials import TrialJournal
 from merge.errors import UserError
@@ -123,7 +123,7 @@ CONTAINER = {"image": "/images/x.sif", "mounts": ["/data", "/a:/b"]}
 )
 def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
     place = RunPlace(Path("/scratch/my runs/x"), seeds)
-    scripts = {stage: render_stage(stage, "x", settings(**changes), place) for stage in NEEDS}
+    scripts = {stage: render_stage(stage, "x", settings(**changes), place) for stage in STAGES}
     scripts["seeds"] = render_summary("x", settings(**changes), place)
     for name, text in scripts.items():
         (tmp_path / f"{name}.sh").write_text(text)
