@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.judged import UNFINISHED
 from launch.evaluations import whole_patch
 from launch.first_patch import delete_first, first_patch
 from launch.own_answers import PRIVATE_FILE, PRIVATE_FOLDER, own_answers, question_suite
@@ -65,7 +66,9 @@ def _pairs(
         {**row, "max_new_tokens": min(own, _JUDGED_TOKENS)}
         for row, own in zip(harmless, limits, strict=True)
     ]
-    asked = own_answers(recipe, backbone, _SECTION, short, folder / "harmless")
+    asked = own_answers(
+        recipe, backbone, _SECTION, short, folder / "harmless", recipe.backbone.chat
+    )
     refused = [answer for answer in asked if answer["refusal"] in REFUSED]
     logger.info(
         "harvest: the backbone refuses %d of %d harmless questions", len(refused), len(asked)
@@ -102,7 +105,9 @@ def _answers(
     row: dict[str, Any] = {"source": str(questions.resolve()), "max_new_tokens": limit}
     if all(answer["category"] is not None for answer in refused):
         row["columns"] = {"category": "category"}
-    answers = own_answers(recipe, model, _SECTION, row, folder / "false_refusals")
+    answers = own_answers(
+        recipe, model, _SECTION, row, folder / "false_refusals", recipe.backbone.chat
+    )
     shutil.rmtree(model)
     return answers
 
@@ -112,7 +117,8 @@ def _kind(answer: dict[str, Any], limit: int) -> str:
         return "refused"
     if answer["refusal"] == "degenerate":
         return "degenerate"
-    return "unfinished" if answer["tokens"] >= limit else "answered"
+    cut = answer["tokens"] >= limit or answer["refusal"] == UNFINISHED
+    return UNFINISHED if cut else "answered"
 
 
 def _pair(answer: dict[str, Any]) -> dict[str, Any]:

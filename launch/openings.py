@@ -54,7 +54,7 @@ def write_run_openings(recipe: Recipe) -> Path:
     if questions:
         answers = [*answers, *_ask(recipe, backbone, questions)]
     tokenizer = load_tokenizer(backbone)
-    chat = ChatPrompts(tokenizer, f"backbone {backbone}")
+    chat = ChatPrompts(tokenizer, f"backbone {backbone}", recipe.backbone.chat)
     refusals, others = (
         [_answer_ids(chat, each) for each in answers if (each["refusal"] in REFUSED) is refused]
         for refused in (True, False)
@@ -106,7 +106,7 @@ def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[
     lines = (json.dumps({"prompt": question}) + "\n" for question in questions)
     atomic_write_text(file, "".join(lines), PRIVATE_FILE)
     row = {"source": str(file.resolve()), "max_new_tokens": _ANSWER_TOKENS}
-    return own_answers(recipe, backbone, "openings", row, folder)
+    return own_answers(recipe, backbone, "openings", row, folder, recipe.backbone.chat)
 
 
 def _answer_ids(chat: ChatPrompts, answer: dict[str, Any]) -> list[int]:

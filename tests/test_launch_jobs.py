@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from launch.choice import Outcome
 from launch.cluster import ClusterSettings
 from launch.job_scripts import RunPlace, render_stage, render_summary
-from launch.pipeline import NEEDS
 from launch.rank import rank_environment, step_status
+from launch.stages import STAGES
 from launch.submit import plan_chain
 from launch.trials import TrialJournal
 from merge.errors import UserError
@@ -106,6 +106,38 @@ def test_a_nasty_run_name_runs_nothing(name, tmp_path, monkeypatch):
     assert next(line for line in directives if "job-name" in line).count(" ") == 1
 
 
+def test_the_first_patch_is_a_training_with_files_of_its_own(tmp_path):
+    """Of the same role as the run's own over-safety patch: neither reads the other's files."""
+    tools, run = tmp_path / "tools", tmp_path / "run"
+    tools.mkdir()
+    (run / "jobs").mkdir(parents=True)
+    (tools / "scontrol").write_text("#!/bin/sh\necho node7\n")
+    srun = f'#!/bin/sh\nwhile [ "$1" != "-m" ]; do shift; done\nexec "{sys.executable}" "$@"\n'
+    (tools / "srun").write_text(srun)
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    script = run / "first.sbatch"
+    own = settings(modules=[], interface=None, python=sys.executable, retry_limit=0)
+    script.write_text(render_stage("over_safety_first", "x", own, RunPlace(run)))
+    step = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1", "SLURM_PROCID": "0"}
+    environment = {
+        **os.environ, **step, "SLURM_LOCALID": "0", "PATH": f"{tools}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node7",
+    }  # fmt: skip
+    start = ["bash", str(script)]
+    done = subprocess.run(start, env=environment, capture_output=True, text=True)
+    # The folder is not prepared: rank 0 says so, and where this stage's job looks for it.
+    assert f"{run}/over_safety.first/recipe.yaml" in done.stderr
+    assert done.returncode == 2 and (run / "jobs/over_safety_first.ended").is_file()
+    assert not (run / "jobs/over_safety.ended").exists()
+    for result in ("harvest/false_refusals.jsonl", "patched/merge.json"):
+        (run / result).parent.mkdir()
+        (run / result).touch()
+        again = subprocess.run(start, env=environment, capture_output=True, text=True)
+        assert again.returncode == 0 and "already done" in again.stdout
+        (run / result).unlink()
+
+
 @pytest.mark.parametrize("path", ["a%j", 'a"b', "a'b", "a\nb", "a$b", "a\\b"])
 def test_a_run_folder_that_slurm_would_misread_is_refused(path):
     with pytest.raises(UserError, match="SLURM cannot have a log there"):
@@ -123,7 +155,7 @@ CONTAINER = {"image": "/images/x.sif", "mounts": ["/data", "/a:/b"]}
 )
 def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
     place = RunPlace(Path("/scratch/my runs/x"), seeds)
-    scripts = {stage: render_stage(stage, "x", settings(**changes), place) for stage in NEEDS}
+    scripts = {stage: render_stage(stage, "x", settings(**changes), place) for stage in STAGES}
     scripts["seeds"] = render_summary("x", settings(**changes), place)
     for name, text in scripts.items():
         (tmp_path / f"{name}.sh").write_text(text)

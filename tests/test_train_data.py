@@ -43,7 +43,14 @@ def test_json_lines_keep_unicode_line_separators(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [("0%:50%", "01234"), ("50%:", "56789"), ("2:4", "23"), (":", "0123456789")],
+    [
+        ("0%:50%", "01234"),
+        ("50%:", "56789"),
+        ("2:4", "23"),
+        (":", "0123456789"),
+        ("1:3/4", "12569"),
+        ("50%:/4", "2367"),
+    ],
 )
 def test_rows_are_cut_by_number_or_percentage(tmp_path: Path, rows: str, expected: str) -> None:
     path = numbered(tmp_path, 10)
