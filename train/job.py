@@ -55,6 +55,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     data = tokenize_data(prompts, recipe.training(role), examples, harmless, recipe.seed)
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
+    tensors.refuse_differing_copies()
     if tensors.map.untrained:
         logger.info("%s", untrained_sentence(tensors.map.untrained))
     # It imports DeepSpeed, which takes seconds: only once all cheap checks have passed.
