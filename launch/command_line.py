@@ -134,14 +134,16 @@ def _plan(options: argparse.Namespace) -> None:
     recipes = [load_recipe(path, overrides, Recipe) for path in (options.recipe, *others)]
     gpus = options.nodes, options.gpus_per_node
     if gpus == (None, None):
-        shown = plan_table(recipes)
+        shown, faults = plan_table(recipes)
     elif None in gpus or others:
         raise UserError(
             "plan: give one recipe with --nodes and --gpus-per-node, or recipes without both"
         )
     else:
-        shown = plan(recipes[0], *gpus)
+        shown, faults = plan(recipes[0], *gpus)
     Console().print(shown, highlight=False)
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def _submit(options: argparse.Namespace) -> None:

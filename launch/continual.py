@@ -18,11 +18,12 @@ from launch.continual_stages import (
 )
 from launch.evaluations import Evaluations
 from launch.pipeline import Pipeline
-from launch.preflight import check_data, check_inputs
+from launch.preflight import check_inputs
 from launch.recipe import Recipe
 from launch.revert import delta_path
 from launch.run_folder import HARVEST, claim_folder
 from launch.stopping import stop_on_signals
+from launch.text_check import check_data
 from merge.files import atomic_write_text, make_directory
 from merge.journal import RECORD
 from merge.recipe import MergeSettings

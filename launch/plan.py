@@ -2,19 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from launch.preflight import (
-    backbone_facts,
-    check_data,
-    check_prompts,
-    disk_bytes,
-    free_bytes,
-)
+from launch.plan_checks import Checks, planned_checks
 from launch.recipe import Recipe
 from launch.sizing import (
     Memory,
@@ -27,7 +20,6 @@ from launch.sizing import (
 )
 from merge.errors import UserError
 from train.backbone import read_config
-from train.backbone_tensors import BackboneTensors
 from train.data import read_examples
 from train.ds_config import CONFIG_FOLDER, ds_config
 from train.recipe import ROLES, TrainRecipe
@@ -59,8 +51,8 @@ class Need:
         return self.gpu.total <= gigabytes * _GB
 
 
-def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> RenderableType:
-    """The tables of one recipe on the GPUs that a person has.
+def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> tuple[RenderableType, list[str]]:
+    """The tables of one recipe on the GPUs that a person has, and what a run would refuse.
 
     Raises:
         UserError: the backbone's configuration or the data cannot be read.
@@ -70,19 +62,21 @@ def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> RenderableType:
             raise UserError(f"{flag} {count}: must be at least 1")
     skeleton = _skeleton(recipe)
     model, training = Model.of(skeleton), recipe.safety
-    return Group(
+    checks = planned_checks(recipe, skeleton)
+    shown = Group(
         f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters; "
         f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
         f"checkpointing {'on' if training.gradient_checkpointing else 'off'}",
         _needs_table(model, training, nodes, gpus_per_node),
         _disk_table(model, recipe),
         _time_table(model, recipe, nodes * gpus_per_node),
-        _checks_table(recipe, skeleton),
+        _checks_table(checks),
     )
+    return shown, checks.faults
 
 
-def plan_table(recipes: Sequence[Recipe]) -> Table:
-    """Which ds_config of which recipe fits which GPUs, and how many of them.
+def plan_table(recipes: Sequence[Recipe]) -> tuple[RenderableType, list[str]]:
+    """Which ds_config of which recipe fits which GPUs, and how many; and what runs would refuse.
 
     Raises:
         UserError: a backbone's configuration cannot be read.
@@ -92,8 +86,13 @@ def plan_table(recipes: Sequence[Recipe]) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("a GPU", "a host", *(f"{size} GB" for size in GPU_GIGABYTES)):
         table.add_column(name, justify="right", no_wrap=True)
+    lines: list[str] = []
+    faults: list[str] = []
     for recipe in recipes:
-        model = Model.of(_skeleton(recipe))
+        skeleton = _skeleton(recipe)
+        model, checks = Model.of(skeleton), planned_checks(recipe, skeleton)
+        lines += [f"{recipe.name}, {what}: {fact}" for what, fact in checks.facts]
+        faults += checks.faults
         for count in GPU_COUNTS:
             nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
             for name in _GPU_CONFIGS:
@@ -107,7 +106,7 @@ def plan_table(recipes: Sequence[Recipe]) -> Table:
                     *("yes" if need.fits(size) else "no" for size in GPU_GIGABYTES),
                 )
         table.add_section()
-    return table
+    return Group(table, *lines), faults
 
 
 def _skeleton(recipe: TrainRecipe) -> Any:
@@ -184,34 +183,12 @@ def _time_table(model: Model, recipe: TrainRecipe, ranks: int) -> Table:
     return table
 
 
-def _checks_table(recipe: Recipe, skeleton: Any) -> Table:
-    """What `launch run` checks before the first training, as far as the inputs are here.
-
-    Raises:
-        UserError: the backbone's files do not fit the model that transformers builds.
-    """
+def _checks_table(checks: Checks) -> Table:
     table = Table(title="Checked before the first training", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
-    directory = Path(recipe.backbone.path)
-    tensors = None
-    if any(directory.glob("*.safetensors")):
-        tensors = BackboneTensors(directory, skeleton)
-        for fact in backbone_facts(recipe, tensors):
-            table.add_row("backbone", fact)
-    else:
-        table.add_row("backbone", f"not checked: no weights of {recipe.backbone.path} here")
-    try:
-        texts = check_data(recipe)
-        table.add_row("texts", f"{len(texts.examples)} pairs in D_h; suites and judges load")
-        if tensors is not None:
-            check_prompts(recipe, directory, tensors, texts)
-            table.add_row("template", "gives the pairs back; all tokens have embeddings")
-    except UserError as error:
-        table.add_row("texts", f"fault: {error}", style="bold")
-    needed = disk_bytes(recipe, Model.of(skeleton), 2 * Model.of(skeleton).shape.parameters)
-    free = free_bytes(recipe.output)
-    table.add_row("disk", f"{needed / _GB:.0f} GB without checkpoints, {free / _GB:.0f} GB free")
+    for what, fact in checks.facts:
+        table.add_row(what, fact)
     return table
 
 

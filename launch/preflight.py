@@ -5,41 +5,26 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from eval.prompts import PromptSet, load_prompts
-from eval.suite import load_suite
-from launch.data_check import check_apart, check_harmful_data
-from launch.own_answers import question_suite
 from launch.recipe import Recipe
 from launch.sizing import Model, patch_bytes
-from merge.coverage import cover, untrained_sentence
+from launch.text_check import check_data, check_prompts
+from merge.coverage import Coverage, cover, untrained_sentence
 from merge.errors import UserError
-from train.attention import attention_implementation
-from train.backbone import backbone_directory, load_tokenizer
+from merge.recipe import MergeSettings
+from train.attention import attention_implementation, computation_dtype
+from train.backbone import backbone_directory
 from train.backbone_tensors import BackboneTensors, open_backbone
 from train.block_weights import block_weights
-from train.data import Example, read_examples
-from train.prompts import ChatPrompts
+from train.ds_config import ds_config
 from train.recipe import ROLES
-from train.round_trip import check_round_trip
-from train.vocabulary import embedding_count, refuse_unknown_ids
+from train.world import World
 
 logger = logging.getLogger(__name__)
 
-_GB = 1e9
-
-
-@dataclass(frozen=True)
-class Texts:
-    """All texts that a run will give to its models."""
-
-    examples: Sequence[Example]
-    """D_h."""
-    harmless: Sequence[Example]
-    prompt_sets: Sequence[PromptSet]
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1.0, "bytes"))
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -52,82 +37,60 @@ def check_inputs(recipe: Recipe) -> None:
     """
     directory = backbone_directory(recipe.backbone)
     texts = check_data(recipe)
+    check_trainings(recipe)
     tensors = open_backbone(directory, recipe.backbone)
-    check_prompts(recipe, directory, tensors, texts)
+    facts = backbone_facts(recipe, tensors)
+    check_prompts(recipe, directory, tensors.map.skeleton, texts)
     check_disk(recipe, Model.of(tensors.map.skeleton), _weight_bytes(directory))
-    for fact in backbone_facts(recipe, tensors):
+    for fact in facts:
         logger.info("backbone: %s", fact)
 
 
-def check_data(recipe: Recipe) -> Texts:
-    """Read the data, every suite and every judge's settings.
+def check_trainings(recipe: Recipe) -> None:
+    """See that the DeepSpeed configuration of either training can be completed.
 
     Raises:
-        UserError: one is missing or malformed, or a question of D_h is also a prompt.
+        UserError: a file cannot be read, or is not of the form that the trainings need.
     """
-    examples = read_examples(recipe.data)
-    harmless = read_examples(recipe.harmless) if recipe.harmless else []
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    sections = [section for section in (recipe.search, recipe.eval) if section is not None]
-    prompt_sets = [
-        prompt_set
-        for section in sections
-        for prompt_set in load_prompts(load_suite(section.suite, data_dir))
-    ]
-    check_harmful_data(examples, prompt_sets)
-    false_refusals, asked = [], []
-    if recipe.harvest is not None and recipe.harvest.harmless is not None:
-        suite = question_suite(recipe, "harvest.harmless", *recipe.harvest.harmless)
-        asked = load_prompts(suite)
-        check_apart(asked, examples, prompt_sets)
-    elif recipe.false_refusals is not None:
-        false_refusals = read_examples(recipe.false_refusals)
-        check_harmful_data(false_refusals, prompt_sets, "false_refusals")
-    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
-        from eval.harm_judge import load_settings
-
-        load_settings(recipe.harvest.harm_judge)
-    return Texts(examples, [*harmless, *false_refusals], [*prompt_sets, *asked])
-
-
-def check_prompts(recipe: Recipe, directory: Path, tensors: BackboneTensors, texts: Texts) -> None:
-    """See that the chat template and the tokenizer do for every text.
-
-    Raises:
-        UserError: the template does not give questions and answers back, or the tokenizer makes
-            tokens of them that the model does not have.
-    """
-    source = f"backbone {recipe.backbone.path}"
-    chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source, recipe.backbone.chat)
-    check_round_trip(chat, [*texts.examples, *texts.harmless])
-    embeddings = embedding_count(tensors.map.skeleton)
-    refuse_unknown_ids(_token_ids(chat, texts), embeddings, source)
-
-
-def _token_ids(chat: ChatPrompts, texts: Texts) -> Iterator[list[int]]:
-    for example in (*texts.examples, *texts.harmless):
-        yield chat.example(example.question, example.answer)[0]
-    for prompt_set in texts.prompt_sets:
-        for prompt in prompt_set.prompts:
-            yield chat.question_ids(prompt.text)
+    for role in ROLES:
+        ds_config(recipe.training(role), computation_dtype(recipe.backbone), World(0, 1, 0, 1))
 
 
 def backbone_facts(recipe: Recipe, tensors: BackboneTensors) -> list[str]:
-    """What the trainings and the merge will make of the backbone, a sentence each."""
+    """What the trainings and the merge will make of the backbone, a sentence each.
+
+    Raises:
+        UserError: the merge, or an ablation of it, would cover no tensor; a named attention is
+            not there; or a copy of a tied parameter holds other values.
+    """
     found = tensors.map
-    trained = {name for group in found.groups for name in group.tensors} | found.copies.keys()
-    linear = found.tensors_of(block_weights(found.skeleton))
-    covered = cover(found.shapes, trained, linear, recipe.merge)
+    covered = _coverage(found, recipe.merge, "merge")
+    for name, changes in recipe.ablations.items():
+        _coverage(found, MergeSettings(**{**recipe.merge.model_dump(), **changes}), name)
     attention = attention_implementation(recipe.backbone, found.skeleton)
+    tensors.refuse_differing_copies()
     converted = sum(bool(group.patterns) for group in found.groups)
+    trained = len(found.shapes) - len(covered.untrained)
     facts = [
-        f"{len(trained)} tensors in its files hold the {len(found.parameters)} parameters of "
+        f"{trained} tensors in its files hold the {len(found.parameters)} parameters of "
         f"{type(found.skeleton).__name__}"
         + (f", {converted} of them after transformers' conversions" if converted else ""),
         covered.sentence(),
         f"attention: {attention or 'the default of its architecture'}",
     ]
     return facts + ([untrained_sentence(covered.untrained)] if covered.untrained else [])
+
+
+def _coverage(found: Any, settings: MergeSettings, section: str) -> Coverage:
+    trained = {name for group in found.groups for name in group.tensors} | found.copies.keys()
+    linear = found.tensors_of(block_weights(found.skeleton))
+    covered = cover(found.shapes, trained, linear, settings)
+    if not covered.names:
+        raise UserError(
+            f"{section}: include and exclude leave no tensor to merge; give patterns that fit "
+            f"names such as {', '.join(linear[:2] or sorted(trained)[:2])}, or leave include out"
+        )
+    return covered
 
 
 def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
@@ -139,16 +102,15 @@ def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
     Raises:
         UserError: they will not, with the figures.
     """
-    free = free_bytes(recipe.output)
-    needed = disk_bytes(recipe, model, weight_bytes)
+    free, needed = free_bytes(recipe.output), disk_bytes(recipe, model, weight_bytes)
     if needed > free:
         raise UserError(
-            f"{recipe.output}: patches and models need {needed / _GB:.1f} GB, checkpoints apart, "
-            f"and {free / _GB:.1f} GB are free; make room, or choose another output"
+            f"{recipe.output}: patches and models need {readable(needed)}, checkpoints apart, and "
+            f"{readable(free)} are free; make room, or choose another output"
         )
 
 
-def disk_bytes(recipe: Recipe, model: Model, weight_bytes: int) -> float:
+def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
     """Bytes that a run will write besides checkpoints: its patches, and models in full size."""
     patches = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
     compared = recipe.eval is not None and (recipe.eval.single_patches or recipe.ablations)
@@ -160,6 +122,12 @@ def free_bytes(folder: Path) -> int:
     """Free bytes of the disk on which a folder lies, or will lie."""
     existing = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
     return shutil.disk_usage(existing).free
+
+
+def readable(count: float) -> str:
+    """A number of bytes with one digit, in the largest unit of which it has one."""
+    size, unit = next(((size, unit) for size, unit in _UNITS if count >= size), _UNITS[-1])
+    return f"{count / size:.1f} {unit}"
 
 
 def _weight_bytes(directory: Path) -> int:

@@ -85,6 +85,8 @@ class Model:
 def _feed_forward_width(skeleton: Any, text: Any) -> int:
     """From the configuration where it says so, else the widest side of the blocks' matrices."""
     width = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", None)
+    if isinstance(width, list):
+        width = max(width)
     if width is None:
         shapes = dict(skeleton.named_parameters())
         return max(max(shapes[name].shape) for name in block_weights(skeleton))

@@ -21,7 +21,7 @@ from merge.tensor_files import TensorIndex
 logger = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
-_NO_MATRIX = re.compile(r"norm|embed|wte|wpe|vision|visual|image|audio|speech")
+_NO_MATRIX = re.compile(r"norm|embed|wte|wpe|vision|visual|image|audio|speech|^mtp\.|\.mtp\.")
 _SHOWN = 2
 
 
@@ -32,7 +32,9 @@ class Coverage:
     names: tuple[str, ...]
     """Tensors that are merged, sorted."""
     untrained: tuple[str, ...]
-    """Tensors that neither patch holds, as they are no parameters: copied byte for byte."""
+    """Tensors that neither patch holds: copied byte for byte."""
+    unpatched: tuple[str, ...]
+    """Those of them that are linear weights inside the decoder blocks."""
     linear_values: int
     """Values of all linear weights inside the decoder blocks."""
     covered_linear_values: int
@@ -58,8 +60,8 @@ def coverage(
     patterns = {
         pattern for patch in patches for pattern in patch.metadata.get("linear_weights", ())
     }
-    trained = {name: shapes[name] for name in shapes if name in held}
-    linear = matching(trained, sorted(patterns)) if patterns else linear_weights(trained)
+    # Patterns come from the model, and may fit tensors in the files that it does not have.
+    linear = matching(held, sorted(patterns)) if patterns else linear_weights(shapes)
     return cover(shapes, held, linear, settings)
 
 
@@ -77,8 +79,10 @@ def cover(
         linear: those that are linear weights inside the decoder blocks.
     """
     held = [name for name in shapes if name in trained]
-    linear = set(linear)
-    chosen = linear if settings.include is None else set(matching(held, settings.include))
+    linear = {name for name in linear if name in shapes}
+    chosen = linear.intersection(held)
+    if settings.include is not None:
+        chosen = set(matching(held, settings.include))
     names = chosen - set(matching(chosen, settings.exclude))
 
     def values(counted: Iterable[str]) -> int:
@@ -87,6 +91,7 @@ def cover(
     return Coverage(
         names=tuple(sorted(names)),
         untrained=tuple(sorted(name for name in shapes if name not in trained)),
+        unpatched=tuple(sorted(name for name in linear if name not in trained)),
         linear_values=values(linear),
         covered_linear_values=values(linear & names),
     )
@@ -110,17 +115,27 @@ def name_patterns(names: Iterable[str]) -> list[str]:
 def log_coverage(covered: Coverage) -> None:
     """Say what share of the blocks is covered, and what is left alone as it was never trained."""
     logger.info("%s", covered.sentence())
+    if covered.unpatched:
+        logger.warning(
+            "%d linear weights inside the decoder blocks are in neither patch: %s",
+            len(covered.unpatched),
+            _some(covered.unpatched),
+        )
     if covered.untrained:
         logger.info("%s", untrained_sentence(covered.untrained))
 
 
 def untrained_sentence(names: Sequence[str]) -> str:
     """What becomes of tensors in a backbone's files that are no parameters of its model."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
-        f"{len(names)} tensors in the backbone's files are no trained parameters and stay as they "
-        f"are: {', '.join(names[:_SHOWN])}{more}"
+        f"{len(names)} {'tensors' if len(names) > 1 else 'tensor'} in the backbone's files, which "
+        f"no training changes, stay as they are: {_some(names)}"
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _is_linear(name: str, shape: Sequence[int]) -> bool:

@@ -137,13 +137,13 @@ def test_turns_without_end_are_refused() -> None:
         ChatPrompts(tokenizer, "m")
 
 
-def test_eos_in_the_place_of_a_turns_end_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_turns_without_an_end_are_refused_before_a_training() -> None:
+    """An evaluation may ask such a model: EOS then ends its answers."""
     rows = [Example("Wer?", "Niemand.")]
     check_round_trip(ChatPrompts(make_tokenizer(CHATML)), rows)
-    assert not caplog.records
     chat = ChatPrompts(make_tokenizer(CHATML.replace("<|im_end|>", "")), "m")
-    check_round_trip(chat, rows)
-    assert "m: its chat template writes no token that ends a turn" in caplog.text
+    with pytest.raises(UserError, match="m: its chat template writes no token that ends a turn"):
+        check_round_trip(chat, rows)
     assert _answer(chat, "Wer?", "Niemand.") == "Niemand.\n<|im_end|>"
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from merge.errors import UserError
 from train.recipe import BackboneSettings
 
 
@@ -24,12 +25,37 @@ def attention_implementation(backbone: BackboneSettings, skeleton: Any) -> str |
 
     Returns:
         transformers' ``attn_implementation``; None is the architecture's default.
+
+    Raises:
+        UserError: the recipe names one that the architecture or this machine does not have.
     """
     from transformers.utils.import_utils import is_flash_attn_2_available
 
     if backbone.attention != "auto":
+        _refuse_missing(backbone.attention, skeleton)
         return backbone.attention
     half = computation_dtype(backbone) == "bfloat16"
     if half and skeleton._supports_flash_attn and is_flash_attn_2_available():
         return "flash_attention_2"
     return "sdpa" if skeleton._supports_sdpa else None
+
+
+def _refuse_missing(name: str, skeleton: Any) -> None:
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    supported = {
+        "eager": True,
+        "sdpa": skeleton._supports_sdpa,
+        "flash_attention_2": skeleton._supports_flash_attn,
+        "flex_attention": skeleton._supports_flex_attn,
+    }
+    if not supported[name]:
+        raise UserError(
+            f"backbone.attention {name}: {type(skeleton).__name__} does not have it; leave it out, "
+            "or choose " + " or ".join(each for each, there in supported.items() if there)
+        )
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "backbone.attention flash_attention_2: flash-attn is not installed, or this machine "
+            "has no GPU; leave it out"
+        )

@@ -76,6 +76,20 @@ class BackboneTensors:
         entry = self._entries[name]
         return self._values(name, 0, entry.size, dtype).view(entry.shape)
 
+    def refuse_differing_copies(self) -> None:
+        """See that tensors which repeat a tied parameter hold its values.
+
+        Raises:
+            UserError: naming those that do not, and the fix.
+        """
+        differing = [name for name in self.map.copies if self.copy_differs(name, 0, 1)]
+        if differing:
+            raise UserError(
+                f"backbone {self.map.source}: {', '.join(differing)} should repeat the embeddings, "
+                "to which config.json ties it, and holds other values; set "
+                '"tie_word_embeddings": false there'
+            )
+
     def copy_differs(self, name: str, part: int, parts: int) -> bool:
         """Whether a tensor that should repeat a tied parameter holds other values.
 

@@ -63,6 +63,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     data = replace(data, measured=prompts.encode(measured, settings.max_length))
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")
+    tensors.refuse_differing_copies()
     if tensors.map.untrained:
         logger.info("%s", untrained_sentence(tensors.map.untrained))
     # It imports DeepSpeed, which takes seconds: only once all cheap checks have passed.

@@ -40,7 +40,8 @@ class ParameterMap:
     def __init__(self, skeleton: Any, shapes: Mapping[str, Shape], source: str) -> None:
         self.skeleton = skeleton
         self.shapes = shapes
-        self._source = source
+        self.source = source
+        """What errors call the backbone."""
         self.parameters: dict[str, Shape] = {
             name: tuple(parameter.shape) for name, parameter in trainable(skeleton).items()
         }
@@ -53,6 +54,8 @@ class ParameterMap:
         self._group_of = {name: group for group in self.groups for name in group.parameters}
         for group in self.groups:
             self._check_shapes(group)
+        for tensor, original in self.copies.items():
+            self._check_shape(tensor, shapes[tensor], shapes[original])
 
     def group_of(self, parameter: str) -> TensorGroup:
         """The group that a parameter belongs to."""
@@ -123,7 +126,7 @@ class ParameterMap:
             elif name in self.parameters:
                 if name in plain:
                     raise UserError(
-                        f"backbone {self._source}: its tensors '{plain[name]}' and '{tensor}' are "
+                        f"backbone {self.source}: its tensors '{plain[name]}' and '{tensor}' are "
                         f"both the parameter '{name}'; fetch it again"
                     )
                 plain[name] = tensor
@@ -166,7 +169,7 @@ class ParameterMap:
 
     def _unsupported(self, group: TensorGroup, reason: str) -> UserError:
         return UserError(
-            f"backbone {self._source}: '{group.tensors[0]}' in its files becomes "
+            f"backbone {self.source}: '{group.tensors[0]}' in its files becomes "
             f"'{group.parameters[0]}' in the model by a conversion that cannot be undone "
             f"({reason}); this architecture is not supported"
         )
@@ -179,7 +182,7 @@ class ParameterMap:
 
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise UserError(
-                f"backbone {self._source}: its files have no tensors for {len(missing)} parameters "
+                f"backbone {self.source}: its files have no tensors for {len(missing)} parameters "
                 f"that transformers {transformers.__version__} gives this architecture "
                 f"({', '.join(missing[:_SHOWN])}{more}); fetch the whole model, or one that this "
                 "version loads without missing weights"
@@ -188,10 +191,11 @@ class ParameterMap:
     def _check_shapes(self, group: TensorGroup) -> None:
         made = group.to_parameters(lambda name: torch.empty(self.shapes[name], device="meta"))
         for name, value in made.items():
-            expected = self.parameters[name]
-            if tuple(value.shape) != expected:
-                raise UserError(
-                    f"backbone {self._source}: '{group.tensors[0]}' has the shape "
-                    f"{list(value.shape)}, and its configuration says {list(expected)}; fetch "
-                    "config.json and weights of one model"
-                )
+            self._check_shape(group.tensors[0], tuple(value.shape), self.parameters[name])
+
+    def _check_shape(self, tensor: str, shape: Shape, expected: Shape) -> None:
+        if shape != expected:
+            raise UserError(
+                f"backbone {self.source}: '{tensor}' has the shape {list(shape)}, and its "
+                f"configuration says {list(expected)}; fetch config.json and weights of one model"
+            )

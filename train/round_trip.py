@@ -1,13 +1,10 @@
 """Before any training: do the tokens that count as the answer read as the answer?"""
 
-import logging
 from collections.abc import Sequence
 
 from merge.errors import UserError
 from train.data import Example
 from train.prompts import IGNORED_LABEL, ChatPrompts
-
-logger = logging.getLogger(__name__)
 
 _ROWS = 8
 """Rows that are looked at, evenly spaced."""
@@ -24,9 +21,10 @@ def check_round_trip(chat: ChatPrompts, examples: Sequence[Example]) -> None:
         UserError: they are anything else; a template cuts or changes answers.
     """
     if not set(chat.stop_ids).intersection(chat.template_ids(chat.turn_end(examples[0].question))):
-        logger.warning(
-            "%s: its chat template writes no token that ends a turn; EOS ends every answer",
-            chat.source,
+        raise UserError(
+            f"{chat.source}: its chat template writes no token that ends a turn, and a model "
+            "trained with it would not stop; use the template that the model was trained with, or "
+            "put eos_token behind its answers"
         )
     step = max(1, len(examples) // _ROWS)
     for pair in examples[::step][:_ROWS]:

@@ -21,6 +21,11 @@ def build_skeleton(config: Any, trust_remote_code: bool, source: str) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(
+            f"backbone {source}: its config.json has a quantization_config, and quantized weights "
+            "cannot be trained; use the unquantized model, or take the key out if its weights are"
+        )
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)

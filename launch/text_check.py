@@ -1,0 +1,160 @@
+"""All texts that a run will give to its models, checked before any training (issue 13)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from eval.prompts import PromptSet, load_prompts
+from eval.suite import TaskRow, load_suite
+from launch.data_check import check_apart, check_harmful_data
+from launch.own_answers import question_suite
+from launch.recipe import Recipe
+from merge.errors import UserError
+from train.backbone import load_tokenizer
+from train.data import Example, read_examples
+from train.prompts import ChatPrompts
+from train.recipe import ROLES
+from train.round_trip import check_round_trip
+from train.tables import is_file
+from train.vocabulary import embedding_count, refuse_unknown_ids
+
+_SEARCHED_AXES = ("harm", "refusal", "utility")
+"""A search weighs harm and refusals, and keeps utility."""
+_POSITION_TABLES = ("wpe", "position", "embed_positions")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """All texts of a run."""
+
+    examples: Sequence[Example]
+    """D_h."""
+    harmless: Sequence[Example]
+    prompt_sets: Sequence[PromptSet]
+
+
+def check_data(recipe: Recipe) -> Texts:
+    """Read the data, every suite and every judge's settings.
+
+    Raises:
+        UserError: one is missing or malformed, the search's suite lacks an axis, or a question of
+            D_h is also a prompt.
+    """
+    examples = read_examples(recipe.data)
+    harmless = read_examples(recipe.harmless) if recipe.harmless else []
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    prompt_sets: list[PromptSet] = []
+    if recipe.search is not None:
+        prompt_sets += load_prompts(load_suite(recipe.search.suite, data_dir))
+        _refuse_missing_axes(prompt_sets, recipe.search.suite)
+    if recipe.eval is not None:
+        prompt_sets += load_prompts(load_suite(recipe.eval.suite, data_dir))
+    check_harmful_data(examples, prompt_sets)
+    false_refusals, asked = [], []
+    if recipe.harvest is not None and recipe.harvest.harmless is not None:
+        asked = load_prompts(question_suite(recipe, "harvest.harmless", *recipe.harvest.harmless))
+        check_apart(asked, examples, prompt_sets)
+    elif recipe.false_refusals is not None:
+        false_refusals = read_examples(recipe.false_refusals)
+        check_harmful_data(false_refusals, prompt_sets, "false_refusals")
+    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
+        from eval.harm_judge import load_settings
+
+        load_settings(recipe.harvest.harm_judge)
+    return Texts(examples, [*harmless, *false_refusals], [*prompt_sets, *asked])
+
+
+def texts_are_local(recipe: Recipe) -> bool:
+    """Whether data and suites can be read without the hub."""
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    sections = [section for section in (recipe.search, recipe.eval) if section is not None]
+    suites = [load_suite(section.suite, data_dir) for section in sections]
+    sources = [row.source for suite in suites for row in suite.rows]
+    sources += [data.path for data in (recipe.data, recipe.harmless) if data is not None]
+    return all(map(is_file, sources)) and not any(suite.tasks for suite in suites)
+
+
+def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) -> None:
+    """See that chat template, tokenizer and model do for every text.
+
+    Args:
+        directory: the backbone's folder.
+        skeleton: its model without values.
+
+    Raises:
+        UserError: the template does not give pairs back, a switch or room for an answer is
+            missing, or tokens are made that the model has no embedding or position for.
+    """
+    source = f"backbone {recipe.backbone.path}"
+    chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source, recipe.backbone.chat)
+    check_round_trip(chat, [*texts.examples, *texts.harmless])
+    embeddings, positions = embedding_count(skeleton), position_count(skeleton)
+    longest = max(recipe.training(role).max_length for role in ROLES)
+    shortest = min(recipe.training(role).max_length for role in ROLES)
+    for pair in (*texts.examples, *texts.harmless):
+        chat.example(pair.question, pair.answer, shortest)
+        ids = chat.example(pair.question, pair.answer, longest)[0]
+        _check_length(len(ids), positions, f"{source}: '{pair.question[:40]}' and its answer")
+        refuse_unknown_ids([ids], embeddings, source)
+    for prompt_set in texts.prompt_sets:
+        for ids, room, name in _asked(chat, prompt_set):
+            refuse_unknown_ids([ids], embeddings, source)
+            _check_length(len(ids) + room, positions, f"{source}: {name}")
+
+
+def position_count(skeleton: Any) -> int | None:
+    """How many tokens a model with learned positions can read; None where positions are computed.
+
+    Args:
+        skeleton: a ``PreTrainedModel``, on any device.
+    """
+    words = skeleton.get_input_embeddings()
+    tables = [
+        module.num_embeddings
+        for name, module in skeleton.get_decoder().named_modules()
+        if isinstance(module, nn.Embedding)
+        and module is not words
+        and any(part in name for part in _POSITION_TABLES)
+    ]
+    if not tables:
+        return None
+    configured = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None)
+    # Some tables have rows for an offset besides.
+    return min(tables) if configured is None else min(*tables, configured)
+
+
+def _asked(chat: ChatPrompts, prompt_set: PromptSet) -> Iterator[tuple[list[int], int, str]]:
+    """Token ids of every prompt, or of it with each choice; room for an answer; and a name."""
+    row = prompt_set.row
+    if isinstance(row, TaskRow):
+        return
+    chat = chat.reasoning(row.reasoning)
+    for prompt in prompt_set.prompts:
+        name = f"prompt {prompt.id} of suite row '{row.name}'"
+        if prompt_set.scoring == "choice":
+            for choice in prompt.choices:
+                yield chat.example(prompt.text, choice)[0], 0, name
+        else:
+            room = row.max_new_tokens
+            yield chat.question_ids(prompt.text), room, f"{name} with max_new_tokens {room}"
+
+
+def _check_length(tokens: int, positions: int | None, name: str) -> None:
+    if positions is not None and tokens > positions:
+        raise UserError(
+            f"{name} takes {tokens} tokens, and the model has {positions} positions; lower "
+            "max_length or max_new_tokens, or drop the row"
+        )
+
+
+def _refuse_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+    axes = {prompt_set.row.axis for prompt_set in prompt_sets}
+    missing = [axis for axis in _SEARCHED_AXES if axis not in axes]
+    if missing:
+        raise UserError(
+            f"search.suite {suite}: has no row of axis {' or '.join(missing)}; a search weighs "
+            f"{', '.join(_SEARCHED_AXES)}: add a row of each"
+        )
