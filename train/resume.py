@@ -12,8 +12,8 @@ from train.world import World
 from train.zero3 import Zero3Model
 
 _MARKER = "complete.json"
-_TORCH_WRITER = "inline_container"
-"""In what torch says when a write of its files fails."""
+_TORCH_WRITER = ("inline_container", "iostream error", "PytorchStreamWriter")
+"""One of them is in what torch says when a write of its files fails."""
 
 logger = logging.getLogger(__name__)
 
@@ -197,8 +197,8 @@ def _write(model: Zero3Model, directory: Path, tag: str) -> None:
     except OSError as error:
         reason = error.strerror
     except RuntimeError as error:
-        # torch's writer of files has no error of its own: it tells that the file is too short.
-        if _TORCH_WRITER not in str(error):
+        # torch's writer of files has no error of its own, nor the system's reason.
+        if not any(words in str(error) for words in _TORCH_WRITER):
             raise
         reason = "the file cannot grow"
     else:
