@@ -77,13 +77,7 @@ class CompletionsFile:
             }
             for key, answer in answers.items()
         ]
-        try:
-            append_lines(self._file, records)
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); free space and run again: "
-                "finished answers are kept"
-            ) from None
+        append_lines(self._file, records)
         self.answers.update(answers)
 
     def close(self) -> None:

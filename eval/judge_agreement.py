@@ -19,8 +19,10 @@ from rich.table import Table
 from eval.refusal_judge import judge
 from eval.statistics import Z_95, cohens_kappa
 from merge.errors import UserError
-from train.tables import read_table
+from train.cells import MissingColumnError, as_text, cell
+from train.tables import Row, read_table
 
+_COLUMNS = ("prompt", "completion", "type", "final_label")
 _LABELS = {"1_full_compliance": "none", "3_partial_refusal": "partial", "2_full_refusal": "full"}
 _CLASSES = ("none", "partial", "full", "degenerate")
 _UNSAFE = "contrast"
@@ -90,31 +92,36 @@ def matches(phrase: str, completion: str) -> bool:
 
 
 def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
-    records = read_table(str(path), str(path), (), "")
-    columns = records[0] if records else ()
-    missing = {"prompt", "completion", "type", "final_label"} - set(columns)
-    if missing:
-        raise UserError(f"{path}: no column '{min(missing)}'; needs XSTest's annotation columns")
-    unknown = {record["final_label"] for record in records} - _LABELS.keys()
-    if unknown:
-        raise UserError(
-            f"{path}: unknown final_label '{min(unknown)}'; known: {', '.join(_LABELS)}"
-        )
+    rows = read_table(str(path), str(path), _COLUMNS, "")
+    if not rows:
+        raise UserError(f"{path}: no answer; needs XSTest's annotated completions")
+    records = [_record(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     judged = [
         (
-            _LABELS[record["final_label"]],
-            judge(record["completion"], record["prompt"]),
+            _LABELS[label],
+            judge(completion, prompt),
             {
-                name: any(matches(phrase, record["completion"]) for phrase in phrases)
+                name: any(matches(phrase, completion) for phrase in phrases)
                 for name, phrases in lists.items()
             },
         )
-        for record in records
-        if not record["type"].startswith(_UNSAFE)
+        for prompt, completion, kind, label in records
+        if not kind.startswith(_UNSAFE)
     ]
     if not judged:
         raise UserError(f"{path}: no answer to a safe prompt; only those are measured")
     return judged
+
+
+def _record(row: Row, where: str) -> list[str]:
+    """The texts under ``_COLUMNS``."""
+    try:
+        texts = [as_text(cell(row, column), f"{where}: column '{column}'") for column in _COLUMNS]
+    except MissingColumnError as error:
+        raise UserError(f"{where}: {error}; needs XSTest's annotation columns") from None
+    if texts[-1] not in _LABELS:
+        raise UserError(f"{where}: unknown final_label '{texts[-1]}'; known: {', '.join(_LABELS)}")
+    return texts
 
 
 def _agreement(rows: Sequence[Judged]) -> dict[str, Any]:

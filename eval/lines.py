@@ -4,8 +4,9 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from merge.errors import UserError
 from merge.files import atomic_write_text
@@ -35,14 +36,8 @@ class LineStore:
     def add(self, values: Mapping[str, Any]) -> None:
         """Keep more results."""
         records = ({"key": key, "value": value} for key, value in values.items())
-        try:
-            with open_lines(self._path) as file:
-                append_lines(file, records)
-        except OSError as error:
-            raise UserError(
-                f"{self._path}: cannot be written ({error.strerror}); free space and run again: "
-                "finished work is kept"
-            ) from None
+        with open_lines(self._path) as file:
+            append_lines(file, records)
         self.values.update(values)
 
 
@@ -83,16 +78,27 @@ def as_line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def open_lines(path: Path) -> BinaryIO:
-    """Open a file to append to."""
+def open_lines(path: Path) -> FileIO:
+    """Open a file to append to; closing it writes nothing, so it cannot fail on a full disk."""
     try:
-        return path.open("ab")
+        return path.open("ab", buffering=0)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose --out") from None
 
 
-def append_lines(file: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records and wait until they are on disk."""
-    file.write("".join(f"{as_line(record)}\n" for record in records).encode())
-    file.flush()
-    os.fsync(file.fileno())
+def append_lines(file: FileIO, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records and wait until they are on disk.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    data = memoryview("".join(f"{as_line(record)}\n" for record in records).encode())
+    try:
+        while data:
+            data = data[file.write(data) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{file.name}: cannot be written ({error.strerror}); free space and run again: "
+            "finished work is kept"
+        ) from None

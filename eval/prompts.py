@@ -10,7 +10,15 @@ from typing import Any
 
 from eval.suite import Columns, Scoring, Suite, SuiteRow, TaskRow
 from merge.errors import UserError
-from train.cells import MissingColumnError, as_text, cell, usable
+from train.cells import (
+    MissingColumnError,
+    as_number,
+    as_text,
+    cell,
+    same_value,
+    unfolded,
+    usable,
+)
 from train.recipe import row_range
 from train.tables import Row, read_table
 
@@ -71,7 +79,7 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
         records = [
             (number, record)
             for number, record in records
-            if str(_cell(record, column, where)) == str(wanted)
+            if same_value(_cell(record, column, where), wanted)
         ]
     if not records:
         condition = ", ".join(f"{key} = {value}" for key, value in row.filter.items())
@@ -147,7 +155,7 @@ def _choices(record: Row, column: str | list[str] | None, where: str) -> tuple[s
         return ()
     if isinstance(column, list):
         return tuple(_text(record, name, where) for name in column)
-    found = _cell(record, column, where)
+    found = unfolded(_cell(record, column, where))
     if isinstance(found, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
         found = found.get("text")
     if not isinstance(found, list) or len(found) < 2:
@@ -157,18 +165,32 @@ def _choices(record: Row, column: str | list[str] | None, where: str) -> tuple[s
 
 def _labels(record: Row, column: str | list[str] | None) -> list[str]:
     """The choices' own labels where the source has them (some of ARC's are "1" to "4")."""
-    found = cell(record, column) if isinstance(column, str) else None
+    found = unfolded(cell(record, column)) if isinstance(column, str) else None
     return [str(label) for label in found["label"]] if isinstance(found, Mapping) else [*_LETTERS]
 
 
 def _right_choice(given: str, choices: tuple[str, ...], labels: list[str], where: str) -> str:
     if given in choices:
         return given
-    if given in labels[: len(choices)]:
+    labels = labels[: len(choices)]
+    if given in labels:
         return choices[labels.index(given)]
-    if given.isdigit() and int(given) < len(choices):
-        return choices[int(given)]
+    # The same in other letters, or another way to write a number: True and true, 2 and 2.0.
+    for names in (choices, labels):
+        alike = [place for place, name in enumerate(names) if _alike(given, name)]
+        if len(alike) == 1:
+            return choices[alike[0]]
+    index = int(given) if given.isdecimal() else as_number(given)
+    if index is not None and index in range(len(choices)):
+        return choices[int(index)]
     raise UserError(f"{where}: answer '{given}' is no choice's text, letter, or index from 0")
+
+
+def _alike(given: str, name: str) -> bool:
+    number = as_number(given)
+    return given.casefold() == name.strip().casefold() or (
+        number is not None and number == as_number(name)
+    )
 
 
 def _cell(record: Row, column: str, where: str) -> Any:
@@ -204,10 +226,12 @@ def _read(row: SuiteRow, where: str) -> list[Row]:
 
 
 def _asked(columns: Columns) -> list[str]:
-    """The columns that hold a prompt."""
+    """The columns that hold a prompt, and its answer where one is wanted."""
+    answer = [] if columns.answer is None else [columns.answer]
     if "{" not in columns.prompt:
-        return [columns.prompt]
+        return [columns.prompt, *answer]
     try:
-        return [name for _, name, _, _ in string.Formatter().parse(columns.prompt) if name]
+        names = [name for _, name, _, _ in string.Formatter().parse(columns.prompt) if name]
     except ValueError:
-        return [columns.prompt]  # told with the first row
+        names = [columns.prompt]  # told with the first row
+    return [*names, *answer]

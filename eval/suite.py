@@ -42,7 +42,8 @@ class SuiteRow(Settings):
     ``source`` is a local file (see ``train.tables``; relative to the suite file; a ``${DATA}`` in
     it stands for the folder of ``--data-dir``), or the name of a set on the hub, then with
     ``split`` and, where the set has several, ``config``. ``filter`` keeps the rows whose column
-    equals the value; ``limit`` draws that many of them with ``seed``, and keeps their order.
+    equals the value (see ``train.cells.same_value``); ``limit`` draws that many of them with
+    ``seed``, and keeps their order.
     """
 
     name: str = Field(pattern=r"^[\w.\- ]+$")

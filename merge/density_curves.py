@@ -8,23 +8,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from merge.block_names import layer_and_module
+from merge.errors import UserError
 from merge.report import LETTERS, totals
 
 _MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def write_densities(directory: Path, tensors: Mapping[str, Mapping[str, float]]) -> None:
-    """Write the event file of one merge; ``tensors`` as in merge.json."""
+    """Write the event file of one merge; ``tensors`` as in merge.json.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
     # Both take a second to import, and most merges write no events.
     from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
     from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    writer = EventFileWriter(str(directory))
-    for tag, layer, value in density_rows(tensors):
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-        writer.add_event(Event(step=layer, summary=summary))
-    writer.close()
+    try:
+        writer = EventFileWriter(str(directory))
+        for tag, layer, value in density_rows(tensors):
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+            writer.add_event(Event(step=layer, summary=summary))
+        writer.close()
+    except OSError as error:
+        raise UserError(f"{directory}: TensorBoard cannot write ({error.strerror})") from None
 
 
 def by_layer_and_module(

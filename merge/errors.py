@@ -1,6 +1,8 @@
 """The one way in which a command of this project tells its user that something is wrong."""
 
+import errno
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -8,6 +10,8 @@ USAGE_EXIT_STATUS = 2
 STOPPED_EXIT_STATUS = 75
 """The system's EX_TEMPFAIL: nothing is wrong, and the same command would go on."""
 ResultT = TypeVar("ResultT")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What the system says where the disk, or the user's share of it, is full."""
 
 
 class UserError(Exception):
@@ -43,14 +47,22 @@ def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
 def run_command(command: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    It is 0, 2 for a ``UserError``, 75 for ``StoppedOnRequestError``, and 130 for Ctrl-C.
+    It is 0, 2 for a ``UserError`` or a full disk, 75 for ``StoppedOnRequestError``, and 130 for
+    Ctrl-C.
     """
+    threading.excepthook = _tell_of_thread
     try:
         command()
     except UserError as error:
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"error: {message}\n")
-        return USAGE_EXIT_STATUS
+        return _tell(str(error))
+    except OSError as error:
+        # Any library that writes may meet it; those of this project name their file.
+        if error.errno not in _FULL:
+            raise
+        return _tell(
+            f"{error.filename or 'a file'}: cannot be written ({error.strerror}); free space and "
+            "run again"
+        )
     except StoppedOnRequestError as stop:
         sys.stderr.write(f"stopped on request: {stop}; run the same command to continue\n")
         return STOPPED_EXIT_STATUS
@@ -58,3 +70,14 @@ def run_command(command: Callable[[], None]) -> int:
         sys.stderr.write("interrupted: finished work is kept; run the same command to continue\n")
         return 130
     return 0
+
+
+def _tell(message: str) -> int:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return USAGE_EXIT_STATUS
+
+
+def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """Leave a thread's full disk to who waits for the thread, as TensorBoard's writer has one."""
+    if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in _FULL):
+        threading.__excepthook__(failure)

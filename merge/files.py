@@ -44,7 +44,9 @@ def atomic_writer(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free space?") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        # The error that is under way counts, not what it has left.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: Path, text: str, mode: int | None = None) -> None:

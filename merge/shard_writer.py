@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -119,9 +120,12 @@ class ShardWriter:
         )
 
     def close(self) -> None:
-        """Close the file; without a ``commit`` nothing of it stays."""
-        os.close(self._descriptor)
-        self._temporary.unlink(missing_ok=True)
+        """Close the file; without a ``commit`` nothing of it stays, as far as that can be done."""
+        # A committed file is on disk; of any other, the error that ended it counts.
+        with suppress(OSError):
+            os.close(self._descriptor)
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -104,12 +105,15 @@ class TensorStream:
             atomic_write_json(listing, {"metadata": {}, "weight_map": placement}, self._mode)
 
     def discard(self) -> None:
-        """Remove what has no final name."""
+        """Remove what has no final name, as far as that can be done: the error before it counts."""
         if self._file is not None:
-            self._file.close()
+            # Closing writes what a full disk has refused before, and fails as that did.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
         for number in range(len(self._shards) + 1):
-            self._temporary(number).unlink(missing_ok=True)
+            with suppress(OSError):
+                self._temporary(number).unlink(missing_ok=True)
 
     def _temporary(self, number: int) -> Path:
         return self._directory / f".{self._stem}-{number}.{os.getpid()}.tmp"

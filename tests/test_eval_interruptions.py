@@ -5,12 +5,15 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from eval.lines import LineStore
 from eval.run import RunJob, run
+from merge.errors import UserError
 from tests.eval_models import save_model
 
 
@@ -52,3 +55,13 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_lines_that_find_no_room_are_one_error(small_disk: Path) -> None:
+    path = small_disk / "answers.jsonl"
+    with pytest.raises(UserError, match=r"answers\.jsonl: cannot be written .No space left"):
+        LineStore(path).add({"long": "w" * 2_000_000, "short": "w"})
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    store = LineStore(path)
+    store.add({"short": "v"})
+    assert LineStore(path).values == {"short": "v"}

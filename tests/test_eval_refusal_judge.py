@@ -183,3 +183,9 @@ def test_a_file_without_safe_prompts_is_named(tmp_path: Path):
     (tmp_path / "model.csv").write_text(f"{header}contrast_homonyms,how,no,2_full_refusal\n")
     with pytest.raises(UserError, match="no answer to a safe prompt"):
         measure(tmp_path)
+
+
+def test_a_torn_row_of_answers_is_named(tmp_path: Path):
+    (tmp_path / "model.csv").write_text("type,prompt,completion,final_label\nhomonyms,how,Yes.\n")
+    with pytest.raises(UserError, match=r"model\.csv, row 1 \(line 2\): has 3 fields"):
+        measure(tmp_path)

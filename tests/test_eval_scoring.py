@@ -48,6 +48,21 @@ from eval.scoring import is_correct
         (r"So \boxed{17} after 3 steps.", 17),
         (r"\boxed{\frac{9}{4}}", 2.25),
         ("no number", None),
+        # Dashes as LaTeX writes them, fractions of every kind, points and commas changed over.
+        ("pages 7--12", 12),
+        ("\u00bc", 0.25),
+        ("-3\u2158 m", -3.8),
+        ("1,200\u00be", 1200.75),
+        ("3\u20445", 0.6),
+        (r"\frac35", 0.6),
+        (r"4\tfrac 1 8", 4.125),
+        (r"\nicefrac{1,200}{-5}", -240),
+        ("\u20ac 23.456,7 in all", 23456.7),
+        ("1 250,75", 1250.75),
+        ("\uff14\uff0c\uff15\uff10\uff10", 4500),
+        # More than a float holds is equal to nothing, itself included.
+        ("9e999", None),
+        ("3" * 400, None),
     ],
 )
 def test_last_number(text: str, value: float | None) -> None:

@@ -51,6 +51,13 @@ def test_scoring(completion: str, answer: str, scoring: str, right: bool):
         (["red", "blue"], "B", "blue"),
         (["red", "blue"], "blue", "blue"),
         ({"text": ["red", "blue"], "label": ["1", "2"]}, "1", "red"),
+        ({"text": ["red", "blue"], "label": ["1", "2"]}, 2.0, "blue"),
+        (["red", "blue"], 0.0, "red"),
+        (["red", "blue"], "b", "blue"),
+        (["False", "True"], False, "False"),
+        ([True, False], "FALSE", "false"),
+        ([3, 4], 3.0, "3"),
+        ('["red", "blue"]', 1, "blue"),
     ],
 )
 def test_the_right_choice_by_index_letter_text_or_own_label(tmp_path, choices, answer, right):
@@ -66,6 +73,30 @@ def test_the_right_choice_by_index_letter_text_or_own_label(tmp_path, choices, a
         }
     )
     assert load_prompts(Suite(rows=[row]))[0].prompts[0].answer == right
+
+
+@pytest.mark.parametrize("answer", ["\u00b2", "\u2460", "2", "0.5", "-1", "nan", True])
+def test_an_answer_that_is_no_choice_is_told_with_its_row(tmp_path: Path, answer):
+    source = tmp_path / "s.jsonl"
+    source.write_text(json.dumps({"prompt": "colour?", "c": ["red", "blue"], "a": answer}))
+    row = {"name": "s", "axis": "utility", "source": "s.jsonl", "scoring": "choice"}
+    row |= {"columns": {"choices": "c", "answer": "a"}}
+    with pytest.raises(UserError, match=r"row 1: answer .* is no choice"):
+        load_prompts(suite_from_rows([row], "test", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [(1, [0, 1, 2, 3, 4]), (True, [0, 1, 2, 3, 4]), ("1", [0, 1, 2, 3]), (1.5, [5]), ("x", [7])],
+)
+def test_a_filter_knows_a_value_however_it_is_written(tmp_path: Path, wanted, kept):
+    """Texts are compared letter by letter: "01" and "X" are names of their own."""
+    values = [1, 1.0, "1", True, "TRUE", 1.5, "01", "x", "X"]
+    rows = [{"prompt": str(number), "k": value} for number, value in enumerate(values)]
+    (tmp_path / "s.json").write_text(json.dumps(rows))
+    row = {"name": "s", "axis": "harm", "source": "s.json", "filter": {"k": wanted}}
+    prompts = load_prompts(suite_from_rows([row], "test", tmp_path))[0].prompts
+    assert [int(prompt.text) for prompt in prompts] == kept
 
 
 def test_answers_that_are_kept_apart_come_by_id(tmp_path: Path):

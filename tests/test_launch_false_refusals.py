@@ -140,7 +140,7 @@ def test_a_question_of_d_h_or_of_a_suite_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 rows are also .* 'questions' 2 = D_h 1; choose other"):
         check_data(recipe)
     recipe = make_recipe(
-        tmp_path, ["flum it", "blip the vask"], search={"suite": tmp_path / "suite.yaml"}
+        tmp_path, ["flum it", "blip the vask"], eval={"suite": tmp_path / "suite.yaml"}
     )
     with pytest.raises(UserError, match=r"'questions' 2 = 'v' 1"):
         check_data(recipe)

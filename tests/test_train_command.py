@@ -212,3 +212,16 @@ def loss_steps(run: Path) -> list[int]:
     events = EventAccumulator(str(run / "tensorboard/train-over_safety"))
     events.Reload()
     return [event.step for event in events.Scalars("loss/forget(nats)")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "every"), [("4k", 0), ("100k", 1), ("200k", 0)])
+def test_a_full_disk_is_one_line_wherever_it_is_met(
+    recipe: Path, small_disk: Path, size: str, every: int
+) -> None:
+    """In the curves, in a checkpoint, in the patch."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+    overrides = [f"output={small_disk / 'run'}", f"safety.checkpoint_every={every}"]
+    done = run_training(recipe, *overrides, processes=1)
+    assert_one_error_line(done, str(small_disk), "cannot")
+    assert not list(small_disk.rglob("*.tmp"))

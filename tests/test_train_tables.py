@@ -88,6 +88,44 @@ def test_a_text_file_has_one_prompt_a_line_and_nothing_else_ends_a_line(tmp_path
     assert [prompt.text for prompt in prompts] == texts
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("spaced.csv", " question ,answer\t,\nq,a,\n", [("q", "a")]),
+        ("short.csv", "question,answer,category\n\nq,a\nr,b,c,,\n", [("q", "a"), ("r", "b")]),
+        (
+            "said.csv",
+            'question,answer\n"so" he said,"x"\n"r""\r\n" ,b',
+            [("so he said", "x"), ('r"\r\n ', "b")],
+        ),
+        ("array.jsonl", '\n[{"question": "q",\n"answer": "a"}]', [("q", "a")]),
+    ],
+)
+def test_untidy_files_that_can_be_read(
+    tmp_path: Path, name: str, content: str, wanted: list[tuple[str, str]]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    examples = read_examples(DataSettings(path=str(path)))
+    assert [(example.question, example.answer) for example in examples] == wanted
+
+
+def test_turns_may_stand_as_json_in_a_field_and_a_greeting_is_no_answer(tmp_path: Path) -> None:
+    said = ["assistant: Hello!", "user: Which gate?", "assistant: The tall one.", "user: Bye."]
+    turns = [dict(zip(("role", "content"), each.split(": "), strict=True)) for each in said]
+    path = tmp_path / "chats.csv"
+    settings = DataSettings(
+        path=str(path), question="messages.user", answer="messages.assistant.content"
+    )
+    for kept, row in ((turns, 1), (turns[:2], 2)):
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerows([["messages"]] * (row == 1) + [[json.dumps(kept)]])
+        if row == 1:
+            assert read_examples(settings) == [Example("Which gate?", "The tall one.")]
+    with pytest.raises(UserError, match=r"row 2.*none of assistant after user"):
+        read_examples(settings)
+
+
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pairs.jsonl").write_bytes(_lines(_ROWS[:1]))
@@ -167,6 +205,16 @@ def test_numbers_and_truth_values_are_texts(tmp_path: Path) -> None:
         ("a.jsonl.gz", gzip.compress(_lines(_ROWS))[:-40], "cannot be decompressed"),
         ("a.csv.xz", b"no archive", "cannot be decompressed"),
         ("a.parquet", b"PAR1 and no more", "no readable Parquet"),
+        ("a.csv", b"question,answer\nq,a\n\nq,yes, it is\n", r"row 2 \(line 4\): has 3 fields.* 2"),
+        ("a.csv", b"question,answer\nq\n", r"row 1 \(line 2\): has 1 fields.* 2"),
+        ("a.tsv", b"question\tanswer\nq\ta\tb\n", r"row 1 \(line 2\): has 3 fields.*a tab"),
+        ("a.csv", b"question,answer, answer\nq,a,b\n", "column 'answer' twice"),
+        ("a.jsonl", b'{"question": "q", "answer": 1, "answer": 2}', "line 1.*key 'answer' twice"),
+        ("a.csv", b'question,answer\nq,"a\n\nq,b\n', 'line 2: the quote that opens here, "a'),
+        ("a.csv", b'question,answer\n"q\n2",a\nq,"b\nq,"c\n', 'line 4: the quote .*, "b'),
+        ("a.tsv", b'question\tanswer\nq\ta\nq\t"Yes, he', 'line 3: the quote .*, "Yes, he'),
+        ("a.csv", b'question,"answer\nq,a\n', "line 1: the quote"),
+        ("a.jsonl", b'[\n{"question": "q", "answer": "a"},\n]', "line 3: not valid JSON"),
         ("a.dat", b"?", "format is not known by its name.*jsonl"),
     ],
 )

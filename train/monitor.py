@@ -4,12 +4,15 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from tqdm import tqdm
 
+from merge.errors import UserError
 from train.flops import ModelShape, peak_flops
 
 _LOG_SECONDS = 10.0
@@ -57,7 +60,9 @@ class Monitor:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
+        self._directory = directory
+        with self._writing():
+            self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
         self._bar = tqdm(
             total=total, initial=first_step, desc=title, unit="step", disable=None, leave=True
         )
@@ -74,18 +79,33 @@ class Monitor:
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            # An error that is under way counts: closing fails after it where the disk is full.
+            with self._writing() if error is None else suppress(OSError):
+                self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the folder where TensorBoard, whose thread writes later, says that it could not."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._directory}: TensorBoard cannot write ({error.strerror}); check "
+                "permission and free space, and run again"
+            ) from None
 
     def text(self, tag: str, text: str) -> None:
         """Show a text in TensorBoard."""
         if self._writer is not None:
-            self._writer.add_text(tag, text)
+            with self._writing():
+                self._writer.add_text(tag, text)
 
     def scalars(self, step: int, scalars: dict[str, float]) -> None:
         """Record values that belong to a step, or to what stood in its stead."""
         if self._writer is not None:
-            for tag, value in scalars.items():
-                self._writer.add_scalar(tag, value, step)
+            with self._writing():
+                for tag, value in scalars.items():
+                    self._writer.add_scalar(tag, value, step)
 
     def step(self, step: int, tokens: int, samples: int, scalars: dict[str, float]) -> None:
         """Record one optimizer step.

@@ -13,6 +13,8 @@ from train.world import World
 from train.zero3 import Zero3Model
 
 _MARKER = "complete.json"
+_TORCH_WRITER = ("inline_container", "iostream error", "PytorchStreamWriter")
+"""One of them is in what torch says when a write of its files fails."""
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ class Checkpoints:
                 # A torn one.
                 shutil.rmtree(self._directory / tag, ignore_errors=True)
             wait_for_ranks()
-            model.save(self._directory, tag)
+            _write(model, self._directory, tag)
             self.snapshot.save(self._directory / tag)
             wait_for_ranks()
         if self._world.is_main:
@@ -189,4 +191,26 @@ def _tag(progress: Progress) -> str:
         f"{tag}-importance-{progress.importance_samples:08d}"
         if progress.importance_samples
         else tag
+    )
+
+
+def _write(model: Zero3Model, directory: Path, tag: str) -> None:
+    """Write the weights of a checkpoint (collective).
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    try:
+        model.save(directory, tag)
+    except OSError as error:
+        reason = error.strerror
+    except RuntimeError as error:
+        # torch's writer of files has no error of its own, nor the system's reason.
+        if not any(words in str(error) for words in _TORCH_WRITER):
+            raise
+        reason = "the file cannot grow"
+    else:
+        return
+    raise UserError(
+        f"{directory / tag}: checkpoint cannot be written ({reason}); free space and run again"
     )

@@ -7,7 +7,6 @@ CSV, TSV, text (.txt: a column "prompt", one a line) and Parquet, each also comp
 """
 
 import bz2
-import csv
 import gzip
 import io
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from merge.errors import UserError
+from train.delimited import read_delimited
 
 Row = Mapping[str, Any]
 
@@ -26,8 +26,6 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _FORMATS = (*sorted(_LINES), ".json", *_DELIMITERS, ".txt", ".parquet")
 _COMPRESSIONS = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 _DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
-_LONGEST_FIELD = 2**31 - 1
-"""Bytes; the csv module's own limit of 131,072 is shorter than a long answer."""
 
 
 def is_file(source: str) -> bool:
@@ -44,7 +42,8 @@ def read_table(
         source: a file (``~`` is the home folder), or what ``datasets.load_dataset`` takes.
         where: what errors call the source.
         columns: names or paths that the rows are asked for; they tell a row from an object that
-            holds the rows, in a JSON file of a single object.
+            holds the rows, in a JSON file of a single object, and a torn row of a CSV from one
+            that is short.
         split, config: of a ``datasets`` source; files have neither.
 
     Raises:
@@ -67,8 +66,10 @@ def read_table(
         lines = (line.removesuffix("\r") for line in text.split("\n"))
         return [{"prompt": line} for line in lines if line.strip()]
     if suffix in _DELIMITERS:
-        return _read_delimited(text, where, _DELIMITERS[suffix])
-    if suffix == ".json" and (rows := _read_json(text, where, columns)) is not None:
+        return read_delimited(text, where, _DELIMITERS[suffix], columns)
+    # A .jsonl file may hold one array all the same.
+    is_json = suffix == ".json" or text.lstrip().startswith("[")
+    if is_json and (rows := _read_json(text, where, columns)) is not None:
         return rows
     return list(_read_lines(text, where))
 
@@ -103,22 +104,14 @@ def _decode(data: bytes, where: str) -> str:
         raise UserError(f"{where}, line {line}: is not UTF-8 text; convert the file") from None
 
 
-def _read_delimited(text: str, where: str, delimiter: str) -> list[Row]:
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return list(reader)
-    except csv.Error as error:
-        raise UserError(f"{where}, line {reader.line_num}: {error}; fix that line") from None
-
-
 def _read_json(text: str, where: str, columns: Collection[str]) -> list[Row] | None:
     """The rows of one JSON value; None where the text is no single value, but perhaps lines."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("["):
-            raise UserError(f"{where}: is not valid JSON ({error}); fix it") from None
+            line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+            raise UserError(f"{where}, line {line}: not valid JSON ({error}); fix it") from None
         return None
     if isinstance(value, dict):
         if any(column in value or column.split(".")[0] in value for column in columns):
@@ -138,6 +131,16 @@ def _read_json(text: str, where: str, columns: Collection[str]) -> list[Row] | N
     return value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys differ: of two answers, none is the right one by itself."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object holds the key '{twice}' twice")
+    return found
+
+
 def _holds_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
@@ -147,7 +150,7 @@ def _read_lines(text: str, where: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{where}, line {number}: not valid JSON ({error}); one object a line"
@@ -161,7 +164,10 @@ def _read_parquet(data: bytes, where: str) -> list[Row]:
     import pyarrow.parquet  # a part of a second to import, and most sources are text
 
     try:
-        return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+        table = pyarrow.parquet.read_table(io.BytesIO(data))
+        if len(set(table.column_names)) < table.num_columns:
+            raise ValueError("two of its columns have one name")
+        return table.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{where}: is no readable Parquet file ({reason})") from None
