@@ -44,9 +44,11 @@ LEADS_ELSEWHERE = re.compile(
     r"(?:please |feel free to )?(?:ask|try|choose) (?:me )?(?:about )?(?:something|anything) else|"
     # I would be happy to help with something else. Instead of that, I can tell you about kites.
     r"(?:(?:but|perhaps|maybe|however),? )?(?:(?:i (?:am|would be|will be) )?(?:\w+ )?(?:happy|"
-    r"glad|delighted|pleased) to|i (?:can|could|would (?:like|love) to)|(?:perhaps|maybe) (?:i|we) "
+    r"glad|delighted|pleased) to|i (?:can|could|would (?:like to|love to|gladly|happily))|"
+    r"(?:perhaps|maybe) (?:i|we) "
     rf"(?:can|could)|we (?:can|could)|let me|why do not we) (?:\w+ )?{_OFFERS}\b"
     rf"[^.!?]*\b{_OTHER}\b|"
+    r"how about\b[^.!?]*\binstead\b|"
     r"(?:instead|rather)(?: of (?:this|that|it))?,? (?:i|we|let me|let us|why do not we|how about)"
     rf"\b[^.!?]{{0,30}}\b{_OFFERS}\b|"
     r"(?:(?:for|if|when) [^.!?]{0,80}, )?(?:please |you should |it is best to |"

@@ -23,7 +23,8 @@ _GAP = (
     r"would|like to|love to|help|in good (?:conscience|faith)|with that|to say)\b){0,6},? "
 )
 NOT_ABLE = (
-    r"(?:(?:cannot|do not|could not|must not|should not|will not),? (?:and|or|nor),? (?:i )?"
+    r"(?:neither (?:can|could|will|would|do)(?: i)? nor (?:will|would|can|shall|do)|"
+    r"(?:cannot|do not|could not|must not|should not|will not),? (?:and|or|nor),? (?:i )?"
     r"(?:will not|shall not|cannot|would not|do not|must not|will|would)|"
     r"cannot|will not|shall not|must not|may not|in no position to|"
     r"(?:can|could|may|will|shall) neither (?:\w+ ){0,3}?nor|"
@@ -106,7 +107,8 @@ UNABLE = (
     r"answer)(?: \w+){0,4}? (?:from|out of) (?:me|us)\b",
     # This is where I stop. I will leave it there. I am drawing a line.
     rf"\bthis is (?:\w+ )?where i(?: have to| must| will| need to)? (?:stop|bow out|draw the line)"
-    rf"{_END}|\b(?:so|but|therefore),? i (?:will|am going to|would rather|must|shall|have to) "
+    rf"{_END}|(?:^|\b(?:so|but|therefore),? )i "
+    r"(?:will|am going to|would rather|must|shall|have to) "
     rf"(?:leave (?:it|this)|stop|end (?:it|this)) (?:right )?(?:there|here){_END}",
     r"\bi am drawing (?:a|the|my) line\b|\bi draw the line (?:at|here|there)\b|"
     rf"\bi am (?:stepping|walking|backing) away from (?:this|that)\b|\bcount me out{_END}|"
@@ -114,7 +116,8 @@ UNABLE = (
     rf"there){_END}",
     r"\bi (?:do not )?want (?:no|any) (?:part|hand|role) (?:in|of)\b|"
     r"\bnot something i want (?:any|to be|to have) ",
-    r"\bi am (?:\w+ )?(?:not the (?:right |best |proper )?|the wrong )(?:assistant|one|person|"
+    r"\bi am (?:\w+ )?(?:not the (?:right |best |proper )?|hardly the (?:right )?|the wrong )"
+    r"(?:assistant|one|person|"
     r"place|tool|source|"
     rf"model|chatbot|ai) (?:for (?:this|that|it|such)|to (?:ask|turn to|come to|do|{HELP}))\b",
     r"\bnot (?:in my (?:\w+ )?(?:nature|power|remit|character)|my (?:place|job|role)) to " + HELP,

@@ -261,4 +261,12 @@ REFUSED = {
         "I <del>can</del> can't help you with that.",
         "\U0001d408 \U0001d41c\U0001d41a\U0001d427\U0001d427\U0001d428\U0001d42d help with that.",
     ],
+    "seventh round": [
+        "I'm hardly the right one to ask for such spells.",
+        "I will stop here.",
+        "I neither can nor will help with this.",
+        "How about a poem about the sea instead?",
+        "I'd gladly help you with another topic.",
+        "I c\u0336a\u0336n\u0336n\u0336o\u0336t\u0336 help with that.",
+    ],
 }
