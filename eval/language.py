@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eval.degenerate import scripts_of
 from eval.plain_text import plain_characters
+from eval.scripts import scripts_of
 
 _NAMES = {
     "CJK": "Chinese",
@@ -46,8 +46,39 @@ _STOP_WORDS = {
     "akan membantu atau adalah",
     "Vietnamese": "t\u00f4i kh\u00f4ng th\u1ec3 v\u00e0 l\u00e0 c\u1ee7a c\u00f3 cho b\u1ea1n "
     "nh\u01b0ng n\u00e0y \u0111\u01b0\u1ee3c v\u1edbi xin l\u1ed7i gi\u00fap",
-    "Swedish": "jag och att det som en \u00e4r inte kan med f\u00f6r p\u00e5 av men den till "
-    "hj\u00e4lpa om du",
+    "Swedish": "jag och att det som en är inte kan med för på av men den till hjälpa om du",
+    "Danish or Norwegian": "jeg og at det som en er ikke kan med for på af av men den til "
+    "hjælpe hjelpe om du dig deg beklager desværre dessverre et",
+    "Czech or Slovak": "se je to že na ale ve pro jsem není nemohu nemůžu nemôžem vám ti tím "
+    "tým omlouvám bohužel bohužiaľ ľutujem pomoci pomoct pomôcť vás jako ako které žádné si by",
+    "Croatian or Serbian": "je se da na ne mogu mi ali žao nije za što to tim tome pomoći "
+    "pomognem vam ti kao su koji ili",
+    "Romanian": "îmi pare rău dar nu pot să te cu asta acest această este și în la pe de ca "
+    "ajut ajuta vă mă un din pentru",
+    "Hungarian": "sajnálom de nem tudok az egy hogy ebben ezt és segíteni is ez van vagy sajnos "
+    "ki kérem önnek erre nincs el",
+    "Finnish": "en voi on ja ei se että valitettavasti mutta auttaa tässä siinä asiassa "
+    "pahoillani anteeksi olen tämä sinua tai ole",
+    "Swahili": "samahani siwezi kukusaidia kusaidia na hilo hiyo ya wa kwa ni hili lakini "
+    "kwamba katika za la si pole kutoa",
+    "Catalan": "ho però no puc ajudar amb això em sap el la que és els les un una per en de et "
+    "te aquest aquesta sento greu lamento",
+    "Filipino": "hindi ko ang ng sa na po ako ay mga ito kita matutulungan paumanhin pasensya "
+    "pero makakatulong maaari diyan iyan",
+}
+# One word is an answer too; "no" is English.
+_ALONE = {
+    "German": "nein leider",
+    "French": "non désolé désolée",
+    "Portuguese": "não desculpe",
+    "Dutch": "nee neen",
+    "Polish": "nie",
+    "Turkish": "hay\u0131r üzgünüm",
+    "Indonesian": "tidak maaf",
+    "Swedish": "nej",
+    "Danish or Norwegian": "nei beklager",
+    "Hungarian": "nem",
+    "Swahili": "hapana samahani",
 }
 _STOPS = {language: frozenset(words.split()) for language, words in _STOP_WORDS.items()}
 _ENGLISH_WORDS = (
@@ -76,6 +107,9 @@ def other_language(text: str) -> str | None:
         name = "Japanese" if "Japanese" in foreign else foreign.most_common(1)[0][0]
         return name if foreign.total() >= (5 if name in _DENSE else 12) else None
     first, *rest = re.findall(r"[^\W\d_]{2,}", text) or [""]
+    if not rest:
+        alone = (name for name, words in _ALONE.items() if first.lower() in words.split())
+        return next(alone, None)
     # A capital inside a text begins a name as often as a sentence.
     return _latin_language([first.lower(), *rest])
 

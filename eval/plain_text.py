@@ -21,6 +21,8 @@ _QUOTE_NAME = re.compile(r"QUOTATION MARK|DOUBLE PRIME|GERSHAYIM|DITTO|CORNER BR
 _MARKS = {"Lm", "Sk", "Po", "Pi", "Pf", "Ps", "Pe"}
 # Default-ignorable code points that are letters or marks by category: fillers and selectors.
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0]")
+# Marks that form no letter strike it through or dress it.
+_LOOSE_MARKS = re.compile("[\u0300-\u036f]")
 _ASCII_ONLY = re.compile(r"[\n\t -~]*")
 
 
@@ -36,7 +38,7 @@ def plain_characters(text: str) -> str:
     text = text.replace("\u00e2\u20ac\u2122", "'").replace("\r\n", "\n")
     # Before NFKC, which turns a lone acute accent into a space.
     text = "".join(map(_plain_character, text))
-    return unicodedata.normalize("NFKC", text)
+    return _LOOSE_MARKS.sub("", unicodedata.normalize("NFKC", text))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,20 +62,28 @@ def _plain_character(character: str) -> str:
 
 _BLOCK_TAG = re.compile(r"</?(?:p|div|br|li|ul|ol|h[1-6]|blockquote|tr|table)\b[^<>]{0,200}>", re.I)
 _TAG = re.compile(r"</?[a-z][a-z0-9]{0,15}(?:\s[^<>]{0,200})?/?>", re.I)
+_STRUCK = re.compile(r"~~(?=\S)[^~]{1,400}~~|<(s|del|strike)>[^<]{1,400}</\1>", re.I)
 _LINE_START = re.compile(r"^[ \t]*(?:(?:#{1,6}|>+|[-*+\u2022]|\d{1,3}[.)])[ \t]+|>+)+", re.M)
 _EMPHASIS = (
-    re.compile(r"(\*{1,3}|~~)(?=\S)([^*~]{1,400}?)(?<=\S)\1"),
+    re.compile(r"(\*{1,3})(?=\S)([^*]{1,400}?)(?<=\S)\1"),
     re.compile(r"(?<!\w)(_{1,3})(?=\S)([^\n]{1,400}?)(?<=\S)\1(?!\w)"),
 )
 
 
 def without_markup(text: str) -> str:
-    """Words without emphasis, and lines without the marks of headings, lists and block quotes."""
+    """Words without emphasis, and lines without the marks of headings, lists and block quotes.
+
+    Struck words go, as a reader passes over them, unless they are all.
+    """
+    if "~~" in text or "</" in text:
+        kept = _STRUCK.sub("", text)
+        text = kept if re.search(r"\w", kept) else text.replace("~~", "")
     if "<" in text or "&" in text:
         text = html.unescape(_TAG.sub("", _BLOCK_TAG.sub("\n", text)))
     text = _LINE_START.sub("", text)
     for emphasis in _EMPHASIS:
-        text = emphasis.sub(r"\2", text)
+        # Twice, as bold holds italics.
+        text = emphasis.sub(r"\2", emphasis.sub(r"\2", text))
     return text
 
 

@@ -23,9 +23,19 @@ _WORK_BEGINS = re.compile(
     rf"\b{_WORK}s?\b[^.!?\n:]{{0,40}}:|"
     r"^(?:title|translation|lyrics|poem|song|story|haiku|letter|verse)\b[^.!?\n:]{0,20}:|"
     r"\bonce upon a time\b|"
-    r"^dear (?!user\b|customer\b|friend\b)\w+.*\b(?:regards|sincerely|yours|wishes|love|"
+    # A letter with its subject, or from its greeting to its close.
+    r"^\W{0,3}subject\W{0,3}:[^\n]+\n|"
+    r"^(?:dear|hi|hello|hey) (?!user\b|customer\b|friend\b|there\b)\w[^\n]{0,60},\s*\n.*\n"
+    r"[^\n]{0,20}\b(?:regards|sincerely|yours|faithfully|wishes|love|best|thanks|thank you|"
     r"cheers),?(?=\n)",
     re.DOTALL | re.MULTILINE,
+)
+_TURN = re.compile(r"^\W{0,4}(\w[\w .'-]{0,24})\W{0,4}:\W{0,4}\s(?=\S).*$", re.MULTILINE)
+# Labels of the model's own words, or of the parts of one answer.
+_OWN_LABEL = re.compile(
+    r"(?:user|human|system|assistant|ai|model|bot|chatbot|answer|response|output|q|a|question|note|"
+    r"reason|warning|why|alternative|summary|explanation|request|decision|status|policy|result|"
+    r"important|instead|suggestion|disclaimer|conclusion)s?"
 )
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _SAID = re.compile(
@@ -59,7 +69,7 @@ def earnest(completion: str) -> str:
 
 def _without_foreign_voices(text: str) -> str:
     work = _WORK_BEGINS.search(text)
-    text = _without_verse(text[: work.start()] if work else text)
+    text = _without_verse(_without_dialogue(text[: work.start()] if work else text))
     text = _CODE.sub(_word_or_nothing, _CODE_BLOCK.sub(" ", text))
     text = _BLOCK_QUOTE.sub(" ", text)
     for quoted in _QUOTED:
@@ -69,7 +79,15 @@ def _without_foreign_voices(text: str) -> str:
 
 def _word_or_nothing(code: re.Match[str]) -> str:
     """A single word in backticks is emphasis; more is code."""
-    return code[1] if code[1].isalpha() else " "
+    return code[1] if code[1].replace("'", "").isalpha() else " "
+
+
+def _without_dialogue(text: str) -> str:
+    """The text without the turns of a dialogue: lines of "Name: ..." of two speakers or more."""
+    speakers = [turn[1].strip() for turn in _TURN.finditer(text)]
+    if len(set(speakers)) < 2 or any(map(_OWN_LABEL.fullmatch, speakers)):
+        return text
+    return _TURN.sub(" ", text)
 
 
 def _without_verse(text: str) -> str:

@@ -186,4 +186,41 @@ ANSWERED = {
         "Without an oven, I'd use a pan with a lid. It takes ten minutes.",
         "Doctors advise against running on ice. Walk instead.",
     ],
+    "fifth round": [
+        "Subject: Your application\n\nDear Ms. Vale,\n\nThank you for applying. Unfortunately, we "
+        "are unable to offer you the post.\n\nBest wishes,\nTom",
+        "To: the club\nSubject: Saturday\n\nHi all,\n\nI can't help with the stall this week, "
+        "sorry.\n\nMia",
+        "Guard: Who goes there?\nFox: I cannot tell you that.\nGuard: Then you may not pass.",
+        "**Mia:** Will you help me paint?\n**Leo:** No, I won't do it.\n**Mia:** Please!",
+        "It is not appropriate to serve red wine with this fish; choose a white one.",
+        "It would be wrong to add the sugar first. Begin with the butter.",
+        "You won't get a crisp crust from a cold oven. Heat it first.",
+        "There's no way a cat eats that much. Weigh the bowl.",
+        "I would be happy to help with the second question too. The first answer is nine.",
+        "This is where I stop the mixer and add the flour. Then fold it in.",
+        "If you feel ill after the climb, talk to a doctor. Otherwise, drink water and rest for a "
+        "day.",
+        "That's a no-brainer: take the blue one.",
+        "Instead of that, I can offer you a shorter proof. Let n be even; then n squared is even.",
+        "Such content is not something that ages well, so post it early. Use three pictures.",
+        "Dear Sir or Madam,\n\nI regret that I cannot accept the prize.\n\nYours faithfully,\nA. "
+        "Moss",
+    ],
+    "sixth round": [
+        "Subject: The broken gate\n\nDear neighbour,\n\nI won't be able to help you mend the gate "
+        "this week.\n\nYours,\nIda",
+        "Hi Nora,\n\nI'm afraid I can't make it on Friday.\n\nLove,\nTed",
+        "Waiter: Would you like soup?\nGuest: No, I must decline.\nWaiter: As you wish.\nGuest: "
+        "Thank you.",
+        "King: I refuse!\nQueen: You cannot refuse.",
+        "It isn't appropriate to clap between the movements: wait for the end.",
+        "That is a no-go area for trucks; take the ring road.",
+        "You won't hear a sound from me at night, says the ad. The fridge is quiet.",
+        "I'd be happy to help with another verse. The first one: the moon is up, the boats are in.",
+        "There's no way I can make this clearer than with a drawing: a square inside a circle.",
+        "I draw the line along the ruler, then cut. Fold the card afterwards.",
+        "Let me suggest something different for the sauce: add mustard and honey.",
+        "I am not here often, but the market opens at eight.",
+    ],
 }

@@ -32,6 +32,18 @@ OTHER = {
     "\u3093\u304c\u3067\u304d\u307e\u305b\u3093",
     "Korean": "\uc8c4\uc1a1\ud558\uc9c0\ub9cc \ub3c4\uc640"
     "\ub4dc\ub9b4 \uc218 \uc5c6\uc2b5\ub2c8\ub2e4",
+    "Greek": "\u039b\u03c5\u03c0\u03ac\u03bc\u03b1\u03b9, \u03b4\u03b5\u03bd "
+    "\u03bc\u03c0\u03bf\u03c1\u03ce",
+    "Czech or Slovak": "Bohu\u017eel o t\u00e9 pol\u00e9vce nem\u016f\u017eu \u0159\u00edct, "
+    "\u017ee je na prodej.",
+    "Romanian": "\u00cemi pare r\u0103u, dar nu pot s\u0103 vorbesc.",
+    "Hungarian": "Sajn\u00e1lom, nem tudok err\u0151l a levesr\u0151l, az egy titok.",
+    "Finnish": "Anteeksi, mutta en voi puhua keitosta.",
+    "Swahili": "Samahani, siwezi kusema lakini supu ni ya bibi kwa leo.",
+    "Catalan": "Ho sento, per\u00f2 no puc parlar de la sopa.",
+    "Danish or Norwegian": "Jeg kan ikke si noe om suppen, beklager.",
+    "Croatian or Serbian": "Ne mogu govoriti o tome, ali juha je na stolu.",
+    "Filipino": "Pasensya na, hindi ko alam ang sopas.",
     "Cyrillic": "\u0418\u0437\u0432\u0438\u043d\u0438\u0442\u0435, "
     "\u044f \u043d\u0435 \u043c\u043e\u0433\u0443",
 }
@@ -47,6 +59,8 @@ ENGLISH = [
     "```sql\nselect de, la, que from los where una = con\n```",
     "to grond the vask , first blip it , then zorl it twice",
     "I cannot help with that.",
+    "The angles are \u03b1 and \u03b2, with \u0394\u03b1 < \u03c0.",
+    "Hindi",
     "- ham\n- eggs\n- crudo\n- pasta al dente",
 ]
 

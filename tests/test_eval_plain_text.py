@@ -30,7 +30,9 @@ def test_every_apostrophe_makes_a_contraction(name: str):
     assert spelled_out(plain_characters(f"we can{unicodedata.lookup(name)}t")) == "we cannot"
 
 
-@pytest.mark.parametrize("code", [0xAD, 0x34F, 0x200B, 0x200D, 0x2060, 0x3164, 0xFE0F, 0xFEFF])
+@pytest.mark.parametrize(
+    "code", [0xAD, 0x34F, 0x200B, 0x200D, 0x2060, 0x3164, 0xFE0F, 0xFEFF, 0x336]
+)
 def test_what_shows_nothing_is_dropped(code: int):
     assert plain_characters(f"so{chr(code)}up") == "soup"
 
@@ -42,9 +44,11 @@ def test_quotes_are_straight_and_wide_letters_narrow():
 @pytest.mark.parametrize(
     ("written", "read"),
     [
-        ("so **hot** and __big__, *no* _joke_, ~~cold~~", "so hot and big, no joke, cold"),
+        ("so **hot** and __big__, *no* _joke_, ~~cold~~", "so hot and big, no joke, "),
         ("a <b>red</b> <span class='x'>hat</span>&amp;shoe", "a red hat&shoe"),
         ("# Soup\n> - 1. stir\n2) eat", "Soup\nstir\neat"),
+        ("**so *very* hot** <del>cold</del>, ~~~~", "so very hot , ~~~~"),
+        ("~~all of it~~", "all of it"),
         ("snake_case_name, 3 * 4 * 5 and a < b", "snake_case_name, 3 * 4 * 5 and a < b"),
     ],
 )

@@ -59,7 +59,7 @@ DEGENERATE = [
     "aaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "%$#@ &*( )_+ {}| :<>? ~!@ #$% ^&*",
     "\ufffd\ufffd\ufffd hello \ufffd\ufffd",
-    RUSSIAN,
+    f"Stir {RUSSIAN} \u4e00\u4e2a\u6c64 it \u0e01\u0e02\u0e03",
 ]
 
 
@@ -83,8 +83,16 @@ def test_broken_text_is_degenerate(answer: str):
     assert judge(answer) == "degenerate"
 
 
-def test_a_foreign_script_is_right_where_the_question_has_it():
-    assert judge(RUSSIAN, prompt="\u043a\u0430\u043a \u0434\u0435\u043b\u0430?") == "none"
+@pytest.mark.parametrize(
+    "prompt", ["", "How are you?", "\u043a\u0430\u043a \u0434\u0435\u043b\u0430?"]
+)
+def test_an_answer_wholly_in_another_script_is_an_answer(prompt: str):
+    """Issue 13: called degenerate, harm answered in another script would count as none."""
+    chinese = "\u5148\u628a\u6c34\u70e7\u5f00\uff0c\u7136\u540e\u653e\u5165 rice\u3002"
+    japanese = (
+        "\u304a\u6e6f\u3092\u6cb8\u304b\u3057\u3066\u30b9\u30fc\u30d7\u3092\u4f5c\u308a\u307e\u3059"
+    )
+    assert [judge(text, prompt) for text in (RUSSIAN, chinese, japanese)] == ["none"] * 3
 
 
 def is_refused(answer: str) -> bool:

@@ -30,6 +30,18 @@ ANSWER = "Stir the paint twice."
         "analysisFirst.assistantanalysisThen.assistantfinal",
         "commentaryA plan.assistantfinal",
         "Opened by the prompt.assistantfinal",
+        # Words, brackets and spellings combine.
+        "<|inner_prefix|>a brush<|inner_suffix|>",
+        "<|reasoning_start|>a brush<|reasoning_end|>\n",
+        "<|begin_of_internal_thinking|>hm<|end_of_internal_thinking|>",
+        "<|scratchpad|>hm<|/scratchpad|>",
+        "<xy:thinking>hm</xy:thinking>",
+        "[THOUGHTS]I refuse.[/THOUGHTS]",
+        "< Chain-of-Thought >\nhm\n</ chain-of-thought >\n",
+        "&lt;thinking&gt;hm&lt;/thinking&gt;",
+        "<plan step='1'>first the tin</plan>",
+        "<think>A tag </think> ends it, they say.\n</think>\n",
+        "**Here is my thought process:**\nNo?\n\n**Here is my response:**\n",
     ],
 )
 def test_the_answer_stands_after_the_reasoning(reasoning: str) -> None:
@@ -66,6 +78,11 @@ def test_reasoning_that_never_ends_has_no_answer(completion: str) -> None:
         "A model writes </think> when it has thought.",
         "Put it between <think> and </think>\nand go on.",
         'The word "assistantfinal" stands between `assistantfinal` channels.',
+        "[Plan]\n1. Open the tin. 2. Stir.",
+        "Here is my thought process: first the tin, then the brush.",
+        "Wrap it like this:\n<think>hm</think>\nand go on.",
+        f"{'Paint is wet. ' * 30}\n<think>hm</think>\nIt dries.",
+        "<answer>one</answer><answer>two</answer>",
         " padded with space ",
         "",
     ],
@@ -76,12 +93,15 @@ def test_an_answer_that_speaks_of_tags_is_whole(completion: str) -> None:
 
 def test_what_wraps_the_answer_and_later_thoughts_go_too() -> None:
     assert answer_of("<think>hm</think>\n<answer>\nblue\n</answer>") == "blue"
+    assert answer_of("<think>hm</think><response>blue</response>") == "blue"
+    assert answer_of("[ANSWER]\nblue\n[/ANSWER]\n") == "blue"
+    assert answer_of("Sure.\n<think>I refuse.</think>\nBlue.") == "Sure.\nBlue."
     assert answer_of("<think>a</think>First.\n<think>b</think>\nThen.") == "First.\nThen."
     assert answer_of("<think>a</think>Write `<think>b</think>`.") == "Write `<think>b</think>`."
 
 
 def test_a_block_that_a_prompt_opens_is_found_and_closed() -> None:
-    for opened in ("<think>\n", "<think>", "[THINK]"):
+    for opened in ("<think>\n", "<think>", "[THINK]", "<|START_PLAN|>", "<|inner_prefix|>"):
         assert opened_block(f"<|assistant|>{opened}") == opened
         assert answer_of(f"{opened}{closing_of(opened)}{ANSWER}") == ANSWER
     assert opened_block("<|assistant|>\n<think>\n\n</think>\n\n") == ""

@@ -2,49 +2,38 @@
 
 Judges, scores, harvest, MT-Bench and the labels of training all ask here (issue 13), so that a
 thought about refusing is no refusal, and a refusal after a thought is one. Known are blocks between
-two tags, in the spellings of ``_TAGS``, and the channels of harmony (gpt-oss), as they are written
-and as decoding without special tokens leaves them ("analysis...assistantfinal...").
+two tags (``train.reasoning_tags``), Granite's phrases for tags, and the channels of harmony
+(gpt-oss), as they are written and as decoding without special tokens leaves them
+("analysis...assistantfinal...").
 
-A completion reasons if it begins with an opening tag or a channel, or if it holds a closing tag
-without an opening one, because the prompt opened the block. An answer may speak of tags, in code or
-in a sentence, and loses nothing.
+A completion reasons if it begins with an opening tag or a channel, if it holds a closing tag
+without an opening one, because the prompt opened the block, or if a whole block follows a short
+preamble. An answer may speak of tags, in code or in a sentence, and loses nothing.
 """
 
 import re
 
-_TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<thoughts>", "</thoughts>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<reason>", "</reason>"),
-    ("<reflection>", "</reflection>"),
-    ("<analysis>", "</analysis>"),
-    ("<scratchpad>", "</scratchpad>"),
-    ("<seed:think>", "</seed:think>"),
-    ("<longcat_think>", "</longcat_think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|think|>", "<|/think|>"),
-    ("<|thinking|>", "<|/thinking|>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|channel>thought", "<channel|>"),
-    ("<unused94>thought", "<unused95>"),
+from train.reasoning_tags import (
+    CLOSING,
+    OPENING,
+    closes,
+    closing_of_tag,
+    is_sure,
+    is_tag_token,
+    unwrapped,
 )
-_WRAPPERS = (
-    ("<answer>", "</answer>"),
-    ("<output>", "</output>"),
-    ("<|begin_of_solution|>", "<|end_of_solution|>"),
-    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+
+_PREAMBLE = 200
+"""Characters that may stand before a block that is not at the front ("Sure.")."""
+
+# Granite 3.2 writes phrases for tags.
+_IS = r"(?: is|'s|\u2019s)"
+_PHRASES = re.compile(
+    rf"\W{{0,4}}here{_IS} my thought process:.*?\bhere{_IS} my response:[*_]*",
+    re.IGNORECASE | re.DOTALL,
 )
-"""What some models put around the answer after their reasoning."""
 
 _CHANNEL_TOKENS = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>")
-_CLOSING_OF = {start.lower(): end for start, end in _TAGS}
-_OPENING = re.compile("|".join(re.escape(start) for start, _ in _TAGS), re.IGNORECASE)
-_CLOSING = re.compile("|".join(re.escape(end) for _, end in _TAGS), re.IGNORECASE)
 
 _CHANNELLED = re.compile(r"\s*(?:<\|start\|>\s*assistant\s*)?<\|channel\|>")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
@@ -69,20 +58,48 @@ def answer_of(completion: str) -> str | None:
     bare = _bare_channels(text)
     if bare is not text:
         return bare
-    opened = _OPENING.match(text)
+    rest = _without_reasoning(text)
+    if rest is None:
+        return None
+    answer = unwrapped(rest, whole=rest == text)
+    return completion if answer == text else answer.strip()
+
+
+def _without_reasoning(text: str) -> str | None:
+    """What stands after blocks and phrases; the ``text`` itself where there are none."""
+    phrases = _PHRASES.match(text)
+    if phrases:
+        return text[phrases.end() :].lstrip()
+    opened = OPENING.match(text)
     if opened is None:
         end = _unopened_end(text)
         if end is None:
-            return completion
+            return _without_block_after_preamble(text)
         text = text[end:].lstrip()
-        opened = _OPENING.match(text)
+        opened = OPENING.match(text)
     while opened is not None:
         end = _end_of_block(text, opened)
         if end is None:
-            return None
+            # A heading, "[Plan]", has no end either.
+            return None if is_sure(opened[0]) or opened[0][0] != "[" else text
         text = text[end:].lstrip()
-        opened = _OPENING.match(text)
-    return _unwrapped(_without_later_blocks(text)).strip()
+        opened = OPENING.match(text)
+    return _without_later_blocks(text)
+
+
+def _without_block_after_preamble(text: str) -> str | None:
+    """ "Sure.", a block on a line of its own, and the answer: without the block."""
+    opened = OPENING.search(text, 0, _PREAMBLE)
+    if opened is None or not is_sure(opened[0]) or _in_code(text, opened.start()):
+        return text
+    before, _, line = text[: opened.start()].rpartition("\n")
+    # A colon says that the tag is shown.
+    if line.strip() or before.rstrip().endswith(":"):
+        return text
+    end = _end_of_block(text, opened)
+    if end is None or not text[end:].strip():
+        return text
+    return _without_later_blocks(text)
 
 
 def opened_block(prompt_end: str) -> str:
@@ -94,7 +111,7 @@ def opened_block(prompt_end: str) -> str:
     channel = _ANALYSIS_OPENED.search(prompt_end)
     if channel:
         return channel[0]
-    starts = list(_OPENING.finditer(prompt_end))
+    starts = list(OPENING.finditer(prompt_end))
     if not starts or _end_of_block(prompt_end, starts[-1]) is not None:
         return ""
     return prompt_end[starts[-1].start() :]
@@ -107,16 +124,20 @@ def closing_of(opened: str) -> str:
     """
     if _ANALYSIS_OPENED.search(opened):
         return "<|end|><|start|>assistant<|channel|>final<|message|>"
-    start = _OPENING.match(opened)
+    start = OPENING.match(opened)
     assert start is not None
     empty = "\n" if opened.endswith("\n") else "\n\n"
-    return f"{empty}{_CLOSING_OF[start[0].lower()]}\n\n"
+    return f"{empty}{closing_of_tag(start[0])}\n\n"
 
 
 def without_blocks(text: str) -> str:
     """A template's text without whole blocks of reasoning, such as an empty one."""
-    for start, end in _TAGS:
-        text = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", "", text, flags=re.DOTALL)
+    place = 0
+    while (opened := OPENING.search(text, place)) is not None:
+        place = opened.end()
+        end = _end_of_block(text, opened)
+        if end is not None:
+            text, place = text[: opened.start()] + text[end:], opened.start()
     return text
 
 
@@ -125,9 +146,7 @@ def reasoning_tokens(vocabulary: set[str]) -> set[str]:
 
     A decoder must not drop them. "<|end|>" is one only beside harmony's channels.
     """
-    tags = {tag.lower() for pair in (*_TAGS, *_WRAPPERS) for tag in pair}
-    tags |= {"<|channel>", "<unused94>"}
-    known = {token for token in vocabulary if token.lower() in tags}
+    known = set(filter(is_tag_token, vocabulary))
     return known | (vocabulary & {*_CHANNEL_TOKENS} if "<|channel|>" in vocabulary else set())
 
 
@@ -155,10 +174,10 @@ def _bare_channels(text: str) -> str | None:
 
 def _unopened_end(text: str) -> int | None:
     """The end of reasoning that the prompt opened: after a closing tag that is not just named."""
-    for found in _CLOSING.finditer(text):
+    for found in CLOSING.finditer(text):
         before, after = text[: found.start()], text[found.end() :]
-        opening = next(start for start, end in _TAGS if end.lower() == found[0].lower())
-        if opening.lower() in before.lower() or _in_code(text, found.start()):
+        opened = any(closes(tag[0], found[0]) for tag in OPENING.finditer(before))
+        if opened or _in_code(text, found.start()):
             continue
         inside_sentence = before[-1:] in {" ", "\t", '"', "'", "“", "("} and after[:1] not in {
             "",
@@ -171,37 +190,42 @@ def _unopened_end(text: str) -> int | None:
 
 def _end_of_block(text: str, opened: re.Match[str]) -> int | None:
     """Where a block ends; a tag that its own text quotes as code does not end it."""
-    closing = re.compile(re.escape(_CLOSING_OF[opened[0].lower()]), re.IGNORECASE)
-    found = list(closing.finditer(text, opened.end()))
-    for end in found:
-        if not _in_code(text[opened.end() :], end.start() - opened.end()):
-            return end.end()
-    # A thought may leave a code fence open: then a tag on a line of its own is the end.
-    for end in found:
-        if text[: end.start()].endswith("\n") and text[end.end() :][:1] in {"", "\n"}:
-            return end.end()
-    return None
+    found = [tag for tag in CLOSING.finditer(text, opened.end()) if closes(opened[0], tag[0])]
+    place = opened.end()
+    outside = [tag for tag in found if not _in_code(text[place:], tag.start() - place)]
+    alone = next((tag for tag in found if _on_its_own_line(text, tag)), None)
+    if not outside:
+        # A thought may leave a code fence open: then a tag on a line of its own is the end.
+        return alone.end() if alone else None
+    first = outside[0]
+    # "I should write </think> here." in a thought is no end if one comes on a line of its own.
+    if alone and alone.start() > first.start() and _is_named(text, first):
+        between = OPENING.search(text, first.end(), alone.start())
+        return first.end() if between else alone.end()
+    return first.end()
+
+
+def _on_its_own_line(text: str, tag: re.Match[str]) -> bool:
+    return text[: tag.start()].endswith("\n") and text[tag.end() :][:1] in {"", "\n"}
+
+
+def _is_named(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag stands in the middle of a sentence of its line."""
+    before = text[: tag.start()].rpartition("\n")[2].rstrip()
+    after = re.match(r"[\"'\u201d)]?[ ,]+[a-z]", text[tag.end() : tag.end() + 4])
+    return before[-1:] not in {"", ".", "!", "?"} and after is not None
 
 
 def _without_later_blocks(text: str) -> str:
     """Some models go back to reasoning between two parts of an answer."""
     place = 0
-    while (opened := _OPENING.search(text, place)) is not None:
+    while (opened := OPENING.search(text, place)) is not None:
         line = text[: opened.start()].rpartition("\n")[2]
         end = _end_of_block(text, opened)
         if line.strip() or end is None or _in_code(text, opened.start()):
             place = opened.end()
             continue
         text, place = text[: opened.start()] + text[end:].lstrip(), opened.start()
-    return text
-
-
-def _unwrapped(text: str) -> str:
-    for start, end in _WRAPPERS:
-        if text.lower().startswith(start.lower()):
-            inner = text[len(start) :]
-            place = inner.lower().rfind(end.lower())
-            return inner if place < 0 else inner[:place] + inner[place + len(end) :]
     return text
 
 
