@@ -24,7 +24,7 @@ from train.world import World
 
 logger = logging.getLogger(__name__)
 
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1.0, "bytes"))
+_UNITS = ((1e9, "GB"), (1e6, "MB"))
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -125,9 +125,11 @@ def free_bytes(folder: Path) -> int:
 
 
 def readable(count: float) -> str:
-    """A number of bytes with one digit, in the largest unit of which it has one."""
-    size, unit = next(((size, unit) for size, unit in _UNITS if count >= size), _UNITS[-1])
-    return f"{count / size:.1f} {unit}"
+    """A number of bytes in the largest unit of which it has one."""
+    for size, unit in _UNITS:
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"
 
 
 def _weight_bytes(directory: Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -148,10 +149,11 @@ def test_a_wrong_recipe_ends_the_chain_with_its_mend(
 def test_a_full_disk_ends_the_chain_and_it_goes_on_when_there_is_room(
     cluster: SlurmCluster, small_disk: Path, undisturbed: Run
 ) -> None:
-    run = Run(cluster, small_disk / "run", **sections_of_the_world(undisturbed.folder))
+    """Too small a disk is refused at once; this one fills up when the jobs are queued."""
+    run = Run(cluster, small_disk / "run", **sections_of_the_world(undisturbed.folder)).submit()
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(32 * 2**20 - 400_000))
-    run.submit().finish()
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
+    run.finish()
     assert not (run.folder / "safety/patch.json").exists()
     status = run.launch("status", run.folder).stdout
     assert "FAILED" in status and "submit again" in status, status
