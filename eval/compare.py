@@ -1,6 +1,6 @@
 """`python -m eval compare`: finished evaluations side by side, as data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,7 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
-        "notes": [
-            f"{name}: {line}" for name, summary in summaries.items() for line in notes_of(summary)
-        ],
+        "notes": _notes(summaries),
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
         },
@@ -221,6 +219,15 @@ def _fill_unfinished(summaries: dict[str, dict[str, Any]]) -> None:
         axes = summary["axes"]
         if "degenerate_rate" in axes and "unfinished_rate" not in axes:
             axes["unfinished_rate"] = rate(0, axes["degenerate_rate"]["n"]).as_dict()
+
+
+def _notes(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The notes of all models; one that several share stands once, with their names."""
+    names: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        for line in notes_of(summary):
+            names.setdefault(line, []).append(name)
+    return [f"{', '.join(models)}: {line}" for line, models in names.items()]
 
 
 def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:

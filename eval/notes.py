@@ -25,7 +25,7 @@ def notes_of(summary: Mapping[str, Any]) -> list[str]:
     """Notes on one summary: languages, unfinished reasoning, and what its merge covered."""
     unfinished = unfinished_note(summary["suites"])
     share = summary.get("coverage")
-    covered = f"its merge covers {share or 0:.1%} of the linear weights inside the decoder blocks"
+    covered = f"the merge covers {share or 0:.1%} of the linear weights inside the decoder blocks"
     return [
         *language_notes(summary["suites"]),
         *([unfinished] if unfinished else []),
