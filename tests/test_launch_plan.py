@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from merge.errors import UserError
 from train.flops import peak_flops
 from train.recipe import load_recipe
 from train.settings import GuardSettings, SafetyTraining
+from train.skeleton import build_skeleton
 
 LLAMA_7B: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008}
 TRAINING = SafetyTraining(micro_batch_size=1, max_length=512, gradient_checkpointing=True)
@@ -240,5 +242,10 @@ def test_widths_of_lists_and_without_a_name_are_planned(tmp_path: Path) -> None:
     for kind in ("gpt2", "bloom", "mpt"):
         config = AutoConfig.from_pretrained(make_model(kind, tmp_path / kind))
         assert Model.from_config(config).intermediate == 64
-    config = AutoConfig.for_model("gemma3n_text")
-    assert Model.from_config(config).intermediate == max(config.intermediate_size)
+    config = LlamaConfig(**LLAMA_7B, num_hidden_layers=1, num_attention_heads=32)
+    skeleton = build_skeleton(config, False, "tiny")
+    text = SimpleNamespace(intermediate_size=[11008, 512])
+    skeleton.config = SimpleNamespace(
+        get_text_config=lambda: SimpleNamespace(**{**config.to_dict(), **vars(text)})
+    )
+    assert Model.of(skeleton).intermediate == 11008

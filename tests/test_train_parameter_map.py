@@ -176,3 +176,21 @@ def test_an_architecture_that_writes_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(UserError, match="builds no causal language model"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "rwkv"}, "rwkv does not run in ZeRO-3's partitions"),
+        (
+            {"model_type": "llama", "quantization_config": {"quant_method": "fp8"}},
+            "quantized weights cannot be trained",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_from_the_configuration(
+    config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path)

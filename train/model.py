@@ -48,8 +48,9 @@ def load_model(
                 trust_remote_code=backbone.trust_remote_code,
                 use_safetensors=True,
             )
-        except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except Exception as error:
+            # Beside files that are wrong, code of single architectures that knows no partitions.
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise UserError(f"backbone {directory}: cannot be loaded ({reason})") from None
         if use_liger is not None:
             # Norms, rotations and gated layers. Its fused loss is left out: objectives and guards

@@ -6,6 +6,10 @@ import torch
 
 from merge.errors import UserError
 
+_NOT_IN_PARTITIONS = ("gemma3n", "gemma3n_text", "rwkv")
+"""Architectures of transformers 5.23 whose code reads weights where ZeRO-3 has partitioned them:
+tried, and failed while loading (RWKV) or in the first step (Gemma 3n)."""
+
 
 def build_skeleton(config: Any, trust_remote_code: bool, source: str) -> Any:
     """Build the causal language model of a transformers configuration without memory for weights.
@@ -21,6 +25,11 @@ def build_skeleton(config: Any, trust_remote_code: bool, source: str) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    if config.model_type in _NOT_IN_PARTITIONS:
+        raise UserError(
+            f"backbone {source}: {config.model_type} does not run in ZeRO-3's partitions under this"
+            " transformers version; use a model of another architecture"
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(
             f"backbone {source}: its config.json has a quantization_config, and quantized weights "
