@@ -8,13 +8,13 @@ from launch.preflight import (
     backbone_facts,
     check_trainings,
     disk_bytes,
-    free_bytes,
     readable,
 )
 from launch.recipe import Recipe
 from launch.sizing import Model
 from launch.text_check import check_data, check_prompts, texts_are_local
 from merge.errors import UserError
+from merge.files import free_bytes
 from train.backbone_tensors import BackboneTensors
 
 _BF16_BYTES = 2

@@ -4,7 +4,6 @@
 """
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from launch.sizing import Model, patch_bytes
 from launch.text_check import check_data, check_prompts
 from merge.coverage import Coverage, cover, untrained_sentence
 from merge.errors import UserError
+from merge.files import free_bytes
 from merge.recipe import MergeSettings
 from train.attention import attention_implementation, computation_dtype
 from train.backbone import backbone_directory
@@ -116,12 +116,6 @@ def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
     compared = recipe.eval is not None and (recipe.eval.single_patches or recipe.ablations)
     models = 2 if compared else 1
     return len(patches) * patch_bytes(model) + models * weight_bytes
-
-
-def free_bytes(folder: Path) -> int:
-    """Free bytes of the disk on which a folder lies, or will lie."""
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
-    return shutil.disk_usage(existing).free
 
 
 def readable(count: float) -> str:

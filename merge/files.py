@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,3 +148,9 @@ def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk on which a folder lies, or will lie."""
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free

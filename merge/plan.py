@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import resource
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from merge.checks import check_inputs
 from merge.companions import companion_files
 from merge.coverage import Coverage, log_coverage
 from merge.errors import UserError
+from merge.files import free_bytes
 from merge.inputs import MergeInputs
 from merge.layout import plan_shards
 from merge.recipe import MergeSettings
@@ -83,7 +83,7 @@ def plan(
         read_bytes=read,
         write_bytes=written,
         output_files=len(shards),
-        free_bytes=_free_bytes(out),
+        free_bytes=free_bytes(out),
         peak_memory_bytes=_own_memory() + _COMPILED_LOOPS_BYTES + share.bytes,
         read_bytes_a_second=speed,
         # Every input is read twice, to check and to merge, the second time mostly from memory.
@@ -145,11 +145,6 @@ def _measure(inputs: MergeInputs) -> tuple[float, float]:
             hashing += time.perf_counter() - read
     # A tensor too small to time, as in a test, is taken for a middling machine.
     return (size / reading, size / hashing) if size >= _BLOCK_BYTES else (1e9, 1e9)
-
-
-def _free_bytes(out: Path) -> int:
-    existing = next(path for path in (out, *out.resolve().parents) if path.is_dir())
-    return shutil.disk_usage(existing).free
 
 
 def _own_memory() -> int:
