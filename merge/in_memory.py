@@ -19,10 +19,9 @@ from merge.methods import method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.selection import Threshold
+from merge.slices import CACHED_VALUES
 from merge.tensor_files import TensorEntry, TensorIndex
 from merge.tensor_merge import TensorMerger, Thresholds
-
-_WHOLE = 1 << 40
 
 
 class _MappedSource:
@@ -78,7 +77,7 @@ class _ThresholdMerger(TensorMerger):
         settings: MergeSettings,
         found: dict[tuple[object, ...], Threshold],
     ) -> None:
-        super().__init__(inputs, source, settings, _WHOLE)
+        super().__init__(inputs, source, settings, CACHED_VALUES)
         self._found = found
         # What the top sets depend on.
         self._score = "magnitude" if method_of(settings).by_magnitude else settings.score

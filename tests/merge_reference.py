@@ -91,11 +91,16 @@ def reference_merge(
         else:
             for role, mask, key in zip(roles, take, ("alpha", "beta"), strict=True):
                 factor = settings[key]
+                if method == "by_set":
+                    own, other = (top_s, top_o) if role == "safety" else (top_o, top_s)
+                    of_set = [settings.get(f"{key}_{part}", 0.0) for part in ("shared", "rest")]
+                    factor = np.select([own & ~other, own & other], [factor, of_set[0]], of_set[1])
+                    mask |= factor != 0
                 draws = philox_uniform(settings["seed"], role, name, value.size)
                 mask &= draws < settings["retention"]
                 factor = factor / settings["retention"] if settings.get("rescale") else factor
                 delta = deltas[role][name].float().reshape(-1).numpy()
-                value = np.where(mask, value + np.float32(factor) * delta, value)
+                value = np.where(mask, value + np.asarray(factor, np.float32) * delta, value)
         either = torch.from_numpy(take[0] | take[1])
         rounded = torch.from_numpy(value).to(backbone[name].dtype)
         original = backbone[name].reshape(-1)
