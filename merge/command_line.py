@@ -67,6 +67,10 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
         ("--retention", "probability with which a selected entry is kept"),
         ("--alpha", "scale of the safety patch"),
         ("--beta", "scale of the over-safety patch"),
+        ("--alpha-shared", "method by_set: of the safety patch where both top sets meet"),
+        ("--alpha-rest", "method by_set: of the safety patch outside its top set"),
+        ("--beta-shared", "the same of the over-safety patch"),
+        ("--beta-rest", "the same of the over-safety patch"),
     ):
         numbers.add_argument(flag, type=float, metavar="X", help=what)
     numbers.add_argument("--seed", type=int, metavar="N", help="of the random retention")
