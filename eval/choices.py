@@ -5,7 +5,7 @@ likely is an answer that opens as a refusal?).
 """
 
 import inspect
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ _FEWEST_SHARED = 8
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """A tokenised prompt and its choices, the texts that may follow; each has at least one token."""
+    """A tokenised prompt and what may follow it; each choice has at least one token."""
 
     prompt_ids: Sequence[int]
     choices: Sequence[Sequence[int]]
@@ -112,8 +112,9 @@ def _score_batch(
 
 def _shared_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, less one that each reads for itself; 0 if too few."""
-    shared = len(os.path.commonprefix(list(map(list, prompts))))
-    shared = min(shared, *(len(prompt) - 1 for prompt in prompts))
+    columns = zip(*prompts, strict=False)
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
+    shared = min(sum(1 for _ in alike), *(len(prompt) - 1 for prompt in prompts))
     if shared < _FEWEST_SHARED or len(prompts) == 1:
         return 0
     # Padding then stands between the beginning and the rest, where not every model ignores it.
