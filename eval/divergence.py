@@ -36,7 +36,7 @@ class Reference:
             before = before.float()
             total += (before.exp() * (before - now)).sum().item()
             tokens += len(now)
-        return max(0.0, total / tokens)
+        return max(0.0, total / tokens) if tokens else 0.0
 
 
 @torch.inference_mode()

@@ -1,0 +1,265 @@
+"""The fit of a merge's scales: linearise, cross-validate, solve, and look at what truly came of it.
+
+Gauss-Newton on the objective of ``launch.fit.objective``: margins are linearised at the backbone,
+then again where the last step led; how far a step goes is decided by margins that are measured,
+not foretold. Every merge that is measured on the way is a candidate of the search.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.choice import Tried
+from launch.fit.columns import GROUPINGS, Column, Grouping, columns_of, sum_columns, with_scales
+from launch.fit.cross_validation import Candidate, Validated, best_global, spread, validate
+from launch.fit.derivatives import ScaleDerivatives
+from launch.fit.objective import Linearised, Weights, log_loss, solve
+from launch.margin_model import MarginModel, Measured
+from merge.files import atomic_writer, make_directory
+from merge.recipe import MergeSettings
+
+logger = logging.getLogger(__name__)
+
+_STEPS = (1.0, 0.5, 0.25)
+"""Lengths of a step that are tried, as shares of the whole one."""
+_HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
+"""Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
+_SEED = 0
+
+Advance = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit has found."""
+
+    tried: list[Tried]
+    """All merges that were measured, the last step's first."""
+    best: Validated
+    """The way to fit that cross-validation chose."""
+    scales: dict[Column, float]
+    validated: list[Validated]
+    derivatives: np.ndarray
+    """At the backbone: [questions, tensors, 2 patches, 3 sets]."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For search.json."""
+        return {
+            "grouping": self.best.candidate.grouping,
+            "scales": len(self.scales),
+            "negative_scales": sum(scale < 0 for scale in self.scales.values()),
+            "ridge": self.best.ridge,
+            "centre": "global scales" if self.best.from_global else "backbone",
+            "held_out_loss": self.best.loss,
+            "held_out_auc": self.best.auc,
+            "cross_validation": [
+                {
+                    "grouping": each.candidate.grouping,
+                    "scales": len(each.candidate.columns),
+                    "ridge": each.ridge,
+                    "centre": "global scales" if each.from_global else "backbone",
+                    "loss": each.loss,
+                    "auc": each.auc,
+                }
+                for each in self.validated
+            ],
+        }
+
+
+@dataclass
+class ScaleFit:
+    """Fits the scales of one method's merge.
+
+    Attributes:
+        base: the merge whose masks are used; its scales do not matter.
+        finest: the grouping with the most scales that may be tried.
+        questions: how many of the validation prompts are differentiated, evenly spaced.
+        rounds: linearisations.
+        folder: derivatives are kept there, so that a search that was stopped goes on.
+        advance: called after each backward pass, and after each measured merge.
+    """
+
+    model: MarginModel
+    base: MergeSettings
+    finest: Grouping
+    questions: int
+    rounds: int
+    folder: Path
+    advance: Advance = lambda: None
+    _tried: list[Tried] = field(default_factory=list)
+
+    def run(self) -> Fit:
+        """Fit, and measure what the fitted merges do."""
+        model = self.model
+        assert model.calibration is not None
+        chosen = spaced(len(model.prompts), self.questions)
+        zero = self._derivatives(chosen, None)
+        groupings = GROUPINGS[: GROUPINGS.index(self.finest) + 1]
+        fisher = self._fisher()
+        candidates = [
+            self._candidate(grouping, zero, fisher, chosen, model.backbone)
+            for grouping in groupings
+        ]
+        validated = validate(candidates, model.calibration)
+        best = validated[0]
+        logger.info(
+            "fit: %d scales by %s, ridge %g: held-out AUC %.3f",
+            len(best.candidate.columns), best.candidate.grouping, best.ridge, best.auc,
+        )  # fmt: skip
+        scales = self._gauss_newton(candidates[0], best, chosen)
+        return Fit(
+            tried=self._tried[::-1],
+            best=best,
+            scales=dict(zip(best.candidate.columns, scales.tolist(), strict=True)),
+            validated=validated,
+            derivatives=zero,
+        )
+
+    def _gauss_newton(self, global_: Candidate, best: Validated, chosen: np.ndarray) -> np.ndarray:
+        calibration, candidate = self.model.calibration, best.candidate
+        assert calibration is not None
+        centre = np.zeros(len(candidate.columns))
+        if best.from_global:
+            centre = spread(best_global(global_, calibration, best.ridge), global_, candidate)
+        point, problem = np.zeros_like(centre), candidate.problem
+        reached = self._objective(point, self.model.backbone, best, centre, chosen)
+        for number in range(self.rounds):
+            if number:
+                problem = self._linearised(candidate, point, chosen)
+            target = solve(problem, calibration, Weights(best.ridge, centre), candidate.divergence)
+            point, value = self._step(point, target, reached, best, centre, chosen)
+            if value >= reached:
+                break
+            reached = value
+        for harm in _HARM_SHARES:
+            weights = Weights(best.ridge, centre, harm)
+            self._measured(candidate, solve(problem, calibration, weights, candidate.divergence))
+        return point
+
+    def _step(
+        self,
+        start: np.ndarray,
+        target: np.ndarray,
+        reached: float,
+        best: Validated,
+        centre: np.ndarray,
+        chosen: np.ndarray,
+    ) -> tuple[np.ndarray, float]:
+        """The best of some points on the way to the target; the start where none is better."""
+        found, least = start, reached
+        for share in _STEPS:
+            point = start + share * (target - start)
+            measured = self._measured(best.candidate, point)
+            value = self._objective(point, measured, best, centre, chosen)
+            logger.info("fit: %.2f of the step: objective %.4f, was %.4f", share, value, reached)
+            if value < least:
+                found, least = point, value
+        return found, least
+
+    def _objective(
+        self,
+        point: np.ndarray,
+        measured: Measured,
+        best: Validated,
+        centre: np.ndarray,
+        chosen: np.ndarray,
+    ) -> float:
+        assert self.model.calibration is not None
+        harmful = self.model.harmful[chosen]
+        loss = log_loss(measured.margins[chosen], harmful, self.model.calibration)
+        apart = point - centre
+        return loss + best.ridge * float(apart @ apart) + measured.divergence
+
+    def _measured(self, candidate: Candidate, point: np.ndarray) -> Measured:
+        settings = with_scales(self.base, dict(zip(candidate.columns, point, strict=True)))
+        measured = self.model.measure(settings)
+        self._tried.append((settings, self.model.estimate(measured)))
+        self.advance()
+        return measured
+
+    def _candidate(
+        self,
+        grouping: Grouping,
+        derivatives: np.ndarray,
+        fisher: np.ndarray,
+        chosen: np.ndarray,
+        measured: Measured,
+    ) -> Candidate:
+        names, method = self.model.borrowed.loaded.inputs.covered, self.base.method
+        columns = columns_of(names, grouping, method)
+        found, divergence = (
+            sum_columns(each, names, columns, grouping, method) for each in (derivatives, fisher)
+        )
+        return Candidate(
+            grouping,
+            tuple(columns),
+            Linearised(
+                np.zeros(len(columns)), measured.margins[chosen], found, self.model.harmful[chosen]
+            ),
+            divergence.T @ divergence / max(len(divergence), 1),
+        )
+
+    def _linearised(
+        self, candidate: Candidate, point: np.ndarray, chosen: np.ndarray
+    ) -> Linearised:
+        """The margins as linear functions of the scales around a point."""
+        settings = with_scales(self.base, dict(zip(candidate.columns, point, strict=True)))
+        derivatives = self._derivatives(chosen, settings)
+        names = self.model.borrowed.loaded.inputs.covered
+        found = sum_columns(
+            derivatives, names, candidate.columns, candidate.grouping, self.base.method
+        )
+        margins = self.model.measure(settings).margins[chosen]
+        return Linearised(point, margins, found, self.model.harmful[chosen])
+
+    def _derivatives(self, chosen: np.ndarray, settings: MergeSettings | None) -> np.ndarray:
+        """Those of the chosen prompts' margins, at a merge or at the backbone."""
+        model = self.model
+
+        def measure() -> np.ndarray:
+            model.borrowed.take(settings)
+            prompts = [model.prompts[number] for number in chosen]
+            engine = ScaleDerivatives(model.borrowed, self.base)
+            return engine.of_margins(prompts, model.openings, self.advance)
+
+        return self._kept(["margins", chosen.tolist(), _dumped(settings)], measure)
+
+    def _fisher(self) -> np.ndarray:
+        """Derivatives whose mean outer product is the Hessian of the divergence."""
+        model = self.model
+
+        def measure() -> np.ndarray:
+            model.borrowed.take(None)
+            engine = ScaleDerivatives(model.borrowed, self.base)
+            return engine.of_own_tokens(model.harmless_answers, _SEED)
+
+        return self._kept(["fisher", len(model.harmless_answers)], measure)
+
+    def _kept(self, key: Sequence[Any], measure: Callable[[], np.ndarray]) -> np.ndarray:
+        """What was measured before, or is measured now and kept."""
+        text = json.dumps([*key, _dumped(self.base.model_copy(update={"scales": ()}))])
+        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+        if file.is_file():
+            return np.load(file)
+        found = measure()
+        make_directory(self.folder)
+        with atomic_writer(file) as stream:
+            np.save(stream, found)
+        return found
+
+
+def spaced(size: int, wanted: int) -> np.ndarray:
+    """``wanted`` of so many places, evenly spaced; all of them where they are few."""
+    if wanted >= size:
+        return np.arange(size)
+    return np.arange(wanted) * size // wanted
+
+
+def _dumped(settings: MergeSettings | None) -> Any:
+    return settings and settings.model_dump(mode="json")
