@@ -200,7 +200,8 @@ def _read_summary(directory: Path) -> dict[str, Any]:
 
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
-    older = {"answer": None}  # what was judged stands apart since there is reasoning
+    # What was judged stands apart since there is reasoning; margins are measured where asked for.
+    older = {"answer": None, "margin": None}
     names = [field.name for field in fields(Completion)]
     try:
         return [

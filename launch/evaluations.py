@@ -13,6 +13,7 @@ from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.settings import parse_settings
+from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Evaluations:
         assert settings is not None
         logger.info("evaluation: %s", name)
         out = self._folder / "eval" / name
+        openings = self._folder / OPENINGS_FILE
         make_directory(out, 0o700 if name == "over_safety" else None)
         run(
             RunJob(
@@ -122,6 +124,8 @@ class Evaluations:
                 tensorboard=self._folder / "tensorboard" / "eval",
                 decoding=decoding,
                 chat=self._recipe.backbone.chat,
+                # Margins are of a model: what a decoding does to its logits, they do not show.
+                openings=openings if decoding is None and openings.is_file() else None,
             )
         )
 
