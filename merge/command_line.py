@@ -25,6 +25,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_merge(plan)
     inspect = commands.add_parser("inspect", help="a page of pictures of what the patches hold")
     _add_inputs(inspect, "folder of the page; what is there is written anew")
+    inspect.add_argument(
+        "--prediction",
+        type=Path,
+        metavar="FILE",
+        help="of a search's fit, for the page; a run folder's own is found by itself",
+    )
     _add_selection(inspect.add_argument_group("top sets (defaults are this project's)"))
     verify = commands.add_parser("verify", help="check every hash of a merged model")
     verify.add_argument("directory", type=Path, metavar="DIR", help="with merge.json")

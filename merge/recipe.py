@@ -1,7 +1,7 @@
 """The settings of one merge. The default numbers are this project's, not the paper's."""
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,9 +27,12 @@ SetScales = tuple[float, float, float]
 """Of one patch's entries in one tensor, in the order of ``SETS``."""
 SETS = ("own", "shared", "rest")
 """Of a patch's entries: in its own top set and not in the other's, in both, not in its own."""
-_SCALES = (("alpha", "alpha_shared", "alpha_rest"), ("beta", "beta_shared", "beta_rest"))
-"""Keys of the safety patch's scales by set, and of the over-safety patch's."""
-_BY_SET = tuple(key for keys in _SCALES for key in keys[1:])
+SCALES = {
+    "alpha": ("alpha", "alpha_shared", "alpha_rest"),
+    "beta": ("beta", "beta_shared", "beta_rest"),
+}
+"""Keys of the safety patch's scales in the order of ``SETS``, and of the over-safety patch's."""
+_BY_SET = tuple(key for keys in SCALES.values() for key in keys[1:])
 
 
 class ScaleRule(Settings):
@@ -104,6 +107,15 @@ class MergeSettings(Settings):
             raise ValueError("include is empty, so nothing would be merged: name a pattern")
         return self
 
+    def values_for(self, method: MethodName) -> dict[str, Any]:
+        """The values of this merge by another method: without scales of sets where it has none."""
+        values = {**self.model_dump(), "method": method}
+        if method != "by_set":
+            for scales in (values, *values["scales"]):
+                for key in _BY_SET:
+                    scales.pop(key, None)
+        return values
+
     def scales_of(self, name: str) -> tuple[float, float]:
         """Alpha and beta of one tensor."""
         (alpha, *_), (beta, *_) = self.set_scales_of(name)
@@ -114,7 +126,7 @@ class MergeSettings(Settings):
         rule = next((rule for rule in self.scales if fnmatchcase(name, rule.pattern)), None)
         safety, over_safety = (
             (self._scale(own, rule), self._scale(shared, rule), self._scale(rest, rule))
-            for own, shared, rest in _SCALES
+            for own, shared, rest in SCALES.values()
         )
         return safety, over_safety
 
