@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from eval.headline import main_model
 from eval.picture import trade_off_svg
 from eval.table import TITLES, axis_title, markdown_table, percent, rating, shown_axes
 from merge.files import atomic_write_json, atomic_write_text, make_directory
@@ -31,10 +32,11 @@ def render_html(report: dict[str, Any]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     trials = report.get("search", {}).get("trials", [])
-    axes = shown_axes(report)
+    axes, main = shown_axes(report), main_model(report)
     return template.render(
         report=report,
         axes=axes,
+        cards=sorted(report.get("verdicts", {}), key=lambda name: name != main),
         names=TITLES,
         titles={axis: axis_title(report, axis) for axis in axes},
         percent=percent,
