@@ -7,7 +7,7 @@ import jinja2
 from markupsafe import Markup
 
 from eval.headline import main_model
-from eval.picture import trade_off_svg
+from eval.picture import standalone, trade_off_svg
 from eval.table import TITLES, axis_title, markdown_table, percent, rating, shown_axes
 from merge.files import atomic_write_json, atomic_write_text, make_directory
 
@@ -15,13 +15,14 @@ _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def write_report(report: dict[str, Any], directory: Path) -> None:
-    """Write report.html, report.md and, last, report.json.
+    """Write report.html, trade-off.svg, report.md and, last, report.json.
 
     Raises:
         UserError: the folder or a file cannot be written.
     """
     make_directory(directory)
     atomic_write_text(directory / "report.html", render_html(report))
+    atomic_write_text(directory / "trade-off.svg", standalone(trade_off_svg(report)))
     atomic_write_text(directory / "report.md", markdown_table(report))
     atomic_write_json(directory / "report.json", report)
 
