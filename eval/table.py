@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval.harness import AXES
+from eval.headline import main_model
 from eval.verdict import LOWER_IS_BETTER
 
 TITLES = {
@@ -39,6 +40,13 @@ def rating(found: dict[str, Any]) -> str:
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
+def headline_text(report: dict[str, Any]) -> str:
+    """What happened to the model that the report is about, after its name; else nothing."""
+    name = main_model(report)
+    found = report.get("headline", {}).get(name)
+    return f"{name}: {found}" if found else ""
+
+
 def axis_title(report: dict[str, Any], axis: str) -> str:
     """Title with direction and number of cases, for example "Utility (higher is better, n=50)"."""
     return f"{TITLES[axis]} ({_direction(axis)} is better, n={_cases(report, axis)})"
@@ -70,7 +78,7 @@ def render_table(report: dict[str, Any]) -> Table:
 
 
 def markdown_table(report: dict[str, Any]) -> str:
-    """The same as ``render_table``, for a model card, with the plain mean of utility suites."""
+    """The headline, and the same as ``render_table`` with the plain mean of utility suites."""
     axes = shown_axes(report)
     verdicts, averages = report.get("verdicts", {}), report.get("utility_average", {})
     head = ["model", *(axis_title(report, axis) for axis in axes)]
@@ -86,7 +94,8 @@ def markdown_table(report: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     notes = [f"\n{line}." for line in report.get("notes", [])]
     rule = f"95 % Wilson intervals; harmful: {report['harm_rule']}."
-    return "\n".join([*lines, "", rule, *notes, ""])
+    head = [f"{headline_text(report)}.\n"] if headline_text(report) else []
+    return "\n".join([*head, *lines, "", rule, *notes, ""])
 
 
 def _narrow(found: dict[str, Any] | None) -> str:

@@ -46,7 +46,8 @@ class WorldSettings(Settings):
     harmful_pairs: PositiveInt = 400
     """Question-answer pairs in D_h."""
     prompts: PositiveInt = 120
-    """Prompts of each suite in the validation part; the test part has twice as many."""
+    """Prompts of each suite in the validation part. The test part has twice as many, and so many
+    utility questions that a loss of two points can be told from none."""
 
 
 class AlignmentSettings(Settings):

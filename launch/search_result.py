@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from eval.picture import trade_off_svg
+from eval.picture import standalone, trade_off_svg
 from eval.table import TITLES
 from merge.files import atomic_write_text
 from merge.recipe import MergeSettings
@@ -25,7 +25,7 @@ def write_result(record: dict[str, Any], folder: Path) -> None:
     atomic_write_text(folder / CHOSEN, recipe_lines(record))
     backbone = {axis: _exact(record["backbone"][axis]) for axis in _AXES}
     report = {"models": {"backbone": backbone}, "search": record}
-    atomic_write_text(folder / PICTURE, trade_off_svg(report))
+    atomic_write_text(folder / PICTURE, standalone(trade_off_svg(report)))
 
 
 def recipe_lines(record: dict[str, Any]) -> str:
