@@ -7,11 +7,12 @@ backbone on harmless answers, which guards its language.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from eval.answering import chat_prompts, choice_question, prompts_of
-from eval.choices import ChoiceQuestion, log_likelihoods, mean_log_likelihoods
+from eval.choices import ChoiceQuestion, likelihoods, mean_log_likelihoods
 from eval.completions import AnswerId
 from eval.divergence import Reference
 from eval.prompts import Prompt, PromptSet
@@ -25,6 +26,8 @@ from merge.recipe import MergeSettings
 from train.batches import TokenizedExample
 from train.prompts import IGNORED_LABEL, ChatPrompts
 from train.refusal_margin import RefusalOpenings
+
+Value = TypeVar("Value")
 
 _MOST_ANSWERS = 24
 _MOST_TOKENS = 24
@@ -47,9 +50,10 @@ class Measured:
     margins: np.ndarray
     """fp64 [questions], of the harm and refusal prompts in the suite's order, in nats."""
     utility: np.ndarray
-    """fp64 [utility questions], how surely each is answered right, from 0 to 1."""
+    """fp64 [utility questions], from 0 to 1: how surely the right choice is chosen, or whether
+    greedy decoding would write the exact answer."""
     divergence: float
-    """KL(backbone || merge) on harmless answers, in nats per token."""
+    """KL(backbone || merge) on harmless and right answers, in nats per token."""
 
 
 class MarginModel:
@@ -81,8 +85,12 @@ class MarginModel:
         self.harmful = np.array([row.axis == "harm" for _, row, _ in asked])
         """bool [questions]."""
         judged = [answers[row.name, prompt.id] for _, row, prompt in asked]
-        self.harmless_answers = _harmless_answers(asked, judged)
         self._choices, self._exact = _utility_questions(chat, borrowed.prompt_sets)
+        self.harmless_answers = [
+            *_harmless_answers(asked, judged),
+            *_right_answers([*self._choices, *((question, 0) for question in self._exact)]),
+        ]
+        """Whose divergence is watched, the model's own answers and right ones, as examples."""
         borrowed.take(None)
         self._reference = Reference.of(borrowed.model, self.harmless_answers)
         self._choice_spread = 1.0
@@ -129,11 +137,11 @@ class MarginModel:
 
     def _measure(self) -> Measured:
         model, budget = self.borrowed.model, self.borrowed.batch_tokens
-        exact = np.array(log_likelihoods(model, self._exact, budget)).reshape(-1)
+        exact = [row[0].is_greedy for row in likelihoods(model, self._exact, budget)]
         choices = self._choice_margins() / self._choice_spread
         return Measured(
             margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
-            utility=np.concatenate([1 / (1 + np.exp(-choices)), np.exp(exact)]),
+            utility=np.concatenate([1 / (1 + np.exp(-choices)), np.array(exact, float)]),
             divergence=self._reference.divergence(model),
         )
 
@@ -158,11 +166,26 @@ def _harmless_answers(
         for (chat, row, prompt), answer in zip(asked, judged, strict=True)
         if row.axis == "refusal" and answer.refused is False
     ]
-    chosen = [
-        found[number * len(found) // _MOST_ANSWERS]
-        for number in range(_MOST_ANSWERS if len(found) > _MOST_ANSWERS else 0)
-    ] or found
-    return [_beginning(chat.example(prompt.text, answer.text)) for chat, prompt, answer in chosen]
+    return [
+        _beginning(chat.example(prompt.text, answer.text))
+        for chat, prompt, answer in _spaced(found)
+    ]
+
+
+def _right_answers(questions: Sequence[tuple[ChoiceQuestion, int]]) -> list[TokenizedExample]:
+    """Utility questions with their right answers, evenly spaced over all."""
+    found = []
+    for question, right in _spaced(questions):
+        prompt, answer = question.prompt_ids, question.choices[right]
+        masked = [IGNORED_LABEL] * len(prompt)
+        found.append(_beginning(([*prompt, *answer], [*masked, *answer])))
+    return found
+
+
+def _spaced(values: Sequence[Value]) -> list[Value]:
+    """At most so many as are watched."""
+    count = min(len(values), _MOST_ANSWERS)
+    return [values[number * len(values) // count] for number in range(count)]
 
 
 def _beginning(example: TokenizedExample) -> TokenizedExample:

@@ -184,6 +184,7 @@ def _fit(
         finest=search.fit,
         questions=search.fit_prompts,
         rounds=search.fit_rounds,
+        most_divergence=search.max_divergence,
         folder=folder / _DERIVATIVES,
         advance=advance,
     ).run()

@@ -140,7 +140,7 @@ class SearchSettings(Settings):
     difference, intersection, dense, by_set."""
     fit_prompts: PositiveInt = added(256)
     """How many validation prompts are differentiated, evenly spaced; a backward pass each."""
-    fit_rounds: PositiveInt = added(2)
+    fit_rounds: PositiveInt = added(3)
     """Linearisations: at the backbone, then where the last step led."""
 
     @model_validator(mode="after")

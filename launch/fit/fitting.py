@@ -5,10 +5,8 @@ then again where the last step led; how far a step goes is decided by margins th
 not foretold. Every merge that is measured on the way is a candidate of the search.
 """
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,9 @@ import numpy as np
 from launch.choice import Tried
 from launch.fit.columns import GROUPINGS, Column, Grouping, columns_of, sum_columns, with_scales
 from launch.fit.cross_validation import Candidate, Validated, best_global, spread, validate
-from launch.fit.derivatives import ScaleDerivatives
-from launch.fit.objective import Linearised, Weights, log_loss, solve
+from launch.fit.kept import KeptDerivatives
+from launch.fit.objective import Linearised, Weights, log_loss, solve_within
 from launch.margin_model import MarginModel, Measured
-from merge.files import atomic_writer, make_directory
 from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
@@ -30,8 +27,6 @@ _STEPS = (1.0, 0.5, 0.25)
 """Lengths of a step that are tried, as shares of the whole one."""
 _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
 """Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
-_SEED = 0
-
 Advance = Callable[[], object]
 
 
@@ -82,6 +77,8 @@ class ScaleFit:
         questions: how many of the validation prompts are differentiated, evenly spaced.
         rounds: linearisations.
         folder: derivatives are kept there, so that a search that was stopped goes on.
+        most_divergence: how far from the backbone a step may lead, as the linearisation foretells
+            it, in nats per token.
         advance: called after each backward pass, and after each measured merge.
     """
 
@@ -90,6 +87,7 @@ class ScaleFit:
     finest: Grouping
     questions: int
     rounds: int
+    most_divergence: float
     folder: Path
     advance: Advance = lambda: None
     _tried: list[Tried] = field(default_factory=list)
@@ -99,9 +97,9 @@ class ScaleFit:
         model = self.model
         assert model.calibration is not None
         chosen = spaced(len(model.prompts), self.questions)
-        zero = self._derivatives(chosen, None)
+        kept = KeptDerivatives(model, self.base, chosen, self.folder, self.advance)
+        zero, fisher = kept.at_backbone(), kept.fisher()
         groupings = GROUPINGS[: GROUPINGS.index(self.finest) + 1]
-        fisher = self._fisher()
         candidates = [
             self._candidate(grouping, zero, fisher, chosen, model.backbone)
             for grouping in groupings
@@ -112,7 +110,7 @@ class ScaleFit:
             "fit: %d scales by %s, ridge %g: held-out AUC %.3f",
             len(best.candidate.columns), best.candidate.grouping, best.ridge, best.auc,
         )  # fmt: skip
-        scales = self._gauss_newton(candidates[0], best, chosen)
+        scales = self._gauss_newton(candidates[0], best, kept)
         return Fit(
             tried=self._tried[::-1],
             best=best,
@@ -121,8 +119,10 @@ class ScaleFit:
             derivatives=zero,
         )
 
-    def _gauss_newton(self, global_: Candidate, best: Validated, chosen: np.ndarray) -> np.ndarray:
-        calibration, candidate = self.model.calibration, best.candidate
+    def _gauss_newton(
+        self, global_: Candidate, best: Validated, kept: KeptDerivatives
+    ) -> np.ndarray:
+        calibration, candidate, chosen = self.model.calibration, best.candidate, kept.chosen
         assert calibration is not None
         centre = np.zeros(len(candidate.columns))
         if best.from_global:
@@ -131,16 +131,22 @@ class ScaleFit:
         reached = self._objective(point, self.model.backbone, best, centre, chosen)
         for number in range(self.rounds):
             if number:
-                problem = self._linearised(candidate, point, chosen)
-            target = solve(problem, calibration, Weights(best.ridge, centre), candidate.divergence)
+                problem = self._linearised(candidate, point, number, kept)
+            target = self._solve(problem, candidate, Weights(best.ridge, centre))
             point, value = self._step(point, target, reached, best, centre, chosen)
             if value >= reached:
                 break
             reached = value
         for harm in _HARM_SHARES:
             weights = Weights(best.ridge, centre, harm)
-            self._measured(candidate, solve(problem, calibration, weights, candidate.divergence))
+            self._measured(candidate, self._solve(problem, candidate, weights))
         return point
+
+    def _solve(self, problem: Linearised, candidate: Candidate, weights: Weights) -> np.ndarray:
+        calibration = self.model.calibration
+        assert calibration is not None
+        limit = self.most_divergence
+        return solve_within(problem, calibration, weights, candidate.divergence, limit)
 
     def _step(
         self,
@@ -177,7 +183,7 @@ class ScaleFit:
         return loss + best.ridge * float(apart @ apart) + measured.divergence
 
     def _measured(self, candidate: Candidate, point: np.ndarray) -> Measured:
-        settings = with_scales(self.base, dict(zip(candidate.columns, point, strict=True)))
+        settings = self._settings(candidate, point)
         measured = self.model.measure(settings)
         self._tried.append((settings, self.model.estimate(measured)))
         self.advance()
@@ -206,52 +212,21 @@ class ScaleFit:
         )
 
     def _linearised(
-        self, candidate: Candidate, point: np.ndarray, chosen: np.ndarray
+        self, candidate: Candidate, point: np.ndarray, number: int, kept: KeptDerivatives
     ) -> Linearised:
         """The margins as linear functions of the scales around a point."""
-        settings = with_scales(self.base, dict(zip(candidate.columns, point, strict=True)))
-        derivatives = self._derivatives(chosen, settings)
+        settings = self._settings(candidate, point)
+        point, derivatives = kept.around(number, point, settings)
         names = self.model.borrowed.loaded.inputs.covered
         found = sum_columns(
             derivatives, names, candidate.columns, candidate.grouping, self.base.method
         )
-        margins = self.model.measure(settings).margins[chosen]
-        return Linearised(point, margins, found, self.model.harmful[chosen])
+        measured = self.model.measure(self._settings(candidate, point))
+        chosen = kept.chosen
+        return Linearised(point, measured.margins[chosen], found, self.model.harmful[chosen])
 
-    def _derivatives(self, chosen: np.ndarray, settings: MergeSettings | None) -> np.ndarray:
-        """Those of the chosen prompts' margins, at a merge or at the backbone."""
-        model = self.model
-
-        def measure() -> np.ndarray:
-            model.borrowed.take(settings)
-            prompts = [model.prompts[number] for number in chosen]
-            engine = ScaleDerivatives(model.borrowed, self.base)
-            return engine.of_margins(prompts, model.openings, self.advance)
-
-        return self._kept(["margins", chosen.tolist(), _dumped(settings)], measure)
-
-    def _fisher(self) -> np.ndarray:
-        """Derivatives whose mean outer product is the Hessian of the divergence."""
-        model = self.model
-
-        def measure() -> np.ndarray:
-            model.borrowed.take(None)
-            engine = ScaleDerivatives(model.borrowed, self.base)
-            return engine.of_own_tokens(model.harmless_answers, _SEED)
-
-        return self._kept(["fisher", len(model.harmless_answers)], measure)
-
-    def _kept(self, key: Sequence[Any], measure: Callable[[], np.ndarray]) -> np.ndarray:
-        """What was measured before, or is measured now and kept."""
-        text = json.dumps([*key, _dumped(self.base.model_copy(update={"scales": ()}))])
-        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
-        if file.is_file():
-            return np.load(file)
-        found = measure()
-        make_directory(self.folder)
-        with atomic_writer(file) as stream:
-            np.save(stream, found)
-        return found
+    def _settings(self, candidate: Candidate, point: np.ndarray) -> MergeSettings:
+        return with_scales(self.base, dict(zip(candidate.columns, point, strict=True)))
 
 
 def spaced(size: int, wanted: int) -> np.ndarray:
@@ -259,7 +234,3 @@ def spaced(size: int, wanted: int) -> np.ndarray:
     if wanted >= size:
         return np.arange(size)
     return np.arange(wanted) * size // wanted
-
-
-def _dumped(settings: MergeSettings | None) -> Any:
-    return settings and settings.model_dump(mode="json")

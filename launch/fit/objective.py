@@ -22,6 +22,8 @@ from scipy.special import expit
 from launch.fit.calibration import Calibration
 
 _ITERATIONS = 500
+_DIVERGENCE_WEIGHTS = tuple(2.0**power for power in range(11))
+"""From nats to nats, to a thousand times that."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,24 @@ def solve(
         options={"maxiter": _ITERATIONS},
     )
     return found.x
+
+
+def solve_within(
+    problem: Linearised,
+    calibration: Calibration,
+    weights: Weights,
+    divergence: np.ndarray,
+    limit: float,
+) -> np.ndarray:
+    """The scales that minimise the objective without diverging further than the limit.
+
+    The term of the divergence is weighed more and more until 1/2 s' K s is below the limit.
+    """
+    for weight in _DIVERGENCE_WEIGHTS:
+        scales = solve(problem, calibration, weights, weight * divergence)
+        if 0.5 * scales @ divergence @ scales <= limit:
+            break
+    return scales
 
 
 def _class_sizes(harmful: np.ndarray) -> np.ndarray:
