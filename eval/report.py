@@ -8,7 +8,15 @@ from markupsafe import Markup
 
 from eval.headline import main_model
 from eval.picture import standalone, trade_off_svg
-from eval.table import TITLES, axis_title, markdown_table, percent, rating, shown_axes
+from eval.table import (
+    TITLES,
+    axis_title,
+    markdown_table,
+    percent,
+    rating,
+    settings_line,
+    shown_axes,
+)
 from merge.files import atomic_write_json, atomic_write_text, make_directory
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -42,6 +50,7 @@ def render_html(report: dict[str, Any]) -> str:
         titles={axis: axis_title(report, axis) for axis in axes},
         percent=percent,
         rating=rating,
+        settings_line=settings_line,
         # matplotlib escapes the names that it draws.
         picture=Markup(trade_off_svg(report)),
         front=sorted(

@@ -1,5 +1,6 @@
 """A report as a table: for the terminal, and in Markdown for a model card."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -18,6 +19,18 @@ TITLES = {
     "safety_choice": "Safety questions",
 }
 """How an axis is called for people."""
+
+_SHOWN_SETTINGS = (
+    "method",
+    "score",
+    "scope",
+    "top_safety",
+    "top_over_safety",
+    "retention",
+    "alpha",
+    "beta",
+)
+_SET_SCALES = ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest")
 
 
 def shown_axes(report: dict[str, Any]) -> list[str]:
@@ -112,3 +125,19 @@ def _direction(axis: str) -> str:
 def _cases(report: dict[str, Any], axis: str) -> str:
     found = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
     return "/".join(map(str, sorted(found)))
+
+
+def settings_line(values: Mapping[str, Any]) -> str:
+    """Merge settings in one line, those that a search draws or fits.
+
+    Args:
+        values: as ``MergeSettings`` dumps them; those of an older version may lack some.
+    """
+    shown = [
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items()
+        if key in _SHOWN_SETTINGS or (key in _SET_SCALES and value)
+    ]
+    if values.get("scales"):
+        shown.append(f"{len(values['scales'])} rules of scales")
+    return ", ".join(shown)

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 
+from eval.table import settings_line
 from launch.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
 from launch.margin_search import MarginSearch, search_by_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
-from launch.search_result import settings_line, write_result
+from launch.search_result import write_result
 from launch.search_space import DIRECTIONS, new_sampler, suggest
 from launch.search_workers import search_together
 from launch.trial_model import TrialModel

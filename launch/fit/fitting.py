@@ -27,6 +27,9 @@ _STEPS = (1.0, 0.5, 0.25)
 """Lengths of a step that are tried, as shares of the whole one."""
 _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
 """Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
+_DIVERGENCE_SHARES = (0.6, 0.35, 0.2, 0.1)
+"""Of the fit's own divergence, for merges that change less and keep more of utility."""
+
 Advance = Callable[[], object]
 
 
@@ -140,12 +143,22 @@ class ScaleFit:
         for harm in _HARM_SHARES:
             weights = Weights(best.ridge, centre, harm)
             self._measured(candidate, self._solve(problem, candidate, weights))
+        gone = 0.5 * float(point @ candidate.divergence @ point)
+        for share in _DIVERGENCE_SHARES:
+            weights = Weights(best.ridge, centre)
+            self._measured(candidate, self._solve(problem, candidate, weights, share * gone))
         return point
 
-    def _solve(self, problem: Linearised, candidate: Candidate, weights: Weights) -> np.ndarray:
+    def _solve(
+        self,
+        problem: Linearised,
+        candidate: Candidate,
+        weights: Weights,
+        limit: float | None = None,
+    ) -> np.ndarray:
         calibration = self.model.calibration
         assert calibration is not None
-        limit = self.most_divergence
+        limit = self.most_divergence if limit is None else limit
         return solve_within(problem, calibration, weights, candidate.divergence, limit)
 
     def _step(
