@@ -52,7 +52,7 @@ def suggest(
     if settings.layer_groups > 1:
         factors = _group_factors(trial, settings, one_factor)
         values["scales"] = _layer_scales(factors, blocks, values["alpha"], values["beta"])
-    return base.model_copy(update={"method": method, **values})
+    return MergeSettings(**{**base.values_for(method), **values})
 
 
 def _group_factors(
