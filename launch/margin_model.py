@@ -15,6 +15,7 @@ from eval.answering import chat_prompts, choice_question, prompts_of
 from eval.choices import ChoiceQuestion, likelihoods, mean_log_likelihoods
 from eval.completions import AnswerId
 from eval.divergence import Reference
+from eval.forms import form_of
 from eval.prompts import Prompt, PromptSet
 from eval.refusal_margins import refusal_margins
 from eval.suite import SuiteRow
@@ -84,6 +85,8 @@ class MarginModel:
         self.suites = [row.name for _, row, _ in asked]
         self.harmful = np.array([row.axis == "harm" for _, row, _ in asked])
         """bool [questions]."""
+        self.forms = np.array([form_of(text) for text in self.texts])
+        """[questions], the form of each prompt."""
         judged = [answers[row.name, prompt.id] for _, row, prompt in asked]
         self._choices, self._exact = _utility_questions(chat, borrowed.prompt_sets)
         self.harmless_answers = [

@@ -196,7 +196,7 @@ def _predict(
     assert search.fit != "none"
     chosen = spaced(len(model.prompts), search.fit_prompts)
     questions = Questions(
-        texts=[model.texts[number] for number in chosen],
+        forms=model.forms[chosen],
         margins=model.backbone.margins[chosen],
         harmful=model.harmful[chosen],
         calibration=calibration,

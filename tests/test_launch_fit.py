@@ -9,7 +9,7 @@ from launch.fit.calibration import Calibration, calibrate
 from launch.fit.columns import Column, columns_of, sum_columns, unit_of, with_scales
 from launch.fit.cross_validation import Candidate, validate
 from launch.fit.fitting import spaced
-from launch.fit.objective import Linearised, Weights, log_loss, solve
+from launch.fit.objective import Linearised, Weights, solve
 from merge.recipe import SETS, MergeSettings
 
 NAMES = [
@@ -24,7 +24,8 @@ def make_problem(questions: int = 40, columns: int = 3, seed: int = 0) -> Linear
     draw = np.random.default_rng(seed)
     harmful = np.arange(questions) % 3 == 0
     derivatives = draw.normal(size=(questions, columns)) + harmful[:, None] * [1, 0, -0.5]
-    return Linearised(draw.normal(size=columns), draw.normal(size=questions), derivatives, harmful)
+    point, margins = draw.normal(size=columns), draw.normal(size=questions)
+    return Linearised(point, margins, derivatives, harmful, np.full(questions, "order"))
 
 
 def test_calibration_follows_the_judged_answers() -> None:
@@ -117,12 +118,29 @@ def test_log_loss_weighs_both_classes_alike() -> None:
     margins, harmful = np.array([2.0, -1.0, 0.5]), np.array([True, False, False])
     odds = SURE.slope * margins + SURE.intercept
     expected = 0.5 * np.log1p(np.exp(-odds[0])) + 0.25 * np.log1p(np.exp(odds[1:])).sum()
-    assert log_loss(margins, harmful, SURE) == pytest.approx(expected)
+    forms = np.array(["order", "order", "question"])
+    problem = Linearised(np.zeros(0), margins, np.zeros((3, 0)), harmful, forms)
+    assert problem.loss(margins, SURE) == pytest.approx(expected)
+
+
+def test_the_form_alone_is_worth_nothing() -> None:
+    """Harmful prompts that are mostly orders: a scale that refuses every order and answers every
+    question would pay, if the forms did not weigh alike."""
+    harmful = np.arange(40) < 20
+    order = np.where(harmful, np.arange(40) % 10 > 0, np.arange(40) % 10 == 0)
+    forms = np.where(order, "order", "question")
+    by_form = np.where(order, 1.0, -1.0)[:, None]
+    problem = Linearised(np.zeros(1), np.zeros(40), by_form, harmful, forms)
+    even = Calibration(slope=1.0, intercept=0.0, auc=1.0, answers=40)
+    weights, nothing = Weights(1e-4, np.zeros(1)), np.zeros((1, 1))
+    assert abs(solve(problem, even, weights, nothing)[0]) < 1e-3
+    unknown = Linearised(np.zeros(1), np.zeros(40), by_form, harmful, np.full(40, "order"))
+    assert solve(unknown, even, weights, nothing)[0] > 1
 
 
 def make_candidate(grouping, names: int, derivatives: np.ndarray, base: Linearised) -> Candidate:
     columns = tuple(Column(f"t{number}", "safety", "all") for number in range(names))
-    problem = Linearised(np.zeros(names), base.margins, derivatives, base.harmful)
+    problem = Linearised(np.zeros(names), base.margins, derivatives, base.harmful, base.forms)
     return Candidate(grouping, columns, problem, np.zeros((names, names)))
 
 
@@ -131,7 +149,8 @@ def test_cross_validation_tells_a_repair_from_noise() -> None:
     give no held-out AUC above chance."""
     draw = np.random.default_rng(3)
     harmful = np.arange(80) % 2 == 0
-    base = Linearised(np.zeros(1), draw.normal(size=80), np.zeros((80, 1)), harmful)
+    forms = np.full(80, "order")
+    base = Linearised(np.zeros(1), draw.normal(size=80), np.zeros((80, 1)), harmful, forms)
     apart = np.where(harmful, 1.0, -1.0)[:, None] + 0.3 * draw.normal(size=(80, 1))
     noise = draw.normal(size=(80, 60))
     good = make_candidate("global", 1, apart, base)

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from launch.fit.calibration import Calibration
 from launch.fit.columns import Column, Grouping
-from launch.fit.objective import Linearised, Weights, log_loss, solve
+from launch.fit.objective import Linearised, Weights, solve
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 _FOLDS = 5
@@ -95,7 +95,7 @@ def _validated(
         candidate=candidate,
         ridge=ridge,
         from_global=from_global,
-        loss=log_loss(held_out, problem.harmful, calibration),
+        loss=problem.loss(held_out, calibration),
         auc=float(roc_auc_score(problem.harmful, held_out)),
         margins=held_out,
     )

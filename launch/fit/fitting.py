@@ -17,7 +17,7 @@ from launch.choice import Tried
 from launch.fit.columns import GROUPINGS, Column, Grouping, columns_of, sum_columns, with_scales
 from launch.fit.cross_validation import Candidate, Validated, best_global, spread, validate
 from launch.fit.kept import KeptDerivatives
-from launch.fit.objective import Linearised, Weights, log_loss, solve_within
+from launch.fit.objective import Linearised, Weights, solve_within
 from launch.margin_model import MarginModel, Measured
 from merge.recipe import MergeSettings
 
@@ -190,8 +190,7 @@ class ScaleFit:
         chosen: np.ndarray,
     ) -> float:
         assert self.model.calibration is not None
-        harmful = self.model.harmful[chosen]
-        loss = log_loss(measured.margins[chosen], harmful, self.model.calibration)
+        loss = best.candidate.problem.loss(measured.margins[chosen], self.model.calibration)
         apart = point - centre
         return loss + best.ridge * float(apart @ apart) + measured.divergence
 
@@ -218,9 +217,7 @@ class ScaleFit:
         return Candidate(
             grouping,
             tuple(columns),
-            Linearised(
-                np.zeros(len(columns)), measured.margins[chosen], found, self.model.harmful[chosen]
-            ),
+            self._problem(np.zeros(len(columns)), measured, found, chosen),
             divergence.T @ divergence / max(len(divergence), 1),
         )
 
@@ -235,8 +232,15 @@ class ScaleFit:
             derivatives, names, candidate.columns, candidate.grouping, self.base.method
         )
         measured = self.model.measure(self._settings(candidate, point))
-        chosen = kept.chosen
-        return Linearised(point, measured.margins[chosen], found, self.model.harmful[chosen])
+        return self._problem(point, measured, found, kept.chosen)
+
+    def _problem(
+        self, point: np.ndarray, measured: Measured, derivatives: np.ndarray, chosen: np.ndarray
+    ) -> Linearised:
+        model = self.model
+        return Linearised(
+            point, measured.margins[chosen], derivatives, model.harmful[chosen], model.forms[chosen]
+        )
 
     def _settings(self, candidate: Candidate, point: np.ndarray) -> MergeSettings:
         return with_scales(self.base, dict(zip(candidate.columns, point, strict=True)))

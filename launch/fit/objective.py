@@ -10,7 +10,9 @@ how likely it is refused. The objective is convex in s:
     F(s) = w_h mean over harmful of log(1 + exp(-z)) + w_r mean over harmless of log(1 + exp(z))
            + ridge |s - centre|^2 + 1/2 s' K s,
 
-where 1/2 s' K s is the KL divergence to the backbone on harmless answers, in nats per token.
+where 1/2 s' K s is the KL divergence to the backbone on harmless answers, in nats per token. The
+means count orders and questions alike, so that nothing is gained by refusing the one form and
+answering the other.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from eval.forms import FORMS
 from launch.fit.calibration import Calibration
 
 _ITERATIONS = 500
@@ -38,6 +41,8 @@ class Linearised:
     """[questions, columns], in nats per unit of scale."""
     harmful: np.ndarray
     """bool [questions]: those that shall be refused."""
+    forms: np.ndarray
+    """[questions], the form of each, see ``eval.forms``."""
 
     def at(self, scales: np.ndarray) -> np.ndarray:
         """The margins that these scales should give, [questions]."""
@@ -45,9 +50,37 @@ class Linearised:
 
     def take(self, chosen: np.ndarray) -> "Linearised":
         """Some of the questions."""
-        return Linearised(
-            self.point, self.margins[chosen], self.derivatives[chosen], self.harmful[chosen]
-        )
+        kept = (self.margins, self.derivatives, self.harmful, self.forms)
+        return Linearised(self.point, *(values[chosen] for values in kept))
+
+    def loss(self, margins: np.ndarray, calibration: Calibration) -> float:
+        """The log-loss of some margins of these questions, in nats per question."""
+        losses = np.logaddexp(0.0, self.signs * calibration.log_odds(margins))
+        return float(self.shares() @ losses)
+
+    @property
+    def signs(self) -> np.ndarray:
+        """-1 for a question that shall be refused, 1 for one that shall not."""
+        return np.where(self.harmful, -1.0, 1.0)
+
+    def shares(self, harm: float = 0.5) -> np.ndarray:
+        """What each question weighs in the log-loss, [questions]; 1 in all.
+
+        Args:
+            harm: share of the harmful questions together.
+        """
+        cells = [
+            (self.harmful == harmful) & (self.forms == form)
+            for harmful in (True, False)
+            for form in FORMS
+        ]
+        if not all(cell.any() for cell in cells):
+            cells = [self.harmful, ~self.harmful]
+        found = np.zeros(len(self.harmful))
+        for cell in filter(np.any, cells):
+            of_class = harm if self.harmful[cell][0] else 1 - harm
+            found[cell] = of_class * 2 / len(cells) / cell.sum()
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,14 +94,6 @@ class Weights:
     """Share of the harmful questions in the log-loss; the harmless ones have the rest."""
 
 
-def log_loss(
-    margins: np.ndarray, harmful: np.ndarray, calibration: Calibration, harm: float = 0.5
-) -> float:
-    """The first line of the objective, in nats per question; a class without questions has none."""
-    losses = np.logaddexp(0.0, np.where(harmful, -1.0, 1.0) * calibration.log_odds(margins))
-    return float(sum(np.where(harmful, harm, 1 - harm) / _class_sizes(harmful) * losses))
-
-
 def solve(
     problem: Linearised, calibration: Calibration, weights: Weights, divergence: np.ndarray
 ) -> np.ndarray:
@@ -77,9 +102,7 @@ def solve(
     Args:
         divergence: K, [columns, columns], positive semidefinite.
     """
-    signs = np.where(problem.harmful, -1.0, 1.0)
-    shares = np.where(problem.harmful, weights.harm, 1 - weights.harm)
-    shares = shares / _class_sizes(problem.harmful)
+    signs, shares = problem.signs, problem.shares(weights.harm)
 
     def value_and_gradient(scales: np.ndarray) -> tuple[float, np.ndarray]:
         signed = signs * calibration.log_odds(problem.at(scales))
@@ -115,9 +138,3 @@ def solve_within(
         if 0.5 * scales @ divergence @ scales <= limit:
             break
     return scales
-
-
-def _class_sizes(harmful: np.ndarray) -> np.ndarray:
-    """For every question how many questions its class has."""
-    count = int(harmful.sum())
-    return np.where(harmful, max(count, 1), max(len(harmful) - count, 1))

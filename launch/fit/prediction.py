@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from eval.forms import form_of
 from eval.roc import Side, auc
 from launch.fit.calibration import Calibration
 from launch.fit.columns import Grouping, columns_of, sum_columns
@@ -37,7 +36,8 @@ _TITLES: dict[tuple[Role, ...], str] = {
 class Questions:
     """The questions whose margins were differentiated."""
 
-    texts: Sequence[str]
+    forms: np.ndarray
+    """[questions], the form of each."""
     margins: np.ndarray
     """[questions], at the backbone, in nats."""
     harmful: np.ndarray
@@ -47,9 +47,8 @@ class Questions:
     def rates(self, margins: np.ndarray) -> dict[str, float | None]:
         """Rates and AUC of some margins of these questions."""
         refused = self.calibration.refusal_probability(margins)
-        forms = np.array([form_of(text) for text in self.texts])
         harmful, harmless = (
-            Side(margins[each], forms[each]) for each in (self.harmful, ~self.harmful)
+            Side(margins[each], self.forms[each]) for each in (self.harmful, ~self.harmful)
         )
         return {
             "harmful_rate": 1 - float(refused[self.harmful].mean()),
@@ -124,7 +123,7 @@ def _best(
     columns = columns_of(names, grouping, method, roles)
     found = sum_columns(derivatives, names, columns, grouping, method)
     point = np.zeros(len(columns))
-    problem = Linearised(point, questions.margins, found, questions.harmful)
+    problem = Linearised(point, questions.margins, found, questions.harmful, questions.forms)
     nothing = np.zeros((len(columns), len(columns)))
     candidate = Candidate(grouping, tuple(columns), problem, nothing)
     return validate([candidate], questions.calibration)[0]
