@@ -30,6 +30,8 @@ from train.refusal_margin import RefusalOpenings
 
 Value = TypeVar("Value")
 
+_MOST_QUESTIONS = 120
+"""Utility questions of either kind in a trial."""
 _MOST_ANSWERS = 24
 _MOST_TOKENS = 24
 """Of each harmless answer on which the divergence is measured."""
@@ -185,9 +187,9 @@ def _right_answers(questions: Sequence[tuple[ChoiceQuestion, int]]) -> list[Toke
     return found
 
 
-def _spaced(values: Sequence[Value]) -> list[Value]:
-    """At most so many as are watched."""
-    count = min(len(values), _MOST_ANSWERS)
+def _spaced(values: Sequence[Value], most: int = _MOST_ANSWERS) -> list[Value]:
+    """At most so many of the values, evenly spaced."""
+    count = min(len(values), most)
     return [values[number * len(values) // count] for number in range(count)]
 
 
@@ -215,4 +217,4 @@ def _utility_questions(
                 choices.append((choice_question(prompts, prompt.text, prompt.choices), right))
             elif row.scoring == "exact":
                 exact.append(choice_question(prompts, prompt.text, [prompt.answer]))
-    return choices, exact
+    return _spaced(choices, _MOST_QUESTIONS), _spaced(exact, _MOST_QUESTIONS)
