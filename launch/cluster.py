@@ -38,7 +38,7 @@ PlainPath = Annotated[str, Field(pattern=r"^[\w./:@+,=-]+$")]
 ExtraLine = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9-]*(=[\w.,:/@+=\[\]-]+)?$")]
 
 _OWN_OPTIONS = (
-    *("array", "chdir", "comment", "cpus-per-task", "dependency", "error", "export"),
+    *("array", "chdir", "comment", "cpus-per-task", "dependency", "error"),
     *("export-file", "get-user-env", "gid", "gpus-per-node", "job-name", "kill-on-invalid-dep"),
     *("mem", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable"),
     *("requeue", "signal", "time", "uid", "wrap"),
@@ -110,7 +110,12 @@ class ClusterSettings(Settings):
     @classmethod
     def _leave_own_options(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
         for line in extra:
-            option = line.removeprefix("--").partition("=")[0]
+            option, _, value = line.removeprefix("--").partition("=")
+            if option == "export":
+                # The script hands all that it sets to srun itself (issue 15).
+                if value not in ("ALL", "NONE"):
+                    raise ValueError(f"'{line}': give --export=ALL or --export=NONE")
+                continue
             # sbatch takes any beginning that is unique.
             if any(own.startswith(option) for own in _OWN_OPTIONS):
                 raise ValueError(f"'--{option}' is set by the jobs themselves; leave it out")

@@ -198,7 +198,8 @@ def _srun(options: list[str], command: str, settings: ClusterSettings) -> str:
     """The command line that runs Python in the job, in the container where there is one."""
     python = shlex.quote(settings.interpreter(Path(sys.executable)))
     container = settings.container
-    words = ["srun", *options]
+    # Whatever the site's default is: the ranks find one another by what the script exports.
+    words = ["srun", "--export=ALL", *options]
     if options[0] == "--kill-on-bad-exit=1" and settings.cpus_per_process:
         # srun does not take this from the job.
         words.append(f"--cpus-per-task={settings.cpus_per_process}")

@@ -3,10 +3,11 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.slurm_environment import slurm_environment
 from merge.errors import UserError
 
 _TIMEOUT_SECONDS = 60.0
@@ -44,8 +45,9 @@ def submit(script: Path, dependency: str | None = None, array: str | None = None
         command += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
     if array:
         command.append(f"--array={array}")
+    environment = slurm_environment(script=script.read_text(encoding="utf-8"))
     # On clusters of clusters the cluster's name follows.
-    return _output([*command, str(script)]).strip().partition(";")[0]
+    return _output([*command, str(script)], environment).strip().partition(";")[0]
 
 
 def queued_jobs() -> dict[str, QueuedJob]:
@@ -78,18 +80,25 @@ def cancel(jobs: Sequence[str]) -> None:
     _output(["scancel", *jobs])
 
 
-def _output(command: Sequence[str]) -> str:
-    done = _run(command)
+def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    done = _run(command, environment)
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise UserError(f"{command[0]}: {reason}; mend the recipe's cluster part, or ask the site")
+        raise UserError(f"{command[0]}: {reason}; fix the recipe's cluster part, or ask the site")
     return done.stdout
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS
+            command,
+            env=slurm_environment() if environment is None else environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_SECONDS,
         )
     except FileNotFoundError:
         raise UserError(
