@@ -73,7 +73,7 @@ def form_shifts(cells: Cells) -> list[Shift]:
     """The axes that improve on one form and worsen on the other.
 
     Certain: both changes are significant after Holm. Likely: they have opposite signs, and the
-    95 % interval of their difference excludes none.
+    95 % intervals of one of them and of their difference exclude no change.
     """
     shifts = []
     for axis, forms in cells.items():
@@ -82,7 +82,8 @@ def form_shifts(cells: Cells) -> list[Shift]:
         if not fall["difference"] < 0 < rise["difference"]:
             continue
         certain = is_worse(rise) and fall["p_holm"] <= LEVEL
-        if certain or _lowest_gap(fall, rise) > 0:
+        one = max(rise["low"], -fall["high"]) > 0
+        if certain or (one and _lowest_gap(fall, rise) > 0):
             shifts.append(Shift(axis, better, worse, certain))
     return shifts
 
