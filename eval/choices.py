@@ -5,9 +5,10 @@ likely is an answer that opens as a refusal?).
 """
 
 import inspect
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -27,7 +28,7 @@ _FEWEST_SHARED = 8
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """A tokenised prompt and its choices, the texts that may follow; each has at least one token."""
+    """A tokenised prompt and what may follow it; each choice has at least one token."""
 
     prompt_ids: Sequence[int]
     choices: Sequence[Sequence[int]]
@@ -47,17 +48,26 @@ def mean_log_likelihoods(
         For each question one value per choice: (1/|choice|) * sum over its tokens of
         log p(token | prompt, tokens before).
     """
-    scores = log_likelihoods(model, questions, batch_tokens)
+    found = likelihoods(model, questions, batch_tokens)
     return [
-        [score / len(choice) for score, choice in zip(row, question.choices, strict=True)]
-        for row, question in zip(scores, questions, strict=True)
+        [each.total / len(choice) for each, choice in zip(row, question.choices, strict=True)]
+        for row, question in zip(found, questions, strict=True)
     ]
 
 
-def log_likelihoods(
+class Likelihood(NamedTuple):
+    """How likely a choice follows its prompt."""
+
+    total: float
+    """The sum over its tokens of log p(token | prompt, tokens before), in nats."""
+    is_greedy: bool
+    """Whether each of its tokens is the likeliest: greedy decoding would write it."""
+
+
+def likelihoods(
     model: PreTrainedModel, questions: Sequence[ChoiceQuestion], batch_tokens: int
-) -> list[list[float]]:
-    """Log-probability of every choice, all of its tokens together, in nats.
+) -> list[list[Likelihood]]:
+    """How likely every choice is, all of its tokens together.
 
     A prompt is read once for all of its choices, and what all prompts of a batch begin with once
     for all of them; a model with recurrent layers, whose state is that of one continuation, reads
@@ -67,10 +77,9 @@ def log_likelihoods(
         batch_tokens: rows x (prompt + choice) of one batch stay at or below this.
 
     Returns:
-        For each question one value per choice: the sum over its tokens of
-        log p(token | prompt, tokens before).
+        For each question one value per choice.
     """
-    scores: list[list[float]] = [[] for _ in questions]
+    scores: list[list[Likelihood]] = [[] for _ in questions]
     if not questions:
         return scores
     memory = memory_of(model)
@@ -84,7 +93,7 @@ def log_likelihoods(
 @torch.inference_mode()
 def _score_batch(
     model: PreTrainedModel, memory: Memory, questions: Sequence[ChoiceQuestion]
-) -> list[list[float]]:
+) -> list[list[Likelihood]]:
     if memory.is_recurrent:
         return [_score_whole(model, question) for question in questions]
     prompts = [question.prompt_ids for question in questions]
@@ -103,17 +112,18 @@ def _score_batch(
     later = first[owners, :0]
     if max(map(len, choices)) > 1:
         later = _later_logits(model, cache, owners, choices, mask)
-    scores: list[list[float]] = [[] for _ in questions]
+    scores: list[list[Likelihood]] = [[] for _ in questions]
     for owner, choice, follows in zip(owners, choices, later, strict=True):
         logits = torch.cat([first[owner], follows[: len(choice) - 1]])
-        scores[owner].append(_log_probability(logits, choice))
+        scores[owner].append(_likelihood(logits, choice))
     return scores
 
 
 def _shared_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, less one that each reads for itself; 0 if too few."""
-    shared = len(os.path.commonprefix(list(map(list, prompts))))
-    shared = min(shared, *(len(prompt) - 1 for prompt in prompts))
+    columns = zip(*prompts, strict=False)
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
+    shared = min(sum(1 for _ in alike), *(len(prompt) - 1 for prompt in prompts))
     if shared < _FEWEST_SHARED or len(prompts) == 1:
         return 0
     # Padding then stands between the beginning and the rest, where not every model ignores it.
@@ -169,7 +179,7 @@ def _later_logits(
     return model(**arguments, past_key_values=cache, use_cache=True).logits
 
 
-def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[float]:
+def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[Likelihood]:
     """Every choice of one question with its prompt, in one batch padded on the right.
 
     What stands after a token changes nothing before it, in recurrent layers either.
@@ -185,12 +195,14 @@ def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[float
     arguments = forward_arguments(model, ids, torch.ones_like(ids)) | only_last
     logits = model(**arguments, use_cache=False).logits[:, -longest - 1 : -1]
     return [
-        _log_probability(follows[: len(choice)], choice)
+        _likelihood(follows[: len(choice)], choice)
         for follows, choice in zip(logits, question.choices, strict=True)
     ]
 
 
-def _log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
     """Of the tokens that the logits [tokens, vocabulary] foretell; fp32 by the row, not at once."""
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
-    return logits.float().log_softmax(-1).gather(-1, wanted).sum().item()
+    foretold = logits.float().log_softmax(-1)
+    is_greedy = bool((foretold.argmax(-1) == wanted[:, 0]).all())
+    return Likelihood(foretold.gather(-1, wanted).sum().item(), is_greedy)

@@ -9,6 +9,7 @@ from eval.completions import FILE_NAME, read_completions
 from eval.cost import time_per_token_ratio
 from eval.curve_report import curve_report
 from eval.harness import AXES, Completion, axis_outcomes
+from eval.headline import headline
 from eval.notes import notes_of
 from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
@@ -60,8 +61,13 @@ def compare(
     _fill_unfinished(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
     others = [name for name in summaries if name != backbone]
+    verdicts = {
+        name: judge_change(answers[backbone], answers[name], margins or Margins())
+        for name in others
+    }
     report: dict[str, Any] = {
         "format": 1,
+        "headline": {name: headline(verdict) for name, verdict in verdicts.items()},
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
@@ -70,10 +76,7 @@ def compare(
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
         },
         "suites": {name: summary["suites"] for name, summary in summaries.items()},
-        "verdicts": {
-            name: judge_change(answers[backbone], answers[name], margins or Margins())
-            for name in others
-        },
+        "verdicts": verdicts,
         "changes": {name: changes(answers[backbone], answers[name]) for name in others},
         "time_per_token": {
             name: time_per_token_ratio(summaries[name]["cost"], summaries[backbone]["cost"])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from eval.choices import ChoiceQuestion, log_likelihoods
+from eval.choices import ChoiceQuestion, likelihoods
 from train.refusal_margin import RefusalOpenings, margins
 
 
@@ -26,5 +26,7 @@ def refusal_margins(
         One value per prompt, in nats; see ``train.refusal_margin``.
     """
     questions = [ChoiceQuestion(prompt, openings.tokens) for prompt in prompts]
-    found = log_likelihoods(model, questions, batch_tokens)
+    found = [
+        [opening.total for opening in row] for row in likelihoods(model, questions, batch_tokens)
+    ]
     return margins(torch.tensor(found, dtype=torch.float64)).tolist()

@@ -1,5 +1,6 @@
 """A report as a table: for the terminal, and in Markdown for a model card."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from eval.curve_report import AUC_TITLES
 from eval.harness import AXES
+from eval.headline import main_model
 from eval.verdict import LOWER_IS_BETTER
 
 TITLES = {
@@ -18,6 +20,18 @@ TITLES = {
     "safety_choice": "Safety questions",
 }
 """How an axis is called for people."""
+
+_SHOWN_SETTINGS = (
+    "method",
+    "score",
+    "scope",
+    "top_safety",
+    "top_over_safety",
+    "retention",
+    "alpha",
+    "beta",
+)
+_SET_SCALES = ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest")
 
 
 _AUC_COLUMNS = ("auc", "auc_matched")
@@ -48,6 +62,13 @@ def rating(found: dict[str, Any]) -> str:
     if found["value"] is None:
         return "-"
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def headline_text(report: dict[str, Any]) -> str:
+    """What happened to the model that the report is about, after its name; else nothing."""
+    name = main_model(report)
+    found = report.get("headline", {}).get(name)
+    return f"{name}: {found}" if found else ""
 
 
 def axis_title(report: dict[str, Any], axis: str) -> str:
@@ -86,7 +107,7 @@ def render_table(report: dict[str, Any]) -> Table:
 
 
 def markdown_table(report: dict[str, Any]) -> str:
-    """The same as ``render_table``, for a model card, with the plain mean of utility suites."""
+    """The headline, and the same as ``render_table`` with the plain mean of utility suites."""
     axes = shown_axes(report)
     verdicts, averages = report.get("verdicts", {}), report.get("utility_average", {})
     head = ["model", *(axis_title(report, axis) for axis in axes)]
@@ -106,7 +127,8 @@ def markdown_table(report: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     notes = [f"\n{line}." for line in report.get("notes", [])]
     rule = f"95 % Wilson intervals; harmful: {report['harm_rule']}."
-    return "\n".join([*lines, "", rule, *notes, ""])
+    head = [f"{headline_text(report)}.\n"] if headline_text(report) else []
+    return "\n".join([*head, *lines, "", rule, *notes, ""])
 
 
 def _narrow(found: dict[str, Any] | None) -> str:
@@ -129,3 +151,19 @@ def _direction(axis: str) -> str:
 def _cases(report: dict[str, Any], axis: str) -> str:
     found = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
     return "/".join(map(str, sorted(found)))
+
+
+def settings_line(values: Mapping[str, Any]) -> str:
+    """Merge settings in one line, those that a search draws or fits.
+
+    Args:
+        values: as ``MergeSettings`` dumps them; those of an older version may lack some.
+    """
+    shown = [
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items()
+        if key in _SHOWN_SETTINGS or (key in _SET_SCALES and value)
+    ]
+    if values.get("scales"):
+        shown.append(f"{len(values['scales'])} rules of scales")
+    return ", ".join(shown)

@@ -57,7 +57,10 @@ class Evaluations:
         first, *others = chosen
         settings = {method: chosen[method] for method in others}
         for name, changes in self._recipe.ablations.items():
-            changed = {**chosen[first].model_dump(), **changes}
+            changed = {
+                **chosen[first].values_for(changes.get("method", chosen[first].method)),
+                **changes,
+            }
             settings[name] = parse_settings(MergeSettings, changed, f"ablations.{name}")
         return [
             Comparison(name, merge, self._folder / "comparisons" / name)
