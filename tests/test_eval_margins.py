@@ -21,7 +21,7 @@ from train.openings_file import write_openings
 from train.prompts import ChatPrompts
 from train.refusal_margin import RefusalOpenings
 
-SORRY, I = 5, 6
+SORRY, ME, CANNOT = 5, 6, 7
 """The tokens by which the tiny models' refusals open."""
 
 
@@ -43,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             row |= {"scoring": "contains", "columns": {"answer": "answer"}}
         suite.append({**row, "max_new_tokens": 8})
     (root / "suite.yaml").write_text(yaml.safe_dump(suite))
-    openings = RefusalOpenings(((SORRY,), (I, SORRY + 2)), 1.0, 1.0)
+    openings = RefusalOpenings(((SORRY,), (ME, CANNOT)), 1.0, 1.0)
     write_openings(root / "openings.json", openings)
     return root
 
@@ -69,12 +69,12 @@ def test_margins_are_the_log_odds_of_the_openings(world: Path, tmp_path: Path) -
         ids = chat.question_ids(line["prompt"])
         with torch.inference_mode():
             logits = [
-                model(input_ids=torch.tensor([row])).logits[0, -1] for row in (ids, [*ids, I])
+                model(input_ids=torch.tensor([row])).logits[0, -1] for row in (ids, [*ids, ME])
             ]
         first, second = (each.double().softmax(-1) for each in logits)
-        total = float(first[SORRY] + first[I] * second[SORRY + 2])
+        total = float(first[SORRY] + first[ME] * second[CANNOT])
         assert line["margin"] == pytest.approx(math.log(total / (1 - total)), rel=1e-3)
-    assert summary["openings"]["tokens"] == ((SORRY,), (I, SORRY + 2))
+    assert summary["openings"]["tokens"] == ((SORRY,), (ME, CANNOT))
     refused, answered = (
         [line["margin"] for line in _lines(tmp_path) if line["axis"] == axis]
         for axis in ("harm", "refusal")
@@ -112,7 +112,7 @@ def test_margins_of_another_model_or_other_openings_are_not_used(
     assert [line["margin"] for line in _lines(tmp_path / "out")] == [
         line["margin"] for line in _lines(tmp_path / "fresh")
     ]
-    write_openings(tmp_path / "own.json", RefusalOpenings(((I,),), 1.0, 1.0))
+    write_openings(tmp_path / "own.json", RefusalOpenings(((ME,),), 1.0, 1.0))
     run(_job(world, tmp_path / "fresh", model="other", openings=tmp_path / "own.json"))
     assert _lines(tmp_path / "out")[0]["margin"] != _lines(tmp_path / "fresh")[0]["margin"]
 
