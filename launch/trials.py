@@ -20,6 +20,11 @@ class TrialJournal:
         self._path = path
         self._tried = self._read()
 
+    @property
+    def tried(self) -> list[Tried]:
+        """All trials that are done, in their order."""
+        return list(self._tried)
+
     def _read(self) -> list[Tried]:
         return [
             (MergeSettings(**row["settings"]), Outcome(**row["outcome"]))
