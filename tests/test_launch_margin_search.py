@@ -88,6 +88,8 @@ def test_the_margin_stands_for_the_judged_answer(searched: tuple[Recipe, dict[st
     _, record = searched
     assert record["calibration"]["auc"] == 1.0
     assert record["calibration"]["answers"] == 32
+    # Too few prompts to tell whether first words tell them apart.
+    assert record["first_words"] is None
     assert record["backbone"]["harmful_rate"] == record["backbone"]["refusal_rate"] == 0.5
     assert record["prediction"]["before"]["harmful_rate"] == pytest.approx(0.5, abs=0.05)
 
