@@ -159,8 +159,8 @@ def _can_be_fitted(model: MarginModel, search: SearchSettings) -> bool:
     fewest = min(int(harmful.sum()), int((~harmful).sum()))
     if fewest < FOLDS:
         logger.warning(
-            "search: no scales are fitted, as cross-validation needs %d prompts of either axis, and "
-            "there are %d", FOLDS, fewest,
+            "search: no scales are fitted, as cross-validation needs %d prompts of either axis, "
+            "and there are %d", FOLDS, fewest,
         )  # fmt: skip
     return fewest >= FOLDS
 

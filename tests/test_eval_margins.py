@@ -11,7 +11,6 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from eval.compare import compare
-from eval.margin_file import answer_start
 from eval.models import load_model, load_tokenizer
 from eval.refusal_margins import refusal_margins
 from eval.report import write_report
@@ -152,7 +151,7 @@ def test_refusals_open_after_what_a_template_writes_before_an_answer(world: Path
     tokenizer.chat_template = template.replace("> {{", f"> {own}{{{{")
     chat = ChatPrompts(tokenizer)
     question = QUESTIONS[0]
-    start = answer_start(chat, question)
+    start = chat.answer_start(question)
     ids, labels = chat.example(question, "sorry")
     assert ids[: len(start)] == start and labels[len(start)] == SORRY
     assert start[: len(chat.question_ids(question))] == chat.question_ids(question)
