@@ -10,6 +10,7 @@ from launch.products import products_of, stale_products
 from launch.recipe import Recipe
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
+from merge.provenance import written_by
 from train.recipe import load_recipe
 from train.yaml_file import read_yaml
 
@@ -40,7 +41,8 @@ def claim_folder(recipe: Recipe) -> Path:
     file = recipe.output / RECIPE
     if file.is_file():
         _give_up_stale(recipe, changed_keys(read_claimed(file), recipe))
-    atomic_write_text(file, yaml.safe_dump(_values(recipe), sort_keys=False))
+    values = {**_values(recipe), "written_by": written_by()}
+    atomic_write_text(file, yaml.safe_dump(values, sort_keys=False))
     return file
 
 
@@ -96,7 +98,7 @@ def changed_keys(before: Recipe | dict[str, Any], now: Recipe) -> list[str]:
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude_none=True)
+    return recipe.model_dump(mode="json", exclude_none=True, exclude={"written_by"})
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

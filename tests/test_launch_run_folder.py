@@ -102,6 +102,20 @@ def test_an_evaluation_changes_freely_and_a_comparison_of_other_prompts_goes(tmp
     assert not compared.exists() and (folder / MARKS["patched"]).is_file()
 
 
+def test_a_folder_of_another_version_is_of_the_same_recipe(tmp_path):
+    """Keys that it did not know have their defaults; what it says of itself does not count."""
+    folder = claimed(tmp_path, "safety", "over_safety", "search", "patched")
+    file = folder / "recipe.yaml"
+    values = yaml.safe_load(file.read_text())
+    assert values.pop("written_by")["version"]
+    del values["safety"]["liger"], values["merge"]["rescale"], values["keep_intermediates"]
+    file.write_text(yaml.safe_dump({**values, "written_by": {"version": "0", "commit": "old"}}))
+    claim_folder(recipe(folder))
+    values["safety"]["momentum"] = 0.5
+    file.write_text(yaml.safe_dump(values))
+    assert refused(folder) == {"safety", "search", "patched"}
+
+
 def test_a_moved_run_folder_is_the_same_run(tmp_path):
     first = tmp_path / "first"
     for folder in (first, tmp_path / "second"):

@@ -140,6 +140,8 @@ class TrainRecipe(Settings):
     alignment: dict[str, Any] = Field(default_factory=dict)
     continual: dict[str, Any] = Field(default_factory=dict)
     ablate: dict[str, Any] = Field(default_factory=dict)
+    written_by: dict[str, Any] | None = None
+    """In a run folder's recipe: which version and commit of the project wrote it."""
 
     @model_validator(mode="before")
     @classmethod
