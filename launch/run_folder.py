@@ -8,8 +8,10 @@ import yaml
 
 from launch.products import products_of, stale_products
 from launch.recipe import Recipe
+from merge.coverage import coverage
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
+from merge.patch_directory import read_patch
 from merge.provenance import written_by
 from train.recipe import load_recipe
 from train.yaml_file import read_yaml
@@ -22,6 +24,8 @@ FALSE_REFUSALS = "false_refusals.jsonl"
 """Of the same folder: what the over-safety model answers to questions refused falsely."""
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
+
+_COVERAGE = ("merge.include", "merge.exclude")
 
 
 def claim_folder(recipe: Recipe) -> Path:
@@ -40,7 +44,12 @@ def claim_folder(recipe: Recipe) -> Path:
     make_directory(recipe.output)
     file = recipe.output / RECIPE
     if file.is_file():
-        _give_up_stale(recipe, changed_keys(read_claimed(file), recipe))
+        before = read_claimed(file)
+        changed = changed_keys(before, recipe)
+        cover_keys = [key for key in changed if key in _COVERAGE]
+        if cover_keys and isinstance(before, Recipe) and _covers_alike(before, recipe):
+            changed = [key for key in changed if key not in cover_keys]
+        _give_up_stale(recipe, changed)
     values = {**_values(recipe), "written_by": written_by()}
     atomic_write_text(file, yaml.safe_dump(values, sort_keys=False))
     return file
@@ -95,6 +104,19 @@ def changed_keys(before: Recipe | dict[str, Any], now: Recipe) -> list[str]:
         _flat(_values(recipe) if isinstance(recipe, Recipe) else recipe) for recipe in (before, now)
     )
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _covers_alike(before: Recipe, now: Recipe) -> bool:
+    """Whether the merges of two recipes cover the same tensors of the patch that is there.
+
+    Older recipes named the linear weights of LLaMA's blocks, which are now the default.
+    """
+    directory = now.output / "safety"
+    if not (directory / "patch.json").is_file():
+        return False
+    patch = read_patch(directory)
+    one, other = (coverage(patch.delta, [patch], recipe.merge) for recipe in (before, now))
+    return one.names == other.names
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:

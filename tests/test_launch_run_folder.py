@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from launch.products import products_of
@@ -12,6 +13,7 @@ from launch.run_folder import claim_folder
 from launch.stages import STAGES
 from merge.errors import UserError
 from merge.settings import parse_settings
+from tests.merge_models import write_patch
 
 MARKS = {
     "safety": "safety/patch.json",
@@ -114,6 +116,22 @@ def test_a_folder_of_another_version_is_of_the_same_recipe(tmp_path):
     values["safety"]["momentum"] = 0.5
     file.write_text(yaml.safe_dump(values))
     assert refused(folder) == {"safety", "search", "patched"}
+
+
+def test_patterns_that_cover_what_the_default_covers_are_no_change(tmp_path):
+    folder = claimed(tmp_path, "search", "patched")
+    names = [f"model.layers.{layer}.mlp.{part}_proj.weight" for layer in (0, 1) for part in "ud"]
+    tensors = {name: torch.zeros(2, 3) for name in [*names, "model.embed_tokens.weight"]}
+    write_patch(folder / "safety", "safety", tensors, tensors)
+    file = folder / "recipe.yaml"
+    values = yaml.safe_load(file.read_text())
+    for patterns, same in ((["*.mlp.*"], True), (["*.u_proj.weight"], False), (["*"], False)):
+        values["merge"]["include"] = patterns
+        file.write_text(yaml.safe_dump(values))
+        if same:
+            claim_folder(recipe(folder))
+        else:
+            assert refused(folder) == {"search", "patched"}
 
 
 def test_a_moved_run_folder_is_the_same_run(tmp_path):
