@@ -18,6 +18,7 @@ from launch.continual_stages import (
     write_search_suite,
 )
 from launch.evaluations import Evaluations
+from launch.job_record import refuse_beside_jobs
 from launch.pipeline import Pipeline
 from launch.preflight import check_inputs
 from launch.recipe import Recipe
@@ -51,6 +52,7 @@ def continual(recipe: Recipe) -> Path:
     """
     stages = patch_stages(recipe)
     rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
+    refuse_beside_jobs(recipe.output)
     claim_folder(recipe)
     if not all(_is_made(stage) for way in (stages, *rivals.values()) for stage in way):
         base = Pipeline(recipe)

@@ -11,6 +11,7 @@ from typing import Any
 
 from launch.evaluations import Evaluations
 from launch.first_patch import FIRST, first_patch, prepare_first, train_first
+from launch.job_record import refuse_beside_jobs
 from launch.recipe import Recipe
 from launch.run_folder import (
     ALIGNMENT,
@@ -83,9 +84,11 @@ class Pipeline:
         """Have backbone and data ready, and checked.
 
         Raises:
-            UserError: a preparation cannot be done, or an input is missing or wrong.
+            UserError: a preparation cannot be done, an input is missing or wrong, or jobs of this
+                run are in SLURM's queue.
             StoppedOnRequestError: a signal asked for it.
         """
+        refuse_beside_jobs(self.folder)
         claim_folder(self.recipe)
         for stage in self.preparations():
             self.run_unless_done(stage)
