@@ -17,7 +17,7 @@ from train.backbone_tensors import BackboneTensors
 from train.batches import BatchPlan, order_seed
 from train.block_weights import block_weights
 from train.collectives import gather_from_ranks
-from train.export import export_patch
+from train.export import NotFiniteError, export_patch
 from train.guards import Guards
 from train.identity import first_format_identity, software_versions
 from train.importance import choose_samples, measure_importance
@@ -94,7 +94,14 @@ class Derivation:
         directory = self.recipe.output / self.role
         samples = progress.importance_samples
         logger.info("writing the patch of %d parameters", model.shape.parameters)
-        export_patch(directory, self.role, self.mode, metadata, model, tensors, samples, self.world)
+        try:
+            export_patch(
+                directory, self.role, self.mode, metadata, model, tensors, samples, self.world
+            )
+        except NotFiniteError:
+            # The end that a checkpoint holds is no good for any later start.
+            checkpoints.remove()
+            raise
         checkpoints.remove()
         leave_distributed()
         logger.info("%s: done in %.1f s", directory, time.monotonic() - self.started)
