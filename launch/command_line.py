@@ -285,7 +285,13 @@ def _seeds(options: argparse.Namespace) -> None:
     from launch.repeat import summarise
     from launch.seeds import seed_runs
 
-    _show_seeds(options.folder, summarise(options.folder, len(seed_runs(options.folder))))
+    runs = seed_runs(options.folder)
+    if not runs:
+        raise UserError(
+            f"{options.folder}: holds no run of a seed (seed-0, seed-1, ...); give the folder that "
+            "'python -m launch repeat' or 'submit --seeds' has filled"
+        )
+    _show_seeds(options.folder, summarise(options.folder, runs))
 
 
 def _show_seeds(folder: Path, record: dict[str, object]) -> None:
