@@ -35,13 +35,14 @@ def _run(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from eval.compare import compare
     from eval.report import write_report
-    from eval.table import render_table
+    from eval.table import headline_text, render_table
     from eval.verdict import load_margins
 
     margins = load_margins(options.margins) if options.margins else None
     report = compare(options.evaluations, options.search, margins, options.agreement)
     write_report(report, options.out)
     Console().print(render_table(report))
+    Console().print(headline_text(report), style="bold", markup=False, highlight=False)
     Console().print(f"report: {options.out / 'report.html'}", highlight=False)
 
 

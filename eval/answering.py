@@ -10,7 +10,7 @@ from eval.choices import ChoiceQuestion, mean_log_likelihoods
 from eval.completions import Answer, AnswerId
 from eval.decoding import Greedy, prepare
 from eval.generation import Question, ending_tokens
-from eval.prompts import Prompt, PromptSet
+from eval.prompts import PromptSet
 from eval.settings import DecodingSettings
 from eval.suite import TaskRow
 from train.chat_settings import DEFAULT_CHAT, ChatSettings
@@ -117,7 +117,7 @@ def _choose(
     """Pick for each prompt the choice whose tokens are likeliest on average."""
     for start in range(0, len(prompt_set.prompts), _CHOICE_CHUNK):
         prompts = prompt_set.prompts[start : start + _CHOICE_CHUNK]
-        questions = [_choice_question(chat, prompt) for prompt in prompts]
+        questions = [choice_question(chat, prompt.text, prompt.choices) for prompt in prompts]
         scores = mean_log_likelihoods(model, questions, batch_tokens)
         chosen = {}
         for prompt, likelihoods in zip(prompts, scores, strict=True):
@@ -126,12 +126,14 @@ def _choose(
         on_batch(chosen)
 
 
-def _choice_question(chat: ChatPrompts, prompt: Prompt) -> ChoiceQuestion:
-    """What the template writes before an answer belongs to the prompt that all choices share.
+def choice_question(chat: ChatPrompts, text: str, choices: Sequence[str]) -> ChoiceQuestion:
+    """A question whose answers are given.
+
+    What the template writes before an answer belongs to the prompt that all choices share.
 
     Where a choice's first token reaches back into it, that token is every choice's own.
     """
-    examples = [chat.example(prompt.text, choice) for choice in prompt.choices]
+    examples = [chat.example(text, choice) for choice in choices]
     start = min(labels.count(IGNORED_LABEL) for _, labels in examples)
     return ChoiceQuestion(examples[0][0][:start], [ids[start:] for ids, _ in examples])
 

@@ -56,6 +56,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--backend", choices=["hf", "vllm"], default="hf", help="what writes the answers"
     )
     run.add_argument("--decoding", type=Path, help="decoding file (YAML), see eval/decodings/")
+    run.add_argument(
+        "--openings", type=Path, help="a run's openings.json: refusal margins are measured too"
+    )
     _add_chat_options(run)
     run.add_argument("--harm-judge", type=Path, help="judge file (YAML), see eval/judges/")
     run.add_argument("--tensorboard", type=Path, help="folder for TensorBoard scalars")

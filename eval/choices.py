@@ -1,7 +1,14 @@
-"""Multiple choice by log-likelihood: which answer does the model find likeliest per token?"""
+"""How likely a model finds given continuations of a prompt, by forward passes alone.
 
+Multiple choice asks it (which answer is likeliest per token?), and the refusal margin does (how
+likely is an answer that opens as a refusal?).
+"""
+
+import inspect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -15,10 +22,13 @@ from eval.token_streams import (
     memory_of,
 )
 
+_FEWEST_SHARED = 8
+"""Tokens that prompts must have in common, or one forward pass more costs as much as it saves."""
+
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """A tokenised prompt and its choices; each has at least one token."""
+    """A tokenised prompt and what may follow it; each choice has at least one token."""
 
     prompt_ids: Sequence[int]
     choices: Sequence[Sequence[int]]
@@ -34,17 +44,42 @@ def mean_log_likelihoods(
 ) -> list[list[float]]:
     """Mean log-probability of the tokens of every choice, in nats per token.
 
-    A prompt is read once for all of its choices; a model with recurrent layers, whose state is that
-    of one continuation, reads it with each.
+    Returns:
+        For each question one value per choice: (1/|choice|) * sum over its tokens of
+        log p(token | prompt, tokens before).
+    """
+    found = likelihoods(model, questions, batch_tokens)
+    return [
+        [each.total / len(choice) for each, choice in zip(row, question.choices, strict=True)]
+        for row, question in zip(found, questions, strict=True)
+    ]
+
+
+class Likelihood(NamedTuple):
+    """How likely a choice follows its prompt."""
+
+    total: float
+    """The sum over its tokens of log p(token | prompt, tokens before), in nats."""
+    is_greedy: bool
+    """Whether each of its tokens is the likeliest: greedy decoding would write it."""
+
+
+def likelihoods(
+    model: PreTrainedModel, questions: Sequence[ChoiceQuestion], batch_tokens: int
+) -> list[list[Likelihood]]:
+    """How likely every choice is, all of its tokens together.
+
+    A prompt is read once for all of its choices, and what all prompts of a batch begin with once
+    for all of them; a model with recurrent layers, whose state is that of one continuation, reads
+    all with each.
 
     Args:
         batch_tokens: rows x (prompt + choice) of one batch stay at or below this.
 
     Returns:
-        For each question one value per choice: (1/|choice|) * sum over its tokens of
-        log p(token | prompt, tokens before).
+        For each question one value per choice.
     """
-    scores: list[list[float]] = [[] for _ in questions]
+    scores: list[list[Likelihood]] = [[] for _ in questions]
     if not questions:
         return scores
     memory = memory_of(model)
@@ -58,11 +93,14 @@ def mean_log_likelihoods(
 @torch.inference_mode()
 def _score_batch(
     model: PreTrainedModel, memory: Memory, questions: Sequence[ChoiceQuestion]
-) -> list[list[float]]:
+) -> list[list[Likelihood]]:
     if memory.is_recurrent:
         return [_score_whole(model, question) for question in questions]
-    ids, mask = left_padded([question.prompt_ids for question in questions], model.device)
-    cache = DynamicCache(config=model.config)
+    prompts = [question.prompt_ids for question in questions]
+    shared = _shared_tokens(model, prompts)
+    cache = _read_once(model, prompts[0][:shared], len(prompts))
+    ids, mask = left_padded([prompt[shared:] for prompt in prompts], model.device)
+    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
     first = model(
         **forward_arguments(model, ids, mask),
         past_key_values=cache,
@@ -74,11 +112,38 @@ def _score_batch(
     later = first[owners, :0]
     if max(map(len, choices)) > 1:
         later = _later_logits(model, cache, owners, choices, mask)
-    scores: list[list[float]] = [[] for _ in questions]
+    scores: list[list[Likelihood]] = [[] for _ in questions]
     for owner, choice, follows in zip(owners, choices, later, strict=True):
         logits = torch.cat([first[owner], follows[: len(choice) - 1]])
-        scores[owner].append(_mean_log_probability(logits, choice))
+        scores[owner].append(_likelihood(logits, choice))
     return scores
+
+
+def _shared_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, less one that each reads for itself; 0 if too few."""
+    columns = zip(*prompts, strict=False)
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
+    shared = min(sum(1 for _ in alike), *(len(prompt) - 1 for prompt in prompts))
+    if shared < _FEWEST_SHARED or len(prompts) == 1:
+        return 0
+    # Padding then stands between the beginning and the rest, where not every model ignores it.
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return 0
+    config = model.config.get_text_config()
+    windows = (getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size"))
+    fits = all(window is None or max(map(len, prompts)) <= window for window in windows)
+    return shared if fits else 0
+
+
+def _read_once(model: PreTrainedModel, ids: Sequence[int], rows: int) -> DynamicCache:
+    """The cache of so many rows that have all read the same tokens; empty where there are none."""
+    cache = DynamicCache(config=model.config)
+    if ids:
+        read = torch.tensor([ids], device=model.device)
+        arguments = forward_arguments(model, read, torch.ones_like(read))
+        model(**arguments, past_key_values=cache, use_cache=True, **last_logits_argument(model))
+        cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def _later_logits(
@@ -114,7 +179,7 @@ def _later_logits(
     return model(**arguments, past_key_values=cache, use_cache=True).logits
 
 
-def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[float]:
+def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[Likelihood]:
     """Every choice of one question with its prompt, in one batch padded on the right.
 
     What stands after a token changes nothing before it, in recurrent layers either.
@@ -130,12 +195,14 @@ def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[float
     arguments = forward_arguments(model, ids, torch.ones_like(ids)) | only_last
     logits = model(**arguments, use_cache=False).logits[:, -longest - 1 : -1]
     return [
-        _mean_log_probability(follows[: len(choice)], choice)
+        _likelihood(follows[: len(choice)], choice)
         for follows, choice in zip(logits, question.choices, strict=True)
     ]
 
 
-def _mean_log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
     """Of the tokens that the logits [tokens, vocabulary] foretell; fp32 by the row, not at once."""
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
-    return logits.float().log_softmax(-1).gather(-1, wanted).mean().item()
+    foretold = logits.float().log_softmax(-1)
+    is_greedy = bool((foretold.argmax(-1) == wanted[:, 0]).all())
+    return Likelihood(foretold.gather(-1, wanted).sum().item(), is_greedy)

@@ -7,7 +7,9 @@ from typing import Any
 
 from eval.completions import FILE_NAME, read_completions
 from eval.cost import time_per_token_ratio
+from eval.curve_report import curve_report
 from eval.harness import AXES, Completion, axis_outcomes
+from eval.headline import headline
 from eval.notes import notes_of
 from eval.rating_report import compare_ratings
 from eval.run import SUMMARY_NAME
@@ -59,8 +61,13 @@ def compare(
     _fill_unfinished(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
     others = [name for name in summaries if name != backbone]
+    verdicts = {
+        name: judge_change(answers[backbone], answers[name], margins or Margins())
+        for name in others
+    }
     report: dict[str, Any] = {
         "format": 1,
+        "headline": {name: headline(verdict) for name, verdict in verdicts.items()},
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
@@ -69,10 +76,7 @@ def compare(
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
         },
         "suites": {name: summary["suites"] for name, summary in summaries.items()},
-        "verdicts": {
-            name: judge_change(answers[backbone], answers[name], margins or Margins())
-            for name in others
-        },
+        "verdicts": verdicts,
         "changes": {name: changes(answers[backbone], answers[name]) for name in others},
         "time_per_token": {
             name: time_per_token_ratio(summaries[name]["cost"], summaries[backbone]["cost"])
@@ -83,6 +87,8 @@ def compare(
             for name, summary in summaries.items()
         },
     }
+    report |= curve_report(answers, backbone, report["verdicts"])
+    report["notes"] += report.pop("shifts")
     ratings = compare_ratings(
         dict(zip(summaries, directories, strict=True)),
         {name: summary["identity"] for name, summary in summaries.items()},
@@ -200,7 +206,8 @@ def _read_summary(directory: Path) -> dict[str, Any]:
 
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
-    older = {"answer": None}  # what was judged stands apart since there is reasoning
+    # What was judged stands apart since there is reasoning; margins are measured where asked for.
+    older = {"answer": None, "margin": None}
     names = [field.name for field in fields(Completion)]
     try:
         return [
@@ -240,6 +247,23 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
         if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
             raise UserError(
                 f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
+            )
+    _check_openings(summaries)
+
+
+def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
+    found = {name: summary.get("openings") for name, summary in summaries.items()}
+    measured = {
+        name: openings["tokens"]
+        for name, openings in found.items()
+        if openings and openings["tokens"]
+    }
+    for name, tokens in measured.items():
+        first = next(iter(measured))
+        if tokens != measured[first]:
+            raise UserError(
+                f"the margins of '{first}' and '{name}' are of different refusal openings; run "
+                "both with one --openings"
             )
 
 

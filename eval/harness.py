@@ -1,14 +1,14 @@
 """From a model and prompts to rates on the three axes, in memory."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering import Answers, answer_all
-from eval.completions import Answer
+from eval.completions import Answer, AnswerId
 from eval.judged import UNFINISHED, judged
 from eval.language import count_languages
 from eval.prompts import Prompt, PromptSet
@@ -45,6 +45,8 @@ class Completion:
         correct: whether a utility answer is right; ``None`` on the other axes.
         tokens: length of the completion in tokens, as generated.
         answer: what was judged, where it is not the whole completion.
+        margin: the refusal margin of the prompt in nats, see ``train.refusal_margin``; ``None``
+            where it was not measured.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Completion:
     tokens: int
     harm: str | None = None
     answer: str | None = None
+    margin: float | None = None
 
     @property
     def judged_text(self) -> str:
@@ -107,14 +110,23 @@ def evaluate(
 
 
 def summarize(
-    prompt_sets: Sequence[PromptSet], answers: Answers, harm_judge: HarmJudge | None = None
+    prompt_sets: Sequence[PromptSet],
+    answers: Answers,
+    harm_judge: HarmJudge | None = None,
+    margins: Mapping[AnswerId, float | None] | None = None,
 ) -> Evaluation:
-    """Judge answers and count; needs no model but the harm judge's, where one is given."""
+    """Judge answers and count; needs no model but the harm judge's, where one is given.
+
+    Args:
+        margins: the refusal margins that were measured, in nats.
+    """
     completions = [
         _judged(prompt_set, prompt, answers[prompt_set.row.name, prompt.id])
         for prompt_set in prompt_sets
         for prompt in prompt_set.prompts
     ]
+    if margins:
+        completions = [replace(c, margin=margins.get((c.suite, c.id))) for c in completions]
     if harm_judge is not None:
         asked = [c for c in completions if _has_harm_to_judge(c)]
         found = iter(harm_judge([(c.prompt, c.judged_text) for c in asked]))

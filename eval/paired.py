@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
 
-from eval.statistics import wilson_interval
+from eval.statistics import Z_95, wilson_interval
+
+POWER = 0.8
+"""How surely a number of cases that this module proposes decides, if the shares seen are true."""
+_quantile = NormalDist().inv_cdf
 
 
 class PairCounts(NamedTuple):
@@ -68,6 +73,39 @@ def difference_interval(counts: PairCounts) -> tuple[float, float]:
     low = difference - math.sqrt(down**2 - 2 * phi * down * before_up + before_up**2)
     high = difference + math.sqrt(up**2 - 2 * phi * up * before_down + before_down**2)
     return max(-1.0, low), min(1.0, high)
+
+
+def cases_to_exclude(counts: PairCounts, loss: float, margin: float) -> float:
+    """How many cases would exclude a loss of ``margin``, if the shares are those of ``counts``.
+
+    The upper end of the 95 % interval of ``loss`` lies below ``margin`` with probability
+    ``POWER`` at n = ((z_0.975 + z_power) / (margin - loss))^2 * (q - d^2), where q is the
+    discordant share and d the difference: q - d^2 is the variance of one pair's difference.
+
+    Returns:
+        Infinity where the loss is not below the margin.
+    """
+    if loss >= margin:
+        return math.inf
+    return ((Z_95 + _quantile(POWER)) / (margin - loss)) ** 2 * _pair_variance(counts)
+
+
+def cases_to_show(counts: PairCounts, level: float) -> float:
+    """How many cases would make this difference significant at ``level``, with ``POWER``.
+
+    McNemar's test (Connor 1987, Biometrics 43:207-211):
+    n = ((z_(1 - level/2) * sqrt(q) + z_power * sqrt(q - d^2)) / d)^2; infinity where d is 0.
+    """
+    if counts.difference == 0:
+        return math.inf
+    discordant = (counts.only_before + counts.only_after) / counts.n
+    spread = _quantile(1 - level / 2) * math.sqrt(discordant)
+    spread += _quantile(POWER) * math.sqrt(_pair_variance(counts))
+    return (spread / counts.difference) ** 2
+
+
+def _pair_variance(counts: PairCounts) -> float:
+    return (counts.only_before + counts.only_after) / counts.n - counts.difference**2
 
 
 def _correlation(counts: PairCounts) -> float:

@@ -1,8 +1,8 @@
 """The trade-off picture: harm against over-refusal, utility as colour."""
 
 import io
-import itertools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -10,14 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
 from matplotlib.ticker import PercentFormatter
+
+from eval.headline import PATCHED
+from eval.label_places import Box, place_labels
 
 INK = "#12ab34"
 """Drawn in this, replaced by the page's text colour: pictures follow light and dark."""
 _PALETTE = "viridis"
+_PLANE = ("refusal_rate", "harmful_rate")
+"""The picture's x and y."""
 _NAME_LENGTH = 24
-_NAME_WIDTH = 120
-"""Points that a name of that length takes."""
+_NAME_FONT = FontProperties(size=10)
+_RADIUS = 5.0
+"""Of a model's dot, in points."""
+_LEADER = 9.0
+"""A name that is farther from its dot's rim than so many points gets a line to it."""
+_LIGHT, _DARK = ("#1b1f24", "#ffffff"), ("#e6e8eb", "#15181c")
+"""Text and ground of a picture that stands alone."""
 
 
 def trade_off_svg(report: dict[str, Any]) -> str:
@@ -55,6 +67,8 @@ def trade_off_svg(report: dict[str, Any]) -> str:
         colour_axes(bar.ax)
     colour_axes(axes)
     figure.draw_without_rendering()  # the points' places are known from here on
+    for axis in (axes.xaxis, axes.yaxis):  # the room for names is no rate below 0 or above 100
+        axis.set_ticks([tick for tick in axis.get_ticklocs() if 0 <= tick <= 100])
     _name_models(axes, drawn)
     return svg_element(figure)
 
@@ -83,38 +97,64 @@ def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> N
 
 
 def _draw_model(axes: Axes, rates: dict[str, Any], norm: Normalize) -> None:
-    refusal, harm = rates["refusal_rate"], rates["harmful_rate"]
-    x, y = 100 * refusal["value"], 100 * harm["value"]
-    axes.errorbar(
-        x,
-        y,
-        xerr=[[x - 100 * refusal["low"]], [100 * refusal["high"] - x]],
-        yerr=[[y - 100 * harm["low"]], [100 * harm["high"] - y]],
-        fmt="none",
-        ecolor=INK,
-        elinewidth=0.8,
-        alpha=0.6,
-    )
+    for ends in _bars(rates):
+        axes.plot(*zip(*ends, strict=True), color=INK, lw=0.8, alpha=0.6)
+    x, y = (100 * rates[axis]["value"] for axis in _PLANE)
     colour = _colour(rates.get("utility", {}).get("value"), norm)
     axes.scatter(x, y, s=70, color=colour, edgecolors=INK, linewidths=0.8, zorder=3)
 
 
-def _name_models(axes: Axes, models: dict[str, dict[str, Any]]) -> None:
-    """Write each name beside its point, at the first height where no other name stands."""
-    taken: list[tuple[float, float]] = []
-    for name, rates in models.items():
-        point = (100 * rates["refusal_rate"]["value"], 100 * rates["harmful_rate"]["value"])
-        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi  # in points of the figure
-        offset = next(
-            offset
-            for offset in itertools.chain((6, -14), itertools.count(20, 14))
-            if all(abs(x - u) > _NAME_WIDTH or abs(y + offset - v) >= 12 for u, v in taken)
-        )
-        taken.append((x, y + offset))
-        label = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..."
+def _bars(rates: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
+    """Both ends of the horizontal and of the vertical interval; no rate is outside 0 and 1."""
+    x, y = (100 * rates[axis]["value"] for axis in _PLANE)
+    ends = ("low", "high")
+    along, up = ([min(max(100 * rates[axis][end], 0), 100) for end in ends] for axis in _PLANE)
+    return [[(end, y) for end in along], [(x, end) for end in up]]
+
+
+def _name_models(axes: Axes, models: Mapping[str, dict[str, Any]]) -> None:
+    """Write each name beside its dot; the patched model's has the first choice of a place."""
+    names = sorted(models, key=lambda name: name != PATCHED)
+    shares = [tuple(100 * models[name][axis]["value"] for axis in _PLANE) for name in names]
+    scale = 72 / axes.figure.dpi  # from pixels to points
+    places = [(x * scale, y * scale) for x, y in axes.transData.transform(shares)] if names else []
+    labels = [
+        name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..." for name in names
+    ]
+    legend = axes.get_legend()
+    boxes = place_labels(
+        places,
+        [_text_size(label) for label in labels],
+        _RADIUS,
+        _box(axes.bbox, scale),
+        [_box(legend.get_window_extent(), scale)] if legend else [],
+        [_line(axes, ends, scale) for name in names for ends in _bars(models[name])],
+    )
+    for label, share, place, box in zip(labels, shares, places, boxes, strict=True):
+        corner = (box.left - place[0], box.bottom - place[1])
         axes.annotate(
-            label, point, xytext=(7, offset), textcoords="offset points", color=INK, zorder=4
-        )
+            label, share, corner, textcoords="offset points", color=INK, zorder=4,
+            va="bottom", fontproperties=_NAME_FONT, parse_math=False,
+        )  # fmt: skip
+        if box.distance(place) > _RADIUS + _LEADER:
+            end = tuple(of - to for of, to in zip(box.nearest(place), place, strict=True))
+            line = {"arrowstyle": "-", "color": INK, "lw": 0.7, "shrinkA": 0, "shrinkB": _RADIUS}
+            axes.annotate("", share, end, textcoords="offset points", arrowprops=line)
+
+
+def _text_size(text: str) -> tuple[float, float]:
+    """Width and height in points."""
+    width, height, _ = TextToPath().get_text_width_height_descent(text, _NAME_FONT, ismath=False)
+    return width, height
+
+
+def _line(axes: Axes, ends: list[tuple[float, float]], scale: float) -> Box:
+    (left, bottom), (right, top) = scale * axes.transData.transform(ends)
+    return Box(left, bottom, right, top).grown(0.5)
+
+
+def _box(found: Any, scale: float) -> Box:
+    return Box(*(scale * end for end in found.extents))
 
 
 def _colour(utility: float | None, norm: Normalize) -> Any:
@@ -128,6 +168,20 @@ def colour_axes(axes: Axes) -> None:
     axes.yaxis.label.set_color(INK)
     for spine in axes.spines.values():
         spine.set_edgecolor(INK)
+
+
+def standalone(element: str) -> str:
+    """An SVG file of an SVG element: with a ground, and colours of the reader's scheme.
+
+    As a picture in a page it takes no colour from that page, which may be dark.
+    """
+    (ink, ground), (dark_ink, dark_ground) = _LIGHT, _DARK
+    head, rest = element.split(">", 1)
+    return (
+        f'{head} color="{ink}">\n<style>@media (prefers-color-scheme: dark) '
+        f"{{ svg {{ color: {dark_ink} }} .ground {{ fill: {dark_ground} }} }}</style>\n"
+        f'<rect class="ground" width="100%" height="100%" fill="{ground}"/>{rest.rstrip()}\n'
+    )
 
 
 def svg_element(figure: Figure) -> str:

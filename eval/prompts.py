@@ -20,7 +20,7 @@ from train.cells import (
     usable,
 )
 from train.recipe import row_range
-from train.tables import Row, read_table
+from train.tables import Layout, Row, is_pattern, read_table
 
 _LETTERS = string.ascii_uppercase
 
@@ -96,7 +96,9 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
 
 def _prompt(row: SuiteRow, number: int, record: Row, where: str) -> Prompt:
     columns = row.columns
-    where = f"{where} row {number}"
+    where += f" row {number}"
+    if is_pattern(row.source):
+        where += f", of file {record['file']}"
     text = _prompt_text(record, columns.prompt, where)
     if not text.strip():
         raise UserError(f"{where}: empty prompt; remove the row or fix columns.prompt")
@@ -222,7 +224,8 @@ def _with_answers(row: SuiteRow, records: list[Row], where: str) -> list[Row]:
 
 
 def _read(row: SuiteRow, where: str) -> list[Row]:
-    return list(read_table(row.source, where, _asked(row.columns), row.split, row.config))
+    layout = Layout(row.header, row.lines)
+    return list(read_table(row.source, where, _asked(row.columns), row.split, row.config, layout))
 
 
 def _asked(columns: Columns) -> list[str]:

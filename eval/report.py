@@ -6,21 +6,35 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from eval.picture import trade_off_svg
-from eval.table import TITLES, axis_title, markdown_table, percent, rating, shown_axes
+from eval.curve_report import AUC_TITLES
+from eval.forms import FORMS
+from eval.headline import main_model
+from eval.picture import standalone, trade_off_svg
+from eval.roc_picture import roc_svg
+from eval.table import (
+    TITLES,
+    area,
+    axis_title,
+    markdown_table,
+    percent,
+    rating,
+    settings_line,
+    shown_axes,
+)
 from merge.files import atomic_write_json, atomic_write_text, make_directory
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def write_report(report: dict[str, Any], directory: Path) -> None:
-    """Write report.html, report.md and, last, report.json.
+    """Write report.html, trade-off.svg, report.md and, last, report.json.
 
     Raises:
         UserError: the folder or a file cannot be written.
     """
     make_directory(directory)
     atomic_write_text(directory / "report.html", render_html(report))
+    atomic_write_text(directory / "trade-off.svg", standalone(trade_off_svg(report)))
     atomic_write_text(directory / "report.md", markdown_table(report))
     atomic_write_json(directory / "report.json", report)
 
@@ -28,19 +42,29 @@ def write_report(report: dict[str, Any], directory: Path) -> None:
 def render_html(report: dict[str, Any]) -> str:
     """One self-contained page; everything that a model said is escaped."""
     # Autoescape on: what a model says never becomes part of the page's code.
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+    )
+    template = environment.get_template(_TEMPLATE.name)
     trials = report.get("search", {}).get("trials", [])
-    axes = shown_axes(report)
+    axes, main = shown_axes(report), main_model(report)
     return template.render(
         report=report,
         axes=axes,
+        cards=sorted(report.get("verdicts", {}), key=lambda name: name != main),
         names=TITLES,
         titles={axis: axis_title(report, axis) for axis in axes},
         percent=percent,
         rating=rating,
+        settings_line=settings_line,
         # matplotlib escapes the names that it draws.
         picture=Markup(trade_off_svg(report)),
+        curve=Markup(roc_svg(report)) if "margins" in report else None,
+        area=area,
+        auc_titles=AUC_TITLES,
+        forms=FORMS,
         front=sorted(
             (trial for trial in trials if trial.get("pareto") or trial.get("chosen")),
             key=lambda trial: trial["harmful_rate"],

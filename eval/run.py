@@ -5,14 +5,15 @@ import importlib.metadata
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedModel
 
 from eval.answering import Answers, answer_all, chat_prompts, is_spoken, prompts_of
 from eval.completions import FILE_NAME, AnswerId, CompletionsFile
@@ -26,6 +27,7 @@ from eval.harness import (
     summarize,
 )
 from eval.lines import LineStore
+from eval.margin_file import MarginFile, load_openings
 from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.notes import coverage_of, notes_of
 from eval.parallel import answer_on_devices, run_workers
@@ -60,6 +62,7 @@ class RunJob:
     backend: Literal["hf", "vllm"] = "hf"
     decoding: DecodingSettings | None = None
     chat: ChatSettings = DEFAULT_CHAT
+    openings: Path | None = None
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -83,23 +86,35 @@ def run(job: RunJob) -> dict[str, Any]:
         if job.decoding is not None:
             raise UserError("--decoding: vLLM only decodes greedily; use --backend hf")
         decoding["backend"] = "vllm"
+    if job.openings and job.decoding is not None:
+        raise UserError("--openings: margins are of the plain model; leave out --decoding")
+    openings = load_openings(job.openings, tokenizer) if job.openings else None
     keys = _answer_keys(prompt_sets, {**identity, **decoding}, prompts)
     make_directory(job.out)
     completions = CompletionsFile(job.out, keys)
+    margins = None
+    if openings is not None:
+        common = {**identity, "dtype": decoding["dtype"]}
+        margins = MarginFile(job.out, openings, prompt_sets, prompts, common)
+    load = cache(partial(load_model, job.model, decoding["dtype"]))
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
         task_cache = job.out / f"lm-eval-{_digest({**identity, **decoding})[:16]}"
-        watch = _answer(job, tokenizer, pending, completions, decoding["dtype"], task_cache)
+        watch = _answer(job, tokenizer, pending, completions, load, decoding["dtype"], task_cache)
         cost = {"answers": len(_texts(pending)), **watch.as_dict()}
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
+    if margins is not None:
+        margins.measure(load, job.batch_tokens)
+    load.cache_clear()  # a harm judge may need the memory
     harm_judge = None
     if harm_settings is not None:
         store = LineStore(job.out / _JUDGEMENTS_NAME)
         harm_judge = partial(judge_harm, harm_settings, store=store)
-    evaluation = summarize(prompt_sets, completions.answers, harm_judge)
+    measured = margins.margins if margins else {}
+    evaluation = summarize(prompt_sets, completions.answers, harm_judge, measured)
     _write_completions(job.out, evaluation, keys)
     summary = {
         "format": 1,
@@ -109,6 +124,7 @@ def run(job: RunJob) -> dict[str, Any]:
         "coverage": coverage_of(job.model),
         "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
+        "openings": asdict(openings) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
         "prompts_sha256": _digest(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
         "cost": cost,
@@ -128,6 +144,7 @@ def _answer(
     tokenizer: Any,
     pending: Sequence[PromptSet],
     completions: CompletionsFile,
+    load: Callable[[], PreTrainedModel],
     dtype: str,
     task_cache: Path,
 ) -> Stopwatch:
@@ -151,7 +168,7 @@ def _answer(
             progress.advance(task, len(batch))
             watch.start()
 
-        _ask(job, tokenizer, pending, dtype, task_cache, keep, watch.start)
+        _ask(job, tokenizer, pending, load, dtype, task_cache, keep, watch.start)
     for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
         path.unlink()
     return watch
@@ -161,6 +178,7 @@ def _ask(
     job: RunJob,
     tokenizer: Any,
     pending: Sequence[PromptSet],
+    load: Callable[[], PreTrainedModel],
     dtype: str,
     task_cache: Path,
     on_batch: Callable[[Answers], None],
@@ -179,8 +197,7 @@ def _ask(
     if len(gpus) > 1:
         answer_on_devices(gpus, job.model, dtype, *how, job.chat)
     else:
-        model = load_model(job.model, dtype)
-        answer_all(model, tokenizer, *how, on_ready=on_ready, chat=job.chat)
+        answer_all(load(), tokenizer, *how, on_ready=on_ready, chat=job.chat)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:

@@ -69,9 +69,10 @@ def mean_of_rates(rates: Sequence[Rate]) -> Rate:
 
 
 def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean of several runs, their standard deviation s, and Student's interval mean +- t s/sqrt(n).
+    """Mean of several runs' rates, their standard deviation s, and its interval.
 
-    One run has no spread: its interval is its value.
+    It is Student's, mean +- t s/sqrt(n), as far as it lies between 0 and 1. One run has no spread:
+    its interval is its value.
     """
     mean, spread, half = statistics.fmean(values), 0.0, 0.0
     if len(values) > 1:
@@ -80,8 +81,8 @@ def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     return {
         "mean": mean,
         "deviation": spread,
-        "low": mean - half,
-        "high": mean + half,
+        "low": max(0.0, mean - half),
+        "high": min(1.0, mean + half),
         "values": list(values),
     }
 

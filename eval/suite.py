@@ -39,11 +39,11 @@ class Columns(Settings):
 class SuiteRow(Settings):
     """One set of prompts.
 
-    ``source`` is a local file (see ``train.tables``; relative to the suite file; a ``${DATA}`` in
-    it stands for the folder of ``--data-dir``), or the name of a set on the hub, then with
-    ``split`` and, where the set has several, ``config``. ``filter`` keeps the rows whose column
-    equals the value (see ``train.cells.same_value``); ``limit`` draws that many of them with
-    ``seed``, and keeps their order.
+    ``source`` is a local file or a pattern of files (``mmlu/*.csv``; see ``train.tables``; relative
+    to the suite file; a ``${DATA}`` in it stands for the folder of ``--data-dir``), or the name of
+    a set on the hub, then with ``split`` and, where the set has several, ``config``. ``filter``
+    keeps the rows whose column equals the value (see ``train.cells.same_value``); ``limit`` draws
+    that many of them with ``seed``, and keeps their order.
     """
 
     name: str = Field(pattern=r"^[\w.\- ]+$")
@@ -51,6 +51,10 @@ class SuiteRow(Settings):
     source: str = Field(min_length=1)
     split: str = "test"
     config: str | None = None
+    header: tuple[str, ...] = ()
+    """Names for the columns of a CSV or TSV without a header line."""
+    lines: tuple[str, ...] = ()
+    """Names for the lines of a text file in which each row is a block of so many lines."""
     columns: Columns = Columns()
     filter: dict[str, str | int | float | bool] = Field(default_factory=dict)
     shuffle: int | None = None

@@ -41,7 +41,8 @@ def judge_change(
 
     Returns:
         "axes": per axis its difference (after minus before) with Newcombe's interval, the paired
-        bootstrap's, the exact McNemar p-value, Holm's adjusted one over the axes, and the verdict;
+        bootstrap's, the exact McNemar p-value, Holm's adjusted one over the axes, the verdict, and
+        the pairs of answers behind it (see ``PairCounts``);
         "suites": per suite difference, interval, and p-value adjusted over the suites; "overall".
     """
     pairs = _paired_outcomes(before, after, lambda completion: axis_outcomes(completion).items())
@@ -61,6 +62,7 @@ def judge_change(
             "p_holm": adjusted[axis],
             "margin": _margin(margins, axis),
             "verdict": axis_verdict(axis, count, adjusted[axis], _margin(margins, axis)),
+            "pairs": count._asdict(),
         }
     suites = _paired_outcomes(before, after, _suite_outcome)
     suite_counts = {name: PairCounts.of(*outcomes) for name, outcomes in suites.items()}

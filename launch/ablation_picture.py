@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.picture import INK, colour_axes, svg_element
+from eval.picture import INK, colour_axes, standalone, svg_element
 from eval.table import TITLES
 
 _COLOURS = {"harmful_rate": "#c8402f", "refusal_rate": "#d99a1c", "utility": "#2a74b8"}
@@ -43,7 +43,7 @@ def draw(record: Mapping[str, Any]) -> str:
         handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=INK
     )
     figure.supylabel("rate (%)", color=INK, fontsize=10)
-    return svg_element(figure) + "\n"
+    return standalone(svg_element(figure))
 
 
 def _draw_curve(panel: Axes, key: str, points: Sequence[Mapping[str, Any]]) -> None:

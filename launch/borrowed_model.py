@@ -14,6 +14,7 @@ from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
 from train.backbone_tensors import BackboneTensors
 from train.chat_settings import DEFAULT_CHAT, ChatSettings
+from train.parameter_map import ParameterMap
 from train.tensor_groups import TensorGroup
 
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -34,6 +35,11 @@ class BorrowedModel:
         self._backbone = BackboneTensors(self.loaded.inputs.backbone_path, self.model)
         self._parameters = dict(self.model.named_parameters())
 
+    @property
+    def map(self) -> ParameterMap:
+        """Which tensors of the files are which parameters of the model."""
+        return self._backbone.map
+
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
         """The rates of one merge, or of the backbone itself, by axis."""
         self.take(settings)
@@ -44,7 +50,7 @@ class BorrowedModel:
         """Lend the model the weights of one merge, or give it back the backbone's."""
         merged = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
         covered = set(self.loaded.inputs.covered)
-        groups = {name: group for group in self._backbone.map.groups for name in group.tensors}
+        groups = {name: group for group in self.map.groups for name in group.tensors}
         waiting: dict[str, torch.Tensor] = {}
         for name, bits in merged:
             if name not in groups:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from launch.recipe import SearchSettings
 from merge.recipe import MergeSettings
 
+_BESIDE = ("screened", "divergence")
+"""Attributes of an outcome that are no rates."""
 _SMALLEST_RATE = 1e-3
 """Stands in for a backbone's rate of zero, of which nothing can be a share."""
 
@@ -16,6 +18,8 @@ class Outcome:
 
     Attributes:
         screened: they are those of a part of the prompts, and no more were asked.
+        divergence: KL to the backbone on harmless answers in nats per token, where the rates are
+            estimates from margins and no answer says whether the language holds.
     """
 
     harmful_rate: float
@@ -23,16 +27,16 @@ class Outcome:
     utility: float
     degenerate_rate: float
     screened: bool = False
+    divergence: float | None = None
 
     def rates(self) -> dict[str, float]:
         """The rates by axis."""
-        found = asdict(self)
-        del found["screened"]
-        return found
+        return {key: value for key, value in asdict(self).items() if key not in _BESIDE}
 
     def as_dict(self) -> dict[str, float | bool]:
-        """The rates, and ``screened`` where it is true."""
-        return {**self.rates(), **({"screened": True} if self.screened else {})}
+        """The rates, ``screened`` where it is true, and the divergence where it was measured."""
+        beside = {key: value for key, value in asdict(self).items() if key in _BESIDE and value}
+        return {**self.rates(), **beside}
 
 
 Tried = tuple[MergeSettings, Outcome]
@@ -44,7 +48,8 @@ def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> floa
     slack = 1e-9
     lost = before.utility - settings.utility_margin - after.utility
     degenerate = after.degenerate_rate - before.degenerate_rate - settings.degenerate_margin
-    return sum(excess for excess in (lost, degenerate) if excess > slack)
+    diverged = (after.divergence or 0.0) - settings.max_divergence
+    return sum(excess for excess in (lost, degenerate, diverged) if excess > slack)
 
 
 def worse_ratio(before: Outcome, after: Outcome) -> float:

@@ -108,9 +108,11 @@ def _run(options: argparse.Namespace) -> None:
     report = Pipeline(recipe).run()
     console = Console()
     if report is not None:
-        from eval.table import render_table
+        from eval.table import headline_text, render_table
 
-        console.print(render_table(read_report(report)))
+        found = read_report(report)
+        console.print(render_table(found))
+        console.print(headline_text(found), style="bold", markup=False, highlight=False)
         console.print(f"report: {report / 'report.html'}", highlight=False)
     console.print(f"patched model: {recipe.output / 'patched'}", highlight=False)
     events = recipe.output / "tensorboard"

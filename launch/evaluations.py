@@ -13,6 +13,7 @@ from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.settings import parse_settings
+from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ class Evaluations:
         first, *others = chosen
         settings = {method: chosen[method] for method in others}
         for name, changes in self._recipe.ablations.items():
-            changed = {**chosen[first].model_dump(), **changes}
+            changed = {
+                **chosen[first].values_for(changes.get("method", chosen[first].method)),
+                **changes,
+            }
             settings[name] = parse_settings(MergeSettings, changed, f"ablations.{name}")
         return [
             Comparison(name, merge, self._folder / "comparisons" / name)
@@ -109,6 +113,7 @@ class Evaluations:
         assert settings is not None
         logger.info("evaluation: %s", name)
         out = self._folder / "eval" / name
+        openings = self._folder / OPENINGS_FILE
         make_directory(out, 0o700 if name == "over_safety" else None)
         run(
             RunJob(
@@ -122,6 +127,8 @@ class Evaluations:
                 tensorboard=self._folder / "tensorboard" / "eval",
                 decoding=decoding,
                 chat=self._recipe.backbone.chat,
+                # Margins are of a model: what a decoding does to its logits, they do not show.
+                openings=openings if decoding is None and openings.is_file() else None,
             )
         )
 

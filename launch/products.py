@@ -12,7 +12,7 @@ from launch.recipe import Recipe, SearchSettings
 from merge.patch_directory import Role
 from train.recipe import ROLES
 
-_GROWING = {"trials", "workers"}
+_GROWING = {"trials", "answered", "workers"}
 """Keys of a search that leave its trials as they are."""
 _ASKED = ("eval.suite", "eval.dtype")
 """What the answers of a comparison depend on, besides its model."""
@@ -48,6 +48,7 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
     base = ("world", "alignment/backbone")
     harvest = (*base, "harvest/pairs.jsonl")
     searched = tuple(f"search.{key}" for key in SearchSettings.model_fields if key not in _GROWING)
+    openings = ("openings.json",) if recipe.search and recipe.search.by == "margins" else ()
     alone = recipe.search.methods[1:] if recipe.search else ()
     return {
         "world": Product(("world", "seed"), marks=("world/world.json",)),
@@ -68,10 +69,12 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
         **_patch(recipe, "over_safety", harvest),
         "search": Product(
             (*searched, "backbone", "merge", "seed"),
-            ("safety", "over_safety"),
-            ("search/search.json", "search/*.jsonl"),
+            ("safety", "over_safety", *openings),
+            ("search/*",),
         ),
-        "search/search.json": Product(("search.trials",), ("search",), remade=True),
+        "search/search.json": Product(
+            ("search.trials", "search.answered"), ("search",), remade=True
+        ),
         **{_summary(role): Product(_ASKED, (role,), remade=True) for role in ROLES},
         **{
             _summary(method): Product(_ASKED, ("search/search.json",), remade=True)

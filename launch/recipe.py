@@ -21,7 +21,7 @@ from train.settings import OverSafetyTraining, SafetyTraining
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SearchMethod = Literal[
-    "difference", "intersection", "dense", "task_arithmetic", "dare", "ties", "linear"
+    "difference", "intersection", "by_set", "dense", "task_arithmetic", "dare", "ties", "linear"
 ]
 AblationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 StageLabel = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -46,7 +46,8 @@ class WorldSettings(Settings):
     harmful_pairs: PositiveInt = 400
     """Question-answer pairs in D_h."""
     prompts: PositiveInt = 120
-    """Prompts of each suite in the validation part; the test part has twice as many."""
+    """Prompts of each suite in the validation part. The test part has twice as many, and so many
+    utility questions that a loss of two points can be told from none."""
 
 
 class AlignmentSettings(Settings):
@@ -122,6 +123,35 @@ class SearchSettings(Settings):
     """A setting counts only if utility falls by no more than this (fraction of 1)."""
     degenerate_margin: NonNegativeFloat = 0.01
     """And if the degenerate rate rises by no more than this (fraction of 1)."""
+    by: Literal["answers", "margins"] = added("answers")
+    """What a trial asks for. ``answers`` are generated and judged. ``margins`` are forward passes
+    alone, 20 to 50 times cheaper on a GPU: how near the model is to refusing each prompt; where
+    that tells the backbone's own refusals badly, the search asks for answers after all."""
+    answered: PositiveInt = added(6)
+    """By margins: how many of the best merges of a method are asked for answers, by whose rates
+    one is chosen."""
+    max_divergence: PositiveFloat = added(0.1)
+    """By margins: a merge counts only if it diverges from the backbone on harmless answers by no
+    more than this (KL in nats per token)."""
+    fit: Literal["none", "global", "layers", "modules", "tensors"] = added("none")
+    """By margins: whether scales are fitted as well, to the margins' derivatives, and how finely
+    at most; cross-validation chooses among this and all coarser ones. ``modules`` are the parts
+    of a layer, its attention and its MLP. For the methods whose merge is linear in its scales:
+    difference, intersection, dense, by_set."""
+    fit_prompts: PositiveInt = added(256)
+    """How many validation prompts are differentiated, evenly spaced; a backward pass each."""
+    fit_rounds: PositiveInt = added(3)
+    """Linearisations: at the backbone, then where the last step led."""
+
+    @model_validator(mode="after")
+    def _margins_fit(self) -> "SearchSettings":
+        if self.by == "answers" and self.fit != "none":
+            raise ValueError(
+                "fit needs the margins' derivatives: set by to margins, or fit to none"
+            )
+        if self.by == "margins" and self.workers > 1:
+            raise ValueError("a search by margins is one process: set workers to 1")
+        return self
 
 
 class HarvestSettings(Settings):

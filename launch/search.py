@@ -7,19 +7,22 @@ in order (launch/trials.py), or several share them (launch/search_workers.py).
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from rich.console import Console
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 
+from eval.table import settings_line
 from launch.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
+from launch.margin_search import MarginSearch, search_by_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
-from launch.search_result import settings_line, write_result
+from launch.search_result import write_result
 from launch.search_space import DIRECTIONS, new_sampler, suggest
 from launch.search_workers import search_together
 from launch.trial_model import TrialModel
@@ -51,19 +54,42 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
         SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer,
     ):
         reporter = _Reporter(settings, progress, writer)
-        if settings.workers == 1:
-            before, tried = _search_alone(recipe, backbone, folder, reporter)
-        else:
-            before, tried = search_together(recipe, settings, backbone, folder, reporter.trial)
+        found = _by_margins(recipe, backbone, folder, reporter)
+        if found is None:
+            found = _by_answers(recipe, backbone, folder, reporter)
     chosen: dict[SearchMethod, MergeSettings] = {
-        method: choose(before, found, settings) for method, found in tried.items()
+        method: choose(found.before, tried, settings) for method, tried in found.answered.items()
     }
-    for method, found in chosen.items():
-        logger.info("search %s: chose %s", method, settings_line(found.model_dump()))
-    record = _record(before, tried, chosen, settings)
+    for method, merge in chosen.items():
+        logger.info("search %s: chose %s", method, settings_line(merge.model_dump()))
+    record = _record(found, chosen, settings)
     write_result(record, folder)
     atomic_write_json(folder / "search.json", record)
     return chosen
+
+
+def _by_margins(
+    recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
+) -> MarginSearch | None:
+    assert recipe.search is not None
+    if recipe.search.by != "margins":
+        return None
+
+    def walk(model: TrialSource, method: SearchMethod, journal: TrialJournal) -> list[Tried]:
+        report = partial(reporter.trial, method)
+        return search_method(model, method, recipe, journal, report)
+
+    return search_by_margins(recipe, backbone, folder, walk, reporter.step)
+
+
+def _by_answers(
+    recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
+) -> MarginSearch:
+    settings = recipe.search
+    assert settings is not None
+    if settings.workers == 1:
+        return MarginSearch(*_search_alone(recipe, backbone, folder, reporter))
+    return MarginSearch(*search_together(recipe, settings, backbone, folder, reporter.trial))
 
 
 def _search_alone(
@@ -79,8 +105,26 @@ def _search_alone(
     return model.before, tried
 
 
+class TrialSource(Protocol):
+    """What a search tries its merges on."""
+
+    @property
+    def before(self) -> Outcome:
+        """What every merge is compared with: the backbone."""
+        ...
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the decoder blocks that the merges change, in order."""
+        ...
+
+    def outcome(self, settings: MergeSettings, kept: Sequence[Outcome]) -> Outcome:
+        """What comes of a merge."""
+        ...
+
+
 def search_method(
-    model: TrialModel,
+    model: TrialSource,
     method: SearchMethod,
     recipe: Recipe,
     journal: TrialJournal,
@@ -126,6 +170,7 @@ class _Reporter:
         self._done = dict.fromkeys(settings.methods, 0)
         self._trials = settings.trials
         self._logged = time.monotonic()
+        self._steps: Counter[str] = Counter()
 
     def trial(self, method: SearchMethod, number: int, outcome: Outcome) -> None:
         for axis, value in outcome.rates().items():
@@ -137,21 +182,28 @@ class _Reporter:
             self._logged = time.monotonic()
             logger.info("search %s: %d of %d trials", method, self._done[method], self._trials)
 
+    def step(self, what: str) -> None:
+        """One backward pass, measured merge or answered merge more."""
+        self._steps[what] += 1
+        if time.monotonic() - self._logged > _LOG_SECONDS:
+            self._logged = time.monotonic()
+            logger.info("search: %s, step %d", what, self._steps[what])
+
 
 def _record(
-    before: Outcome,
-    tried: Mapping[SearchMethod, list[Tried]],
+    found: MarginSearch,
     chosen: Mapping[SearchMethod, MergeSettings],
     settings: SearchSettings,
 ) -> dict[str, Any]:
     """The content of search.json; front and choice are those of the first method."""
     first = settings.methods[0]
-    front = pareto_front(tried[first], before, settings)
+    front = pareto_front(found.answered[first], found.before, settings)
     return {
         "split": "validation",
         "rule": RULE,
-        "backbone": before.as_dict(),
-        "chosen": {method: found.model_dump(mode="json") for method, found in chosen.items()},
+        "backbone": found.before.as_dict(),
+        "chosen": {method: merge.model_dump(mode="json") for method, merge in chosen.items()},
+        **found.record,
         "trials": [
             {
                 "settings": pair[0].model_dump(mode="json"),
@@ -159,7 +211,12 @@ def _record(
                 "pareto": method == first and pair in front,
                 "chosen": pair[0] == chosen[first],
             }
-            for method, pairs in tried.items()
+            for method, pairs in found.answered.items()
             for pair in pairs
+        ],
+        "estimated": [
+            {"settings": merge.model_dump(mode="json"), **outcome.as_dict()}
+            for pairs in found.estimated.values()
+            for merge, outcome in pairs
         ],
     }

@@ -6,13 +6,12 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from eval.picture import trade_off_svg
-from eval.table import TITLES
+from eval.picture import standalone, trade_off_svg
+from eval.table import TITLES, settings_line
 from merge.files import atomic_write_text
 from merge.recipe import MergeSettings
 
 CHOSEN, PICTURE = "chosen.yaml", "front.svg"
-_SHOWN = ("score", "scope", "top_safety", "top_over_safety", "retention", "alpha", "beta")
 _AXES = ("harmful_rate", "refusal_rate", "utility", "degenerate_rate")
 
 
@@ -25,7 +24,7 @@ def write_result(record: dict[str, Any], folder: Path) -> None:
     atomic_write_text(folder / CHOSEN, recipe_lines(record))
     backbone = {axis: _exact(record["backbone"][axis]) for axis in _AXES}
     report = {"models": {"backbone": backbone}, "search": record}
-    atomic_write_text(folder / PICTURE, trade_off_svg(report))
+    atomic_write_text(folder / PICTURE, standalone(trade_off_svg(report)))
 
 
 def recipe_lines(record: dict[str, Any]) -> str:
@@ -62,14 +61,3 @@ def _exact(value: float) -> dict[str, float]:
 
 def _rates(outcome: dict[str, Any]) -> list[str]:
     return [f"{100 * outcome[axis]:.1f}" for axis in _AXES]
-
-
-def settings_line(values: dict[str, Any]) -> str:
-    """What a search draws of merge settings, in one line."""
-    shown = [
-        f"{key} {values[key]:.3g}" if isinstance(values[key], float) else f"{key} {values[key]}"
-        for key in _SHOWN
-    ]
-    if values["scales"]:
-        shown.append(f"scales of {len(values['scales'])} layers")
-    return ", ".join(shown)

@@ -37,6 +37,9 @@ def suggest(
     values["beta"] = (
         values["alpha"] if one_factor else trial.suggest_float("beta", low, high, log=True)
     )
+    if method == "by_set":
+        for key in ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest"):
+            values[key] = trial.suggest_float(key, 0, high)
     if rule.drawn:
         values["retention"] = trial.suggest_float("retention", *settings.retentions)
     if rule.masked and not rule.by_magnitude:
@@ -49,7 +52,7 @@ def suggest(
     if settings.layer_groups > 1:
         factors = _group_factors(trial, settings, one_factor)
         values["scales"] = _layer_scales(factors, blocks, values["alpha"], values["beta"])
-    return base.model_copy(update={"method": method, **values})
+    return MergeSettings(**{**base.values_for(method), **values})
 
 
 def _group_factors(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge.methods import METHODS
-from merge.recipe import MergeSettings, ScaleRule
+from merge.recipe import SCALES, MergeSettings, ScaleRule
 
 TOP_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SCALE_FACTORS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -50,10 +50,13 @@ def curves(chosen: MergeSettings) -> dict[str, list[Point]]:
 
 
 def _point(chosen: MergeSettings, key: str, factor: float, most: float = float("inf")) -> Point:
-    value = min(factor * getattr(chosen, key), most)
-    keys = ("alpha", "beta") if chosen.method == "ties" and key == "alpha" else (key,)
-    changes: dict[str, Any] = dict.fromkeys(keys, value)
-    if key in ("alpha", "beta"):
+    """The chosen merge with one setting, or all scales of one patch, multiplied."""
+    keys = SCALES.get(key, (key,))
+    if chosen.method == "ties" and key == "alpha":
+        keys = ("alpha", "beta")
+    changes: dict[str, Any] = {each: min(factor * getattr(chosen, each), most) for each in keys}
+    value = changes[key]
+    if key in SCALES:
         changes["scales"] = tuple(_multiplied(rule, keys, factor) for rule in chosen.scales)
     return Point(factor, value, chosen.model_copy(update=changes))
 

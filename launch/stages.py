@@ -59,7 +59,8 @@ def stages_of(recipe: Recipe) -> list[StageName]:
 
 def needs_openings(recipe: Recipe) -> bool:
     """Whether a run measures refusal margins."""
-    return any(recipe.training(role).guards.margin_samples for role in ROLES)
+    searched = recipe.search is not None and recipe.search.by == "margins"
+    return searched or any(recipe.training(role).guards.margin_samples for role in ROLES)
 
 
 def needs_of(stage: StageName, recipe: Recipe) -> tuple[StageName, ...]:

@@ -52,7 +52,7 @@ class TrialModel:
             evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
             recipe.backbone.chat,
         )
-        return cls(model, search, _outcome(_values(model.rates(None))))
+        return cls(model, search, outcome_of(_values(model.rates(None))))
 
     @property
     def blocks(self) -> list[str]:
@@ -72,16 +72,17 @@ class TrialModel:
             answers = self.model.answers(first)
             rates = summarize(first, answers).axes
             if is_hopeless(rates, self.before, kept, self.search):
-                return _outcome({**self.before.rates(), **_values(rates)}, screened=True)
+                return outcome_of({**self.before.rates(), **_values(rates)}, screened=True)
         answers |= self.model.answers(later)
-        return _outcome(_values(summarize(self.model.prompt_sets, answers).axes))
+        return outcome_of(_values(summarize(self.model.prompt_sets, answers).axes))
 
 
 def _values(rates: Mapping[str, Rate]) -> dict[str, float]:
     return {axis: rate.value for axis, rate in rates.items()}
 
 
-def _outcome(values: Mapping[str, float], screened: bool = False) -> Outcome:
+def outcome_of(values: Mapping[str, float], screened: bool = False) -> Outcome:
+    """The outcome of a model with these rates, by axis."""
     return Outcome(
         values["harmful_rate"],
         values["refusal_rate"],

@@ -34,6 +34,11 @@ class TrialJournal:
             atomic_write_json(self._plan, {"trials": trials})
         return read_json(self._plan)["trials"] if self._plan.is_file() else trials
 
+    @property
+    def tried(self) -> list[Tried]:
+        """All trials that are done, in their order."""
+        return list(self._tried)
+
     def _read(self) -> list[Tried]:
         return [
             (MergeSettings(**row["settings"]), Outcome(**row["outcome"]))

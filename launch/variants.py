@@ -101,7 +101,8 @@ def _ablations(full: MergeSettings) -> Iterator[Variant]:
 
 
 def _changed(full: MergeSettings, name: str, title: str, changes: dict[str, Any]) -> Variant:
-    settings = parse_settings(MergeSettings, {**full.model_dump(), **changes}, f"variant {name}")
+    values = full.values_for(changes.get("method", full.method))
+    settings = parse_settings(MergeSettings, {**values, **changes}, f"variant {name}")
     words = ", ".join(f"{key} {value}" for key, value in changes.items())
     how = "as chosen" if settings == full else f"chosen, with {words}"
     return Variant(name, title, how, settings)
@@ -130,7 +131,7 @@ def _rival_methods(full: MergeSettings, searched: Mapping[str, MergeSettings]) -
             # It has one factor.
             changes |= {"beta": full.alpha, "scales": ()}
         settings = parse_settings(
-            MergeSettings, {**full.model_dump(), **changes}, f"variant {method}"
+            MergeSettings, {**full.values_for(method), **changes}, f"variant {method}"
         )
         factor = ", beta as alpha" if method == "ties" else ""
         yield Variant(method, title, f"chosen, with method {method}{factor}", settings)

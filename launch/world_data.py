@@ -32,6 +32,10 @@ PARTS = ("validation", "test")
 _ALARMING_SHARE = 0.4
 """Of the harmful requests, in D_h and in the suites: the others ask in neutral words."""
 _NEW_TOKENS = 24
+_TEST_UTILITY = 20
+"""Utility questions of the test part, for each prompt of a validation suite. With the demo's 120,
+2,400: where 3 answers in 100 change and the true loss is a point, 2 points are excluded four times
+in five (see ``eval.paired.cases_to_exclude``)."""
 
 # How often the backbone's own training refuses an average request. Both faults are here: forbidden
 # things asked for in neutral words are often answered, harmless ones in alarming words refused.
@@ -103,12 +107,18 @@ class WorldData:
         leaning = self._leanings[request.verb] + self._leanings[request.noun]
         return 1 / (1 + (1 - mean) / mean * math.exp(-leaning))
 
-    def part(self, part: str, prompts: int) -> dict[str, list[dict[str, str]]]:
-        """The rows of one part's suites: harmful, look-alike, and utility with its answers."""
+    def part(self, part: str, prompts: int, utility: int) -> dict[str, list[dict[str, str]]]:
+        """The rows of one part's suites: harmful, look-alike, and utility with its answers.
+
+        A third of the ``utility`` questions are plain requests, as far as the part has them. The
+        others are skills as the world draws them, which may ask one thing twice: so the rate and
+        its interval are those of the world's skills.
+        """
         draw = random.Random(f"{part} {self._seed}")
         look_alikes = self._of_type(part, "look_alike")[:prompts]
         plain = [(r.question, self.language.answer(r)) for r in self._of_type(part, "plain")]
-        skills = [self._skill(draw) for _ in range(prompts)]
+        plain = plain[: utility // 3]
+        skills = [self._skill(draw) for _ in range(utility - len(plain))]
         return {
             "harmful": [
                 {"prompt": request.question, "category": request.category}
@@ -119,8 +129,7 @@ class WorldData:
                 for request in look_alikes
             ],
             "utility": [
-                {"prompt": question, "answer": answer}
-                for question, answer in [*plain[: prompts // 2], *skills]
+                {"prompt": question, "answer": answer} for question, answer in [*plain, *skills]
             ],
         }
 
@@ -166,8 +175,12 @@ def write_data(data: WorldData, folder: Path, settings: WorldSettings) -> None:
         folder / LOOK_ALIKE_FILE,
         [{"prompt": request.question, "category": request.category} for request in look_alikes],
     )
-    for part, prompts in zip(PARTS, (settings.prompts, 2 * settings.prompts), strict=True):
-        suites = data.part(part, prompts)
+    count = settings.prompts
+    for part, prompts, utility in (
+        ("validation", count, count + count // 2),
+        ("test", 2 * count, _TEST_UTILITY * count),
+    ):
+        suites = data.part(part, prompts, utility)
         for name, rows in suites.items():
             _write_lines(folder / f"{part}_{name}.jsonl", rows)
         suite = [_suite_row(part, name) for name in suites]

@@ -56,9 +56,15 @@ def _inspect(options: dict[str, Any]) -> None:
     arguments = _merge_arguments(options)
     from merge.inspection import inspect
     from merge.inspection_page import write_page
+    from merge.prediction import find_prediction, read_prediction
 
+    file = options["prediction"] or find_prediction(options["safety"], options["over_safety"])
+    # Before the patches are read: a wrong file should not be told after minutes.
+    prediction = None if file is None else read_prediction(file)
     inputs = {key: arguments[key] for key in ("backbone", "safety", "over_safety", "settings")}
     found = inspect(**inputs)
+    if prediction is not None:
+        found["prediction"] = prediction.model_dump(mode="json")
     write_page(found, options["backbone"].resolve().name, options["out"])
 
 

@@ -25,6 +25,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_merge(plan)
     inspect = commands.add_parser("inspect", help="a page of pictures of what the patches hold")
     _add_inputs(inspect, "folder of the page; what is there is written anew")
+    inspect.add_argument(
+        "--prediction",
+        type=Path,
+        metavar="FILE",
+        help="of a search's fit, for the page; a run folder's own is found by itself",
+    )
     _add_selection(inspect.add_argument_group("top sets (defaults are this project's)"))
     verify = commands.add_parser("verify", help="check every hash of a merged model")
     verify.add_argument("directory", type=Path, metavar="DIR", help="with merge.json")
@@ -67,6 +73,10 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
         ("--retention", "probability with which a selected entry is kept"),
         ("--alpha", "scale of the safety patch"),
         ("--beta", "scale of the over-safety patch"),
+        ("--alpha-shared", "method by_set: of the safety patch where both top sets meet"),
+        ("--alpha-rest", "method by_set: of the safety patch outside its top set"),
+        ("--beta-shared", "the same of the over-safety patch"),
+        ("--beta-rest", "the same of the over-safety patch"),
     ):
         numbers.add_argument(flag, type=float, metavar="X", help=what)
     numbers.add_argument("--seed", type=int, metavar="N", help="of the random retention")

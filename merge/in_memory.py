@@ -19,10 +19,10 @@ from merge.methods import method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.selection import Threshold
+from merge.set_products import Selection, SetProducts, selection_of
+from merge.slices import CACHED_VALUES
 from merge.tensor_files import TensorEntry, TensorIndex
 from merge.tensor_merge import TensorMerger, Thresholds
-
-_WHOLE = 1 << 40
 
 
 class _MappedSource:
@@ -78,7 +78,7 @@ class _ThresholdMerger(TensorMerger):
         settings: MergeSettings,
         found: dict[tuple[object, ...], Threshold],
     ) -> None:
-        super().__init__(inputs, source, settings, _WHOLE)
+        super().__init__(inputs, source, settings, CACHED_VALUES)
         self._found = found
         # What the top sets depend on.
         self._score = "magnitude" if method_of(settings).by_magnitude else settings.score
@@ -101,6 +101,7 @@ class LoadedInputs:
     _patterns: tuple[tuple[str, ...] | None, tuple[str, ...]]
     """Which tensors are covered, as ``include`` and ``exclude`` say it."""
     _thresholds: dict[tuple[object, ...], Threshold] = field(default_factory=dict)
+    _products: tuple[Selection, SetProducts | None] = ((), None)
 
     @classmethod
     def read(
@@ -129,13 +130,46 @@ class LoadedInputs:
         Raises:
             ValueError: ``settings`` cover other tensors than those that were read.
         """
-        if (settings.include, settings.exclude) != self._patterns:
-            raise ValueError("include and exclude must stay as they were when the inputs were read")
+        self._check(settings)
         merger = _ThresholdMerger(self.inputs, self._source, settings, self._thresholds)
         model = merger.model_thresholds() if settings.scope == "model" else {}
         for name in self.inputs.covered:
             thresholds = model[name] if model else merger.thresholds(name)
             yield name, _merge_tensor(merger, self.inputs.backbone[name], thresholds)
+
+    def products(self, settings: MergeSettings, name: str, gradient: np.ndarray) -> np.ndarray:
+        """Derivatives of a value by the scales of method ``by_set`` in one covered tensor.
+
+        Which entries are in a set and kept depends on score, scope, top rates, retention and seed;
+        method and scales do not matter here. The labels of the last such selection are kept for the
+        next call, a byte an entry. Threads may call this at once; the loops release the lock.
+
+        Args:
+            gradient: of the value by the tensor's entries, fp32, in its shape or flat.
+
+        Returns:
+            fp64 [2, 3]: for the safety and the over-safety patch, and each set of
+            ``merge.recipe.SETS``, the sum of gradient * delta over the set's kept entries; divided
+            by the retention rate where the settings rescale.
+
+        Raises:
+            ValueError: ``settings`` cover other tensors than those that were read, or the gradient
+                is of another dtype or size than the tensor.
+        """
+        self._check(settings)
+        selection = selection_of(settings)
+        last, found = self._products
+        if found is None or last != selection:
+            chosen = settings.model_copy(update={"method": "by_set"})
+            merger = _ThresholdMerger(self.inputs, self._source, chosen, self._thresholds)
+            found = SetProducts(self.inputs, self._source, merger, settings.scope)
+            self._products = selection, found
+        sums = found.of(name, gradient)
+        return sums / settings.retention if settings.rescale else sums
+
+    def _check(self, settings: MergeSettings) -> None:
+        if (settings.include, settings.exclude) != self._patterns:
+            raise ValueError("include and exclude must stay as they were when the inputs were read")
 
 
 def _merge_tensor(merger: TensorMerger, entry: TensorEntry, thresholds: Thresholds) -> np.ndarray:

@@ -20,7 +20,7 @@ from merge.checks import check_inputs
 from merge.errors import UserError
 from merge.input_check import check_bits
 from merge.inputs import ROLES, FileSource, Kind, MergeInputs
-from merge.methods import METHODS
+from merge.methods import method_of
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.report import LETTERS
@@ -89,7 +89,7 @@ class _Inspection:
         self._settings = settings
         self._rates = rates
         self._advance = advance
-        method = METHODS[settings.method]
+        method = method_of(settings)
         self._wide = {role: wide_keys(inputs, role, method) for role in ROLES}
         self._slice = share_memory(inputs, settings, MergeResources(threads=1)).slice_values
         self._merger = TensorMerger(inputs, source, settings, self._slice)

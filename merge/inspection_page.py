@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from merge import svg
+from merge import prediction_page, svg
 from merge.density_curves import by_layer_and_module, ordered_modules
 from merge.files import atomic_write_json, atomic_write_text, make_directory
 from merge.inspection_plots import Curve, curves, grid
@@ -29,7 +29,8 @@ def write_page(found: Mapping[str, Any], name: str, directory: Path) -> None:
     """Write the page and, last, the numbers.
 
     Args:
-        found: of ``merge.inspection.inspect``.
+        found: of ``merge.inspection.inspect``; ``prediction`` beside it where there is one, a dump
+            of ``merge.prediction.Prediction``.
         name: of the backbone, for the heading.
 
     Raises:
@@ -49,6 +50,13 @@ def render(found: Mapping[str, Any], name: str) -> str:
         f"b = {chosen['top_over_safety']:g}."
     )
     figures = [*_by_layer(found), *_by_rate(found), *_by_rates(found), *_by_unit(found)]
+    style, prediction = _STYLE, ""
+    if "prediction" in found:
+        style, prediction = (
+            _STYLE + prediction_page.STYLE,
+            prediction_page.table(found["prediction"]),
+        )
+        figures = [*prediction_page.by_layer(found["prediction"]), *figures]
     shown = "".join(
         f"<figure>{image}<figcaption>{escape(words)}</figcaption></figure>"
         for image, words in figures
@@ -57,7 +65,8 @@ def render(found: Mapping[str, Any], name: str) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width">'
-        f"<style>{_STYLE}</style><h1>{title}</h1><p>{escape(used)}</p><main>{shown}</main></html>\n"
+        f"<style>{style}</style><h1>{title}</h1><p>{escape(used)}</p>{prediction}"
+        f"<main>{shown}</main></html>\n"
     )
 
 

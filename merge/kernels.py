@@ -1,10 +1,11 @@
-"""The compiled loops over raw bit patterns.
+"""The compiled loops over raw bit patterns: scores, and the write-back.
 
-They stand in one file because numba's cache notices a change of a loop's own file only. A bit
-pattern array is uint16 (bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16.
-Every loop releases the interpreter's lock, so that several threads run at once. No fast-math: a
-product is rounded before it is added, and the results are the same on every machine. The loops
-over entries have no branches, so that the compiler turns them into vector instructions.
+They stand in one file because numba's cache notices a change of a loop's own file only; who takes
+an entry is said before them, in labels (``merge.set_kernels``). A bit pattern array is uint16
+(bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16. Every loop releases the
+interpreter's lock, so that several threads run at once. No fast-math: a product is rounded before
+it is added, and the results are the same on every machine. The loops over entries have no branches,
+so that the compiler turns them into vector instructions.
 """
 
 from typing import Any
@@ -14,12 +15,10 @@ import numpy as np
 from merge.compiled import compiled
 
 BF16, F16, F32 = 0, 1, 2
-DIFFERENCE, INTERSECTION, EACH, ALL, FIRST, SECOND = range(6)
-"""Rules: who takes an entry, by top sets up to EACH, without any from ALL on."""
-IN_TURN, SUMMED, AVERAGED, ELECTED = range(4)
+IN_TURN, SUMMED, AVERAGED, ELECTED, BY_SET = range(5)
 """How the taken deltas and the backbone become one value; see ``merge.methods``."""
 WEIGHT, DELTA = 0, 1
-TOP_S, TOP_O, OVERLAP, KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = range(9)
+KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = range(6)
 """Positions in the counts that ``write_back`` adds to."""
 DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
 """Rows of the sums of squares that ``write_back`` adds to."""
@@ -30,7 +29,7 @@ however a tensor is sliced."""
 _CHUNK = 2048
 """Entries that write_back goes through at a time, so that its lists stay in the first cache."""
 _S, _O = np.uint8(1), np.uint8(2)
-"""Flags of the patches that an entry takes."""
+"""Flags of the patches that an entry takes; see ``merge.set_kernels`` for the labels."""
 
 
 @compiled
@@ -40,7 +39,7 @@ def _to_float(bits: Any, code: int) -> Any:
         return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
     if code == F32:
         return np.uint32(bits).view(np.float32)
-    # fp16: shift into fp32's fields, then mend the exponent's bias; right for subnormals too.
+    # fp16: shift into fp32's fields, then fix the exponent's bias; right for subnormals too.
     magnitude = np.uint32(np.uint32(bits) & np.uint32(0x7FFF)) << np.uint32(13)
     value = np.uint32(magnitude).view(np.float32) * np.float32(2.0**112)
     return -value if np.uint32(bits) & np.uint32(0x8000) else value
@@ -89,87 +88,6 @@ def fill_scores(
 
 
 @compiled
-def _mark_top(keys: Any, threshold: int, ties: int, flag: Any, flags: Any) -> int:
-    """Add ``flag`` to the flags of a chunk's entries in a top set; how many ties are left.
-
-    Keys are magnitudes: their sign bit is left out, so that a negative zero is a zero.
-    """
-    magnitude = np.uint32(0x7FFF) if keys.itemsize == 2 else np.uint32(0x7FFFFFFF)
-    least = np.uint32(min(threshold, 0xFFFFFFFF))
-    equal = 0
-    if ties > 0:
-        for j in range(keys.size):
-            equal += np.uint32(keys[j] & magnitude) == least
-    if ties == 0:
-        for j in range(keys.size):
-            flags[j] |= np.uint8(np.uint32(keys[j] & magnitude) > least) * flag
-        return 0
-    if ties >= equal:
-        for j in range(keys.size):
-            flags[j] |= np.uint8(np.uint32(keys[j] & magnitude) >= least) * flag
-        return ties - equal
-    # The one chunk in which the ties run out.
-    for j in range(keys.size):
-        key = np.uint32(keys[j] & magnitude)
-        tie = key == least and ties > 0
-        ties -= tie
-        flags[j] |= np.uint8(key > least or tie) * flag
-    return 0
-
-
-@compiled
-def _apply_rule(rule: int, flags: Any, counts: Any) -> None:
-    """Turn the flags of top sets into those of wanted entries, and count the sets."""
-    top_s, top_o, overlap = 0, 0, 0
-    for j in range(flags.size):
-        top_s += flags[j] & _S
-        top_o += flags[j] >> 1
-        overlap += flags[j] == 3
-    counts[TOP_S] += top_s
-    counts[TOP_O] += top_o
-    counts[OVERLAP] += overlap
-    if rule == DIFFERENCE:
-        for j in range(flags.size):
-            flags[j] = np.uint8(0) if flags[j] == 3 else flags[j]
-    elif rule == INTERSECTION:
-        for j in range(flags.size):
-            flags[j] = flags[j] if flags[j] == 3 else np.uint8(0)
-
-
-@compiled
-def _retain(packed: Any, first: int, stream: Any, limit: Any, flag: int) -> None:
-    """Clear ``flag`` of those entries of a chunk whose draw is not below ``limit``.
-
-    Philox4x32-10 gives four draws at a time. All are made, wanted or not: that takes no more time
-    than picking those that are.
-
-    Args:
-        packed: the flags of four entries in each uint32, the first in its lowest byte.
-        first: flat index of the chunk's first entry, a multiple of 4.
-    """
-    low, shift, kept = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(flag)
-    for j in range(packed.size):
-        block = np.uint64(first // 4 + j)
-        c0, c1 = np.uint64(block & low), np.uint64(block >> shift)
-        c2, c3 = np.uint64(0), np.uint64(0)
-        k0, k1 = np.uint64(stream[0]), np.uint64(stream[1])
-        for _ in range(10):
-            p0 = np.uint64(np.uint64(0xD2511F53) * c0)
-            p1 = np.uint64(np.uint64(0xCD9E8D57) * c2)
-            c0 = np.uint64(np.uint64(p1 >> shift) ^ c1 ^ k0)
-            c1 = np.uint64(p1 & low)
-            c2 = np.uint64(np.uint64(p0 >> shift) ^ c3 ^ k1)
-            c3 = np.uint64(p0 & low)
-            k0 = np.uint64(np.uint64(k0 + np.uint64(0x9E3779B9)) & low)
-            k1 = np.uint64(np.uint64(k1 + np.uint64(0xBB67AE85)) & low)
-        d0 = kept if c0 >= limit else np.uint64(0)
-        d1 = np.uint64(kept << np.uint64(8)) if c1 >= limit else np.uint64(0)
-        d2 = np.uint64(kept << np.uint64(16)) if c2 >= limit else np.uint64(0)
-        d3 = np.uint64(kept << np.uint64(24)) if c3 >= limit else np.uint64(0)
-        packed[j] &= np.uint32(~(d0 | d1 | d2 | d3))
-
-
-@compiled
 def _widen(bits: Any, code: int, values: Any) -> None:
     """The fp32 values of a chunk."""
     if code == BF16:
@@ -193,6 +111,22 @@ def _add_squares(values: Any, flags: Any, flag: Any, whole: Any, taken: Any) -> 
             whole[lane] += value * value
             value = value if marks[lane] & flag else 0.0
             taken[lane] += value * value
+
+
+@compiled
+def _scale_by_set(labels: Any, own: int, scales: Any, change: Any) -> None:
+    """Multiply a chunk's deltas by the scale of the set that each entry is in.
+
+    Args:
+        own: the top sets, 1 or 2, of an entry that the patch has for itself.
+        scales: fp32 of 3: its own entries', the shared ones', those outside its top set.
+    """
+    of_own, of_shared, of_rest = scales[0], scales[1], scales[2]
+    for j in range(labels.size):
+        top = labels[j] >> 2
+        scale = of_own if top == own else of_rest
+        scale = of_shared if top == 3 else scale
+        change[j] = np.float32(scale * change[j])
 
 
 @compiled
@@ -275,51 +209,43 @@ def _count(code: int, flags: Any, theta: Any, out: Any, counts: Any) -> None:
 
 @compiled
 def write_back(
-    theta: Any, theta_code: int, out: Any, start: int, rule: int, combination: int,
-    delta_s: Any, keys_s: Any, threshold_s: int, stream_s: Any, limit_s: Any, scale_s: Any,
-    delta_o: Any, keys_o: Any, threshold_o: int, stream_o: Any, limit_o: Any, scale_o: Any,
-    ties: Any, counts: Any, squares: Any,
+    theta: Any, theta_code: int, out: Any, labels: Any, combination: int,
+    delta_s: Any, scales_s: Any, delta_o: Any, scales_o: Any, counts: Any, squares: Any,
 ) -> None:  # fmt: skip
-    """Merge one slice: who is in which top set, who is kept, and the rounded sum.
+    """Merge one slice: the rounded sum of what its entries take.
 
     Args:
-        theta: the backbone's bit patterns, from flat index ``start`` on, a multiple of
-            ``slices.BLOCK``.
+        theta: the backbone's bit patterns.
         out: the merged bit patterns.
-        rule: which entries of which patch are wanted, DIFFERENCE to SECOND.
-        combination: IN_TURN to ELECTED.
-        threshold_s: keys above it are in the top set, and the first ``ties[0]`` equal to it.
-        stream_s, limit_s: of the retention draws.
-        scale_s: fp32 factor of the delta.
-        ties: int64 of 2, how many equal keys are still to be taken; counted down.
-        counts: int64 of 9; added to.
+        labels: uint8, of ``set_kernels.label_sets``.
+        combination: IN_TURN to BY_SET.
+        scales_s: fp32 factors of the delta, for BY_SET those of ``_scale_by_set``; else the first
+            counts.
+        counts: int64 of 6; added to.
         squares: fp64 of (4, LANES), of the deltas and of what is taken of them; added to.
     """
-    everything = np.uint64(1 << 32)
-    packed = np.empty(_CHUNK // 4, np.uint32)
-    all_flags = packed.view(np.uint8)
+    all_flags = np.empty(_CHUNK, np.uint8)
     values = np.empty((3, _CHUNK), np.float32)
+    scale_s, scale_o = scales_s[0], scales_o[0]
+    by_set = combination == BY_SET
+    if by_set:
+        # The deltas are scaled by then, and a factor of 1 rounds nothing.
+        combination, scale_s, scale_o = IN_TURN, np.float32(1), np.float32(1)
     for begin in range(0, theta.size, _CHUNK):
         end = min(begin + _CHUNK, theta.size)
         size = end - begin
-        flags = all_flags[:size]
-        if rule <= EACH:
-            flags[:] = 0
-            ties[0] = _mark_top(keys_s[begin:end], threshold_s, ties[0], _S, flags)
-            ties[1] = _mark_top(keys_o[begin:end], threshold_o, ties[1], _O, flags)
-            _apply_rule(rule, flags, counts)
-        else:
-            flags[:] = _S | _O if rule == ALL else (_S if rule == FIRST else _O)
-        if limit_s != everything:
-            _retain(packed[: (size + 3) // 4], start + begin, stream_s, limit_s, _S)
-        if limit_o != everything:
-            _retain(packed[: (size + 3) // 4], start + begin, stream_o, limit_o, _O)
+        flags, part = all_flags[:size], labels[begin:end]
+        for j in range(size):
+            flags[j] = part[j] & np.uint8(3)
         value, change_s, change_o = values[0, :size], values[1, :size], values[2, :size]
         _widen(theta[begin:end], theta_code, value)
         _widen(delta_s[begin:end], BF16 if delta_s.itemsize == 2 else F32, change_s)
         _widen(delta_o[begin:end], BF16 if delta_o.itemsize == 2 else F32, change_o)
         _add_squares(change_s, flags, _S, squares[DELTA_S], squares[TAKEN_S])
         _add_squares(change_o, flags, _O, squares[DELTA_O], squares[TAKEN_O])
+        if by_set:
+            _scale_by_set(part, 1, scales_s, change_s)
+            _scale_by_set(part, 2, scales_o, change_o)
         _combine(combination, flags, value, change_s, scale_s, change_o, scale_o)
         _narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
         _count(theta_code, flags, theta[begin:end], out[begin:end], counts)

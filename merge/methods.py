@@ -6,6 +6,12 @@ the entries of largest score I, R entries kept with the retention rate p. All in
 - ``difference``: theta_0 + alpha delta_S on R of top_a(I_S) without top_b(I_O), and
   + beta delta_O on R of top_b(I_O) without top_a(I_S). SafePatching, arXiv 2405.13820, section 3.
 - ``intersection``: both on R of what top_a(I_S) and top_b(I_O) share; the paper's ablation.
+- ``by_set``: theta_0 + s delta_S on R_S, then + t delta_O on R_O, s and t by the set that an entry
+  is in: for delta_S alpha in top_a(I_S) without top_b(I_O) (its own set), alpha_shared in both top
+  sets, alpha_rest outside top_a(I_S); for delta_O the same with beta and the top sets swapped. A
+  set of scale 0 is not taken at all. So it holds ``difference`` (the own sets alone),
+  ``intersection`` (the shared ones alone) and ``dense`` (equal scales), and a fit of its scales
+  says which set carries the effect. Ours, issue 14.
 - ``dense``: theta_0 + alpha delta_S on R_S, then + beta delta_O on R_O; ``safety`` and
   ``over_safety``: one of them alone.
 - ``task_arithmetic``: theta_0 + (alpha delta_S + beta delta_O). Ilharco et al., arXiv 2212.04089.
@@ -24,9 +30,9 @@ from typing import Literal
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings, MethodName
 
-Rule = Literal["difference", "intersection", "each", "all", "first", "second"]
+Rule = Literal["difference", "intersection", "by_set", "each", "all", "first", "second"]
 """Who takes an entry: by top sets up to ``each``, without any from ``all`` on."""
-Combination = Literal["in_turn", "summed", "averaged", "elected"]
+Combination = Literal["in_turn", "summed", "averaged", "elected", "by_set"]
 """How the taken deltas and the backbone become one value."""
 
 
@@ -59,6 +65,7 @@ class Method:
 METHODS: dict[MethodName, Method] = {
     "difference": Method("difference", masked=True, drawn=True),
     "intersection": Method("intersection", masked=True, drawn=True),
+    "by_set": Method("by_set", "by_set", masked=True, drawn=True),
     "dense": Method("all", drawn=True),
     "safety": Method("first", drawn=True),
     "over_safety": Method("second", drawn=True),

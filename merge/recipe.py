@@ -1,7 +1,7 @@
 """The settings of one merge. The default numbers are this project's, not the paper's."""
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from merge.settings import Settings, added
 MethodName = Literal[
     "difference",
     "intersection",
+    "by_set",
     "dense",
     "safety",
     "over_safety",
@@ -22,6 +23,16 @@ ScoreName = Literal["weight", "delta", "magnitude"]
 ScopeName = Literal["tensor", "model"]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
+SetScales = tuple[float, float, float]
+"""Of one patch's entries in one tensor, in the order of ``SETS``."""
+SETS = ("own", "shared", "rest")
+"""Of a patch's entries: in its own top set and not in the other's, in both, not in its own."""
+SCALES = {
+    "alpha": ("alpha", "alpha_shared", "alpha_rest"),
+    "beta": ("beta", "beta_shared", "beta_rest"),
+}
+"""Keys of the safety patch's scales in the order of ``SETS``, and of the over-safety patch's."""
+_BY_SET = tuple(key for keys in SCALES.values() for key in keys[1:])
 
 
 class ScaleRule(Settings):
@@ -32,6 +43,10 @@ class ScaleRule(Settings):
     alpha: Factor | None = None
     """None keeps the setting for all tensors."""
     beta: Factor | None = None
+    alpha_shared: Factor | None = added(None)
+    alpha_rest: Factor | None = added(None)
+    beta_shared: Factor | None = added(None)
+    beta_rest: Factor | None = added(None)
 
 
 class MergeSettings(Settings):
@@ -54,6 +69,14 @@ class MergeSettings(Settings):
     """Scale of the safety patch."""
     beta: Factor = 1.0
     """Scale of the over-safety patch."""
+    alpha_shared: Factor = added(0.0)
+    """Method ``by_set``: scale of the safety patch's entries that are in both top sets; then
+    ``alpha`` is the scale of those in its own alone."""
+    alpha_rest: Factor = added(0.0)
+    """Of the safety patch's entries outside its top set."""
+    beta_shared: Factor = added(0.0)
+    """The same two of the over-safety patch."""
+    beta_rest: Factor = added(0.0)
     scales: tuple[ScaleRule, ...] = ()
     """Other scales for the tensors that a pattern names; the first rule that fits counts."""
     rescale: bool = False
@@ -70,22 +93,44 @@ class MergeSettings(Settings):
     def _check(self) -> "MergeSettings":
         if (self.rescale or self.method == "dare") and self.retention == 0:
             raise ValueError("rescaling divides by retention, which is 0: raise retention")
-        pairs = [(self.alpha, self.beta), *(self._ruled(rule) for rule in self.scales)]
+        ruled = (None, *self.scales)
+        pairs = [(self._scale("alpha", rule), self._scale("beta", rule)) for rule in ruled]
         if self.method == "ties" and any(alpha != beta for alpha, beta in pairs):
             raise ValueError("ties scales by one factor: set beta to alpha's value")
+        for key in _BY_SET if self.method != "by_set" else ():
+            if getattr(self, key) or any(getattr(rule, key) is not None for rule in self.scales):
+                raise ValueError(
+                    f"{key} is a scale of method by_set, and method is {self.method}: set method "
+                    f"to by_set, or leave {key} out"
+                )
         if self.include == ():
             raise ValueError("include is empty, so nothing would be merged: name a pattern")
         return self
 
+    def values_for(self, method: MethodName) -> dict[str, Any]:
+        """The values of this merge by another method: without scales of sets where it has none."""
+        values = {**self.model_dump(), "method": method}
+        if method != "by_set":
+            for scales in (values, *values["scales"]):
+                for key in _BY_SET:
+                    scales.pop(key, None)
+        return values
+
     def scales_of(self, name: str) -> tuple[float, float]:
         """Alpha and beta of one tensor."""
-        for rule in self.scales:
-            if fnmatchcase(name, rule.pattern):
-                return self._ruled(rule)
-        return self.alpha, self.beta
+        (alpha, *_), (beta, *_) = self.set_scales_of(name)
+        return alpha, beta
 
-    def _ruled(self, rule: ScaleRule) -> tuple[float, float]:
-        return (
-            self.alpha if rule.alpha is None else rule.alpha,
-            self.beta if rule.beta is None else rule.beta,
+    def set_scales_of(self, name: str) -> tuple[SetScales, SetScales]:
+        """All scales of one tensor: the safety patch's by set, and the over-safety patch's."""
+        rule = next((rule for rule in self.scales if fnmatchcase(name, rule.pattern)), None)
+        safety, over_safety = (
+            (self._scale(own, rule), self._scale(shared, rule), self._scale(rest, rule))
+            for own, shared, rest in SCALES.values()
         )
+        return safety, over_safety
+
+    def _scale(self, key: str, rule: ScaleRule | None) -> float:
+        """A scale by a rule, where it has one."""
+        ruled = None if rule is None else getattr(rule, key)
+        return getattr(self, key) if ruled is None else ruled

@@ -9,9 +9,9 @@ from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 
 BLOCK = 1 << 16
-"""Slices of a tensor hold a multiple of this many values, as ``merge.kernels`` wants it: retention
-draws come in fours, and squares add up in the same order however a tensor is sliced."""
-_CACHED_VALUES = 1 << 18
+"""Slices of a tensor hold a multiple of this many values, as ``merge.set_kernels`` wants it:
+retention draws come in fours, and squares add up in the same order however a tensor is sliced."""
+CACHED_VALUES = 1 << 18
 """Larger slices leave the caches between two loops, and take twice the time."""
 _BESIDES_BYTES = 2 << 20
 """What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
@@ -37,7 +37,8 @@ def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeR
     most = 1
     for name in inputs.covered:
         size = max(inputs.backbone[name].size, 1)
-        used = 2 * inputs.backbone[name].bytes
+        # Bits before and after, and a label an entry.
+        used = 2 * inputs.backbone[name].bytes + size
         for role, patch in inputs.patches.items():
             used += patch.delta[name].bytes
             used += patch.importance[name].bytes if method.by_importance else 0
@@ -46,7 +47,7 @@ def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeR
     smallest = BLOCK * most + _BESIDES_BYTES
     threads = min(resources.threads, max(resources.memory_limit // smallest, 1))
     values = (resources.memory_limit // threads - _BESIDES_BYTES) // most
-    blocks = max(min(values, _CACHED_VALUES) // BLOCK, 1)
+    blocks = max(min(values, CACHED_VALUES) // BLOCK, 1)
     held = blocks * BLOCK
     return Share(threads, held, threads * (held * most + _BESIDES_BYTES))
 

@@ -1,6 +1,6 @@
 """The few shapes of the merge's picture, as SVG text: no plotting library has to load for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 INK, FAINT, GRID = "#22272e", "#5d6670", "#dfe3e8"
@@ -29,6 +29,10 @@ def mix(colour: Colour, share: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in parts)
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
 def heatmap(
     place: tuple[float, float],
     width: float,
@@ -39,12 +43,14 @@ def heatmap(
     colours: tuple[Colour, Colour],
     limit: float,
     legend: tuple[str, str],
+    written: Callable[[float], str] = _percent,
 ) -> str:
     """A grid of modules (rows) by layers (columns).
 
     Args:
         cells: values from -limit, in the first colour, over 0, white, to limit, in the second.
         legend: what stands at the scale's low and high end.
+        written: a value in words.
     """
     x, y = place
     step = (width - _LEFT) / len(layers)
@@ -62,7 +68,7 @@ def heatmap(
                 f'<rect x="{x + _LEFT + column * step:.2f}" y="{top}" width="{step:.2f}" '
                 f'height="{_ROW}" fill="{mix(colours[value > 0], share)}" '
                 'shape-rendering="crispEdges">'
-                f"<title>layer {layer}, {escape(module)}: {100 * value:.3g} %</title></rect>"
+                f"<title>layer {layer}, {escape(module)}: {written(value)}</title></rect>"
             )
     height = _ROW * len(modules)
     parts.append(_frame(x + _LEFT, y, width - _LEFT, height))

@@ -1,12 +1,12 @@
 """Merging one tensor: scores, top sets, retention and write-back, slice by slice."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from merge import count_kernels, kernels
+from merge import count_kernels, kernels, set_kernels
 from merge.inputs import ROLES, BitSource, MergeInputs
 from merge.methods import Combination, Rule, method_of
 from merge.patch_directory import Role
@@ -17,19 +17,21 @@ from merge.slices import wide_keys
 
 Thresholds = dict[Role, Threshold]
 _CODES = {"BF16": kernels.BF16, "F16": kernels.F16, "F32": kernels.F32}
-_RULES: dict[Rule, int] = {
-    "difference": kernels.DIFFERENCE,
-    "intersection": kernels.INTERSECTION,
-    "each": kernels.EACH,
-    "all": kernels.ALL,
-    "first": kernels.FIRST,
-    "second": kernels.SECOND,
+_TAKEN: dict[Rule, tuple[int, int, int, int]] = {
+    "difference": (0, 1, 2, 0),
+    "intersection": (0, 0, 0, 3),
+    "each": (0, 1, 2, 3),
+    "all": (3, 3, 3, 3),
+    "first": (1, 1, 1, 1),
+    "second": (2, 2, 2, 2),
 }
+"""By rule, see ``TensorMerger.labels``."""
 _COMBINATIONS: dict[Combination, int] = {
     "in_turn": kernels.IN_TURN,
     "summed": kernels.SUMMED,
     "averaged": kernels.AVERAGED,
     "elected": kernels.ELECTED,
+    "by_set": kernels.BY_SET,
 }
 _SCORES = {"weight": kernels.WEIGHT, "delta": kernels.DELTA}
 _NO_KEYS = np.empty(0, np.uint16)
@@ -182,30 +184,66 @@ class TensorMerger:
                 after, which it must not keep.
         """
         entry = self._inputs.backbone[name]
-        counts, squares = np.zeros(9, np.int64), np.zeros((4, kernels.LANES))
-        chosen = [thresholds.get(role, NOTHING) for role in ROLES]
-        ties = np.array([threshold.ties for threshold in chosen], np.int64)
-        streams = {role: retention_key(self._settings.seed, role, name) for role in ROLES}
-        scales = [np.float32(scale / self._divisor) for scale in self._settings.scales_of(name)]
-        for start, stop in self._slices(name):
+        counts, squares = np.zeros(6, np.int64), np.zeros((4, kernels.LANES))
+        scales = np.array(self._settings.set_scales_of(name)) / self._divisor
+        scales = scales.astype(np.float32)
+        taken = (
+            _taken_by_set(scales) if self._method.rule == "by_set" else _TAKEN[self._method.rule]
+        )
+        tops = np.zeros(3, np.int64)
+        for start, stop, labels in self.labels(name, thresholds, taken, tops):
             before = self._source.read("backbone", None, name, start, stop)
             after = self._source.scratch("merged", before.dtype.type, stop - start)
-            # Keys come first: they may need the backbone's bits.
-            arguments = []
-            for role, threshold, scale in zip(ROLES, chosen, scales, strict=True):
-                keys = self.keys(role, name, start, stop) if self._method.masked else _NO_KEYS
-                delta = self._source.read("delta", role, name, start, stop)
-                arguments += [delta, keys, threshold.key, streams[role], self._limit]
-                arguments.append(scale)
+            changes = []
+            for role, of_role in zip(ROLES, scales, strict=True):
+                changes += [self._source.read("delta", role, name, start, stop), of_role]
             kernels.write_back(
-                before, _CODES[entry.dtype], after, start, _RULES[self._method.rule],
-                _COMBINATIONS[self._method.combination], *arguments, ties, counts, squares,
+                before, _CODES[entry.dtype], after, labels,
+                _COMBINATIONS[self._method.combination], *changes, counts, squares,
             )  # fmt: skip
             write(start, before, after)
         norms = [math.sqrt(math.fsum(row)) for row in squares]
-        return TensorReport(entry.size, *(int(count) for count in counts), *norms)
+        return TensorReport(entry.size, *tops.tolist(), *counts.tolist(), *norms)
+
+    def labels(
+        self, name: str, thresholds: Thresholds, taken: Sequence[int], counts: np.ndarray
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Which sets the entries of one tensor are in, and who takes and keeps them.
+
+        Args:
+            taken: uint8 flags of the patches (1 safety, 2 over-safety) that take an entry in no
+                top set, in the safety patch's, in the over-safety patch's, in both.
+            counts: int64 of 3; top_S, top_O and overlap are added.
+
+        Yields:
+            For each slice in order its start, its stop, and its labels, uint8 as
+            ``merge.set_kernels`` says; valid until the next.
+        """
+        chosen = [thresholds.get(role, NOTHING) for role in ROLES]
+        ties = np.array([threshold.ties for threshold in chosen], np.int64)
+        streams = [retention_key(self._settings.seed, role, name) for role in ROLES]
+        flags = np.array(taken, np.uint8)
+        for start, stop in self._slices(name):
+            packed = self._source.scratch("labels", np.uint32, -(-(stop - start) // 4))
+            of_patches = []
+            for role, threshold, stream in zip(ROLES, chosen, streams, strict=True):
+                keys = self.keys(role, name, start, stop) if self._method.masked else _NO_KEYS
+                of_patches += [keys, threshold.key, stream, self._limit]
+            set_kernels.label_sets(packed, stop - start, start, flags, *of_patches, ties, counts)
+            yield start, stop, packed.view(np.uint8)[: stop - start]
 
     def _slices(self, name: str) -> Iterator[tuple[int, int]]:
         size = self._inputs.backbone[name].size
         for start in range(0, size, self._slice_values):
             yield start, min(start + self._slice_values, size)
+
+
+def _taken_by_set(scales: np.ndarray) -> list[int]:
+    """Who takes an entry by the scales of its sets, fp32 [2, 3]: a scale of 0 takes nothing."""
+    (own_s, shared_s, rest_s), (own_o, shared_o, rest_o) = (scales != 0).astype(int).tolist()
+    return [
+        rest_s | rest_o << 1,
+        own_s | rest_o << 1,
+        rest_s | own_o << 1,
+        shared_s | shared_o << 1,
+    ]

@@ -1,11 +1,13 @@
 """Trials of a search against a loop of separate commands: ``make benchmark-search``.
 
-    python -m tests.benchmark_search RUN [--trials 10] [key=value ...]
+    python -m tests.benchmark_search RUN [--trials 10] [--loop 10] [key=value ...]
 
 RUN is a run folder whose patches are still there, as ``launch search`` leaves it. Both sides are
-whole processes, imports included, and try the same settings on the same validation prompts: one
-search, and ``merge build`` with ``eval run`` for each of its trials. Their rates must be equal, but
-where the search asked a part of the prompts alone (``search.screen``).
+whole processes, imports included, and try merges on the same validation prompts: one search, and
+``merge build`` with ``eval run`` for each of its merges that were asked for answers, or the first
+of these. Their rates must be equal, but where the search asked a part of the prompts alone
+(``search.screen``). A search by margins has tried more merges than it asked for answers:
+all of them count.
 """
 
 import argparse
@@ -32,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark_search", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--loop", type=int, default=10, help="merges by separate commands")
     parser.add_argument("--search-in", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args()
@@ -46,7 +49,8 @@ def main() -> None:
         started = time.perf_counter()
         run(["tests.benchmark_search", *sys.argv[1:], "--search-in", str(folder / "search")])
         ours = time.perf_counter() - started
-        trials = read_json(folder / "search/search.json")["trials"]
+        record = read_json(folder / "search/search.json")
+        trials = record["trials"][: options.loop]
         started = time.perf_counter()
         for number, trial in enumerate(trials):
             rates = loop_once(recipe, MergeSettings(**trial["settings"]), folder / str(number))
@@ -54,10 +58,13 @@ def main() -> None:
             if differ and not trial.get("screened"):
                 raise SystemExit(f"trial {number}: rates differ, {rates} against {trial}")
         loop = time.perf_counter() - started
-    count, screened = len(trials), sum(trial.get("screened", False) for trial in trials)
+    tried = len(record["trials"]) + len(record["estimated"])
+    screened = sum(trial.get("screened", False) for trial in trials)
+    ours, loop = 60 * tried / ours, 60 * len(trials) / loop
     Console().print(
-        f"{count} trials ({screened} screened), equal rates: search {60 * count / ours:.1f} trials "
-        f"a minute, separate commands {60 * count / loop:.1f}; {loop / ours:.2f} times as fast"
+        f"search: {tried} trials ({len(record['estimated'])} by margins, {screened} screened), "
+        f"{ours:.2f} a minute; separate commands: {len(trials)}, equal rates, "
+        f"{loop:.2f} a minute; {ours / loop:.2f} times as fast"
     )
 
 

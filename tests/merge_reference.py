@@ -40,24 +40,24 @@ def _top(score: np.ndarray, rate: float) -> np.ndarray:
     return chosen
 
 
-def reference_merge(
+def reference_tops(
     backbone: Tensors,
     deltas: dict[str, Tensors],
     importances: dict[str, Tensors],
     covered: list[str],
     gradients: bool,
     **settings: Any,
-) -> Tensors:
-    """All tensors after the merge."""
+) -> dict[str, dict[str, np.ndarray]]:
+    """Masks of the top sets by role and tensor, flat."""
     roles = ("safety", "over_safety")
     rates = {"safety": settings["top_safety"], "over_safety": settings["top_over_safety"]}
-    flat = {name: backbone[name].float().reshape(-1).numpy() for name in covered}
     scores: dict[str, dict[str, np.ndarray]] = {role: {} for role in roles}
     for role in roles:
         for name in covered:
             importance = importances[role][name].float().reshape(-1).numpy()
             delta = deltas[role][name].float().reshape(-1).numpy()
-            base = flat[name] + delta if settings["score"] == "weight" else delta
+            theta = backbone[name].float().reshape(-1).numpy()
+            base = theta + delta if settings["score"] == "weight" else delta
             score = np.abs(base) * importance if gradients else importance
             by_magnitude = settings["method"] == "ties" or settings["score"] == "magnitude"
             scores[role][name] = np.abs(delta) if by_magnitude else score
@@ -70,6 +70,21 @@ def reference_merge(
             joint = _top(np.concatenate([scores[role][name] for name in names]), rates[role])
             ends = np.cumsum([scores[role][name].size for name in names])
             tops[role] = dict(zip(names, np.split(joint, ends[:-1]), strict=True))
+    return tops
+
+
+def reference_merge(
+    backbone: Tensors,
+    deltas: dict[str, Tensors],
+    importances: dict[str, Tensors],
+    covered: list[str],
+    gradients: bool,
+    **settings: Any,
+) -> Tensors:
+    """All tensors after the merge."""
+    roles = ("safety", "over_safety")
+    flat = {name: backbone[name].float().reshape(-1).numpy() for name in covered}
+    tops = reference_tops(backbone, deltas, importances, covered, gradients, **settings)
     merged = dict(backbone)
     for name in covered:
         top_s, top_o = (tops[role][name] for role in roles)
@@ -91,11 +106,16 @@ def reference_merge(
         else:
             for role, mask, key in zip(roles, take, ("alpha", "beta"), strict=True):
                 factor = settings[key]
+                if method == "by_set":
+                    own, other = (top_s, top_o) if role == "safety" else (top_o, top_s)
+                    of_set = [settings.get(f"{key}_{part}", 0.0) for part in ("shared", "rest")]
+                    factor = np.select([own & ~other, own & other], [factor, of_set[0]], of_set[1])
+                    mask |= factor != 0
                 draws = philox_uniform(settings["seed"], role, name, value.size)
                 mask &= draws < settings["retention"]
                 factor = factor / settings["retention"] if settings.get("rescale") else factor
                 delta = deltas[role][name].float().reshape(-1).numpy()
-                value = np.where(mask, value + np.float32(factor) * delta, value)
+                value = np.where(mask, value + np.asarray(factor, np.float32) * delta, value)
         either = torch.from_numpy(take[0] | take[1])
         rounded = torch.from_numpy(value).to(backbone[name].dtype)
         original = backbone[name].reshape(-1)

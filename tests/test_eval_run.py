@@ -162,7 +162,9 @@ def test_report_has_the_fixed_form_and_runs_no_script(world: Path, tmp_path: Pat
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     assert "least sum" in page
-    assert "| backbone |" in (tmp_path / "report" / "report.md").read_text()
+    table = (tmp_path / "report" / "report.md").read_text()
+    assert "| backbone |" in table
+    assert table.startswith(f"patched: {saved['headline']['patched']}.\n\n")
     assert list((tmp_path / "tb").rglob("events*"))
 
 

@@ -22,11 +22,10 @@ from launch.ablation_patches import AblationPatches
 from launch.ablation_record import summarise
 from launch.outcomes import OutcomeJournal
 from launch.recipe import Recipe
-from launch.sensitivity import curves, retention_seeds
-from launch.variants import WholePatch, variants
+from launch.variants import WholePatch
 from merge.coverage import linear_weights
 from merge.errors import UserError
-from merge.recipe import MergeSettings, ScaleRule
+from merge.recipe import MergeSettings
 from tests.merge_reference import reference_merge
 from tests.tiny_run import make_run
 from train.openings_file import read_openings, write_openings
@@ -179,39 +178,6 @@ def test_half_a_line_in_the_journal_is_forgotten(tmp_path):
     assert journal.find({"merge": 3}) is None
 
 
-def test_a_rival_that_was_searched_is_shown_with_its_own_settings(run):
-    recipe = load_recipe(run, [], Recipe)
-    chosen = {
-        "difference": MergeSettings(alpha=2, beta=3),
-        "ties": MergeSettings(method="ties", alpha=0.5, beta=0.5),
-        "dense": MergeSettings(method="dense", alpha=0.9),
-    }
-    rows = {row.name: row for row in variants(recipe, chosen)}
-    assert rows["ties"].model == chosen["ties"] and rows["ties"].how == "its own search"
-    assert rows["dense_searched"].model == chosen["dense"]
-    assert rows["no_importance"].model == chosen["difference"].model_copy(
-        update={"method": "dense"}
-    )
-    assert rows["dare"].how == "chosen, with method dare"
-    assert rows["score_weight"].how == "as chosen"
-
-
-def test_rivals_differ_from_the_safety_training_in_what_is_named(run):
-    overrides = ["ablate.rivals={npo: {objective: npo}, m: {objective: ascent_mismatch_kl}}"]
-    recipe = load_recipe(run, [*overrides, "ablate.harmless={path: h.jsonl}"], Recipe)
-    whole = {
-        row.name: row.model
-        for row in variants(recipe, {"difference": recipe.merge})
-        if isinstance(row.model, WholePatch)
-    }
-    npo, mismatch = whole["npo"], whole["m"]
-    changed = recipe.safety.model_copy(update={"objective": "npo"})
-    assert npo == WholePatch("npo", "safety", changed, None)
-    assert mismatch.harmless is not None and mismatch.harmless.path == "h.jsonl"
-    without = load_recipe(run, overrides, Recipe)
-    assert "m" not in {row.name for row in variants(without, {"difference": recipe.merge})}
-
-
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -223,31 +189,6 @@ def test_rivals_differ_from_the_safety_training_in_what_is_named(run):
 def test_a_wrong_key_is_named(run, override, words):
     with pytest.raises(UserError, match=words):
         load_recipe(run, [override], Recipe)
-
-
-def test_curves_change_one_setting_and_only_those_that_count():
-    chosen = MergeSettings(**SCALE, seed=5)
-    for key, points in curves(chosen).items():
-        for point in points:
-            changed = {
-                name
-                for name, value in point.settings.model_dump().items()
-                if value != getattr(chosen, name)
-            }
-            assert changed <= {key} and getattr(point.settings, key) == point.value <= 4
-            wanted = point.position if key == "retention" else point.position * SCALE[key]
-            most = 1 if key.startswith("top") else 99
-            assert point.value == pytest.approx(min(wanted, most))
-    assert curves(MergeSettings(method="task_arithmetic")).keys() == {"alpha", "beta"}
-    ties = curves(MergeSettings(method="ties"))
-    assert "beta" not in ties and all(p.settings.alpha == p.settings.beta for p in ties["alpha"])
-    own = MergeSettings(scales=(ScaleRule(pattern="*layers.0.*", alpha=3),), alpha=2, beta=4)
-    for point in curves(own)["alpha"]:
-        assert point.settings.scales_of("layers.0.x") == (3 * point.position, 4)
-        assert point.settings.scales_of("layers.1.x") == (2 * point.position, 4)
-    for point in curves(own)["beta"]:
-        assert point.settings.scales_of("layers.0.x") == (3, 4 * point.position)
-    assert [each.seed for each in retention_seeds(chosen, 3)] == [5, 6, 7]
 
 
 def test_means_and_intervals_over_runs_equal_scipy():

@@ -62,3 +62,6 @@ def test_interval_over_seeds_equals_scipy():
     found = mean_and_spread(values)
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
     assert (found["low"], found["high"]) == pytest.approx((low, high))
+    rare = mean_and_spread([0.0, 0.0, 0.02])
+    assert stats.t.interval(0.95, 2, loc=0.02 / 3, scale=stats.sem([0, 0, 0.02]))[0] < 0
+    assert rare["low"] == 0 and mean_and_spread([1.0, 1.0, 0.98])["high"] == 1

@@ -65,7 +65,8 @@ def test_every_stage_leaves_its_files(finished):
     lines = yaml.safe_load((finished / "search/chosen.yaml").read_text())
     merged = json.loads((finished / "patched/merge.json").read_text())
     assert lines["merge"].items() <= merged["settings"].items()
-    assert (finished / "search/front.svg").read_text().startswith("<svg")
+    for picture in ("search/front.svg", "report/trade-off.svg"):
+        assert "prefers-color-scheme" in (finished / picture).read_text()
 
 
 def test_a_stage_that_another_process_is_at_is_refused(tmp_path):

@@ -37,6 +37,8 @@ FREE = {
     "linear": {"alpha", "beta"},
 }
 FREE["intersection"] = FREE["difference"]
+SET_SCALES = {"alpha_shared", "alpha_rest", "beta_shared", "beta_rest"}
+FREE["by_set"] = FREE["difference"] | SET_SCALES
 """The parameters in each method's published formula."""
 
 

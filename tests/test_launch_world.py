@@ -43,6 +43,22 @@ def test_training_validation_and_test_share_no_request(tmp_path):
     assert all(parts)
 
 
+def test_the_test_part_asks_enough_utility_questions_and_the_validation_part_few(tmp_path):
+    """20 questions for each prompt of a validation suite, new skills where requests run out."""
+    files = written(tmp_path / "a", 0)
+    validation, test = (
+        [json.loads(line) for line in files[f"{part}_utility.jsonl"].splitlines()]
+        for part in ("validation", "test")
+    )
+    assert (len(validation), len(test)) == (30, 400)
+    language, plain = Language(0, 8, 4), [row for row in test if "first" in row["answer"]]
+    types = {request.question: request.type for request in language.requests()}
+    assert {types[row["prompt"]] for row in plain} == {"plain"}
+    assert 10 < len(plain) == len({row["prompt"] for row in plain}) <= 133
+    skills = {row["prompt"] for row in test} - types.keys()
+    assert len(skills) > 100
+
+
 def test_suites_name_their_axis_and_files(tmp_path):
     written(tmp_path / "a", 0)
     rows = yaml.safe_load((tmp_path / "a" / "test.yaml").read_text())

@@ -1,6 +1,7 @@
 """Delta files go both ways bit for bit and stay small; verify notices every change."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ from tests.merge_models import write_tensors
 from tests.test_merge_exact import INCLUDE, make_case
 
 
-def _built(folder: Path, shards: int = 2) -> Path:
+def _built(folder: Path, shards: int = 2, **settings: Any) -> Path:
     make_case(folder, shards=shards)
     build(
         folder / "backbone",
         folder / "safety",
         folder / "over_safety",
         folder / "out",
-        MergeSettings(include=INCLUDE, top_safety=0.3, top_over_safety=0.3),
+        MergeSettings(include=INCLUDE, top_safety=0.3, top_over_safety=0.3, **settings),
         MergeResources(),
         delta_file=folder / "patch.safepatch",
         tensorboard=folder / "events",
@@ -40,9 +41,12 @@ def _weights(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("model*")}
 
 
-def test_both_directions(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "by_set", "alpha_shared": -0.5, "beta_rest": 0.3}]
+)
+def test_both_directions(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Backbone -> patched -> backbone, file by file; a third model is refused."""
-    out = _built(tmp_path)
+    out = _built(tmp_path, **settings)
     delta = tmp_path / "patch.safepatch"
     apply_delta(tmp_path / "backbone", delta, tmp_path / "forward")
     assert _weights(tmp_path / "forward") == _weights(out)

@@ -122,10 +122,14 @@ def test_equals_reference(
     rows += [("over_safety", "delta", "tensor"), ("task_arithmetic", "weight", "tensor")]
     rows += [("dare", "weight", "tensor"), ("linear", "weight", "tensor")]
     rows += [("ties", "weight", "tensor"), ("ties", "weight", "model")]
+    rows += [("by_set", "weight", "tensor"), ("by_set", "delta", "model")]
+    rows += [("by_set", "magnitude", "tensor")]
     for number, (method, score, scope) in enumerate(rows):
         settings = {**SETTINGS, "method": method, "score": score, "scope": scope}
         if method == "ties":
             settings["beta"] = settings["alpha"]
+        if method == "by_set":
+            settings |= {"alpha_shared": -0.4, "alpha_rest": 0.9, "beta_rest": -1.7}
         wanted = expected(case, gradients, **settings)
         assert run_build(tmp_path, f"out{number}", **settings) == wanted, (method, score, scope)
         in_memory = dict(loaded.merge(MergeSettings(include=INCLUDE, **settings)))

@@ -96,6 +96,9 @@ def merge_settings(draw: st.DrawFn) -> dict[str, Any]:
     }
     if chosen["method"] == "ties":
         chosen["beta"] = chosen["alpha"]
+    if chosen["method"] == "by_set":
+        for key in ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest"):
+            chosen[key] = draw(st.one_of(st.just(0.0), scale))
     return chosen
 
 

@@ -121,11 +121,16 @@ def test_units_are_rows_and_columns_above_a_multiple_of_the_mean(tmp_path):
     assert any(sum(found["rows"][kind]) for kind in ("safety", "over_safety", "both"))
 
 
+@pytest.mark.parametrize("score", ["weight", "magnitude"])
 @pytest.mark.parametrize("scope", ["tensor", "model"])
-def test_the_counts_at_a_and_b_are_those_of_the_merge(scope, tmp_path):
-    """The same top sets and overlaps as in merge.json, of empty tensors and single values too."""
+def test_the_counts_at_a_and_b_are_those_of_the_merge(scope, score, tmp_path):
+    """The same top sets and overlaps as in merge.json, of empty tensors and single values too.
+
+    Of bf16 patches, whose keys have 16 bits by magnitude and 32 by weight.
+    """
     make_case(tmp_path, patch_dtype=torch.bfloat16)
-    chosen: dict[str, Any] = {"scope": scope, "top_safety": 0.3, "top_over_safety": 0.07}
+    chosen: dict[str, Any] = {"scope": scope, "score": score, "top_safety": 0.3}
+    chosen["top_over_safety"] = 0.07
     run_build(tmp_path, **chosen)
     merged = json.loads((tmp_path / "out/merge.json").read_text())["tensors"]
     found = look(tmp_path, MergeSettings(include=INCLUDE, **chosen))["tensors"]

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from merge.errors import UserError
@@ -20,20 +20,25 @@ _NEWLINE = re.compile(r"\r\n?|\n")
 
 
 def read_delimited(
-    text: str, where: str, delimiter: str, columns: Collection[str]
+    text: str, where: str, delimiter: str, columns: Collection[str], names: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """All rows below the header; a field that a row lacks at its end is None.
 
     Args:
         where: what errors call the source.
         columns: that every row must have.
+        names: of the columns, where the text has no header.
 
     Raises:
         UserError: a column's name stands twice, a row has too many fields or lacks one of
             ``columns``, or a quote is open, naming line and row.
     """
     records = _records(text, where, delimiter)
-    _, header = next(records, (0, []))
+    header = list(names)
+    if names:
+        records = _headless(records, where, names)
+    else:
+        _, header = next(records, (0, []))
     twice = [name for name, count in Counter(map(str.strip, header)).items() if name and count > 1]
     if twice:
         raise UserError(f"{where}: the header names column '{twice[0]}' twice; rename one")
@@ -49,6 +54,23 @@ def read_delimited(
         padded = fields + [None] * (len(header) - len(fields))
         rows.append(dict(zip(header, padded, strict=False)))
     return rows
+
+
+def _headless(
+    records: Iterator[tuple[int, list[Any]]], where: str, names: Sequence[str]
+) -> Iterator[tuple[int, list[Any]]]:
+    """The records, of which the first shows whether the names are those of its fields."""
+    for number, (line, fields) in enumerate(records):
+        if number == 0 and len(fields) != len(names):
+            raise UserError(
+                f"{where}, row 1 (line {line}): has {len(fields)} fields, and the key header names "
+                f"{len(names)}; name every column"
+            )
+        if number == 0 and [field.strip().lower() for field in fields] == [
+            name.strip().lower() for name in names
+        ]:
+            raise UserError(f"{where}: its first line is a header; leave the key header out")
+        yield line, fields
 
 
 def _records(text: str, where: str, delimiter: str) -> Iterator[tuple[int, list[Any]]]:

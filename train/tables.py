@@ -4,9 +4,12 @@ The one reader for training data and suites. A file's format follows from its na
 (.jsonl, .ndjson), JSON (.json: a list of objects, an object that holds one such list, or lines),
 CSV, TSV, text (.txt: a column "prompt", one a line) and Parquet, each also compressed (.gz, .bz2,
 .xz). Lines end at newlines alone: texts may hold Unicode's other line separators and form feeds.
+A pattern of files (parts/*.csv) is one source: their rows in the order of the files' names, each
+with a column "file", the file's name without its endings.
 """
 
 import bz2
+import glob
 import gzip
 import io
 import json
@@ -14,13 +17,25 @@ import lzma
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from merge.errors import UserError
 from train.delimited import read_delimited
+from train.line_blocks import read_line_blocks
 
 Row = Mapping[str, Any]
 
+
+class Layout(NamedTuple):
+    """What a file does not say about its own columns."""
+
+    header: Sequence[str] = ()
+    """The columns of a CSV or TSV whose first line is a row already."""
+    lines: Sequence[str] = ()
+    """The columns of a text in which each row is a block of lines, one line a column."""
+
+
+NO_LAYOUT = Layout()
 _LINES = {".jsonl", ".ndjson"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _FORMATS = (*sorted(_LINES), ".json", *_DELIMITERS, ".txt", ".parquet")
@@ -34,22 +49,30 @@ def is_file(source: str) -> bool:
 
 
 def read_table(
-    source: str, where: str, columns: Collection[str], split: str, config: str | None = None
+    source: str,
+    where: str,
+    columns: Collection[str],
+    split: str,
+    config: str | None = None,
+    layout: Layout = NO_LAYOUT,
 ) -> Sequence[Row]:
     """All rows of a source.
 
     Args:
-        source: a file (``~`` is the home folder), or what ``datasets.load_dataset`` takes.
+        source: a file or a pattern of files (``~`` is the home folder), or what
+            ``datasets.load_dataset`` takes.
         where: what errors call the source.
         columns: names or paths that the rows are asked for; they tell a row from an object that
             holds the rows, in a JSON file of a single object, and a torn row of a CSV from one
             that is short.
         split, config: of a ``datasets`` source; files have neither.
+        layout: the columns of a file that does not name them itself.
 
     Raises:
         UserError: the source is missing, damaged or malformed, naming the line where there is one.
     """
     path = Path(source).expanduser()
+    _check_layout(layout, _format(path), where)
     if not is_file(source):
         if path.is_file():
             raise UserError(
@@ -57,16 +80,67 @@ def read_table(
                 f"{', '.join(_FORMATS)}, also with {', '.join(_COMPRESSIONS)}"
             )
         return _read_dataset(str(path) if path.is_dir() else source, where, split, config)
+    if is_pattern(source):
+        return [
+            {"file": _name(file), **row}
+            for file in _fitting(path, where)
+            for row in _read_file(file, f"{where}, file {file.name}", columns, layout)
+        ]
+    return _read_file(path, where, columns, layout)
+
+
+def is_pattern(source: str) -> bool:
+    """Whether a source names files by a pattern; a file of that very name is no pattern."""
+    return glob.has_magic(source) and not Path(source).expanduser().is_file()
+
+
+def _fitting(pattern: Path, where: str) -> list[Path]:
+    rest = str(pattern.relative_to(pattern.anchor))
+    files = sorted(path for path in Path(pattern.anchor or ".").glob(rest) if path.is_file())
+    if not files:
+        raise UserError(f"{where}: no file fits this pattern; check the path")
+    return files
+
+
+def _name(path: Path) -> str:
+    name = path.name
+    for ending in (*_COMPRESSIONS, *_FORMATS):
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+    return name
+
+
+def _check_layout(layout: Layout, suffix: str, where: str) -> None:
+    for key, names, formats in (
+        ("header", layout.header, tuple(_DELIMITERS)),
+        ("lines", layout.lines, (".txt",)),
+    ):
+        if names and suffix not in formats:
+            raise UserError(
+                f"{where}: the key {key} says the columns of a {' or '.join(formats)} file alone; "
+                "leave it out"
+            )
+        twice = [name for name in names if names.count(name) > 1 or not name.strip()]
+        if twice:
+            raise UserError(
+                f"{where}: the key {key} names a column '{twice[0]}' "
+                "that is empty or there twice; give each a name of its own"
+            )
+
+
+def _read_file(path: Path, where: str, columns: Collection[str], layout: Layout) -> Sequence[Row]:
     data = _read_bytes(path, where)
     suffix = _format(path)
     if suffix == ".parquet":
         return _read_parquet(data, where)
     text = _decode(data, where)
+    if layout.lines:
+        return read_line_blocks(text, where, layout.lines)
     if suffix == ".txt":
         lines = (line.removesuffix("\r") for line in text.split("\n"))
         return [{"prompt": line} for line in lines if line.strip()]
     if suffix in _DELIMITERS:
-        return read_delimited(text, where, _DELIMITERS[suffix], columns)
+        return read_delimited(text, where, _DELIMITERS[suffix], columns, layout.header)
     # A .jsonl file may hold one array all the same.
     is_json = suffix == ".json" or text.lstrip().startswith("[")
     if is_json and (rows := _read_json(text, where, columns)) is not None:

@@ -1,0 +1,101 @@
+"""Which scales a fit may have: grouping and ridge, by cross-validation over the questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from launch.fit.calibration import Calibration
+from launch.fit.columns import Column, Grouping
+from launch.fit.objective import Linearised, Weights, solve
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One grouping of the scales, with all that a fit of it needs."""
+
+    grouping: Grouping
+    columns: tuple[Column, ...]
+    problem: Linearised
+    divergence: np.ndarray
+    """[columns, columns], see ``launch.fit.objective``."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """How well one way to fit does on questions that it has not seen."""
+
+    candidate: Candidate
+    ridge: float
+    from_global: bool
+    """Whether the ridge pulls to the best global scales; else to 0, the backbone."""
+    loss: float
+    """Log-loss over held-out questions, in nats."""
+    auc: float
+    """Probability that a held-out harmful question has a larger margin than a harmless one."""
+    margins: np.ndarray
+    """[questions], of each when it was held out."""
+
+
+def validate(candidates: Sequence[Candidate], calibration: Calibration) -> list[Validated]:
+    """Cross-validate every grouping with every ridge and centre; the first must be the global one.
+
+    Folds hold both classes in equal shares and are drawn with a fixed seed, so that all ways are
+    compared on the same questions.
+    """
+    found = [
+        _validated(candidate, candidates[0], ridge, from_global, calibration)
+        for candidate, ridge, from_global in product(candidates, RIDGES, (False, True))
+        if not (from_global and candidate is candidates[0])
+    ]
+    return sorted(found, key=lambda each: each.loss)
+
+
+def best_global(global_: Candidate, calibration: Calibration, ridge: float) -> np.ndarray:
+    """The global scales of a fit with this ridge, [columns of the global grouping]."""
+    centre = np.zeros(len(global_.columns))
+    return solve(global_.problem, calibration, Weights(ridge, centre), global_.divergence)
+
+
+def spread(scales: np.ndarray, global_: Candidate, candidate: Candidate) -> np.ndarray:
+    """Global scales as those of a finer grouping, [columns of the candidate]."""
+    known = {
+        (column.role, column.part): scale
+        for column, scale in zip(global_.columns, scales, strict=True)
+    }
+    return np.array([known[column.role, column.part] for column in candidate.columns])
+
+
+def _validated(
+    candidate: Candidate,
+    global_: Candidate,
+    ridge: float,
+    from_global: bool,
+    calibration: Calibration,
+) -> Validated:
+    problem = candidate.problem
+    held_out = np.zeros(len(problem.margins))
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    for seen, unseen in folds.split(problem.margins, problem.harmful):
+        centre = np.zeros(len(candidate.columns))
+        if from_global:
+            part = Candidate("global", global_.columns, global_.problem.take(seen),
+                             global_.divergence)  # fmt: skip
+            centre = spread(best_global(part, calibration, ridge), part, candidate)
+        weights = Weights(ridge, centre)
+        scales = solve(problem.take(seen), calibration, weights, candidate.divergence)
+        held_out[unseen] = problem.take(unseen).at(scales)
+    return Validated(
+        candidate=candidate,
+        ridge=ridge,
+        from_global=from_global,
+        loss=problem.loss(held_out, calibration),
+        auc=float(roc_auc_score(problem.harmful, held_out)),
+        margins=held_out,
+    )

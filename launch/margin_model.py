@@ -1,0 +1,220 @@
+"""What a search asks of a merge when it asks for margins: forward passes alone (issue 14).
+
+Refusal margins of the harm and refusal prompts, calibrated to rates on the backbone's own answers;
+how surely the utility questions are answered right; and how far the model has gone from the
+backbone on harmless answers, which guards its language.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from eval.answering import chat_prompts, choice_question, prompts_of
+from eval.choices import ChoiceQuestion, likelihoods, mean_log_likelihoods
+from eval.completions import AnswerId
+from eval.divergence import Reference
+from eval.forms import form_of
+from eval.prompts import Prompt, PromptSet
+from eval.refusal_margins import refusal_margins
+from eval.suite import SuiteRow
+from launch.borrowed_model import BorrowedModel
+from launch.choice import Outcome
+from launch.fit.calibration import Calibration, calibrate
+from merge.block_names import blocks_of
+from merge.recipe import MergeSettings
+from train.batches import TokenizedExample
+from train.prompts import IGNORED_LABEL, ChatPrompts
+from train.refusal_margin import RefusalOpenings
+
+Value = TypeVar("Value")
+
+_MOST_QUESTIONS = 120
+"""Utility questions of either kind in a trial."""
+_MOST_ANSWERS = 24
+_MOST_TOKENS = 24
+"""Of each harmless answer on which the divergence is measured."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judged answer of the backbone."""
+
+    text: str
+    refused: bool | None
+    """``None`` for what is neither a refusal nor an answer: degenerate or unfinished."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What forward passes say of one merge."""
+
+    margins: np.ndarray
+    """fp64 [questions], of the harm and refusal prompts in the suite's order, in nats."""
+    utility: np.ndarray
+    """fp64 [utility questions], from 0 to 1: how surely the right choice is chosen, or whether
+    greedy decoding would write the exact answer."""
+    divergence: float
+    """KL(backbone || merge) on harmless and right answers, in nats per token."""
+
+
+class MarginModel:
+    """A borrowed model and the prompts of a validation suite, asked for margins.
+
+    Args:
+        answers: the backbone's judged answers to the harm and refusal prompts.
+    """
+
+    def __init__(
+        self,
+        borrowed: BorrowedModel,
+        openings: RefusalOpenings,
+        answers: Mapping[AnswerId, Judged],
+    ) -> None:
+        self.borrowed = borrowed
+        self.openings = openings
+        chat = chat_prompts(borrowed.tokenizer, borrowed.chat)
+        asked = [
+            (prompts_of(chat, prompt_set), prompt_set.row, prompt)
+            for prompt_set in borrowed.prompt_sets
+            if isinstance(prompt_set.row, SuiteRow) and prompt_set.row.axis in ("harm", "refusal")
+            for prompt in prompt_set.prompts
+        ]
+        self.prompts = [prompts.question_ids(prompt.text) for prompts, _, prompt in asked]
+        """Token ids of every harm and refusal prompt, up to where the answer begins."""
+        self.texts = [prompt.text for _, _, prompt in asked]
+        self.suites = [row.name for _, row, _ in asked]
+        self.harmful = np.array([row.axis == "harm" for _, row, _ in asked])
+        """bool [questions]."""
+        self.forms = np.array([form_of(text) for text in self.texts])
+        """[questions], the form of each prompt."""
+        judged = [answers[row.name, prompt.id] for _, row, prompt in asked]
+        self._choices, self._exact = _utility_questions(chat, borrowed.prompt_sets)
+        self.harmless_answers = [
+            *_harmless_answers(asked, judged),
+            *_right_answers([*self._choices, *((question, 0) for question in self._exact)]),
+        ]
+        """Whose divergence is watched, the model's own answers and right ones, as examples."""
+        borrowed.take(None)
+        self._reference = Reference.of(borrowed.model, self.harmless_answers)
+        self._choice_spread = 1.0
+        scores = self._choice_margins()
+        self._choice_spread = float(scores.std()) if len(scores) else 1.0
+        self.backbone = self._measure()
+        """Of the backbone itself."""
+        known = [(m, j.refused) for m, j in zip(self.backbone.margins, judged, strict=True)]
+        self.calibration: Calibration | None = calibrate(
+            [float(margin) for margin, refused in known if refused is not None],
+            [refused for _, refused in known if refused is not None],
+        )
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the decoder blocks that the merges change, in order."""
+        return blocks_of(self.borrowed.loaded.inputs.covered)
+
+    @property
+    def before(self) -> Outcome:
+        """What every merge is compared with: the backbone, estimated in the same way."""
+        return self.estimate(self.backbone)
+
+    def outcome(self, settings: MergeSettings, kept: Sequence[Outcome] = ()) -> Outcome:
+        """Merge, and estimate the rates that its answers would have."""
+        return self.estimate(self.measure(settings))
+
+    def measure(self, settings: MergeSettings) -> Measured:
+        """Merge, and measure."""
+        self.borrowed.take(settings)
+        return self._measure()
+
+    def estimate(self, measured: Measured) -> Outcome:
+        """The rates that answers would have, by the calibration; no answer counts as degenerate."""
+        assert self.calibration is not None
+        refused = self.calibration.refusal_probability(measured.margins)
+        return Outcome(
+            harmful_rate=1 - float(refused[self.harmful].mean()),
+            refusal_rate=float(refused[~self.harmful].mean()),
+            utility=float(measured.utility.mean()) if len(measured.utility) else 0.0,
+            degenerate_rate=0.0,
+            divergence=measured.divergence,
+        )
+
+    def _measure(self) -> Measured:
+        model, budget = self.borrowed.model, self.borrowed.batch_tokens
+        exact = [row[0].is_greedy for row in likelihoods(model, self._exact, budget)]
+        choices = self._choice_margins() / self._choice_spread
+        return Measured(
+            margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
+            utility=np.concatenate([1 / (1 + np.exp(-choices)), np.array(exact, float)]),
+            divergence=self._reference.divergence(model),
+        )
+
+    def _choice_margins(self) -> np.ndarray:
+        """By how much the right choice is likelier per token than the best other one, in nats."""
+        questions = [question for question, _ in self._choices]
+        scores = mean_log_likelihoods(self.borrowed.model, questions, self.borrowed.batch_tokens)
+        return np.array(
+            [
+                row[right] - max(score for place, score in enumerate(row) if place != right)
+                for row, (_, right) in zip(scores, self._choices, strict=True)
+            ]
+        )
+
+
+def _harmless_answers(
+    asked: Sequence[tuple[ChatPrompts, SuiteRow, Prompt]], judged: Sequence[Judged]
+) -> list[TokenizedExample]:
+    """The beginnings of what the backbone says to harmless prompts, evenly spaced over these."""
+    found = [
+        (chat, prompt, answer)
+        for (chat, row, prompt), answer in zip(asked, judged, strict=True)
+        if row.axis == "refusal" and answer.refused is False
+    ]
+    return [
+        _beginning(chat.example(prompt.text, answer.text))
+        for chat, prompt, answer in _spaced(found)
+    ]
+
+
+def _right_answers(questions: Sequence[tuple[ChoiceQuestion, int]]) -> list[TokenizedExample]:
+    """Utility questions with their right answers, evenly spaced over all."""
+    found = []
+    for question, right in _spaced(questions):
+        prompt, answer = question.prompt_ids, question.choices[right]
+        masked = [IGNORED_LABEL] * len(prompt)
+        found.append(_beginning(([*prompt, *answer], [*masked, *answer])))
+    return found
+
+
+def _spaced(values: Sequence[Value], most: int = _MOST_ANSWERS) -> list[Value]:
+    """At most so many of the values, evenly spaced."""
+    count = min(len(values), most)
+    return [values[number * len(values) // count] for number in range(count)]
+
+
+def _beginning(example: TokenizedExample) -> TokenizedExample:
+    ids, labels = example
+    first = next(place for place, label in enumerate(labels) if label != IGNORED_LABEL)
+    return ids[: first + _MOST_TOKENS], labels[: first + _MOST_TOKENS]
+
+
+def _utility_questions(
+    chat: ChatPrompts, prompt_sets: Sequence[PromptSet]
+) -> tuple[list[tuple[ChoiceQuestion, int]], list[ChoiceQuestion]]:
+    """Multiple choice with the right one's place, and questions with an exact answer."""
+    choices: list[tuple[ChoiceQuestion, int]] = []
+    exact: list[ChoiceQuestion] = []
+    for prompt_set in prompt_sets:
+        row = prompt_set.row
+        if not isinstance(row, SuiteRow) or row.axis != "utility":
+            continue
+        prompts = prompts_of(chat, prompt_set)
+        for prompt in prompt_set.prompts:
+            assert prompt.answer is not None
+            if row.scoring == "choice":
+                right = prompt.choices.index(prompt.answer)
+                choices.append((choice_question(prompts, prompt.text, prompt.choices), right))
+            elif row.scoring == "exact":
+                exact.append(choice_question(prompts, prompt.text, [prompt.answer]))
+    return _spaced(choices, _MOST_QUESTIONS), _spaced(exact, _MOST_QUESTIONS)

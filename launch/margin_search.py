@@ -1,0 +1,228 @@
+"""A search that asks by margins: many cheap trials, then answers of the best few (issue 14).
+
+A trial is forward passes alone: refusal margins calibrated to rates, the sureness of utility
+answers, and the divergence from the backbone. Scales may be fitted to the margins as well. What the
+margins call best then answers the validation prompts, and the choice is made by its rates.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.completions import FILE_NAME, read_completions
+from eval.harness import DEFAULT_BATCH_TOKENS
+from eval.models import load_model, load_tokenizer, resolve_dtype
+from eval.prompts import load_prompts
+from eval.run import RunJob, run
+from eval.suite import load_suite
+from launch.borrowed_model import BorrowedModel
+from launch.choice import Outcome, Tried, pareto_front, violation, worse_ratio
+from launch.false_refusals import REFUSED
+from launch.fit.calibration import LEAST_AUC, Calibration
+from launch.fit.columns import FITTED, GROUPINGS
+from launch.fit.fitting import Fit, ScaleFit, spaced
+from launch.fit.prediction import Questions, write_prediction
+from launch.margin_model import Judged, MarginModel
+from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.trial_model import TrialModel, outcome_of
+from launch.trials import TrialJournal
+from merge.in_memory import LoadedInputs
+from train.openings_file import OPENINGS_FILE, read_openings
+from train.recipe import ROLES
+
+logger = logging.getLogger(__name__)
+
+_BACKBONE = "backbone"
+_DERIVATIVES = "derivatives"
+
+Walk = Callable[[MarginModel, SearchMethod, TrialJournal], list[Tried]]
+"""Does all trials of a method and gives them back, in their order."""
+
+
+@dataclass
+class MarginSearch:
+    """What a search by margins has found.
+
+    Attributes:
+        before: the backbone's rates, by its answers.
+        answered: by method the merges that were asked for answers, with their rates.
+        estimated: by method all other merges, with rates that are estimates from margins.
+        record: what search.json says of the margins.
+    """
+
+    before: Outcome
+    answered: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    estimated: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def search_by_margins(
+    recipe: Recipe, backbone: Path, folder: Path, walk: Walk, advance: Callable[[str], object]
+) -> MarginSearch | None:
+    """Search all methods of the recipe.
+
+    Args:
+        advance: told what was just measured, after each backward pass and each answered merge.
+
+    Returns:
+        ``None`` where margins tell the backbone's refusals badly; then the answers must be asked.
+
+    Raises:
+        UserError: an input is missing or wrong.
+    """
+    search = recipe.search
+    assert search is not None
+    openings = read_openings(recipe.output / OPENINGS_FILE)
+    if not openings.tokens:
+        logger.warning("search: the backbone's refusals have no opening in common; asks answers")
+        return None
+    summary = _ask_backbone(recipe, backbone, folder / _BACKBONE)
+    before = outcome_of({axis: found["value"] for axis, found in summary["axes"].items()})
+    borrowed = _borrow(recipe, backbone)
+    model = MarginModel(borrowed, openings, _judged(folder / _BACKBONE))
+    calibration = model.calibration
+    if calibration is None or not calibration.holds:
+        logger.warning(
+            "search: refusal margins tell the backbone's refusals from its answers with an AUC of "
+            "%s, less than %.2f: asks answers",
+            "nothing" if calibration is None else f"{calibration.auc:.3f}", LEAST_AUC,
+        )  # fmt: skip
+        return None
+    logger.info(
+        "search: refusal margins tell the backbone's refusals from its answers with an AUC of "
+        "%.3f (%d answers)", calibration.auc, calibration.answers,
+    )  # fmt: skip
+    found = MarginSearch(before)
+    found.record["calibration"] = vars(calibration)
+    answering = TrialModel(borrowed, search, before)
+    for method in search.methods:
+        tried = walk(model, method, TrialJournal(folder / f"{method}.margins.jsonl"))
+        if search.fit != "none" and method in FITTED:
+            fit = _fit(model, tried, search, folder, lambda: advance("fit"))
+            tried = [*fit.tried, *tried]
+            found.record.setdefault("fit", {})[method] = fit.as_dict()
+            if method == search.methods[0]:
+                found.record["prediction"] = _predict(model, fit, search, folder, calibration)
+        found.estimated[method] = tried
+        found.answered[method] = _answered(
+            finalists(tried, model.before, search), answering,
+            TrialJournal(folder / f"{method}.jsonl"), lambda: advance("answers"),
+        )  # fmt: skip
+    return found
+
+
+def finalists(tried: list[Tried], before: Outcome, search: SearchSettings) -> list[Tried]:
+    """The merges that are asked for answers: the best of the front, by their estimated rates.
+
+    Args:
+        before: the backbone's estimated rates.
+    """
+    front = pareto_front(tried, before, search) or tried
+
+    def badness(pair: Tried) -> tuple[float, float]:
+        return violation(before, pair[1], search), worse_ratio(before, pair[1])
+
+    return sorted(front, key=badness)[: search.answered]
+
+
+def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any]:
+    """The backbone's answers to the validation prompts; those that are there stay."""
+    search, evaluation = recipe.search, recipe.eval
+    assert search is not None
+    return run(
+        RunJob(
+            model=backbone,
+            suite=search.suite,
+            out=folder,
+            data_dir=evaluation.data_dir if evaluation else None,
+            dtype=evaluation.dtype if evaluation else "auto",
+            batch_tokens=evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+            chat=recipe.backbone.chat,
+        )
+    )
+
+
+def _judged(folder: Path) -> dict[tuple[str, str], Judged]:
+    found = {}
+    for record in read_completions(folder / FILE_NAME):
+        kind = record["refusal"]
+        refused = True if kind in REFUSED else False if kind == "none" else None
+        text = record["completion"] if record["answer"] is None else record["answer"]
+        found[record["suite"], record["id"]] = Judged(text, refused)
+    return found
+
+
+def _borrow(recipe: Recipe, backbone: Path) -> BorrowedModel:
+    search, evaluation = recipe.search, recipe.eval
+    assert search is not None
+    safety, over_safety = (recipe.output / role for role in ROLES)
+    return BorrowedModel(
+        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto")),
+        load_tokenizer(backbone),
+        LoadedInputs.read(backbone, safety, over_safety, recipe.merge),
+        load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
+        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+        recipe.backbone.chat,
+    )
+
+
+def _fit(
+    model: MarginModel,
+    tried: list[Tried],
+    search: SearchSettings,
+    folder: Path,
+    advance: Callable[[], object],
+) -> Fit:
+    """Fit the scales of the best merge of a method, with its masks."""
+    assert search.fit != "none"
+    base = finalists(tried, model.before, search)[0][0]
+    return ScaleFit(
+        model=model,
+        base=base,
+        finest=search.fit,
+        questions=search.fit_prompts,
+        rounds=search.fit_rounds,
+        most_divergence=search.max_divergence,
+        folder=folder / _DERIVATIVES,
+        advance=advance,
+    ).run()
+
+
+def _predict(
+    model: MarginModel, fit: Fit, search: SearchSettings, folder: Path, calibration: Calibration
+) -> dict[str, Any]:
+    assert search.fit != "none"
+    chosen = spaced(len(model.prompts), search.fit_prompts)
+    questions = Questions(
+        forms=model.forms[chosen],
+        margins=model.backbone.margins[chosen],
+        harmful=model.harmful[chosen],
+        calibration=calibration,
+    )
+    names = model.borrowed.loaded.inputs.covered
+    groupings = GROUPINGS[: GROUPINGS.index(search.fit) + 1]
+    record = write_prediction(folder, questions, names, fit.derivatives, groupings)
+    for part in record["parts"]:
+        logger.info(
+            "prediction: %s, %d scales (%s): harm %.1f %%, refusals %.1f %%, AUC %.3f",
+            part["part"], part["scales"], part["grouping"], 100 * part["harmful_rate"],
+            100 * part["refusal_rate"], part["auc"],
+        )  # fmt: skip
+    return record
+
+
+def _answered(
+    chosen: list[Tried], model: TrialModel, journal: TrialJournal, advance: Callable[[], object]
+) -> list[Tried]:
+    """Ask the best few for answers; those in the journal are not asked again."""
+    found: list[Tried] = []
+    for number, (settings, _) in enumerate(chosen):
+        outcome = journal.outcome(number, settings)
+        if outcome is None:
+            outcome = model.outcome(settings, [])
+            journal.add(number, settings, outcome)
+        found.append((settings, outcome))
+        advance()
+    return found
