@@ -10,6 +10,7 @@ from rich.console import Console
 from launch.gguf import GgufDtype
 from launch.stages import StageName
 from merge.errors import UserError
+from merge.provenance import add_version
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -17,6 +18,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m launch", description="The pipeline from a recipe, here or on a cluster."
     )
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run the pipeline on this machine")
     several = commands.add_parser("repeat", help="run it with several seeds, and average")

@@ -1,8 +1,11 @@
 """Which version and commit of this project wrote a file (issue 15)."""
 
+import argparse
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 VERSION = "0.1.0"
 """As in pyproject.toml."""
@@ -20,11 +23,19 @@ def written_by() -> dict[str, str]:
     return {"version": VERSION} | ({} if commit is None else {"commit": commit})
 
 
-def version_line() -> str:
-    """What ``--version`` prints."""
-    found = written_by()
-    commit = f" ({found['commit']})" if "commit" in found else ""
-    return f"safepatching {found['version']}{commit}"
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the option ``--version``."""
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="version and commit")
+
+
+class _ShowVersion(argparse.Action):
+    """Asks git only where the version is asked for, unlike argparse's own action."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *values: object) -> NoReturn:
+        found = written_by()
+        commit = f" ({found['commit']})" if "commit" in found else ""
+        sys.stdout.write(f"safepatching {found['version']}{commit}\n")
+        parser.exit()
 
 
 def _commit() -> str | None:

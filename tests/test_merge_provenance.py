@@ -2,7 +2,10 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from merge import provenance
 from tests.train_helpers import ROOT
@@ -11,6 +14,14 @@ from tests.train_helpers import ROOT
 def test_the_version_is_that_of_the_project():
     (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
     assert provenance.written_by()["version"] == version == provenance.VERSION
+
+
+@pytest.mark.parametrize("module", ["launch", "train", "train.launcher", "merge", "eval"])
+def test_every_command_tells_its_version(module):
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0].split()[:2] == ["safepatching", provenance.VERSION]
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -21,6 +21,7 @@ from types import FrameType
 
 from merge.errors import STOPPED_EXIT_STATUS
 from merge.patch_directory import Role
+from merge.provenance import add_version
 from train.stopping import STOP_SIGNALS, passed_on
 from train.world import free_port
 
@@ -134,6 +135,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(parser)
     parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
     options, rest = parser.parse_known_args()
     try:
