@@ -138,9 +138,8 @@ def search_method(
     settings = recipe.search
     assert settings is not None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        sampler=new_sampler(settings, recipe.seed), directions=DIRECTIONS, study_name=method
-    )
+    sampler = new_sampler(settings, recipe.seed, journal.planned(settings.trials))
+    study = optuna.create_study(sampler=sampler, directions=DIRECTIONS, study_name=method)
     tried: list[Tried] = []
     for number in range(settings.trials):
         trial = study.ask()
