@@ -30,6 +30,7 @@ def _run(options: argparse.Namespace) -> None:
     values["decoding"] = load_decoding(options.decoding) if options.decoding else None
     summary = run(RunJob(**values))
     Console().print(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
+    Console(soft_wrap=True).print(f"answers and rates: {options.out}", highlight=False)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -59,6 +60,7 @@ def _judge(options: argparse.Namespace) -> None:
 
     counts = judge_file(options.input, options.out)
     Console().print(", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
+    Console(soft_wrap=True).print(f"judged answers: {options.out}", highlight=False)
 
 
 def _agreement(options: argparse.Namespace) -> None:
@@ -69,6 +71,8 @@ def _agreement(options: argparse.Namespace) -> None:
     if options.out:
         atomic_write_json(options.out, measured)
     Console().print(*agreement_tables(measured), sep="\n")
+    if options.out:
+        Console(soft_wrap=True).print(f"numbers: {options.out}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
+from merge.provenance import add_version
 from train.chat_settings import DEFAULT_DATE
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -43,6 +44,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval", description="The three-axis evaluation: harm, over-refusal, utility."
     )
+    add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="ask a model a suite's prompts and judge its answers")
     run.add_argument("--model", type=Path, required=True, help="a model's folder")

@@ -7,6 +7,7 @@ from typing import Any
 
 from eval.completions import FILE_NAME, read_completions
 from eval.cost import time_per_token_ratio
+from eval.curve_report import curve_report
 from eval.harness import AXES, Completion, axis_outcomes
 from eval.headline import headline
 from eval.notes import notes_of
@@ -86,6 +87,8 @@ def compare(
             for name, summary in summaries.items()
         },
     }
+    report |= curve_report(answers, backbone, report["verdicts"])
+    report["notes"] += report.pop("shifts")
     ratings = compare_ratings(
         dict(zip(summaries, directories, strict=True)),
         {name: summary["identity"] for name, summary in summaries.items()},
@@ -244,6 +247,23 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
         if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
             raise UserError(
                 f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
+            )
+    _check_openings(summaries)
+
+
+def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
+    found = {name: summary.get("openings") for name, summary in summaries.items()}
+    measured = {
+        name: openings["tokens"]
+        for name, openings in found.items()
+        if openings and openings["tokens"]
+    }
+    for name, tokens in measured.items():
+        first = next(iter(measured))
+        if tokens != measured[first]:
+            raise UserError(
+                f"the margins of '{first}' and '{name}' are of different refusal openings; run "
+                "both with one --openings"
             )
 
 

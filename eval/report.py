@@ -6,10 +6,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from eval.curve_report import AUC_TITLES
+from eval.forms import FORMS
 from eval.headline import main_model
 from eval.picture import standalone, trade_off_svg
+from eval.roc_picture import roc_svg
 from eval.table import (
     TITLES,
+    area,
     axis_title,
     markdown_table,
     percent,
@@ -38,8 +42,12 @@ def write_report(report: dict[str, Any], directory: Path) -> None:
 def render_html(report: dict[str, Any]) -> str:
     """One self-contained page; everything that a model said is escaped."""
     # Autoescape on: what a model says never becomes part of the page's code.
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+    )
+    template = environment.get_template(_TEMPLATE.name)
     trials = report.get("search", {}).get("trials", [])
     axes, main = shown_axes(report), main_model(report)
     return template.render(
@@ -53,6 +61,10 @@ def render_html(report: dict[str, Any]) -> str:
         settings_line=settings_line,
         # matplotlib escapes the names that it draws.
         picture=Markup(trade_off_svg(report)),
+        curve=Markup(roc_svg(report)) if "margins" in report else None,
+        area=area,
+        auc_titles=AUC_TITLES,
+        forms=FORMS,
         front=sorted(
             (trial for trial in trials if trial.get("pareto") or trial.get("chosen")),
             key=lambda trial: trial["harmful_rate"],

@@ -120,7 +120,9 @@ def load_decoding(path: Path) -> DecodingSettings:
     values = read_keys(path, "decoding", "keys, as 'method: self_cd'")
     settings = parse_decoding(values, f"decoding {path}")
     if isinstance(settings, Debias):
-        return settings.model_copy(update={"reference": path.parent / settings.reference})
+        return settings.model_copy(
+            update={"reference": path.parent / settings.reference.expanduser()}
+        )
     if isinstance(settings, Steering):
         rows = {"harmful": settings.harmful, "harmless": settings.harmless}
         moved = {kind: _beside(row, path.parent) for kind, row in rows.items()}

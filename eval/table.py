@@ -6,6 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from eval.curve_report import AUC_TITLES
 from eval.harness import AXES
 from eval.headline import main_model
 from eval.verdict import LOWER_IS_BETTER
@@ -33,6 +34,9 @@ _SHOWN_SETTINGS = (
 _SET_SCALES = ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest")
 
 
+_AUC_COLUMNS = ("auc", "auc_matched")
+
+
 def shown_axes(report: dict[str, Any]) -> list[str]:
     """The axes that any model has, in fixed order."""
     return [axis for axis in AXES if any(axis in rates for rates in report["models"].values())]
@@ -44,6 +48,13 @@ def percent(found: dict[str, Any] | None) -> str:
         return "-"
     low, high = (f"{100 * found[end]:.1f}" for end in ("low", "high"))
     return f"{100 * found['value']:.1f} % [{low}, {high}]"
+
+
+def area(found: dict[str, Any] | None) -> str:
+    """An AUC as "0.781 [0.722, 0.835]"; a dash where there is none."""
+    if found is None:
+        return "-"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def rating(found: dict[str, Any]) -> str:
@@ -81,11 +92,17 @@ def render_table(report: dict[str, Any]) -> Table:
         title = TITLES[axis].replace(" ", "\n", 1)
         head = f"{title}\n{_direction(axis)} is\nbetter\nn={_cases(report, axis)}"
         table.add_column(head, justify="right")
+    measured = report.get("margins", {})
+    if measured:
+        table.padding = (0, 1, 0, 0)  # so that one column more fits 80 characters
+        table.add_column("AUC,\nof\nmatched\nforms", justify="right")
     if verdicts:
         table.add_column(f"against\n{report['backbone']}")
     for name, rates in report["models"].items():
         verdict = [verdicts[name]["overall"]] if name in verdicts else []
         cells = [_narrow(rates.get(axis)) for axis in axes]
+        found = measured.get(name, {})
+        cells += ["\n".join(_short(found.get(key)) for key in _AUC_COLUMNS)] * bool(measured)
         table.add_row(escape(name), *cells, *verdict)
     return table
 
@@ -97,11 +114,15 @@ def markdown_table(report: dict[str, Any]) -> str:
     head = ["model", *(axis_title(report, axis) for axis in axes)]
     averaged = any(averages.values())
     head += ["Utility average (of suites)"] * averaged
+    measured = report.get("margins", {})
+    areas = _AUC_COLUMNS if measured else ()
+    head += [AUC_TITLES[key] for key in areas]
     head += [f"against {report['backbone']}"] * bool(verdicts)
     rows = [head, ["---"] * len(head)]
     for name, rates in report["models"].items():
         cells = [name.replace("|", "\\|"), *(percent(rates.get(axis)) for axis in axes)]
         cells += [percent(averages.get(name))] * averaged
+        cells += [area(measured.get(name, {}).get(key)) for key in areas]
         cells += [verdicts[name]["overall"] if name in verdicts else "-"] * bool(verdicts)
         rows.append(cells)
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -116,6 +137,10 @@ def _narrow(found: dict[str, Any] | None) -> str:
     if found is None:
         return "-"
     return f"{100 * found['value']:.1f}\n{100 * found['low']:.1f}-{100 * found['high']:.1f}"
+
+
+def _short(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else f"{found['value']:.3f}"
 
 
 def _direction(axis: str) -> str:

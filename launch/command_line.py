@@ -10,6 +10,7 @@ from rich.console import Console
 from launch.gguf import GgufDtype
 from launch.stages import StageName
 from merge.errors import UserError
+from merge.provenance import add_version
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -17,6 +18,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m launch", description="The pipeline from a recipe, here or on a cluster."
     )
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run the pipeline on this machine")
     several = commands.add_parser("repeat", help="run it with several seeds, and average")
@@ -287,7 +289,13 @@ def _seeds(options: argparse.Namespace) -> None:
     from launch.repeat import summarise
     from launch.seeds import seed_runs
 
-    _show_seeds(options.folder, summarise(options.folder, len(seed_runs(options.folder))))
+    runs = seed_runs(options.folder)
+    if not runs:
+        raise UserError(
+            f"{options.folder}: holds no run of a seed (seed-0, seed-1, ...); give the folder that "
+            "'python -m launch repeat' or 'submit --seeds' has filled"
+        )
+    _show_seeds(options.folder, summarise(options.folder, runs))
 
 
 def _show_seeds(folder: Path, record: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ before. So an interrupted command goes on where it stood, and stages may be adde
 
 import logging
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 from launch.continual_report import write_summary
@@ -17,6 +18,7 @@ from launch.continual_stages import (
     write_search_suite,
 )
 from launch.evaluations import Evaluations
+from launch.job_record import refuse_beside_jobs
 from launch.pipeline import Pipeline
 from launch.preflight import check_inputs
 from launch.recipe import Recipe
@@ -24,6 +26,7 @@ from launch.revert import delta_path
 from launch.run_folder import HARVEST, claim_folder
 from launch.stopping import stop_on_signals
 from launch.text_check import check_data
+from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from merge.journal import RECORD
 from merge.recipe import MergeSettings
@@ -49,12 +52,15 @@ def continual(recipe: Recipe) -> Path:
     """
     stages = patch_stages(recipe)
     rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
+    refuse_beside_jobs(recipe.output)
     claim_folder(recipe)
     if not all(_is_made(stage) for way in (stages, *rivals.values()) for stage in way):
         base = Pipeline(recipe)
         for preparation in base.preparations():
             base.run_unless_done(preparation)
     _check_all(recipe, stages)
+    for way in (stages, *rivals.values()):
+        _refuse_later(way)
     for stage, before in zip(stages, [None, *stages], strict=False):
         logger.info("stage %s of SafePatching", stage.settings.name)
         if before is not None:
@@ -89,6 +95,21 @@ def _check_all(recipe: Recipe, stages: list[Stage]) -> None:
             write_search_suite(stage, recipe.search.suite, data_dir)
         # The backbone of a later stage is what the stage before will make.
         (check_inputs if stage is stages[0] else check_data)(stage.recipe)
+
+
+def _refuse_later(way: list[Stage]) -> None:
+    """See that no stage is made of a model that will be made again.
+
+    Raises:
+        UserError: naming the first that is, to be deleted.
+    """
+    for before, stage in pairwise(way):
+        made = [stage.patched / RECORD, stage.recipe.output / "safety" / "patch.json"]
+        if not _is_made(before) and any(file.is_file() for file in made):
+            raise UserError(
+                f"{stage.recipe.output}: was made from the model of stage "
+                f"'{before.settings.name}', which is to be made again; delete that folder"
+            )
 
 
 def _hand_over_answers(before: Stage, stage: Stage) -> None:

@@ -142,6 +142,14 @@ class Evaluations:
         methods = recipe.search.methods[1:] if recipe.search else ()
         decodings = recipe.eval.decodings
         names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
+        absent = [name for name in (*methods, *recipe.ablations) if not self.is_done(name)]
+        if absent:
+            logger.warning(
+                "%s: not in the report, as the over-safety patch was deleted after the merge; to "
+                "have them, delete %s and run again, with keep_intermediates: true",
+                ", ".join(absent),
+                self._folder / "patched",
+            )
         report = compare(
             [self._folder / "eval" / name for name in names if self.is_done(name)],
             search_record if search_record.is_file() else None,

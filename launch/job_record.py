@@ -1,11 +1,18 @@
-"""Which job does which stage of a run: RUN/jobs/jobs.json."""
+"""Which job does which stage of a run: RUN/jobs/jobs.json; and which of them are not over."""
 
+import logging
 from pathlib import Path
 
+from launch import slurm
 from launch.rank import JOBS_FOLDER
+from launch.seeds import seed_runs
+from merge.errors import UserError
 from merge.files import atomic_write_json, make_directory, read_json
 
+logger = logging.getLogger(__name__)
+
 _FILE = "jobs.json"
+_NAMED = 3
 
 
 def read_jobs(run: Path) -> dict[str, str]:
@@ -18,3 +25,57 @@ def record_jobs(run: Path, jobs: dict[str, str]) -> None:
     """Keep the ids of newly submitted stages, and those of the others as they were."""
     make_directory(run / JOBS_FOLDER)
     atomic_write_json(run / JOBS_FOLDER / _FILE, {**read_jobs(run), **jobs})
+
+
+def active_jobs(folder: Path) -> dict[str, str]:
+    """The run's jobs, or those of its seeds, that are not over: id -> stage.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    queued = slurm.queued_jobs()
+    return {job: stage for job, stage in _recorded(folder).items() if job in queued}
+
+
+def refuse_active(folder: Path) -> None:
+    """See that no job of the run is waiting or running.
+
+    Raises:
+        UserError: naming them; or SLURM does not answer.
+    """
+    _refuse(folder, active_jobs(folder))
+
+
+def refuse_beside_jobs(folder: Path) -> None:
+    """The same for work on this machine, which may have no SLURM: then a warning at most.
+
+    Raises:
+        UserError: jobs of the run are waiting or running.
+    """
+    if not _recorded(folder):
+        return
+    try:
+        jobs = active_jobs(folder)
+    except UserError as error:
+        logger.warning(
+            "%s: was submitted to SLURM, which cannot be asked whether its jobs are over: %s",
+            folder,
+            error,
+        )
+    else:
+        _refuse(folder, jobs)
+
+
+def _refuse(folder: Path, jobs: dict[str, str]) -> None:
+    named = [f"{stage} (job {job})" for job, stage in jobs.items()]
+    if named:
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        raise UserError(
+            f"{folder}: SLURM has its {', '.join(named[:_NAMED])}{more} in the queue; see 'python "
+            f"-m launch status {folder}', or end them by 'python -m launch cancel {folder}'"
+        )
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    runs = (folder, *seed_runs(folder))
+    return {job: stage for run in runs for stage, job in read_jobs(run).items()}

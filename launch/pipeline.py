@@ -11,6 +11,7 @@ from typing import Any
 
 from launch.evaluations import Evaluations
 from launch.first_patch import FIRST, first_patch, prepare_first, train_first
+from launch.job_record import refuse_beside_jobs
 from launch.recipe import Recipe
 from launch.run_folder import (
     ALIGNMENT,
@@ -83,9 +84,11 @@ class Pipeline:
         """Have backbone and data ready, and checked.
 
         Raises:
-            UserError: a preparation cannot be done, or an input is missing or wrong.
+            UserError: a preparation cannot be done, an input is missing or wrong, or jobs of this
+                run are in SLURM's queue.
             StoppedOnRequestError: a signal asked for it.
         """
+        refuse_beside_jobs(self.folder)
         claim_folder(self.recipe)
         for stage in self.preparations():
             self.run_unless_done(stage)
@@ -149,7 +152,8 @@ class Pipeline:
         if stage == "merge":
             return merged and not self._intermediates()
         if stage == "search":
-            return merged or self._is_searched()
+            # A comparison that the recipe has got since can be made while the patches are there.
+            return (merged and not self._has_patches()) or self._is_searched()
         if stage == "harvest":
             return merged or (self.folder / HARVEST / PAIRS).is_file()
         if stage == "openings":
@@ -234,6 +238,9 @@ class Pipeline:
         for comparison in evaluations.alternatives(self.chosen_settings()):
             evaluations.compare(comparison)
 
+    def _has_patches(self) -> bool:
+        return all((self.folder / role / "patch.json").is_file() for role in ROLES)
+
     def _is_searched(self) -> bool:
         if self.recipe.search is not None and not self.search_record.is_file():
             return False
@@ -257,6 +264,8 @@ class Pipeline:
     def _merge(self) -> None:
         if not (self.patched / "merge.json").is_file():
             settings = next(iter(self.chosen_settings().values()))
+            # One that is there is of a model that was deleted.
+            report_file(self.folder).unlink(missing_ok=True)
             self._evaluations().build(settings, self.patched, self.folder / "tensorboard" / "merge")
         for folder in self._intermediates():
             logger.info("%s: deleted, as it is merged", folder)

@@ -11,7 +11,8 @@ from eval.statistics import mean_and_spread
 from eval.table import TITLES
 from launch.pipeline import Pipeline, read_report
 from launch.run_folder import report_file
-from launch.seeds import seed_folder, seed_recipes
+from launch.seeds import seed_recipes
+from merge.errors import UserError
 from merge.files import atomic_write_json
 
 CONFIDENCE = 0.95
@@ -26,20 +27,27 @@ def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, di
     folder, recipes = seed_recipes(recipe, overrides, seeds)
     for each in recipes:
         Pipeline(each).run()
-    return folder, summarise(folder, seeds)
+    return folder, summarise(folder, [each.output for each in recipes])
 
 
-def summarise(folder: Path, seeds: int) -> dict[str, Any]:
-    """Write seeds.json from the reports of all seeds.
+def summarise(folder: Path, runs: Sequence[Path]) -> dict[str, Any]:
+    """Write seeds.json into ``folder`` from the reports of the runs of all seeds.
 
     Returns:
         What it holds: per model and axis the values, their mean, and the ends of its 95 % Student
         interval.
 
     Raises:
-        UserError: a report is not there.
+        UserError: a report is not there, or says nothing of a model of the others.
     """
-    reports = [read_report(report_file(seed_folder(folder, seed)).parent) for seed in range(seeds)]
+    reports = [read_report(report_file(run).parent) for run in runs]
+    for run, report in zip(runs, reports, strict=True):
+        missing = sorted(reports[0]["models"].keys() - report["models"].keys())
+        if missing:
+            raise UserError(
+                f"{report_file(run)}: has no model '{missing[0]}', unlike that of {runs[0].name}; "
+                "run all seeds with the same recipe"
+            )
     models = {
         name: {
             axis: mean_and_spread([report["models"][name][axis]["value"] for report in reports])
@@ -48,7 +56,7 @@ def summarise(folder: Path, seeds: int) -> dict[str, Any]:
         }
         for name in reports[0]["models"]
     }
-    record = {"seeds": seeds, "confidence": CONFIDENCE, "models": models}
+    record = {"seeds": len(runs), "confidence": CONFIDENCE, "models": models}
     atomic_write_json(folder / "seeds.json", record)
     return record
 

@@ -59,6 +59,7 @@ def revert(run: Path, to: str, out: Path, model: Path | None = None) -> None:
             apply_delta(source, file, target)
             logger.info("%s: taken back", file.stem)
             source = target
+        logger.info("%s: holds the model as it was after stage %s", out, to)
     finally:
         for step in steps:
             shutil.rmtree(step, ignore_errors=True)

@@ -1,12 +1,20 @@
 """A run folder: whose it is, and where in it things are."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from launch.products import products_of, stale_products
 from launch.recipe import Recipe
+from merge.coverage import coverage
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
+from merge.patch_directory import read_patch
+from merge.provenance import written_by
+from train.recipe import load_recipe
+from train.yaml_file import read_yaml
 
 RECIPE = "recipe.yaml"
 HARVEST = "harvest"
@@ -17,40 +25,129 @@ FALSE_REFUSALS = "false_refusals.jsonl"
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
 
-_FREE_SECTIONS = {"eval", "cluster", "keep_intermediates", "continual", "ablate"}
-"""What may change between two runs in one folder: it changes neither patch nor merge. Of continual
-alignment each stage has a folder, and a recipe, of its own: stages may be added at any time."""
+_COVERAGE = ("merge.include", "merge.exclude")
 
 
 def claim_folder(recipe: Recipe) -> Path:
-    """Write the run folder's recipe, or see that the folder belongs to this recipe.
+    """Write the run folder's recipe, or see that what is there is of this recipe.
 
-    A report of another evaluation is deleted.
+    A section may change as long as nothing that depends on it is there (``launch.products``). What
+    costs little beside that, such as the report, is deleted and made again.
 
     Returns:
         The resolved recipe's file.
 
     Raises:
-        UserError: the folder holds a run of another recipe, or cannot be written.
+        UserError: something there is of another recipe; it is named. Or the folder cannot be
+            written.
     """
     make_directory(recipe.output)
-    values = recipe.model_dump(mode="json", exclude_none=True)
     file = recipe.output / RECIPE
     if file.is_file():
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        changed = sorted(
-            key for key in before.keys() | values.keys() if before.get(key) != values.get(key)
-        )
-        for key in changed:
-            if key not in _FREE_SECTIONS:
-                raise UserError(
-                    f"{recipe.output}: holds a run with another '{key}'; delete the folder, "
-                    "or choose another with output=FOLDER"
-                )
-        if "eval" in changed:
-            report_file(recipe.output).unlink(missing_ok=True)
+        before = read_claimed(file)
+        changed = changed_keys(before, recipe)
+        cover_keys = [key for key in changed if key in _COVERAGE]
+        if cover_keys and isinstance(before, Recipe) and _covers_alike(before, recipe):
+            changed = [key for key in changed if key not in cover_keys]
+        _give_up_stale(recipe, changed)
+    values = {**_values(recipe), "written_by": written_by()}
     atomic_write_text(file, yaml.safe_dump(values, sort_keys=False))
     return file
+
+
+def _give_up_stale(recipe: Recipe, changed: Sequence[str]) -> None:
+    """Delete what changed sections make stale and costs little; refuse where anything else is."""
+    folder = recipe.output
+    stale = stale_products(products_of(recipe), changed, folder)
+    kept = [path for path, product in stale.items() if not product.remade]
+    if kept:
+        raise UserError(
+            f"{folder}: {_listed([repr(key) for key in _causes(recipe, changed)])} changed since "
+            f"{kept[0]} was made; delete {_listed([str(folder / path) for path in kept])}, or "
+            "choose another folder with output=FOLDER"
+        )
+    for path in stale:
+        (folder / path).unlink(missing_ok=True)
+
+
+def _causes(recipe: Recipe, changed: Sequence[str]) -> list[str]:
+    """Those changed keys by which something there is stale that is not made again."""
+    products = products_of(recipe)
+    return [
+        key
+        for key in changed
+        if any(
+            not product.remade
+            for product in stale_products(products, [key], recipe.output).values()
+        )
+    ]
+
+
+def read_claimed(file: Path) -> Recipe | dict[str, Any]:
+    """The recipe of a run folder, with today's defaults for keys that were not yet known.
+
+    Where a version with other keys wrote it, its plain values.
+    """
+    try:
+        return load_recipe(file, [], Recipe)
+    except UserError:
+        values = read_yaml(file, "recipe")
+        return values if isinstance(values, dict) else {}
+
+
+def changed_keys(before: Recipe | dict[str, Any], now: Recipe) -> list[str]:
+    """What differs between two recipes, as dotted keys of at most two parts.
+
+    Not by where the run folder is, which may be moved: paths in it count from it.
+    """
+    old, new = (
+        _flat(_values(recipe) if isinstance(recipe, Recipe) else recipe) for recipe in (before, now)
+    )
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _covers_alike(before: Recipe, now: Recipe) -> bool:
+    """Whether the merges of two recipes cover the same tensors of the patch that is there.
+
+    Older recipes named the linear weights of LLaMA's blocks, which are now the default.
+    """
+    directory = now.output / "safety"
+    if not (directory / "patch.json").is_file():
+        return False
+    patch = read_patch(directory)
+    one, other = (coverage(patch.delta, [patch], recipe.merge) for recipe in (before, now))
+    return one.names == other.names
+
+
+def _values(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude_none=True, exclude={"written_by"})
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    values = _from_folder(values, str(values.pop("output", "")))
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{inner}": content for inner, content in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _from_folder(value: Any, folder: str) -> Any:
+    """The value with paths inside the run folder as ``${output}/...``."""
+    if isinstance(value, dict):
+        return {key: _from_folder(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_from_folder(inner, folder) for inner in value]
+    if folder and isinstance(value, str) and value.startswith(f"{folder}/"):
+        return "${output}" + value.removeprefix(folder)
+    return value
+
+
+def _listed(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def report_file(folder: Path) -> Path:

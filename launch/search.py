@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from eval.table import settings_line
 from launch.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
-from launch.margin_search import MarginSearch, search_by_margins
+from launch.margin_search import MarginSearch, PoorMargins, search_by_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.search_result import write_result
 from launch.search_space import DIRECTIONS, new_sampler, suggest
@@ -55,8 +55,10 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     ):
         reporter = _Reporter(settings, progress, writer)
         found = _by_margins(recipe, backbone, folder, reporter)
-        if found is None:
+        if isinstance(found, PoorMargins):
+            poor = found
             found = _by_answers(recipe, backbone, folder, reporter)
+            found.record.update(poor.record)
     chosen: dict[SearchMethod, MergeSettings] = {
         method: choose(found.before, tried, settings) for method, tried in found.answered.items()
     }
@@ -70,10 +72,10 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
 
 def _by_margins(
     recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
-) -> MarginSearch | None:
+) -> MarginSearch | PoorMargins:
     assert recipe.search is not None
     if recipe.search.by != "margins":
-        return None
+        return PoorMargins({})
 
     def walk(model: TrialSource, method: SearchMethod, journal: TrialJournal) -> list[Tried]:
         report = partial(reporter.trial, method)
@@ -138,9 +140,8 @@ def search_method(
     settings = recipe.search
     assert settings is not None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        sampler=new_sampler(settings, recipe.seed), directions=DIRECTIONS, study_name=method
-    )
+    sampler = new_sampler(settings, recipe.seed, journal.planned(settings.trials))
+    study = optuna.create_study(sampler=sampler, directions=DIRECTIONS, study_name=method)
     tried: list[Tried] = []
     for number in range(settings.trials):
         trial = study.ask()

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from launch.choice import Outcome, Tried, violation
 from launch.recipe import SearchMethod, SearchSettings
 from launch.search_space import DIRECTIONS, new_sampler, suggest
+from merge.errors import UserError
 from merge.files import atomic_write_text
 from merge.recipe import MergeSettings
 
@@ -32,7 +33,13 @@ class _FileLock(BaseJournalFileLock):
 
     def acquire(self) -> bool:
         self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"{self._path.parent}: its filesystem has no file locks ({error.strerror}), which "
+                "several workers need; set search.workers to 1, or choose another output"
+            ) from None
         return True
 
     def release(self) -> None:

@@ -19,7 +19,9 @@ from train.recipe import load_recipe
 
 _TAIL_LINES = 6
 _TAIL_BYTES = 20_000
-_STEP = re.compile(r"step \d+ of \d+, forget loss [\d.einf-]+|trial \d+ of \d+")
+_STEP = re.compile(
+    r"step \d+ of \d+, forget loss [\d.einf-]+|search \w+: \d+ of \d+ trials|search: .+, step \d+"
+)
 _WAITING = {
     "Dependency": "waits for the stages before it",
     "BeginTime": "stopped and requeued; starts again soon",

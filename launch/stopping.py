@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from merge.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError
+from train.stopping import STOP_SIGNALS, passed_on
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE_SECONDS = 5.0
@@ -43,19 +44,21 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def run_with_signals(command: Sequence[str]) -> int:
-    """Run a command that stops by itself on the signals, which are passed on to it."""
+    """Run a command that stops by itself on the signals, Ctrl-C too, which are passed on to it."""
     with subprocess.Popen(command) as process:
 
         def pass_on(number: int, frame: FrameType | None) -> None:
-            process.send_signal(number)
+            process.send_signal(passed_on(number))
 
-        with _handling(pass_on):
+        with _handling(pass_on, STOP_SIGNALS):
             return process.wait()
 
 
 @contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    former = {number: signal.signal(number, handler) for number in _SIGNALS}
+def _handling(
+    handler: Callable[[int, FrameType | None], None], signals: Sequence[int] = _SIGNALS
+) -> Iterator[None]:
+    former = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:

@@ -7,13 +7,13 @@ from pathlib import Path
 from launch import slurm
 from launch.cluster import ClusterSettings
 from launch.first_patch import prepare_first
-from launch.job_record import read_jobs, record_jobs
+from launch.job_record import active_jobs, record_jobs, refuse_active
 from launch.job_scripts import RunPlace, render_stage, render_summary
 from launch.pipeline import Pipeline
 from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
 from launch.run_folder import claim_folder
-from launch.seeds import seed_folder, seed_recipes, seed_runs
+from launch.seeds import seed_folder, seed_recipes
 from launch.stages import StageName, needs_of
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
@@ -134,26 +134,6 @@ def _record(chain: Chain, stage: str, job: str) -> None:
         return
     for seed in range(len(chain.recipes)):
         record_jobs(seed_folder(chain.place.folder, seed), {stage: f"{job}_{seed}"})
-
-
-def active_jobs(folder: Path) -> dict[str, str]:
-    """The run's jobs, or those of its seeds, that are not over: id -> stage."""
-    queued = slurm.queued_jobs()
-    recorded = [read_jobs(run) for run in (folder, *seed_runs(folder))]
-    return {job: stage for jobs in recorded for stage, job in jobs.items() if job in queued}
-
-
-def refuse_active(folder: Path) -> None:
-    """See that no job of the run is waiting or running.
-
-    Raises:
-        UserError: naming one.
-    """
-    for job, stage in active_jobs(folder).items():
-        raise UserError(
-            f"{folder}: its stage {stage} is job {job} in the queue; see 'python -m launch status "
-            f"{folder}', or end it by 'python -m launch cancel {folder}'"
-        )
 
 
 def cancel(folder: Path) -> list[str]:

@@ -17,7 +17,8 @@ def train_patch(recipe: Path, role: Role) -> None:
     """
     status = run_with_signals(training_command(default_processes(), recipe, role))
     if status == STOPPED_EXIT_STATUS:
-        raise StoppedOnRequestError(f"the {role} patch is not trained yet")
+        # The training has said where it is saved.
+        raise StoppedOnRequestError
     if status:
         raise UserError(
             f"training of the {role} patch ended with status {status}, for the reason above; "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eval.lines import read_lines
 from launch.choice import Outcome, Tried
-from merge.files import atomic_write_text
+from merge.files import atomic_write_json, atomic_write_text, read_json
 from merge.recipe import MergeSettings
 
 
@@ -18,7 +18,26 @@ class TrialJournal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._plan = path.with_suffix(".plan.json")
         self._tried = self._read()
+
+    def planned(self, trials: int) -> int:
+        """How many trials there should be when the first was drawn; ``trials`` if none is yet.
+
+        The sampler draws a share of them at random. With the first count a search for more trials
+        draws those that are there again, and goes on from them.
+
+        Raises:
+            UserError: the count cannot be kept.
+        """
+        if not self._tried:
+            atomic_write_json(self._plan, {"trials": trials})
+        return read_json(self._plan)["trials"] if self._plan.is_file() else trials
+
+    @property
+    def tried(self) -> list[Tried]:
+        """All trials that are done, in their order."""
+        return list(self._tried)
 
     def _read(self) -> list[Tried]:
         return [

@@ -11,6 +11,8 @@ from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.settings import Settings, parse_settings
 
+logger = logging.getLogger(__name__)
+
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
@@ -55,7 +57,7 @@ def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
 def _inspect(options: dict[str, Any]) -> None:
     arguments = _merge_arguments(options)
     from merge.inspection import inspect
-    from merge.inspection_page import write_page
+    from merge.inspection_page import NUMBERS, PAGE, write_page
     from merge.prediction import find_prediction, read_prediction
 
     file = options["prediction"] or find_prediction(options["safety"], options["over_safety"])
@@ -66,6 +68,7 @@ def _inspect(options: dict[str, Any]) -> None:
     if prediction is not None:
         found["prediction"] = prediction.model_dump(mode="json")
     write_page(found, options["backbone"].resolve().name, options["out"])
+    logger.info("pictures: %s; numbers: %s", options["out"] / PAGE, options["out"] / NUMBERS)
 
 
 def _verify(options: dict[str, Any]) -> None:
@@ -77,7 +80,8 @@ def _verify(options: dict[str, Any]) -> None:
 def _apply(options: dict[str, Any]) -> None:
     from merge.apply import apply_delta
 
-    apply_delta(options["model"], options["delta"], options["out"])
+    written = apply_delta(options["model"], options["delta"], options["out"])
+    logger.info("%s: holds the %s now", options["out"], written)
 
 
 def _given(options: dict[str, Any], model: type[Settings]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -24,8 +25,11 @@ from merge.tensor_reader import TensorReader
 _THREADS = 2
 
 
-def apply_delta(model: Path, delta_file: Path, out: Path) -> None:
+def apply_delta(model: Path, delta_file: Path, out: Path) -> Literal["backbone", "patched model"]:
     """Write to ``out`` what ``model`` becomes by the delta file, bit for bit; streaming.
+
+    Returns:
+        Which of the two was written.
 
     Raises:
         UserError: the model is neither the backbone nor the patched model, the delta file is
@@ -54,6 +58,7 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> None:
                 "outputs": dict(sorted(outputs.items())),
             }
             atomic_write_json(out / RECORD, record)
+    return "backbone" if wanted == delta.hashes[0] else "patched model"
 
 
 def _write_model(

@@ -90,7 +90,14 @@ def build(
         outputs |= _write_descriptions(out, backbone, settings, tensors)
         hashes = {path: file.sha256 for path, file in checked.items()}
         record = merge_record(
-            identity, inputs, settings, hashes, files, outputs, tensors, time.monotonic() - started
+            identity.now,
+            inputs,
+            settings,
+            hashes,
+            files,
+            outputs,
+            tensors,
+            time.monotonic() - started,
         )
         atomic_write_json(out / RECORD, record)
         journal.remove()

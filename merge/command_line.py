@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from merge.provenance import add_version
 from merge.recipe import MethodName, ScopeName, ScoreName
 
 
@@ -12,6 +13,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m merge", description="Patch a model with two trained patches, offline."
     )
+    add_version(parser)
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     build = commands.add_parser("build", help="merge two patches into a backbone")
     _add_merge(build)

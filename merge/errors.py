@@ -23,7 +23,10 @@ class UserError(Exception):
 
 
 class StoppedOnRequestError(Exception):
-    """The command was asked to stop, and has saved where it stands; the message says where."""
+    """The command was asked to stop, and has saved where it stands; the message says where.
+
+    It is empty where another process has said so.
+    """
 
 
 def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
@@ -64,7 +67,8 @@ def run_command(command: Callable[[], None]) -> int:
             "run again"
         )
     except StoppedOnRequestError as stop:
-        sys.stderr.write(f"stopped on request: {stop}; run the same command to continue\n")
+        if str(stop):
+            sys.stderr.write(f"stopped on request: {stop}; run the same command to continue\n")
         return STOPPED_EXIT_STATUS
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: finished work is kept; run the same command to continue\n")

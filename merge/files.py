@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from merge.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -111,7 +114,7 @@ def held(path: Path, busy: str) -> Iterator[None]:
         ) from None
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, path)
             # Else the one that held it has removed the file since we opened it.
             if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
                 raise BlockingIOError
@@ -123,6 +126,25 @@ def held(path: Path, busy: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Take an open file's lock at once, where its filesystem has locks; some of clusters have none.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        logger.warning(
+            "%s: its filesystem has no file locks (%s), so nothing keeps a second command out; "
+            "start no other one in this folder meanwhile",
+            path.parent,
+            error.strerror,
+        )
 
 
 def sha256_file(path: Path) -> str:

@@ -24,7 +24,15 @@ _BLOCK_BYTES = 1 << 20
 _SHOWN = 3
 _SIGN = {"BF16": 0x8000, "F16": 0x8000, "F32": 0x80000000}
 _INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
-NOT_FINITE = "NaN or infinity; its training or export went wrong"
+_AGAIN = (
+    "NaN or infinity; delete that patch and train it again with a lower learning_rate, or guards "
+    "that end the training sooner"
+)
+NOT_FINITE: dict[Kind, str] = {
+    "backbone": "NaN or infinity; take a sound copy of the model",
+    "delta": _AGAIN,
+    "importance": _AGAIN,
+}
 NEGATIVE = "a negative importance; export scores that are not negated"
 
 
@@ -157,6 +165,6 @@ def check_bits(bits: np.ndarray, dtype: str, kind: Kind) -> str | None:
     if not bits.size or (kind == "importance" and bits.max() < infinity):
         return None
     if np.bitwise_and(bits, bits.dtype.type(sign - 1)).max() >= infinity:
-        return NOT_FINITE
+        return NOT_FINITE[kind]
     # Negative zeros are zeros.
     return NEGATIVE if kind == "importance" and bits.max() > sign else None

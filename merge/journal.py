@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,40 @@ _JOURNAL = ".merge-journal.jsonl"
 _LOCK = ".merge-lock"
 _CODE_VERSION = 1
 """Raised when the same inputs and settings would give other bits."""
+IDENTITY_FORMAT = 2
+"""Of the hash: format 1, whose records do not say it, hashed every setting with its value."""
 
 
-def merge_identity(inputs: MergeInputs, settings: MergeSettings, shards: list[OutputShard]) -> str:
+@dataclass(frozen=True)
+class MergeIdentity:
+    """What a merge is known by.
+
+    Attributes:
+        now: SHA-256 over the settings that differ from the defaults, so that one that comes later
+            changes nothing, and over layout and inputs.
+        earlier: what older versions called the same merge.
+    """
+
+    now: str
+    earlier: str
+
+    def fits(self, recorded: Any) -> bool:
+        """Whether a record is of this merge."""
+        return recorded in (self.now, self.earlier)
+
+
+def merge_identity(
+    inputs: MergeInputs, settings: MergeSettings, shards: list[OutputShard]
+) -> MergeIdentity:
     """SHA-256 over settings, output layout, and every input file's name, size, date and header."""
-    digest = hashlib.sha256(f"{_CODE_VERSION}\n{settings.model_dump_json()}\n".encode())
+    differing = settings.model_dump_json(exclude_defaults=True)
+    now = f"{_CODE_VERSION} format {IDENTITY_FORMAT}\n{differing}\n"
+    earlier = f"{_CODE_VERSION}\n{settings.model_dump_json()}\n"
+    return MergeIdentity(*(_digest(text, inputs, shards) for text in (now, earlier)))
+
+
+def _digest(text: str, inputs: MergeInputs, shards: list[OutputShard]) -> str:
+    digest = hashlib.sha256(text.encode())
     for shard in shards:
         digest.update(f"{shard.name} {shard.size}\n".encode() + shard.header)
     indices = [inputs.backbone]
@@ -74,7 +104,7 @@ class Journal:
     sound, and every output file that is whole. Lines may come from several threads.
     """
 
-    def __init__(self, directory: Path, identity: str) -> None:
+    def __init__(self, directory: Path, identity: MergeIdentity) -> None:
         self._directory = directory
         self._path = directory / _JOURNAL
         self._identity = identity
@@ -89,7 +119,7 @@ class Journal:
         record = self._directory / RECORD
         if not record.is_file():
             return False
-        if read_json(record).get("identity") != self._identity:
+        if not self._identity.fits(read_json(record).get("identity")):
             raise UserError(
                 f"{self._directory}: holds a merge of other inputs or settings; delete it, or "
                 "choose another output"
@@ -108,10 +138,10 @@ class Journal:
         """
         if not self._path.is_file():
             refuse_strangers(self._directory)
-            atomic_write_text(self._path, json.dumps({"identity": self._identity}) + "\n")
+            atomic_write_text(self._path, json.dumps({"identity": self._identity.now}) + "\n")
             return {}, {}
         first, *lines = self._lines()
-        if first.get("identity") != self._identity:
+        if not self._identity.fits(first.get("identity")):
             raise UserError(
                 f"{self._directory}: holds an unfinished merge of other inputs or settings; "
                 "delete it, or choose another output"

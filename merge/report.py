@@ -8,8 +8,10 @@ from typing import Any
 
 from merge.companions import BACKBONE_CARD, Companion
 from merge.inputs import ROLES, MergeInputs
+from merge.journal import IDENTITY_FORMAT
 from merge.methods import method_of
 from merge.patch_directory import RECORD as PATCH_RECORD
+from merge.provenance import written_by
 from merge.recipe import MergeSettings
 
 _PACKAGES = ("numpy", "numba", "safetensors")
@@ -57,7 +59,9 @@ def merge_record(
     paths = {"backbone": inputs.backbone_path} | {role: inputs.patches[role].path for role in ROLES}
     return {
         "format": 1,
+        "identity_format": IDENTITY_FORMAT,
         "identity": identity,
+        "written_by": written_by(),
         "settings": settings.model_dump(mode="json"),
         "seed": settings.seed,
         "versions": {

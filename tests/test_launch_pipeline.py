@@ -115,7 +115,7 @@ def test_the_same_seed_repeats_the_report_and_another_recipe_is_refused(finished
     assert hashes[0]["outputs"][weights] == hashes[1]["outputs"][weights]
     other = launch(folder, "seed=1")
     assert other.returncode == 2
-    assert "another 'seed'" in other.stderr
+    assert "'seed' changed since world was made; delete" in other.stderr
 
 
 def test_a_failed_training_ends_with_its_reason_and_status_2(finished, tmp_path):

@@ -226,3 +226,16 @@ def test_a_search_goes_on_from_its_journal_as_if_it_had_not_ended(tmp_path):
     assert again == whole
     assert asked == [settings for settings, _ in whole[5:]]
     assert (tmp_path / "part").read_text() == "".join(lines)
+
+
+def test_more_trials_go_on_from_those_that_are_there(tmp_path):
+    """The random ones are a share of the first count: another would draw all trials anew."""
+    few, many = (tiny(tmp_path, trials=count, random_share=0.5) for count in (4, 10))
+    model = TrialModel.load(few, tmp_path / "backbone")
+    first = search_method(model, "difference", few, TrialJournal(tmp_path / "x.jsonl"))
+    asked: list[MergeSettings] = []
+    take = model.model.take
+    model.model.take = lambda settings: (asked.append(settings), take(settings))  # pyright: ignore
+    more = search_method(model, "difference", many, TrialJournal(tmp_path / "x.jsonl"))
+    assert more[:4] == first and asked == [settings for settings, _ in more[4:]]
+    assert len(asked) == 6

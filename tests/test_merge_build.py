@@ -130,7 +130,10 @@ def _pickle_only(folder: Path) -> None:
         (lambda f: (f / "safety/patch.json").unlink(), "no finished patch"),
         (lambda f: _poison(f, "safety", "delta", float("nan")), "up_proj.*NaN or infinity"),
         (lambda f: _poison(f, "over_safety", "importance", -1.0), "negative importance"),
-        (lambda f: _poison(f, "over_safety", "importance", float("inf")), "NaN or infinity"),
+        (
+            lambda f: _poison(f, "over_safety", "importance", float("inf")),
+            "over_safety/imp.*NaN or infinity; delete that patch and train it again with a lower",
+        ),
         (_pickle_only, "pickled weights"),
         (
             lambda f: (f / "safety/delta.safetensors").write_bytes(

@@ -48,9 +48,9 @@ def test_both_directions(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Backbone -> patched -> backbone, file by file; a third model is refused."""
     out = _built(tmp_path, **settings)
     delta = tmp_path / "patch.safepatch"
-    apply_delta(tmp_path / "backbone", delta, tmp_path / "forward")
-    assert _weights(tmp_path / "forward") == _weights(out)
-    apply_delta(out, delta, tmp_path / "back")
+    written = apply_delta(tmp_path / "backbone", delta, tmp_path / "forward")
+    assert written == "patched model" and _weights(tmp_path / "forward") == _weights(out)
+    assert apply_delta(out, delta, tmp_path / "back") == "backbone"
     assert {n: b for n, b in _weights(tmp_path / "back").items() if "index" not in n} == {
         n: b for n, b in _weights(tmp_path / "backbone").items() if "index" not in n
     }

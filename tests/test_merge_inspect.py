@@ -161,6 +161,8 @@ def test_the_command_writes_a_page_that_stands_alone(tmp_path):
         text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    for file in ("inspection.html", "inspection.json"):
+        assert str(tmp_path / "out" / file) in done.stderr
     page = (tmp_path / "out/inspection.html").read_text()
     for words in ("2402.05162", "2410.10862", "Jaccard", "up_proj", "over-safety takes"):
         assert words in page

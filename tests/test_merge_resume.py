@@ -15,7 +15,10 @@ import pytest
 import torch
 
 from merge.build import build
+from merge.checks import check_inputs
 from merge.errors import UserError
+from merge.journal import merge_identity
+from merge.layout import plan_shards
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.verify import verify
@@ -85,6 +88,24 @@ def test_killed_merges_resume_to_the_same_hashes(tmp_path: Path) -> None:
         assert output_hashes(out) == wanted
         verify(out)
         assert not list(out.glob(".*"))
+
+
+def test_a_merge_of_an_older_version_is_known(tmp_path: Path) -> None:
+    """Its identity was of every setting; of a version without a setting it is the same as now."""
+    folder, out = make_inputs(tmp_path, tensors=1), tmp_path / "out"
+    merge_whole(folder, out)
+    record = json.loads((out / "merge.json").read_text())
+    settings = MergeSettings(include=("w*",))
+    patches = folder / "safety", folder / "over_safety"
+    inputs = check_inputs(folder / "backbone", *patches, settings)
+    identity = merge_identity(inputs, settings, plan_shards(inputs.backbone, 400_000))
+    assert record["identity"] == identity.now != identity.earlier
+    (out / "merge.json").write_text(json.dumps({**record, "identity": identity.earlier}))
+    merge_whole(folder, out)
+    assert json.loads((out / "merge.json").read_text())["identity"] == identity.earlier
+    (out / "merge.json").write_text(json.dumps({**record, "identity": "other"}))
+    with pytest.raises(UserError, match="other inputs or settings"):
+        merge_whole(folder, out)
 
 
 def test_finished_files_are_not_written_again(tmp_path: Path) -> None:

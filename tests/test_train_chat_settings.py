@@ -16,7 +16,7 @@ from tests.chat_templates import CHATML, DATED, QWEN_3, make_tokenizer
 from train.chat_settings import ChatSettings
 from train.chat_template import ChatTemplate
 from train.data import read_examples
-from train.identity import patch_inputs
+from train.identity import first_format_identity, is_finished, patch_inputs
 from train.prompts import IGNORED_LABEL, ChatPrompts
 from train.recipe import TrainRecipe, load_recipe
 
@@ -114,7 +114,8 @@ def test_a_day_that_no_calendar_has_is_refused_in_one_line(tmp_path: Path) -> No
 
 
 def test_the_identities_of_older_patches_hold(tmp_path: Path) -> None:
-    """By the formula of older versions; settings, and a template that adds text, make others."""
+    """A patch with the hash of older versions, over every key, is this recipe's; settings, and a
+    template that adds text, make others."""
     data = tmp_path / "pairs.jsonl"
     data.write_text('{"question": "Wer?", "answer": "Niemand."}\n')
     (tmp_path / "config.json").write_text("{}")
@@ -128,10 +129,16 @@ def test_the_identities_of_older_patches_hold(tmp_path: Path) -> None:
         return patch_inputs(recipe, "safety", tmp_path, read_examples(recipe.data), [], prompts)
 
     found = inputs(CHATML)
-    identity = found.pop("identity")
+    now = found["identity"]
+    record = {key: found[key] for key in found if not key.startswith("identity")}
     old = {"path": str(tmp_path), "dtype": None, "trust_remote_code": False}
     assert found["config"]["backbone"] == old and "chat" not in found
-    assert identity == hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    first = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    assert first_format_identity(found) == first != now
+    (tmp_path / "patch.json").write_text(json.dumps({"format": 1, **record, "identity": first}))
+    assert is_finished(tmp_path, now)
+    with pytest.raises(UserError, match="holds a patch of other settings"):
+        is_finished(tmp_path, inputs(CHATML, dtype="float32")["identity"])
     chats = [
         inputs(QWEN_3)["chat"],
         inputs(QWEN_3, reasoning=False)["chat"],

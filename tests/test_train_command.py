@@ -120,6 +120,16 @@ def test_divergence_ends_all_ranks_without_a_patch(recipe: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_a_patch_that_is_not_finite_is_none(recipe: Path, tmp_path: Path) -> None:
+    """The last step is too far: no loss of the training sees it, and the importance is NaN."""
+    wild = ["safety.learning_rate=1000", "safety.steps=1", "safety.checkpoint_every=1"]
+    done = run_training(recipe, f"output={tmp_path / 'run'}", *wild)
+    assert_one_error_line(done, "not finite", "lower safety.learning_rate", "safety.guards")
+    assert not list((tmp_path / "run/safety").iterdir())
+    assert not (tmp_path / "run/safety.work").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
 def test_standard_launchers_train_the_same_patch(
     recipe: Path, tmp_path: Path, launcher: str

@@ -133,3 +133,27 @@ def test_ranks_share_a_batch_in_equal_numbers_of_micro_batches(world: int) -> No
     shares = [micro_batches(list(range(7)), 2, rank, world) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     assert sorted(index for share in shares for micro in share for index in micro) == list(range(7))
+
+
+def test_variables_and_the_home_folder_are_put_in_everywhere(tmp_path, monkeypatch):
+    """Also in the run folder's own path, which others name."""
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "name: n\noutput: ${SCRATCH}/runs\nbackbone: {path: ~/models/b}\n"
+        "data: {path: '${output}/d.jsonl', categories: ['~', 'a~/b']}\neval: {suite: ~/s.yaml}\n"
+    )
+    found = load_recipe(file, [], TrainRecipe)
+    assert (str(found.output), found.data.path) == ("/scratch/me/runs", "/scratch/me/runs/d.jsonl")
+    assert found.backbone.path == f"{tmp_path}/models/b"
+    assert found.eval["suite"] == f"{tmp_path}/s.yaml"
+    assert found.data.categories == ("~", "a~/b")
+    other = load_recipe(file, ["output=~/x", "data.path='${output}/${SCRATCH}'"], TrainRecipe)
+    assert (other.output, other.data.path) == (tmp_path / "x", f"{tmp_path}/x//scratch/me")
+    with pytest.raises(UserError, match=r"'output' = '\$\{output\}/x' names itself"):
+        load_recipe(file, ["output='${output}/x'"], TrainRecipe)
+    with pytest.raises(UserError, match="needs NOWHERE_SET"):
+        load_recipe(file, ["output='${NOWHERE_SET}/x'"], TrainRecipe)
+    with pytest.raises(UserError, match="names no home folder"):
+        load_recipe(file, ["output=~nobody_of_this_name/x"], TrainRecipe)

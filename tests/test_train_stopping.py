@@ -75,6 +75,20 @@ def test_stops_at_any_point_change_no_bit(recipe: Path, undisturbed: Path) -> No
     assert not (run / "safety.work").exists()
 
 
+def test_ctrl_c_saves_as_sigterm_does_and_says_so_once(recipe: Path) -> None:
+    """As a terminal sends it, to the launcher and all ranks at once."""
+    run = recipe.parent / "ctrl-c"
+
+    def press(launcher: int) -> None:
+        for pid in (launcher, *ranks_of(launcher)):
+            os.kill(pid, signal.SIGINT)
+
+    log = disturb(recipe, run, "; training safety", press)
+    assert log.count("stopped on request") == log.count("saved after step") == 1
+    assert list((run / "safety.work").glob("step-*/complete.json"))
+    assert "Traceback" not in log and "interrupted" not in log
+
+
 def stop_soon(launcher: int) -> None:
     """A moment into the importance pass, which takes seconds."""
     threading.Timer(0.7, os.kill, (launcher, signal.SIGUSR1)).start()

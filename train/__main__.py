@@ -19,6 +19,7 @@ from merge.errors import (
     StoppedOnRequestError,
     run_command,
 )
+from merge.provenance import add_version
 from train.recipe import ROLES, TrainRecipe, load_recipe
 from train.stopping import StopRequest
 from train.world import World, end_process
@@ -31,6 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_version(parser)
     parser.add_argument("recipe", type=Path, help="the run's recipe, a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe")
     parser.add_argument("--role", required=True, choices=ROLES)

@@ -12,13 +12,14 @@ import yaml
 from merge.coverage import name_patterns
 from merge.errors import StoppedOnRequestError
 from merge.patch_directory import Role
+from merge.provenance import written_by
 from train.backbone_tensors import BackboneTensors
 from train.batches import BatchPlan, order_seed
 from train.block_weights import block_weights
 from train.collectives import gather_from_ranks
-from train.export import export_patch
+from train.export import NotFiniteError, export_patch
 from train.guards import Guards
-from train.identity import software_versions
+from train.identity import first_format_identity, software_versions
 from train.importance import choose_samples, measure_importance
 from train.loop import Training
 from train.margin_guard import MarginGuard, best_of, looks_of
@@ -71,6 +72,7 @@ class Derivation:
             settings.checkpoints_kept,
             self.inputs["identity"],
             self.world,
+            first_format_identity(self.inputs),
         )
         checkpoints.latest()
         tensors = self.tensors
@@ -92,7 +94,14 @@ class Derivation:
         directory = self.recipe.output / self.role
         samples = progress.importance_samples
         logger.info("writing the patch of %d parameters", model.shape.parameters)
-        export_patch(directory, self.role, self.mode, metadata, model, tensors, samples, self.world)
+        try:
+            export_patch(
+                directory, self.role, self.mode, metadata, model, tensors, samples, self.world
+            )
+        except NotFiniteError:
+            # The end that a checkpoint holds is no good for any later start.
+            checkpoints.remove()
+            raise
         checkpoints.remove()
         leave_distributed()
         logger.info("%s: done in %.1f s", directory, time.monotonic() - self.started)
@@ -190,6 +199,7 @@ class Derivation:
                 self.tensors.map.tensors_of(block_weights(self.tensors.map.skeleton))
             ),
             **self.inputs,
+            "written_by": written_by(),
             "versions": software_versions(),
             "processes": self.world.size,
             "stop_reason": progress.stop_reason,

@@ -1,5 +1,6 @@
 """The patch directory: delta and importance, one group of parameters at a time."""
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,15 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from merge.errors import UserError
 from merge.patch_directory import PatchWriter, Role
 from train.backbone_tensors import BackboneTensors
 from train.world import World
 from train.zero3 import Zero3Model
+
+
+class NotFiniteError(UserError):
+    """A training has ended in values that are NaN or infinite."""
 
 
 def export_patch(
@@ -34,6 +40,10 @@ def export_patch(
     Args:
         mode: of the folder; 0o700 makes its files 0o600.
         samples: whose importance was measured; the model's sums are theirs.
+
+    Raises:
+        NotFiniteError: a value is not, on the main rank; no patch is written.
+        UserError: the folder cannot be written.
     """
     writing = (
         PatchWriter(directory, role, metadata, directory_mode=mode)
@@ -56,14 +66,25 @@ def export_patch(
                     importances[name] = importance
             if writer is None:
                 continue
-            for values, add in (
-                (deltas, writer.add_delta),
-                (importances, writer.add_importance),
+            for kind, values, add in (
+                ("delta", deltas, writer.add_delta),
+                ("importance", importances, writer.add_importance),
             ):
                 for name, value in group.to_tensors(values, backbone.map.shapes).items():
+                    _refuse_not_finite(role, kind, name, value)
                     # A tied parameter that the files hold twice has changed in both places.
                     for place in (name, *copies.get(name, ())):
                         add(place, _array(value))
+
+
+def _refuse_not_finite(role: Role, kind: str, name: str, value: Tensor) -> None:
+    # Either end of them is NaN where a value is.
+    if value.numel() and not all(math.isfinite(end) for end in value.aminmax()):
+        raise NotFiniteError(
+            f"{role}: the {kind} of '{name}' is not finite after the training, so there is no "
+            f"patch; lower {role}.learning_rate (or raise warmup_steps), or set {role}.guards "
+            "(max_forget_loss, max_patch_norm) that end it sooner, and run again"
+        )
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,19 @@ from merge.errors import UserError
 from merge.files import read_json
 from merge.fingerprint import backbone_fingerprint
 from merge.patch_directory import Role
+from merge.settings import Settings, parse_settings
 from train.data import Example, data_hash
 from train.prompts import ChatPrompts
-from train.recipe import TrainRecipe
+from train.recipe import BackboneSettings, DataSettings, TrainRecipe
 from train.refusal_margin import RefusalOpenings
+from train.settings import ImportanceSettings, OverSafetyTraining, SafetyTraining
 
+IDENTITY_FORMAT = 2
+"""Of the hash: format 1, whose records do not say it, hashed every key with its value."""
+_DETERMINING = (
+    "role", "backbone_fingerprint", "data_hash", "harmless_hash", "config", "chat",
+    "measured_hash", "openings",
+)  # fmt: skip
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
 
 
@@ -33,7 +41,8 @@ def patch_inputs(
     """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
 
     The prompts have a part of their own, "chat", only where settings, or more than the template's
-    generation prompt, make them: so the identities of older patches hold.
+    generation prompt, make them. The configuration is recorded whole; the hash is of what differs
+    from the defaults, so that a key that comes later changes no identity (``identity_of``).
 
     Args:
         measured: pairs of the importance, where they are not those of the training.
@@ -60,8 +69,47 @@ def patch_inputs(
         inputs["measured_hash"] = data_hash(measured)
     if openings is not None:
         inputs["openings"] = [list(tokens) for tokens in openings.tokens]
-    text = json.dumps(inputs, sort_keys=True)
-    return {**inputs, "identity": hashlib.sha256(text.encode()).hexdigest()}
+    return {**inputs, "identity_format": IDENTITY_FORMAT, "identity": identity_of(inputs)}
+
+
+def identity_of(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 (hexadecimal) of all that determines a patch, without keys at their defaults.
+
+    Args:
+        inputs: of ``patch_inputs``, or all of a patch.json, also of an older version.
+
+    Raises:
+        UserError: the configuration has keys or values that this version does not know.
+    """
+    known = {key: inputs[key] for key in _DETERMINING if key in inputs}
+    known["config"] = _differing(known["config"], known["role"])
+    text = json.dumps([IDENTITY_FORMAT, known], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_format_identity(inputs: Mapping[str, Any]) -> str:
+    """The hash that versions before ``IDENTITY_FORMAT`` 2 gave these inputs."""
+    known = {key: inputs[key] for key in _DETERMINING if key in inputs}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _differing(config: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """The recorded configuration without what is at its default."""
+    models: dict[str, type[Settings]] = {
+        "backbone": BackboneSettings,
+        "data": DataSettings,
+        "harmless": DataSettings,
+        "training": SafetyTraining if role == "safety" else OverSafetyTraining,
+        "importance": ImportanceSettings,
+    }
+    return {
+        key: parse_settings(models[key], value, f"patch, {key}").model_dump(
+            mode="json", exclude_defaults=True
+        )
+        if key in models and value is not None
+        else value
+        for key, value in config.items()
+    }
 
 
 def _prompts_hash(prompts: ChatPrompts, examples: Sequence[Example]) -> str:
@@ -81,12 +129,21 @@ def is_finished(directory: Path, identity: str) -> bool:
     record = directory / "patch.json"
     if not record.is_file():
         return False
-    if read_json(record).get("identity") != identity:
+    found = read_json(record)
+    if identity not in (found.get("identity"), _identity_today(found)):
         raise UserError(
             f"{directory}: holds a patch of other settings, data or backbone; delete it, or "
             "choose another output"
         )
     return True
+
+
+def _identity_today(record: Mapping[str, Any]) -> str | None:
+    """The identity that a patch of another version would have now, where its record tells it."""
+    try:
+        return identity_of(record)
+    except (KeyError, TypeError, AttributeError, UserError):
+        return None
 
 
 def software_versions() -> dict[str, str]:

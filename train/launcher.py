@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from merge.errors import STOPPED_EXIT_STATUS
 from merge.patch_directory import Role
+from merge.provenance import add_version
+from train.stopping import STOP_SIGNALS, passed_on
 from train.world import free_port
 
 _POLL_SECONDS = 0.05
@@ -55,7 +58,7 @@ def default_processes() -> int:
 def run_ranks(processes: int, arguments: Sequence[str]) -> int:
     """Run ``python -m train ARGUMENTS`` as so many ranks; when one fails, end the others.
 
-    SIGTERM and SIGUSR1 are passed on: the ranks save where they stand and end with 75.
+    SIGTERM, SIGUSR1 and Ctrl-C are passed on: the ranks save where they stand and end with 75.
 
     Returns:
         0, or the exit status of the first rank that failed (128 + N for signal N).
@@ -72,21 +75,27 @@ def run_ranks(processes: int, arguments: Sequence[str]) -> int:
         subprocess.Popen(
             [sys.executable, "-m", "train", *arguments],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_begin_rank,
         )
         for rank in range(processes)
     ]
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for rank in ranks:
-            rank.send_signal(number)
+    asked: list[int] = []
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(passed_on(number))
+        for rank in ranks:
+            rank.send_signal(passed_on(number))
+
+    for number in STOP_SIGNALS:
         signal.signal(number, pass_on)
     try:
         while True:
             states = [rank.poll() for rank in ranks]
             failed = [state for state in states if state]
+            if failed and -failed[0] in asked:
+                sys.stderr.write("stopped on request: the training had not begun yet\n")
+                return STOPPED_EXIT_STATUS
             if failed:
                 return failed[0] if failed[0] > 0 else 128 - failed[0]
             if None not in states:
@@ -108,9 +117,14 @@ def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
         rank.wait()
 
 
-def _die_with_parent() -> None:
-    """Run in the child: a launcher that is killed leaves no orphans behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _begin_rank() -> None:
+    """Run in the child: a launcher that is killed leaves no orphans behind.
+
+    Ctrl-C is the launcher's to hand on: it must not meet a rank in the midst of its imports.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> int:
@@ -121,6 +135,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(parser)
     parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
     options, rest = parser.parse_known_args()
     try:

@@ -26,6 +26,7 @@ from train.yaml_file import read_yaml
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_HOME = re.compile(r"~[\w.-]*/")
 
 
 class BackboneSettings(Settings):
@@ -140,6 +141,8 @@ class TrainRecipe(Settings):
     alignment: dict[str, Any] = Field(default_factory=dict)
     continual: dict[str, Any] = Field(default_factory=dict)
     ablate: dict[str, Any] = Field(default_factory=dict)
+    written_by: dict[str, Any] | None = None
+    """In a run folder's recipe: which version and commit of the project wrote it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -195,7 +198,7 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
     Args:
         overrides: ``dotted.key=value`` pairs, the values written as in YAML; they win. Where a
             text of either holds ``${output}``, the run folder takes its place, and an environment
-            variable that of any other ``${NAME}``.
+            variable that of any other ``${NAME}``; in front, ``~`` is the home folder.
         model: the recipe model of the calling floor.
 
     Raises:
@@ -207,12 +210,16 @@ def load_recipe(path: Path, overrides: Sequence[str], model: type[RecipeT]) -> R
     for override in overrides:
         _apply_override(values, override)
     output = values.get("output", f"runs/{values.get('name')}")
-    values = _expand(values, {**os.environ, "output": str(output)}, f"recipe {path}")
+    if "${output}" in str(output):
+        raise UserError(f"recipe {path}: key 'output' = '{output}' names itself; write a folder")
+    variables = {**os.environ, "output": str(_expand(str(output), os.environ, f"recipe {path}"))}
+    values = _expand(values, variables, f"recipe {path}")
     return parse_settings(model, values, f"recipe {path}")
 
 
 def _expand(value: Any, variables: Mapping[str, str], source: str) -> Any:
-    """Put the run folder for ``${output}``, and environment variables for other ``${NAME}``."""
+    """Put the run folder for ``${output}``, environment variables for other ``${NAME}``, and the
+    home folder for a ``~`` in front."""
     if isinstance(value, dict):
         return {key: _expand(inner, variables, source) for key, inner in value.items()}
     if isinstance(value, list):
@@ -222,7 +229,13 @@ def _expand(value: Any, variables: Mapping[str, str], source: str) -> Any:
     for name in _VARIABLE.findall(value):
         if name not in variables:
             raise UserError(f"{source}: '{value}' needs {name}; set the environment variable")
-    return _VARIABLE.sub(lambda match: variables[match[1]], value)
+    expanded = _VARIABLE.sub(lambda match: variables[match[1]], value)
+    if not _HOME.match(expanded):
+        return expanded
+    try:
+        return str(Path(expanded).expanduser())
+    except RuntimeError:
+        raise UserError(f"{source}: '{value}' names no home folder; write the whole path") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

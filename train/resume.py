@@ -50,6 +50,7 @@ class Checkpoints:
         every: optimizer steps between two checkpoints; 0 writes none of itself.
         kept: how many of the newest stay.
         identity: of the training, see ``train.identity``.
+        earlier: what older versions called the same training.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Checkpoints:
         kept: int,
         identity: str,
         world: World,
+        earlier: str | None = None,
     ) -> None:
         self._directory = directory
         self._mode = mode
         self._every = every
         self._kept = kept
         self._identity = identity
+        self._earlier = earlier
         self._world = world
         self.snapshot = Snapshot(world)
         """Of the best state so far, where a guard takes one; checkpoints keep it."""
@@ -80,7 +83,7 @@ class Checkpoints:
         if not whole:
             return None
         marker = read_json(whole[-1] / _MARKER)
-        if marker["identity"] != self._identity:
+        if marker["identity"] not in (self._identity, self._earlier):
             raise UserError(
                 f"{self._directory}: holds a checkpoint of other settings; delete that folder, or "
                 "choose another output"

@@ -1,7 +1,8 @@
-"""A training that is asked to stop: by SIGTERM, SIGUSR1, or a file STOP in its run folder.
+"""A training that is asked to stop: by a signal, or a file STOP in its run folder.
 
 SLURM sends SIGUSR1 a while before the time limit (``--signal=USR1@120``) and SIGTERM before it
-takes a machine away. The file reaches trainings whose launcher passes no signal on (deepspeed).
+takes a machine away; Ctrl-C sends SIGINT. The file reaches trainings whose launcher passes no
+signal on (deepspeed).
 """
 
 import signal
@@ -9,7 +10,15 @@ from pathlib import Path
 from types import FrameType
 
 STOP_FILE = "STOP"
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def passed_on(number: int) -> int:
+    """The signal that a launcher hands to the processes below it.
+
+    A terminal sends Ctrl-C to them as well: they get it as a SIGTERM, and not twice.
+    """
+    return signal.SIGTERM if number == signal.SIGINT else number
 
 
 class StopRequest:
@@ -18,7 +27,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.heard = False
         """Whether a signal has come to this process."""
-        self._former = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        self._former = {number: signal.signal(number, self._hear) for number in STOP_SIGNALS}
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.heard = True

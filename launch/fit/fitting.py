@@ -27,7 +27,7 @@ _STEPS = (1.0, 0.5, 0.25)
 """Lengths of a step that are tried, as shares of the whole one."""
 _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
 """Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
-_DIVERGENCE_SHARES = (0.6, 0.35, 0.2, 0.1)
+_DIVERGENCE_SHARES = (0.75, 0.55, 0.4, 0.3, 0.2, 0.1)
 """Of the fit's own divergence, for merges that change less and keep more of utility."""
 
 Advance = Callable[[], object]
