@@ -1,6 +1,7 @@
 """Which job does which stage of a run: RUN/jobs/jobs.json; and which of them are not over."""
 
 import logging
+import re
 from pathlib import Path
 
 from launch import slurm
@@ -13,18 +14,28 @@ logger = logging.getLogger(__name__)
 
 _FILE = "jobs.json"
 _NAMED = 3
+_ID = re.compile(r"\d+(_\d+)?")
 
 
 def read_jobs(run: Path) -> dict[str, str]:
-    """Stage -> the id of the job that was submitted last for it; an array's task as ``12_3``."""
+    """Stage -> the id of the job that was submitted last for it; an array's task as ``12_3``.
+
+    What is no id, as greetings of sbatch that older versions took for one, is left out.
+    """
     file = run / JOBS_FOLDER / _FILE
-    return {str(k): str(v) for k, v in read_json(file).items()} if file.is_file() else {}
+    found = read_json(file) if file.is_file() else {}
+    return {str(k): str(v) for k, v in found.items() if _ID.fullmatch(str(v))}
 
 
 def record_jobs(run: Path, jobs: dict[str, str]) -> None:
     """Keep the ids of newly submitted stages, and those of the others as they were."""
+    replace_jobs(run, {**read_jobs(run), **jobs})
+
+
+def replace_jobs(run: Path, jobs: dict[str, str]) -> None:
+    """Keep these ids alone, as after a submission that was taken back."""
     make_directory(run / JOBS_FOLDER)
-    atomic_write_json(run / JOBS_FOLDER / _FILE, {**read_jobs(run), **jobs})
+    atomic_write_json(run / JOBS_FOLDER / _FILE, jobs)
 
 
 def active_jobs(folder: Path) -> dict[str, str]:

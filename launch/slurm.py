@@ -12,6 +12,9 @@ from merge.errors import UserError
 
 _TIMEOUT_SECONDS = 60.0
 _FIELDS = "%i|%T|%r|%M|%N"
+_JOB = re.compile(r"(\d+(?:_\d+)?)\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)")
+_SUBMITTED = re.compile(r"(\d+)(?:;[\w.-]+)?")
+"""What ``sbatch --parsable`` prints: the id, and on clusters of clusters the cluster's name."""
 _ACTIVE = re.compile(r"PENDING|RUNNING|SUSPENDED|COMPLETING|CONFIGURING|REQUEUED|STOPPED|RESIZING")
 
 
@@ -38,7 +41,7 @@ def submit(script: Path, dependency: str | None = None, array: str | None = None
         The job's id.
 
     Raises:
-        UserError: SLURM refuses it, or is not here.
+        UserError: SLURM refuses it, is not here, or tells no id.
     """
     command = ["sbatch", "--parsable"]
     if dependency:
@@ -46,28 +49,46 @@ def submit(script: Path, dependency: str | None = None, array: str | None = None
     if array:
         command.append(f"--array={array}")
     environment = slurm_environment(script=script.read_text(encoding="utf-8"))
-    # On clusters of clusters the cluster's name follows.
-    return _output([*command, str(script)], environment).strip().partition(";")[0]
+    return _job_id(_output([*command, str(script)], environment))
+
+
+def _job_id(printed: str) -> str:
+    """The id in what sbatch printed; a site's wrapper may greet before it, or say more after it.
+
+    Raises:
+        UserError: no line is an id.
+    """
+    found = [_SUBMITTED.fullmatch(line.strip()) for line in printed.splitlines()]
+    numbers = [match[1] for match in found if match]
+    if not numbers:
+        shown = " ".join(printed.split())[:80]
+        raise UserError(
+            f"sbatch: printed '{shown}' where --parsable gives a job's id; put SLURM's own sbatch "
+            "first in PATH (type -a sbatch), and see 'squeue --me' for a job that it has queued"
+        )
+    return numbers[-1]
 
 
 def queued_jobs() -> dict[str, QueuedJob]:
     """All of this user's jobs that are not over, by id; tasks of an array as ``12_3``."""
     lines = _output(["squeue", "--me", "--noheader", "--array", f"--format={_FIELDS}"])
-    jobs = {}
-    for line in filter(None, lines.split("\n")):
-        number, *values = (value.strip() for value in line.split("|"))
-        jobs[number] = QueuedJob(*values)
+    # Other lines are a wrapper's.
+    found = filter(None, (_JOB.fullmatch(line.strip()) for line in lines.splitlines()))
+    jobs = {
+        match[1]: QueuedJob(*(value.strip() for value in match.groups()[1:])) for match in found
+    }
     return {number: job for number, job in jobs.items() if _ACTIVE.match(job.state)}
 
 
 def ended_state(job: str) -> str | None:
     """How a job ended, as COMPLETED, FAILED, TIMEOUT; ``None`` where SLURM has forgotten it."""
     if shutil.which("sacct"):
-        command = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=State"]
+        command = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
         done = _run([*command, f"--jobs={job}"])
-        if done.returncode == 0 and done.stdout.strip():
-            # The last of its starts; "CANCELLED by 1000" says more than is asked.
-            return done.stdout.split("\n")[-2].split()[0]
+        # "CANCELLED by 1000" says more than is asked.
+        states = re.findall(rf"^{job}\|(\w+)", done.stdout, re.MULTILINE)
+        if done.returncode == 0 and states:
+            return states[-1]  # the last of its starts
     done = _run(["scontrol", "show", "job", "--oneliner", job])
     found = re.search(r"\bJobState=(\w+) Reason=(\w+)", done.stdout)
     if found is None:
@@ -84,6 +105,7 @@ def _output(command: Sequence[str], environment: Mapping[str, str] | None = None
     done = _run(command, environment)
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        reason = re.sub(rf"\b{command[0]}: (error|fatal): ", "", reason)
         raise UserError(f"{command[0]}: {reason}; fix the recipe's cluster part, or ask the site")
     return done.stdout
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from launch import slurm
 from launch.cluster import ClusterSettings
 from launch.first_patch import prepare_first
-from launch.job_record import active_jobs, record_jobs, refuse_active
+from launch.job_record import (
+    active_jobs,
+    read_jobs,
+    record_jobs,
+    refuse_active,
+    replace_jobs,
+)
 from launch.job_scripts import RunPlace, render_stage, render_summary
 from launch.pipeline import Pipeline
 from launch.rank import JOBS_FOLDER
@@ -32,6 +38,10 @@ class Chain:
     recipes: list[Recipe]
     array: str | None
     """Which seeds, and how many at once."""
+
+    def runs(self) -> list[Path]:
+        """The folders that record its jobs."""
+        return list(dict.fromkeys([self.place.folder, *(each.output for each in self.recipes)]))
 
     def stages(self) -> list[StageName]:
         """Those that are not done, in some seed."""
@@ -89,7 +99,8 @@ def submit(chain: Chain) -> dict[str, str]:
         Stage -> job id; empty where all is done.
 
     Raises:
-        UserError: an input is missing, jobs of this run are queued already, or SLURM refuses.
+        UserError: an input is missing, jobs of this run are queued already, or SLURM refuses one
+            of the jobs; then those before it are cancelled.
     """
     folder = chain.place.folder
     refuse_active(folder)
@@ -104,11 +115,23 @@ def submit(chain: Chain) -> dict[str, str]:
         for file in (recipe.output / JOBS_FOLDER).glob("*.failures"):
             file.unlink()
     make_directory(folder / JOBS_FOLDER)
+    before = {run: read_jobs(run) for run in chain.runs()}
     jobs: dict[str, str] = {}
+    try:
+        _queue(chain, jobs)
+    except BaseException as error:
+        words = _take_back(before, jobs)
+        if words and isinstance(error, UserError):
+            raise UserError(f"{error}; {words}") from None
+        raise
+    return jobs
+
+
+def _queue(chain: Chain, jobs: dict[str, str]) -> None:
+    """Queue all stages; ``jobs`` holds at any time those that are."""
     stages = chain.stages()
-    scripts = chain.scripts() if stages else {}
-    for stage, text in scripts.items():
-        file = folder / JOBS_FOLDER / f"{stage}.sbatch"
+    for stage, text in (chain.scripts() if stages else {}).items():
+        file = chain.place.folder / JOBS_FOLDER / f"{stage}.sbatch"
         atomic_write_text(file, text, mode=0o755)
         if stage == SUMMARY:
             array, dependency = None, f"afterok:{jobs[stages[-1]]}"
@@ -117,9 +140,26 @@ def submit(chain: Chain) -> dict[str, str]:
             before = needs_of(stage, chain.recipes[0])  # pyright: ignore
             dependency = _dependency(before, jobs, "aftercorr" if array else "afterok")
         jobs[stage] = slurm.submit(file, dependency, array)
-        # At once: a submission that is interrupted here can be cancelled.
+        # At once: a submission that is killed here can be cancelled.
         _record(chain, stage, jobs[stage])
-    return jobs
+
+
+def _take_back(before: dict[Path, dict[str, str]], jobs: dict[str, str]) -> str:
+    """Cancel the jobs of a chain that is not whole; returns what became of them.
+
+    Args:
+        before: by run folder the jobs that were recorded before.
+    """
+    if not jobs:
+        return ""
+    ids = list(jobs.values())
+    try:
+        slurm.cancel(ids)
+    except UserError as error:
+        return f"the jobs before it stay queued ({error}): end them by 'scancel {' '.join(ids)}'"
+    for run, recorded in before.items():
+        replace_jobs(run, recorded)
+    return f"the jobs before it ({', '.join(ids)}) were cancelled"
 
 
 def _dependency(stages: Sequence[StageName], jobs: dict[str, str], kind: str) -> str | None:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from slurm_stand_in import SlurmStandIn, recorded
 
 from launch.cluster import ClusterSettings
+from launch.job_record import read_jobs, record_jobs
 from launch.job_scripts import RunPlace, render_stage
+from launch.slurm import ended_state
 from launch.slurm_environment import slurm_environment
 
 
@@ -40,3 +43,80 @@ def test_a_default_account_counts_where_the_script_names_none() -> None:
         "SBATCH_ACCOUNT": "mine", "SBATCH_PARTITION": "night",
     }  # fmt: skip
     assert slurm_environment(variables) == {}
+
+
+GREETING = """
+echo "Welcome to the Pear cluster!"
+echo "2026 nodes are up; quota of project 17:"
+echo 80
+{id}
+echo "Have a nice day."
+"""
+
+
+@pytest.mark.parametrize("form", ["$number", "$number;pear", "  $number  "])
+def test_a_greeting_is_not_taken_for_a_jobs_id(tmp_path: Path, form: str) -> None:
+    """A site's wrappers may say what they like around what --parsable prints."""
+    sbatch = GREETING.format(id=f'echo "{form}"')
+    waiting = "Be kind | to | all | of | us\\n503|PENDING|Dependency|0:00|\\n9|RUNNING|None|1|n\\n"
+    slurm, run = SlurmStandIn(tmp_path / "slurm", sbatch, waiting), tmp_path / "run"
+    done = slurm.submit(run)
+    assert done.returncode == 0, done.stderr
+    assert list(recorded(run).values()) == [str(number) for number in range(501, 508)]
+    assert "--dependency=afterok:501:502 " in slurm.lines("submitted")[2]
+    done = slurm.launch("cancel", run)
+    assert done.stdout == "cancelled: 503\n" and slurm.lines("cancelled") == ["503"]
+
+
+FAILURES = {
+    "refused": (
+        "[ $number = 504 ] && { echo 'sbatch: error: Batch job limit' >&2; exit 1; }",
+        "error: sbatch: Batch job limit; ",
+    ),
+    "no id": (
+        "[ $number = 504 ] && { echo Maintenance; echo at 9.; exit; }",
+        "error: sbatch: printed 'Maintenance at 9.' where --parsable gives a job's id; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_chain_that_cannot_be_whole_is_taken_back(tmp_path: Path, failure: str) -> None:
+    """What was recorded before stays: jobs of an earlier submission, which are over."""
+    work, words = FAILURES[failure]
+    slurm, run = SlurmStandIn(tmp_path / "slurm", f"{work}\necho $number"), tmp_path / "run"
+    record_jobs(run, {"world": "7", "merge": "9"})
+    done = slurm.submit(run)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(words)
+    assert done.stderr.endswith("the jobs before it (501, 502, 503) were cancelled\n")
+    assert slurm.lines("cancelled") == ["501 502 503"]
+    assert recorded(run) == {"world": "7", "merge": "9"}
+
+
+def test_jobs_that_cannot_be_cancelled_stay_recorded(tmp_path: Path) -> None:
+    slurm, run = (
+        SlurmStandIn(tmp_path / "slurm", FAILURES["refused"][0] + "\necho $number"),
+        tmp_path,
+    )
+    slurm.tool("scancel", "#!/bin/sh\nexit 1\n")
+    done = slurm.submit(run)
+    assert done.returncode == 2 and "by 'scancel 501 502 503'" in done.stderr
+    assert sorted(recorded(run).values()) == ["501", "502", "503"]
+
+
+def test_what_an_older_version_took_for_an_id_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    text = '{"world": "Welcome\\n12", "safety": "13", "over_safety": "14_2"}'
+    (tmp_path / "jobs/jobs.json").write_text(text)
+    assert read_jobs(tmp_path) == {"safety": "13", "over_safety": "14_2"}
+
+
+def test_the_state_of_an_ended_job_is_found_among_other_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = SlurmStandIn(tmp_path)
+    told = r"Hello|all\n12_3|FAILED\n12_3|CANCELLED by 1000\n12_31|COMPLETED\nBye\n"
+    slurm.tool("sacct", f"#!/bin/bash\nprintf '{told}'\n")
+    monkeypatch.setenv("PATH", slurm.variables()["PATH"])
+    assert ended_state("12_3") == "CANCELLED"
