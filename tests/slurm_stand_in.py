@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from unittest import mock
+
+from launch.submit import cancel, plan_chain, submit
 
 _SBATCH = """\
 #!/bin/bash
@@ -44,19 +44,16 @@ class SlurmStandIn:
         """The environment in which its commands come first."""
         return {**os.environ, "PATH": f"{self._tools}:{os.environ['PATH']}", **changes}
 
-    def launch(self, *arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-        """``python -m launch ARGUMENTS``, with changed variables."""
-        return subprocess.run(
-            [sys.executable, "-m", "launch", *map(str, arguments)],
-            env=self.variables(OMP_NUM_THREADS="1", COLUMNS="200", **changes),
-            capture_output=True,
-            text=True,
-        )
+    def submit(self, run: Path, cluster: str = "{}", **changes: str) -> dict[str, str]:
+        """Submit the demo's recipe with ``run`` as its run folder, with changed variables."""
+        recipe = Path("launch/recipes/demo.yaml")
+        with mock.patch.dict(os.environ, self.variables(**changes), clear=True):
+            return submit(plan_chain(recipe, [f"output={run}", f"cluster={cluster}"], None, None))
 
-    def submit(self, run: Path, cluster: str = "{}", **changes: str) -> Any:
-        """Submit the demo's recipe with ``run`` as its run folder."""
-        recipe = "launch/recipes/demo.yaml"
-        return self.launch("submit", recipe, f"output={run}", f"cluster={cluster}", **changes)
+    def cancel(self, run: Path) -> list[str]:
+        """Cancel a run's jobs."""
+        with mock.patch.dict(os.environ, self.variables(), clear=True):
+            return cancel(run)
 
     def seen(self, number: int) -> dict[str, str]:
         """The variables that sbatch saw when it queued a job."""
