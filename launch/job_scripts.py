@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launch.cluster import ClusterSettings, StageResources
 from launch.first_patch import FIRST, FIRST_ROLE
+from launch.job_environment import clean_lines, environment_lines, rendezvous_lines
 from launch.job_template import END, HEAD, WATCH
 from launch.rank import FILES_VARIABLE, JOBS_FOLDER
 from launch.run_folder import FALSE_REFUSALS, HARVEST, RECIPE
@@ -63,18 +64,18 @@ def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: 
         command, results = _training(stage)
         done = " || ".join(f"-e $run/{file}" for file in results)
         work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
-        work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + _rendezvous(settings)
-        step = ["--kill-on-bad-exit=1", "--wait=0"]
+        work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
+        step = _training_step(settings)
     else:
         own = settings.merge if stage == "merge" else settings.evaluation_resources()
         resources = _single_directives(own, settings)
         work = ""
         command = f'-m launch stage "$run/{RECIPE}" {stage}'
-        step = ["--ntasks=1"]
+        step = _single_step(own)
     head = _head(stage, name, settings, place, resources)
     limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
     start = f"\n{_srun(step, command, settings)} &\n"
-    return f"{head}{limits}{WATCH}{_environment(settings)}{work}{start}{END}"
+    return f"{head}{limits}{WATCH}{environment_lines(settings)}{work}{start}{END}"
 
 
 def _training(stage: StageName) -> tuple[str, tuple[str, ...]]:
@@ -98,8 +99,8 @@ def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str
     """The script that averages over seeds, when all their reports are there."""
     single = RunPlace(place.folder)
     head = _head("seeds", name, settings, single, _single_directives(settings.merge, settings))
-    command = _srun(["--ntasks=1"], '-m launch seeds "$run"', settings)
-    return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
+    command = _srun(_single_step(settings.merge), '-m launch seeds "$run"', settings)
+    return f'{head}echo "== $stage of $run"\n{environment_lines(settings)}{command}\n'
 
 
 def _head(
@@ -117,12 +118,13 @@ def _head(
         *resources,
         *settings.extra,
     ]
-    return HEAD.format(
+    head = HEAD.format(
         script=f"{stage}.sbatch",
         directives="\n".join(f"#SBATCH {option}" for option in options),
         stage=stage,
         run=place.shell(),
     )
+    return head + clean_lines(settings.extra)
 
 
 def _training_directives(settings: ClusterSettings) -> list[str]:
@@ -162,36 +164,34 @@ def _single_directives(own: StageResources, settings: ClusterSettings) -> list[s
     )
 
 
+def _training_step(settings: ClusterSettings) -> list[str]:
+    """The options of srun for the ranks of a training."""
+    return [
+        "--kill-on-bad-exit=1",
+        "--wait=0",
+        *_step(settings.nodes, settings.processes, settings.cpus_per_process),
+    ]
+
+
+def _single_step(own: StageResources) -> list[str]:
+    return _step(1, 1, own.cpus)
+
+
+def _step(nodes: int, tasks_a_node: int, cpus: int | None) -> list[str]:
+    """All of the job; a variable would win over what the job's own options say."""
+    return _directives(
+        {
+            "nodes": nodes,
+            "ntasks": nodes * tasks_a_node,
+            "ntasks-per-node": tasks_a_node,
+            # srun does not take this from the job.
+            "cpus-per-task": cpus,
+        }
+    )
+
+
 def _directives(values: dict[str, str | int | None]) -> list[str]:
     return [f"--{option}={value}" for option, value in values.items() if value is not None]
-
-
-def _environment(settings: ClusterSettings) -> str:
-    lines = []
-    if settings.modules:
-        # The commands of module systems use variables that are not set.
-        lines += ["set +u", "# shellcheck source=/dev/null"]
-        lines += ["type module &> /dev/null || source /etc/profile"]
-        lines += [f"module load {module}" for module in settings.modules]
-        lines += ["set -u"]
-    if settings.interface:
-        lines += [
-            f"export NCCL_SOCKET_IFNAME={shlex.quote(settings.interface)}",
-            f"export GLOO_SOCKET_IFNAME={shlex.quote(settings.interface)}",
-        ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _rendezvous(settings: ClusterSettings) -> str:
-    lines = [
-        'hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-        "export MASTER_ADDR=${hosts%%$'\\n'*}",
-        # No other job's on this host, nor that of the start before, which may still be closing.
-        "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 1200 * 10 + starts % 10))",
-    ]
-    if settings.cpus_per_process:
-        lines.append(f"export OMP_NUM_THREADS={settings.cpus_per_process}")
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _srun(options: list[str], command: str, settings: ClusterSettings) -> str:
@@ -200,9 +200,6 @@ def _srun(options: list[str], command: str, settings: ClusterSettings) -> str:
     container = settings.container
     # Whatever the site's default is: the ranks find one another by what the script exports.
     words = ["srun", "--export=ALL", *options]
-    if options[0] == "--kill-on-bad-exit=1" and settings.cpus_per_process:
-        # srun does not take this from the job.
-        words.append(f"--cpus-per-task={settings.cpus_per_process}")
     if container is None:
         return " ".join([*words, python, command])
     folder = shlex.quote(str(Path.cwd()))

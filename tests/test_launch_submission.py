@@ -1,15 +1,17 @@
 """Submissions with commands of SLURM that only write down what they are given (issue 15)."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from slurm_stand_in import SlurmStandIn, recorded
 
-from launch.cluster import ClusterSettings
+from launch.cluster import ClusterSettings, StageResources
 from launch.job_record import read_jobs, record_jobs
 from launch.job_scripts import RunPlace, render_stage
 from launch.slurm import ended_state
 from launch.slurm_environment import slurm_environment
+from launch.stages import StageName
 from merge.errors import UserError
 
 
@@ -43,6 +45,60 @@ def test_a_default_account_counts_where_the_script_names_none() -> None:
         "SBATCH_ACCOUNT": "mine", "SBATCH_PARTITION": "night",
     }  # fmt: skip
     assert slurm_environment(variables) == {}
+
+
+LEAKED = {
+    "SLURM_MEM_PER_CPU": "2048", "SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SLURM_NTASKS": "1",
+    "SLURM_EXPORT_ENV": "NONE", "SRUN_EXPORT_ENV": "NONE", "SLURM_DISTRIBUTION": "cyclic",
+    "SRUN_CPUS_PER_TASK": "9", "PYTHONPATH": "/modules/python3.6", "PYTHONHOME": "/modules",
+}  # fmt: skip
+"""What an interactive session, its site's profile and a module system leave in a shell."""
+
+
+def test_no_variable_of_the_session_reaches_sbatch(tmp_path: Path) -> None:
+    slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
+    session = {"SLURM_JOB_ID": "9", "SALLOC_PARTITION": "debug", "PMIX_RANK": "0"}
+    slurm.submit(run, **LEAKED, **session, CUDA_VISIBLE_DEVICES="3", NCCL_DEBUG="INFO")
+    seen = slurm.seen(503)
+    assert not seen.keys() & {*LEAKED, *session, "CUDA_VISIBLE_DEVICES"}
+    assert seen["NCCL_DEBUG"] == "INFO" and seen["PATH"] == slurm.variables()["PATH"]
+
+
+@pytest.mark.parametrize("stage", ["safety", "evaluate"])
+def test_a_script_clears_what_is_not_of_its_job(tmp_path: Path, stage: StageName) -> None:
+    """As where a person queues it by hand, or a site's prolog sets variables in every job."""
+    slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
+    (run / "jobs").mkdir(parents=True)
+    slurm.tool("scontrol", "#!/bin/sh\necho Welcome\necho node7\necho node8\n")
+    slurm.tool("srun", '#!/bin/bash\nenv -0 > "$OUT/seen"\nprintf "%s " "$@" > "$OUT/words"\n')
+    settings = ClusterSettings(
+        nodes=2, processes_per_node=4, extra=("--gpu-bind=none",), evaluation=StageResources(cpus=6)
+    )
+    script = tmp_path / "x.sbatch"
+    script.write_text(render_stage(stage, "x", settings, RunPlace(run)))
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2",
+           "SLURM_CONF": "/etc/slurm.conf", "SLURM_GPU_BIND": "none"}  # fmt: skip
+    variables = slurm.variables(**LEAKED, **job, OUT=str(tmp_path))
+    done = subprocess.run(["bash", script], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "seen").read_text()
+    seen = dict(line.split("=", 1) for line in text.split("\0") if line)
+    assert not seen.keys() & LEAKED.keys()
+    assert seen.keys() >= job.keys() - {"SLURM_GPU_BIND"}
+    words = (tmp_path / "words").read_text()
+    if stage == "safety":
+        assert seen["MASTER_ADDR"] == "node7" and seen["SLURM_GPU_BIND"] == "none"
+        assert " --nodes=2 --ntasks=8 --ntasks-per-node=4 " in words
+    else:
+        assert " --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=6 " in words
+
+
+def test_packages_of_a_module_are_not_for_the_projects_own_python(tmp_path: Path) -> None:
+    """They may well be for a Python that the recipe names."""
+    for python, forgets in ((None, 2), ("python3", 1)):
+        settings = ClusterSettings(modules=("cuda/13",), python=python)
+        text = render_stage("merge", "x", settings, RunPlace(tmp_path))
+        assert text.count("unset PYTHONPATH PYTHONHOME") == forgets
 
 
 GREETING = """
