@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable
 
-from launch.cluster import ClusterSettings
+from launch.cluster import INTERFACE_VARIABLES, ClusterSettings
 
 FORGET_PACKAGES = "unset PYTHONPATH PYTHONHOME"
 _CLEAN = """\
@@ -36,22 +36,27 @@ def clean_lines(extra: Iterable[str]) -> str:
 
 
 def environment_lines(settings: ClusterSettings) -> str:
-    """Modules, and the network's name."""
+    """Modules, setup, variables, and the network's name."""
     lines = []
-    if settings.modules:
-        # The commands of module systems use variables that are not set.
-        lines += ["set +u", "# shellcheck source=/dev/null"]
-        lines += ["type module &> /dev/null || source /etc/profile"]
-        lines += [f"module load {module}" for module in settings.modules]
-        lines += ["set -u"]
-        if settings.python is None and settings.container is None:
-            # Packages of a module's Python are not for the project's own.
-            lines.append(FORGET_PACKAGES)
+    if settings.modules or settings.setup:
+        # Module systems and conda use variables that are not set.
+        lines.append("set +u")
+        if settings.modules:
+            lines += ["# shellcheck source=/dev/null"]
+            lines += ["type module &> /dev/null || source /etc/profile"]
+            lines += [f"module load {module}" for module in settings.modules]
+            if settings.python is None and settings.container is None:
+                # Packages of a module's Python are not for the project's own.
+                lines.append(FORGET_PACKAGES)
+        for line in settings.setup:
+            if line.startswith(("source ", ". ")):
+                lines.append("# shellcheck source=/dev/null")
+            lines.append(line)
+        lines.append("set -u")
+    variables = dict(settings.env)
     if settings.interface:
-        lines += [
-            f"export NCCL_SOCKET_IFNAME={shlex.quote(settings.interface)}",
-            f"export GLOO_SOCKET_IFNAME={shlex.quote(settings.interface)}",
-        ]
+        variables |= dict.fromkeys(INTERFACE_VARIABLES, settings.interface)
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -64,6 +69,6 @@ def rendezvous_lines(settings: ClusterSettings) -> str:
         # No other job's on this host, nor that of the start before, which may still be closing.
         "export MASTER_PORT=$((20000 + SLURM_JOB_ID % 1200 * 10 + starts % 10))",
     ]
-    if settings.cpus_per_process:
+    if settings.cpus_per_process and "OMP_NUM_THREADS" not in settings.env:
         lines.append(f"export OMP_NUM_THREADS={settings.cpus_per_process}")
     return "".join(f"{line}\n" for line in lines)

@@ -6,12 +6,20 @@ What comes from a recipe has a form that needs no quotes (launch/cluster.py), or
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.cluster import ClusterSettings, StageResources
+from launch.cluster import ClusterSettings
 from launch.first_patch import FIRST, FIRST_ROLE
 from launch.job_environment import clean_lines, environment_lines, rendezvous_lines
+from launch.job_resources import (
+    common_directives,
+    single_directives,
+    single_step,
+    training_directives,
+    training_step,
+)
 from launch.job_template import END, HEAD, WATCH
 from launch.rank import FILES_VARIABLE, JOBS_FOLDER
 from launch.run_folder import FALSE_REFUSALS, HARVEST, RECIPE
@@ -60,19 +68,19 @@ def check_path(path: Path) -> None:
 def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: RunPlace) -> str:
     """The script of one stage of a run called ``name``."""
     if stage in ROLES or stage == "over_safety_first":
-        resources = _training_directives(settings)
+        directives, extra = training_directives(settings), settings.extra
         command, results = _training(stage)
         done = " || ".join(f"-e $run/{file}" for file in results)
         work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
         work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
-        step = _training_step(settings)
+        step = training_step(settings)
     else:
         own = settings.merge if stage == "merge" else settings.evaluation_resources()
-        resources = _single_directives(own, settings)
+        directives, extra = single_directives(own, settings), own.extra
         work = ""
         command = f'-m launch stage "$run/{RECIPE}" {stage}'
-        step = _single_step(own)
-    head = _head(stage, name, settings, place, resources)
+        step = single_step(own)
+    head = _head(stage, name, settings, place, directives, extra)
     limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
     start = f"\n{_srun(step, command, settings)} &\n"
     return f"{head}{limits}{WATCH}{environment_lines(settings)}{work}{start}{END}"
@@ -98,13 +106,19 @@ def _training(stage: StageName) -> tuple[str, tuple[str, ...]]:
 def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:
     """The script that averages over seeds, when all their reports are there."""
     single = RunPlace(place.folder)
-    head = _head("seeds", name, settings, single, _single_directives(settings.merge, settings))
-    command = _srun(_single_step(settings.merge), '-m launch seeds "$run"', settings)
+    own = settings.merge
+    head = _head("seeds", name, settings, single, single_directives(own, settings), own.extra)
+    command = _srun(single_step(own), '-m launch seeds "$run"', settings)
     return f'{head}echo "== $stage of $run"\n{environment_lines(settings)}{command}\n'
 
 
 def _head(
-    stage: str, name: str, settings: ClusterSettings, place: RunPlace, resources: list[str]
+    stage: str,
+    name: str,
+    settings: ClusterSettings,
+    place: RunPlace,
+    directives: list[str],
+    extra: Sequence[str],
 ) -> str:
     check_path(Path.cwd())
     options = [
@@ -114,9 +128,9 @@ def _head(
         "--open-mode=append",
         "--requeue",
         f"--signal=USR1@{settings.warning_seconds}",
-        *([f"--account={settings.account}"] if settings.account else []),
-        *resources,
-        *settings.extra,
+        *common_directives(settings),
+        *directives,
+        *extra,
     ]
     head = HEAD.format(
         script=f"{stage}.sbatch",
@@ -124,74 +138,7 @@ def _head(
         stage=stage,
         run=place.shell(),
     )
-    return head + clean_lines(settings.extra)
-
-
-def _training_directives(settings: ClusterSettings) -> list[str]:
-    gpus = ":".join(
-        [*([settings.gpu_type] if settings.gpu_type else []), str(settings.gpus_per_node)]
-    )
-    return _directives(
-        {
-            "partition": settings.partition,
-            "qos": settings.qos,
-            "constraint": settings.constraint,
-            "time": settings.time,
-            "nodes": settings.nodes,
-            "ntasks-per-node": settings.processes,
-            # Every rank sees all GPUs of its node and takes that of its local number.
-            "gpus-per-node": gpus if settings.gpus_per_node else None,
-            "cpus-per-task": settings.cpus_per_process,
-            "mem": settings.memory,
-        }
-    )
-
-
-def _single_directives(own: StageResources, settings: ClusterSettings) -> list[str]:
-    gpus = ":".join([*([settings.gpu_type] if settings.gpu_type else []), str(own.gpus)])
-    return _directives(
-        {
-            "partition": own.partition or settings.partition,
-            "qos": own.qos or settings.qos,
-            "constraint": own.constraint or (None if own.partition else settings.constraint),
-            "time": own.time or settings.time,
-            "nodes": 1,
-            "ntasks": 1,
-            "gpus-per-node": gpus if own.gpus else None,
-            "cpus-per-task": own.cpus,
-            "mem": own.memory,
-        }
-    )
-
-
-def _training_step(settings: ClusterSettings) -> list[str]:
-    """The options of srun for the ranks of a training."""
-    return [
-        "--kill-on-bad-exit=1",
-        "--wait=0",
-        *_step(settings.nodes, settings.processes, settings.cpus_per_process),
-    ]
-
-
-def _single_step(own: StageResources) -> list[str]:
-    return _step(1, 1, own.cpus)
-
-
-def _step(nodes: int, tasks_a_node: int, cpus: int | None) -> list[str]:
-    """All of the job; a variable would win over what the job's own options say."""
-    return _directives(
-        {
-            "nodes": nodes,
-            "ntasks": nodes * tasks_a_node,
-            "ntasks-per-node": tasks_a_node,
-            # srun does not take this from the job.
-            "cpus-per-task": cpus,
-        }
-    )
-
-
-def _directives(values: dict[str, str | int | None]) -> list[str]:
-    return [f"--{option}={value}" for option, value in values.items() if value is not None]
+    return head + clean_lines(extra)
 
 
 def _srun(options: list[str], command: str, settings: ClusterSettings) -> str:

@@ -1,5 +1,6 @@
 """SLURM's own commands, typed: sbatch, squeue, scontrol, sacct, scancel."""
 
+import functools
 import re
 import shutil
 import subprocess
@@ -67,6 +68,16 @@ def _job_id(printed: str) -> str:
             "first in PATH (type -a sbatch), and see 'squeue --me' for a job that it has queued"
         )
     return numbers[-1]
+
+
+@functools.cache
+def sbatch_options() -> frozenset[str]:
+    """The long options that this site's sbatch knows, those of its plugins too.
+
+    Raises:
+        UserError: SLURM is not here.
+    """
+    return frozenset(re.findall(r"--([a-z][a-z0-9-]*)", _output(["sbatch", "--help"])))
 
 
 def queued_jobs() -> dict[str, QueuedJob]:

@@ -1,5 +1,6 @@
 """`python -m launch submit`: a run's stages as jobs that wait for one another."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from launch.pipeline import Pipeline
 from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
 from launch.run_folder import claim_folder
+from launch.sbatch_options import refuse_unknown
 from launch.seeds import seed_folder, seed_recipes
 from launch.stages import StageName, needs_of
 from merge.errors import UserError
@@ -88,6 +90,7 @@ def plan_chain(
             f"recipe {recipe}: has no cluster part; add one, as in 'cluster: {{partition: gpu, "
             "nodes: 1, gpus_per_node: 8}'"
         )
+    refuse_unknown(settings.extras())
     place = RunPlace(folder.resolve(), seeds=seeds is not None)
     return Chain(recipes[0].name, settings, place, recipes, array)
 
@@ -104,6 +107,8 @@ def submit(chain: Chain) -> dict[str, str]:
     """
     folder = chain.place.folder
     refuse_active(folder)
+    # What is downloaded here is looked for there.
+    os.environ.update({k: v for k, v in chain.settings.env.items() if k.startswith("HF_")})
     for recipe in chain.recipes:
         claim_folder(recipe)
         pipeline = Pipeline(recipe)

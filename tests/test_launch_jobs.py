@@ -30,6 +30,8 @@ FULL: dict[str, Any] = {
     "time": "1-12:00:00", "nodes": 4, "gpus_per_node": 8, "gpu_type": "a100",
     "cpus_per_process": 12, "memory": "480G", "modules": ["cuda/12.4", "nccl/2.21-1"],
     "extra": ["--exclusive", "--reservation=x_1", "--gpu-bind=none"], "interface": "ib0,ib1",
+    "setup": ["source ~/conda.sh", "conda activate x"], "env": {"HF_HOME": "/a b/hf"},
+    "comment": "a, b", "mail_type": ["END"],
     "merge": {"partition": "cpu", "time": "01:00:00", "memory": "8G", "cpus": 8},
     "evaluation": {"gpus": 1, "time": "120"},
 }  # fmt: skip
@@ -43,12 +45,13 @@ def settings(**changes: Any) -> ClusterSettings:
 @pytest.mark.parametrize(
     "key",
     ["partition", "account", "qos", "constraint", "time", "memory", "gpu_type", "interface",
-     "python", "modules", "extra", "merge.partition", "merge.time", "evaluation.memory",
+     "python", "modules", "extra", "gres", "mail_user", "mail_type", "merge.gres", "merge.extra",
+     "merge.partition", "merge.time", "evaluation.memory",
      "container.image", "container.mounts", "container.runtime"],
 )  # fmt: skip
 def test_no_nasty_value_passes_its_check(key, value):
     section, _, inner = key.rpartition(".")
-    wrapped: Any = [value] if inner in ("modules", "extra", "mounts") else value
+    wrapped: Any = [value] if inner in ("modules", "extra", "mail_type", "mounts") else value
     if section == "container":
         wrapped = {"image": "x.sif", inner: wrapped}
     elif section:
@@ -81,7 +84,7 @@ def test_a_nasty_run_name_runs_nothing(name, tmp_path, monkeypatch):
     run = tmp_path / "my run"
     (run / "jobs").mkdir(parents=True)
     script = run / "jobs" / "safety.sbatch"
-    own = settings(modules=[], python="/usr/bin/python3")
+    own = settings(modules=[], setup=[], python="/usr/bin/python3")
     script.write_text(render_stage("safety", name, own, RunPlace(run)))
     done = subprocess.run(
         ["bash", script],
@@ -115,7 +118,7 @@ def test_the_first_patch_is_a_training_with_files_of_its_own(tmp_path):
     for tool in tools.iterdir():
         tool.chmod(0o755)
     script = run / "first.sbatch"
-    own = settings(modules=[], interface=None, python=sys.executable, retry_limit=0)
+    own = settings(modules=[], setup=[], interface=None, python=sys.executable, retry_limit=0)
     script.write_text(render_stage("over_safety_first", "x", own, RunPlace(run)))
     step = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1", "SLURM_PROCID": "0"}
     environment = {
