@@ -1,5 +1,6 @@
 """The recipe's cluster part: what the jobs ask SLURM for."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -162,6 +163,10 @@ class ClusterSettings(Settings):
         kind = gpu_kind(self.gres) if by_gres else self.gpu_type
         value = ":".join([*([kind] if kind else []), str(count)])
         return {"gres": f"gpu:{value}"} if by_gres else {"gpus-per-node": value}
+
+    def variables(self) -> dict[str, str]:
+        """What a job that is submitted here gets to see, but for SLURM's own."""
+        return {**os.environ, **self.env}
 
     def interpreter(self, own: Path) -> str:
         """The Python of the jobs, where ``own`` is that of this process."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launch.cluster import ClusterSettings
 from launch.first_patch import FIRST, FIRST_ROLE
+from launch.job_container import container_lines, container_words
 from launch.job_environment import clean_lines, environment_lines, rendezvous_lines
 from launch.job_resources import (
     common_directives,
@@ -36,6 +37,8 @@ class RunPlace:
 
     folder: Path
     seeds: bool = False
+    inputs: tuple[Path, ...] = ()
+    """What a container must be given beside: see ``launch.job_container.input_folders``."""
 
     def __post_init__(self) -> None:
         check_path(self.folder)
@@ -73,17 +76,17 @@ def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: 
         done = " || ".join(f"-e $run/{file}" for file in results)
         work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
         work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
-        step = training_step(settings)
+        step, gpus = training_step(settings), settings.node_gpus
     else:
         own = settings.merge if stage == "merge" else settings.evaluation_resources()
         directives, extra = single_directives(own, settings), own.extra
         work = ""
         command = f'-m launch stage "$run/{RECIPE}" {stage}'
-        step = single_step(own)
+        step, gpus = single_step(own), own.gpu_total
     head = _head(stage, name, settings, place, directives, extra)
     limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
-    start = f"\n{_srun(step, command, settings)} &\n"
-    return f"{head}{limits}{WATCH}{environment_lines(settings)}{work}{start}{END}"
+    start = f"\n{_srun(step, command, settings, place, gpus > 0)} &\n"
+    return f"{head}{limits}{WATCH}{_environment(settings)}{work}{start}{END}"
 
 
 def _training(stage: StageName) -> tuple[str, tuple[str, ...]]:
@@ -108,8 +111,9 @@ def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str
     single = RunPlace(place.folder)
     own = settings.merge
     head = _head("seeds", name, settings, single, single_directives(own, settings), own.extra)
-    command = _srun(single_step(own), '-m launch seeds "$run"', settings)
-    return f'{head}echo "== $stage of $run"\n{environment_lines(settings)}{command}\n'
+    words = '-m launch seeds "$run"'
+    command = _srun(single_step(own), words, settings, single, with_gpus=False)
+    return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
 
 
 def _head(
@@ -141,21 +145,17 @@ def _head(
     return head + clean_lines(extra)
 
 
-def _srun(options: list[str], command: str, settings: ClusterSettings) -> str:
+def _environment(settings: ClusterSettings) -> str:
+    container = container_lines(settings.variables()) if settings.container else ""
+    return container + environment_lines(settings)
+
+
+def _srun(
+    step: list[str], command: str, settings: ClusterSettings, place: RunPlace, with_gpus: bool
+) -> str:
     """The command line that runs Python in the job, in the container where there is one."""
-    python = shlex.quote(settings.interpreter(Path(sys.executable)))
-    container = settings.container
     # Whatever the site's default is: the ranks find one another by what the script exports.
-    words = ["srun", "--export=ALL", *options]
-    if container is None:
-        return " ".join([*words, python, command])
-    folder = shlex.quote(str(Path.cwd()))
-    mounts = [folder, '"$run"', *map(shlex.quote, container.mounts)]
-    image = shlex.quote(container.image)
-    if container.runtime == "pyxis":
-        both = ",".join(f"{mount}:{mount}" if ":" not in mount else mount for mount in mounts)
-        words += [f"--container-image={image}", f"--container-mounts={both}"]
-        return " ".join([*words, f"--container-workdir={folder}", python, command])
-    gpu = ["--nv"] if settings.gpus_per_node else []
-    words += [container.runtime, "exec", *gpu, f"--bind={','.join(mounts)}", f"--pwd={folder}"]
-    return " ".join([*words, image, python, command])
+    words = ["srun", "--export=ALL", *step]
+    if settings.container is not None:
+        words += container_words(settings.container, '"$run"', place.inputs, with_gpus)
+    return " ".join([*words, shlex.quote(settings.interpreter(Path(sys.executable))), command])

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch import slurm
 from launch.cluster import ClusterSettings
 from launch.first_patch import prepare_first
+from launch.job_container import input_folders
 from launch.job_record import (
     active_jobs,
     read_jobs,
@@ -56,9 +57,12 @@ class Chain:
 
     def scripts(self) -> dict[str, str]:
         """Stage -> its script."""
+        place = self.place
+        if self.settings.container is not None:
+            folders = input_folders(self.recipes[0], self.settings.variables())
+            place = replace(place, inputs=folders)
         scripts: dict[str, str] = {
-            stage: render_stage(stage, self.name, self.settings, self.place)
-            for stage in self.stages()
+            stage: render_stage(stage, self.name, self.settings, place) for stage in self.stages()
         }
         if self.array is not None:
             scripts[SUMMARY] = render_summary(self.name, self.settings, self.place)
