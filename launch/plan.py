@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from launch.gpus import GPU_GIGABYTES
 from launch.plan_checks import Checks, planned_checks
+from launch.plan_stages import answering_needs, fitting_sizes, memory_table, time_table
 from launch.recipe import Recipe
 from launch.sizing import (
     Memory,
@@ -16,24 +18,18 @@ from launch.sizing import (
     host_bytes,
     patch_bytes,
     rank_memory,
-    training_seconds,
 )
 from merge.errors import UserError
 from train.backbone import read_config
-from train.data import read_examples
 from train.ds_config import CONFIG_FOLDER, ds_config
 from train.recipe import ROLES, TrainRecipe
 from train.settings import TrainingSettings
 from train.skeleton import build_skeleton
 from train.world import World
 
-GPU_GIGABYTES = (40, 80, 141)
 GPU_COUNTS = (1, 2, 4, 8, 16)
 _GPU_CONFIGS = ("zero3_gpu", "zero3_offload")
 """The fastest first."""
-_ASSUMED_MFU = 0.4
-_ASSUMED_PEAK = {40: 312e12, 80: 989e12, 141: 989e12}
-"""Of an A100, an H100 and an H200: the usual GPUs of that much memory."""
 _GB = 1e9
 
 
@@ -63,13 +59,15 @@ def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> tuple[RenderableType
     skeleton = _skeleton(recipe)
     model, training = Model.of(skeleton), recipe.safety
     checks = planned_checks(recipe, skeleton)
+    asking = memory_table(model, recipe)
     shown = Group(
         f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters; "
         f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
         f"checkpointing {'on' if training.gradient_checkpointing else 'off'}",
         _needs_table(model, training, nodes, gpus_per_node),
+        *([asking] if asking is not None else []),
         _disk_table(model, recipe),
-        _time_table(model, recipe, nodes * gpus_per_node),
+        time_table(model, recipe, nodes * gpus_per_node),
         _checks_table(checks),
     )
     return shown, checks.faults
@@ -92,6 +90,11 @@ def plan_table(recipes: Sequence[Recipe]) -> tuple[RenderableType, list[str]]:
         skeleton = _skeleton(recipe)
         model, checks = Model.of(skeleton), planned_checks(recipe, skeleton)
         lines += [f"{recipe.name}, {what}: {fact}" for what, fact in checks.facts]
+        lines += [
+            f"{recipe.name}: {stage} needs {need.total / _GB:.1f} GB on one GPU; fits GPUs of "
+            f"{fitting_sizes(need.total)} GB"
+            for stage, need in answering_needs(model, recipe).items()
+        ]
         faults += checks.faults
         for count in GPU_COUNTS:
             nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
@@ -137,13 +140,9 @@ def _needs_table(model: Model, training: TrainingSettings, nodes: int, gpus: int
     for part in needs[0].gpu.parts():
         table.add_row(part, *(f"{need.gpu.parts()[part] / _GB:.1f}" for need in needs))
     table.add_row("sum", *(f"{need.gpu.total / _GB:.1f}" for need in needs), style="bold")
-    table.add_row("fits GPUs of (GB)", *(_sizes_that_fit(need) for need in needs))
+    table.add_row("fits GPUs of (GB)", *(fitting_sizes(need.gpu.total) for need in needs))
     table.add_row("one host", *(f"{need.host / _GB:.0f}" for need in needs), style="bold")
     return table
-
-
-def _sizes_that_fit(need: Need) -> str:
-    return ", ".join(str(size) for size in GPU_GIGABYTES if need.fits(size)) or "none"
 
 
 def _disk_table(model: Model, recipe: TrainRecipe) -> Table:
@@ -161,28 +160,6 @@ def _disk_table(model: Model, recipe: TrainRecipe) -> Table:
     return table
 
 
-def _time_table(model: Model, recipe: TrainRecipe, ranks: int) -> Table:
-    table = Table(title=f"Time on {ranks} GPUs at {_ASSUMED_MFU:.0%} MFU, tokens at most")
-    for name in ("training", "steps", "tokens"):
-        table.add_column(name, justify="right")
-    for size in GPU_GIGABYTES:
-        table.add_column(f"{size} GB GPUs", justify="right")
-    samples = _sample_count(recipe)
-    for role in ROLES:
-        training = recipe.training(role)
-        batch = training.batch_of(samples)
-        steps = training.steps or training.epochs * -(-samples // batch)
-        tokens = steps * batch * training.max_length
-        times = [
-            training_seconds(model, training, tokens, ranks * _ASSUMED_PEAK[size] * _ASSUMED_MFU)
-            for size in GPU_GIGABYTES
-        ]
-        table.add_row(
-            role, str(steps), f"{tokens / 1e6:.1f} M", *(f"{time / 60:.0f} min" for time in times)
-        )
-    return table
-
-
 def _checks_table(checks: Checks) -> Table:
     table = Table(title="Checked before the first training", show_header=False)
     table.add_column(no_wrap=True)
@@ -190,13 +167,3 @@ def _checks_table(checks: Checks) -> Table:
     for what, fact in checks.facts:
         table.add_row(what, fact)
     return table
-
-
-def _sample_count(recipe: TrainRecipe) -> int:
-    """The recipe's limit, or the rows of its data where it has none."""
-    if recipe.data.limit is not None:
-        return recipe.data.limit
-    try:
-        return len(read_examples(recipe.data))
-    except UserError as error:
-        raise UserError(f"{error}; or set data.limit, and the data is not read") from None

@@ -1,0 +1,184 @@
+"""What `launch plan` says of time, and of the stages that ask a model: search and evaluation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from eval.harness import DEFAULT_BATCH_TOKENS
+from launch.answer_sizing import (
+    AnsweringMemory,
+    Questions,
+    answering_memory,
+    answering_seconds,
+    margin_seconds,
+    read_questions,
+)
+from launch.gpus import ASSUMED_MFU, GPUS
+from launch.measured_rates import Rates, read_rates
+from launch.recipe import Recipe
+from launch.sizing import Model, training_seconds
+from merge.errors import UserError
+from train.data import read_examples
+from train.recipe import ROLES
+
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long one stage takes."""
+
+    stage: str
+    work: str
+    seconds: Sequence[float]
+    """On each of the GPUs of ``launch.gpus``, in their order."""
+    measured: float | None
+    """Seconds at the rate of the run folder's finished stages."""
+
+
+def memory_table(model: Model, recipe: Recipe) -> Table | None:
+    """The memory of one GPU in search and evaluation; ``None`` where the recipe has neither."""
+    needs = answering_needs(model, recipe)
+    if not needs:
+        return None
+    table = Table(title="Memory in GB, search and evaluation on one GPU")
+    table.add_column("one GPU")
+    for name in needs:
+        table.add_column(name, justify="right")
+    for part in ("weights", "cache", "activations", "logits", "base"):
+        table.add_row(part, *(f"{getattr(need, part) / _GB:.1f}" for need in needs.values()))
+    table.add_row("sum", *(f"{need.total / _GB:.1f}" for need in needs.values()), style="bold")
+    table.add_row("fits GPUs of (GB)", *(fitting_sizes(need.total) for need in needs.values()))
+    return table
+
+
+def answering_needs(model: Model, recipe: Recipe) -> dict[str, AnsweringMemory]:
+    """By stage; a search by several workers has as many models, dealt to the GPUs."""
+    tokens = _batch_tokens(recipe)
+    needs = {}
+    if recipe.search is not None:
+        needs["search"] = answering_memory(model, tokens, recipe.search)
+    if recipe.eval is not None:
+        needs["evaluation"] = answering_memory(model, tokens)
+    return needs
+
+
+def fitting_sizes(total: float) -> str:
+    """The sizes of GPUs that suffice for so many bytes, in words."""
+    sizes = [str(gpu.gigabytes) for gpu in GPUS if total <= gpu.gigabytes * _GB]
+    return ", ".join(sizes) or "none"
+
+
+def time_table(model: Model, recipe: Recipe, ranks: int) -> Table:
+    """The time of every stage that takes long, on each size of GPU.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    rates = read_rates(recipe.output)
+    title = f"Time at most: trainings on {ranks} GPUs at {ASSUMED_MFU:.0%} MFU, the rest on one"
+    table = Table(title=title)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("work")
+    for gpu in GPUS:
+        table.add_column(f"{gpu.gigabytes} GB", justify="right", no_wrap=True)
+    if rates.any():
+        table.add_column("as measured here", justify="right")
+    times = [*_training_times(model, recipe, ranks, rates), *_asking_times(model, recipe, rates)]
+    for time in times:
+        cells = [readable_time(seconds) for seconds in time.seconds]
+        measured = "-" if time.measured is None else readable_time(time.measured)
+        table.add_row(time.stage, time.work, *cells, *([measured] if rates.any() else []))
+    if rates.merge is not None:
+        table.add_row("merge", "", *("" for _ in GPUS), readable_time(rates.merge))
+    return table
+
+
+def _training_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
+    samples = _sample_count(recipe)
+    for role in ROLES:
+        training = recipe.training(role)
+        batch = training.batch_of(samples)
+        steps = training.steps or training.epochs * -(-samples // batch)
+        tokens = steps * batch * training.max_length
+        work = f"{steps} steps, {tokens / 1e6:.1f} M tokens"
+        times = [training_seconds(model, training, tokens, ranks * gpu.flops) for gpu in GPUS]
+        yield StageTime(role, work, times, _at(rates.training, tokens / ranks))
+
+
+def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageTime]:
+    """Of a suite that is not here, as one that the run makes itself, nothing is said."""
+    tokens = _batch_tokens(recipe)
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    search = recipe.search
+    asked = None if search is None else _questions(search.suite, data_dir)
+    if search is not None and asked is not None:
+        methods = len(search.methods)
+        answered = search.answered * methods if search.by == "margins" else search.trials * methods
+        times = [(answered + 1) * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
+        measured = _at(rates.validating, (answered + 1) * asked.count)
+        work = f"{search.trials * methods} trials, {_words(answered + 1, asked)}"
+        if search.by == "margins":
+            passes = [margin_seconds(model, asked, search, gpu) for gpu in GPUS]
+            times = [sum(pair) for pair in zip(times, passes, strict=True)]
+            # Of the passes without answers nothing is measured.
+            measured = None
+        yield StageTime("search", work, times, measured)
+    asked = None if recipe.eval is None else _questions(recipe.eval.suite, data_dir)
+    if recipe.eval is not None and asked is not None:
+        models = compared_models(recipe)
+        times = [models * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
+        measured = _at(rates.answering, models * asked.count)
+        yield StageTime("evaluation", _words(models, asked), times, measured)
+
+
+def compared_models(recipe: Recipe) -> int:
+    """How many models and decodings a run evaluates, in search and evaluation together."""
+    assert recipe.eval is not None
+    others = len(recipe.search.methods[1:]) if recipe.search else 0
+    single = len(ROLES) if recipe.eval.single_patches else 0
+    return 2 + single + others + len(recipe.ablations) + len(recipe.eval.decodings)
+
+
+def _questions(suite: Path, data_dir: Path | None) -> Questions | None:
+    try:
+        return read_questions(suite, data_dir)
+    except UserError:
+        return None
+
+
+def _words(models: int, asked: Questions) -> str:
+    words = f"{models} times {asked.count} prompts"
+    return words + (f", without {', '.join(asked.uncounted)}" if asked.uncounted else "")
+
+
+def _at(rate: float | None, amount: float) -> float | None:
+    return None if rate is None else rate * amount
+
+
+def readable_time(seconds: float) -> str:
+    """In the largest unit of which there are two."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return (
+                f"{seconds / size:.0f} {unit}"
+                if seconds >= 10 * size
+                else (f"{seconds / size:.1f} {unit}")
+            )
+    return f"{seconds:.1f} s"
+
+
+def _batch_tokens(recipe: Recipe) -> int:
+    return recipe.eval.batch_tokens if recipe.eval else DEFAULT_BATCH_TOKENS
+
+
+def _sample_count(recipe: Recipe) -> int:
+    """The recipe's limit, or the rows of its data where it has none."""
+    if recipe.data.limit is not None:
+        return recipe.data.limit
+    try:
+        return len(read_examples(recipe.data))
+    except UserError as error:
+        raise UserError(f"{error}; or set data.limit, and the data is not read") from None
