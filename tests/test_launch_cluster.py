@@ -1,10 +1,12 @@
 """The cluster part: options of each stage, generic resources, variables, and setup (issue 15)."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from slurm_stand_in import SlurmStandIn
 
@@ -139,3 +141,17 @@ def test_variables_and_setup_reach_the_command_as_they_are(tmp_path: Path) -> No
         "GLOO_SOCKET_IFNAME": "ib0",
     }  # fmt: skip
     assert {name: seen.get(name) for name in wanted} == wanted
+
+
+def test_what_the_documentation_shows_is_accepted() -> None:
+    """Every cluster part of README and docs/slurm.md; a container of the latter each by itself."""
+    parts = []
+    for name in ("README.md", "docs/slurm.md"):
+        for block in re.findall(r"```yaml\n(.*?)```", Path(name).read_text(), re.DOTALL):
+            if block.startswith("cluster:"):
+                parts.append(yaml.safe_load(block)["cluster"])
+            elif "  container: " in block:
+                parts += [yaml.safe_load(line) for line in block.splitlines()]
+    assert len(parts) == 4
+    for part in parts:
+        assert render_stage("safety", "x", ClusterSettings(**part), PLACE)
