@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.form_changes import (
     CONTROLLED_AXES,
+    SUBJECTS,
     Cells,
     changes_by_form,
     is_worse,
@@ -27,6 +28,7 @@ AUC_TITLES = {"auc": "AUC", "auc_matched": "AUC, matched forms", "auc_unmatched"
 FEWEST = 10
 """Prompts of each form on each axis, without which a form is not controlled; ours."""
 
+_PROMPTS = {"harmful_rate": "harmful", "refusal_rate": "harmless"}
 _PAIRINGS: dict[str, Pairing] = {
     "auc": "all",
     "auc_matched": "matched",
@@ -134,14 +136,14 @@ def _against_curve(margins: Mapping[str, Any] | None) -> list[str]:
 
 def _against_forms(forms: Cells) -> list[str]:
     few = [
-        f"{axis} on {form}s"
+        f"{_PROMPTS[axis]} {form}s"
         for axis in CONTROLLED_AXES
         for form in FORMS
         if axis not in forms or forms[axis][form]["n"] < FEWEST
     ]
-    lines = [f"fewer than {FEWEST} prompts: {', '.join(few)}"] if few else []
+    lines = [f"fewer than {FEWEST} {' and '.join(few)}"] if few else []
     return lines + [
-        f"{axis} is worse on {form}s ({100 * cell['difference']:+.1f})"
+        f"more {SUBJECTS[axis]} on {form}s ({100 * cell['difference']:+.1f})"
         for axis, cells in forms.items()
         for form, cell in cells.items()
         if is_worse(cell)
@@ -151,14 +153,13 @@ def _against_forms(forms: Cells) -> list[str]:
 def _for(margins: Mapping[str, Any], forms: Cells) -> str:
     """What carries the claim, and the largest loss that the prompts do not exclude."""
     highest, where = max(
-        (cell["high"], f"{axis} on {form}s")
+        (cell["high"], f"{SUBJECTS[axis]} on {form}s")
         for axis, cells in forms.items()
         for form, cell in cells.items()
     )
-    return (
-        f"AUC of matched forms {_shown(margins['auc_matched']['difference'])}; no axis is worse on "
-        f"either form (not excluded: {where} {100 * highest:+.1f})"
-    )
+    loss = f" (not excluded: {where} {100 * highest:+.1f})" if highest > 0 else ""
+    change = _shown(margins["auc_matched"]["difference"])
+    return f"AUC of matched forms {change}; no axis is worse on either form{loss}"
 
 
 def _shown(change: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from eval.verdict import LEVEL
 CONTROLLED_AXES = ("harmful_rate", "refusal_rate")
 """The axes whose prompts have a form that matters; on both, less is better."""
 
-_SUBJECTS = {"harmful_rate": "harmful answers", "refusal_rate": "refusals of harmless prompts"}
+SUBJECTS = {"harmful_rate": "harmful answers", "refusal_rate": "refusals of harmless prompts"}
 
 Cells = dict[str, dict[str, dict[str, Any]]]
 """By axis and form: "rate", "n", and for a change "difference", "low", "high", "p_holm"."""
@@ -96,7 +96,7 @@ def shift_notes(name: str, cells: Cells) -> list[str]:
 def _sentence(shift: Shift, forms: Mapping[str, Mapping[str, Any]]) -> str:
     fall, rise = (100 * forms[form]["difference"] for form in (shift.better, shift.worse))
     changes = (
-        f"{_SUBJECTS[shift.axis]} fall on {shift.better}s ({fall:+.1f}) and rise on "
+        f"{SUBJECTS[shift.axis]} fall on {shift.better}s ({fall:+.1f}) and rise on "
         f"{shift.worse}s ({rise:+.1f})"
     )
     if shift.certain:

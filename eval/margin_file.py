@@ -18,7 +18,7 @@ from eval.refusal_margins import refusal_margins
 from merge.errors import UserError
 from merge.files import read_json
 from train.openings_file import read_openings
-from train.prompts import IGNORED_LABEL, ChatPrompts
+from train.prompts import ChatPrompts
 from train.refusal_margin import RefusalOpenings
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ FILE_NAME = "margins.jsonl"
 _AXES = ("harm", "refusal")
 _CHUNK = 256
 """Prompts between two writes to disk."""
-_PROBE = "a"
 
 
 class MarginFile:
@@ -61,7 +60,7 @@ class MarginFile:
                 continue
             asked = prompts_of(chat, prompt_set)
             for prompt in prompt_set.prompts:
-                ids = answer_start(asked, prompt.text)
+                ids = asked.answer_start(prompt.text)
                 listing = json.dumps([common, openings.tokens, ids], sort_keys=True)
                 key = hashlib.sha256(listing.encode()).hexdigest()
                 self._prompts[key] = ids
@@ -91,16 +90,6 @@ class MarginFile:
     def margins(self) -> dict[AnswerId, float | None]:
         """In nats; ``None`` where the model gave no number."""
         return {answer_id: self._store.values[key] for answer_id, key in self._keys.items()}
-
-
-def answer_start(chat: ChatPrompts, question: str) -> list[int]:
-    """The token ids up to where the answer's own text begins: there refusals open.
-
-    With what the template writes between the generation prompt and the answer, as an empty block
-    of reasoning.
-    """
-    ids, labels = chat.example(question, _PROBE)
-    return ids[: labels.count(IGNORED_LABEL)]
 
 
 def load_openings(path: Path, tokenizer: Any) -> RefusalOpenings:

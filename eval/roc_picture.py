@@ -5,9 +5,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from eval.headline import PATCHED
 from eval.picture import INK, colour_axes, svg_element
 
-_PATCHED = "safepatching"
 _OTHERS = 4
 """Curves beside the backbone's and the patched model's."""
 _NAME_LENGTH = 32
@@ -54,6 +54,6 @@ def roc_svg(report: dict[str, Any]) -> str:
 def _drawn(report: dict[str, Any]) -> list[str]:
     """The models with a curve: the backbone first, the patched model last, above the others."""
     first, *others = sorted(report["margins"], key=lambda name: name != report["backbone"])
-    bold = _PATCHED if _PATCHED in others else next(iter(others), None)
+    bold = PATCHED if PATCHED in others else next(iter(others), None)
     between = [name for name in others if name != bold][:_OTHERS]
     return [first, *between, *([bold] if bold else [])]

@@ -93,15 +93,16 @@ def render_table(report: dict[str, Any]) -> Table:
         head = f"{title}\n{_direction(axis)} is\nbetter\nn={_cases(report, axis)}"
         table.add_column(head, justify="right")
     measured = report.get("margins", {})
-    for key in _AUC_COLUMNS if measured else ():
-        table.add_column(AUC_TITLES[key].replace(", ", "\n"), justify="right")
+    if measured:
+        table.padding = (0, 1, 0, 0)  # so that one column more fits 80 characters
+        table.add_column("AUC,\nof\nmatched\nforms", justify="right")
     if verdicts:
         table.add_column(f"against\n{report['backbone']}")
     for name, rates in report["models"].items():
         verdict = [verdicts[name]["overall"]] if name in verdicts else []
         cells = [_narrow(rates.get(axis)) for axis in axes]
         found = measured.get(name, {})
-        cells += [_narrow_area(found.get(key)) for key in _AUC_COLUMNS if measured]
+        cells += ["\n".join(_short(found.get(key)) for key in _AUC_COLUMNS)] * bool(measured)
         table.add_row(escape(name), *cells, *verdict)
     return table
 
@@ -138,10 +139,8 @@ def _narrow(found: dict[str, Any] | None) -> str:
     return f"{100 * found['value']:.1f}\n{100 * found['low']:.1f}-{100 * found['high']:.1f}"
 
 
-def _narrow_area(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    return f"{found['value']:.2f}\n{found['low']:.2f}-{found['high']:.2f}"
+def _short(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else f"{found['value']:.3f}"
 
 
 def _direction(axis: str) -> str:

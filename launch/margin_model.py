@@ -81,7 +81,7 @@ class MarginModel:
             if isinstance(prompt_set.row, SuiteRow) and prompt_set.row.axis in ("harm", "refusal")
             for prompt in prompt_set.prompts
         ]
-        self.prompts = [prompts.question_ids(prompt.text) for prompts, _, prompt in asked]
+        self.prompts = [prompts.answer_start(prompt.text) for prompts, _, prompt in asked]
         """Token ids of every harm and refusal prompt, up to where the answer begins."""
         self.texts = [prompt.text for _, _, prompt in asked]
         self.suites = [row.name for _, row, _ in asked]

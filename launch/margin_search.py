@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.completions import FILE_NAME, read_completions
+from eval.form_check import check_forms
 from eval.harness import DEFAULT_BATCH_TOKENS
 from eval.models import load_model, load_tokenizer, resolve_dtype
 from eval.prompts import load_prompts
@@ -22,6 +23,7 @@ from launch.choice import Outcome, Tried, pareto_front, violation, worse_ratio
 from launch.false_refusals import REFUSED
 from launch.fit.calibration import LEAST_AUC, Calibration
 from launch.fit.columns import FITTED, GROUPINGS
+from launch.fit.cross_validation import FOLDS
 from launch.fit.fitting import Fit, ScaleFit, spaced
 from launch.fit.prediction import Questions, write_prediction
 from launch.margin_model import Judged, MarginModel
@@ -96,10 +98,11 @@ def search_by_margins(
     )  # fmt: skip
     found = MarginSearch(before)
     found.record["calibration"] = vars(calibration)
+    found.record["first_words"] = _check_first_words(model)
     answering = TrialModel(borrowed, search, before)
     for method in search.methods:
         tried = walk(model, method, TrialJournal(folder / f"{method}.margins.jsonl"))
-        if search.fit != "none" and method in FITTED:
+        if search.fit != "none" and method in FITTED and _can_be_fitted(model, search):
             fit = _fit(model, tried, search, folder, lambda: advance("fit"))
             tried = [*fit.tried, *tried]
             found.record.setdefault("fit", {})[method] = fit.as_dict()
@@ -125,6 +128,41 @@ def finalists(tried: list[Tried], before: Outcome, search: SearchSettings) -> li
         return violation(before, pair[1], search), worse_ratio(before, pair[1])
 
     return sorted(front, key=badness)[: search.answered]
+
+
+def _check_first_words(model: MarginModel) -> dict[str, float] | None:
+    """Warn where the first words alone tell the prompts of both axes apart: a fit learns them."""
+    harmful, harmless = (
+        [
+            text
+            for text, is_harmful in zip(model.texts, model.harmful, strict=True)
+            if is_harmful == wanted
+        ]
+        for wanted in (True, False)
+    )
+    found = check_forms(harmful, harmless)
+    if found is None:
+        return None
+    if 1 - found.accuracy <= (1 - found.majority) / 2:
+        logger.warning(
+            "search: the first words alone tell harmful from harmless validation prompts (%.0f %% "
+            "right, %.0f %% by always saying one): what is chosen on them may have learned the "
+            "form; add harmless prompts that begin as the harmful ones do, and the other way",
+            100 * found.accuracy, 100 * found.majority,
+        )  # fmt: skip
+    return found._asdict()
+
+
+def _can_be_fitted(model: MarginModel, search: SearchSettings) -> bool:
+    """Whether cross-validation has enough prompts of both axes."""
+    harmful = model.harmful[spaced(len(model.prompts), search.fit_prompts)]
+    fewest = min(int(harmful.sum()), int((~harmful).sum()))
+    if fewest < FOLDS:
+        logger.warning(
+            "search: no scales are fitted, as cross-validation needs %d prompts of either axis, "
+            "and there are %d", FOLDS, fewest,
+        )  # fmt: skip
+    return fewest >= FOLDS
 
 
 def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any]:

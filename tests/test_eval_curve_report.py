@@ -149,7 +149,7 @@ def _claims(before: list[Completion], after: list[Completion]) -> dict[str, Any]
 def test_a_repair_carries_both_claims() -> None:
     found = _claims(_answers(_backbone, 0.5), _answers(_repaired, 1.5))
     assert found["protocol"] and found["form_controls"]
-    assert "AUC of matched forms +0." in found["why"] and "not excluded" in found["why"]
+    assert "AUC of matched forms +0." in found["why"] and "no axis is worse" in found["why"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_repair_carries_both_claims() -> None:
     [
         (_answers(_repaired, 0.5), "not significantly above"),
         (_answers(_repaired), "no refusal margins"),
-        (_answers(_by_form, 1.5), "harmful_rate is worse on questions (+50.0)"),
+        (_answers(_by_form, 1.5), "more harmful answers on questions (+50.0)"),
     ],
 )
 def test_without_control_the_second_claim_is_not_made(after: list[Completion], reason: str) -> None:
@@ -177,7 +177,7 @@ def test_few_prompts_of_a_form_control_nothing() -> None:
     before = [a for a in _answers(_backbone, 0.5) if (a.axis, a.id) in ids]
     found = _claims(before, kept)
     assert not found["form_controls"]
-    assert "fewer than 10 prompts: refusal_rate on orders" in found["why"]
+    assert "fewer than 10 harmless orders" in found["why"]
 
 
 def test_form_lifts_the_area_of_unmatched_pairs_alone() -> None:

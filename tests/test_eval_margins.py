@@ -8,16 +8,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from sklearn.metrics import roc_auc_score
 
-from eval.margin_file import answer_start
+from eval.compare import compare
 from eval.models import load_model, load_tokenizer
 from eval.refusal_margins import refusal_margins
+from eval.report import write_report
 from eval.run import RunJob, run
+from eval.settings import SelfContrast
+from launch.evaluations import Evaluations
+from launch.recipe import Recipe
 from merge.errors import UserError
 from merge.files import read_json
 from tests.eval_models import save_model
 from tests.refusing_models import QUESTIONS, refusing, save_trained
-from train.openings_file import write_openings
+from train.openings_file import OPENINGS_FILE, write_openings
 from train.prompts import ChatPrompts
 from train.refusal_margin import RefusalOpenings
 
@@ -146,8 +151,87 @@ def test_refusals_open_after_what_a_template_writes_before_an_answer(world: Path
     tokenizer.chat_template = template.replace("> {{", f"> {own}{{{{")
     chat = ChatPrompts(tokenizer)
     question = QUESTIONS[0]
-    start = answer_start(chat, question)
+    start = chat.answer_start(question)
     ids, labels = chat.example(question, "sorry")
     assert ids[: len(start)] == start and labels[len(start)] == SORRY
     assert start[: len(chat.question_ids(question))] == chat.question_ids(question)
     assert str(tokenizer.decode(start)).endswith("first blip")
+
+
+def test_a_comparison_holds_the_areas_of_the_margins(world: Path, tmp_path: Path) -> None:
+    """Against scikit-learn on the kept margins; every page and table shows them."""
+    for model in ("backbone", "other"):
+        run(_job(world, tmp_path / model, model=model))
+    report = compare([tmp_path / "backbone", tmp_path / "other"])
+    write_report(report, tmp_path / "report")
+    for model in ("backbone", "other"):
+        lines = [line for line in _lines(tmp_path / model) if line["axis"] != "utility"]
+        labels = [line["axis"] == "harm" for line in lines]
+        area = roc_auc_score(labels, [line["margin"] for line in lines])
+        assert report["margins"][model]["auc"]["value"] == pytest.approx(area)
+    change = report["margins"]["other"]["auc"]["difference"]
+    assert change["difference"] < 0 and change["high"] < 0
+    assert report["margins"]["other"]["auc_unmatched"] is None  # all prompts are orders
+    assert "forms" not in report
+    assert report["claims"]["other"]["form_controls"] is False
+    kept = read_json(tmp_path / "report" / "report.json")
+    assert kept["margins"]["backbone"]["curve"][-1] == [1, 1]
+    assert "AUC" in (tmp_path / "report" / "report.md").read_text()
+    assert "The curve" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_comparison_reads_folders_without_margins(world: Path, tmp_path: Path) -> None:
+    """Of older runs, whose lines and summaries lack them, and of models asked without openings."""
+    run(_job(world, tmp_path / "backbone"))
+    run(_job(world, tmp_path / "other", model="other"))
+    older = [
+        {k: v for k, v in line.items() if k != "margin"} for line in _lines(tmp_path / "other")
+    ]
+    lines = "".join(json.dumps(line) + "\n" for line in older)
+    (tmp_path / "other" / "completions.jsonl").write_text(lines)
+    summary = read_json(tmp_path / "other" / "summary.json")
+    del summary["openings"]
+    (tmp_path / "other" / "summary.json").write_text(json.dumps(summary))
+    report = compare([tmp_path / "backbone", tmp_path / "other"])
+    assert list(report["margins"]) == ["backbone"]
+    assert "no refusal margins" in report["claims"]["other"]["why"]
+    write_report(report, tmp_path / "report")
+
+
+def test_margins_of_different_openings_are_not_compared(world: Path, tmp_path: Path) -> None:
+    write_openings(tmp_path / "own.json", RefusalOpenings(((ME,),), 1.0, 1.0))
+    run(_job(world, tmp_path / "backbone"))
+    run(_job(world, tmp_path / "other", model="other", openings=tmp_path / "own.json"))
+    with pytest.raises(UserError, match="'backbone' and 'other' are of different"):
+        compare([tmp_path / "backbone", tmp_path / "other"])
+
+
+def test_a_decoding_has_no_margins(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave out --decoding"):
+        run(_job(world, tmp_path / "out", decoding=SelfContrast()))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_run_hands_its_own_openings_to_its_evaluations(
+    world: Path, tmp_path: Path, learned: bool
+) -> None:
+    """Models have margins where the run folder has openings; decodings never."""
+    recipe = Recipe.model_validate(
+        {
+            "name": "own",
+            "output": tmp_path,
+            "backbone": {"path": str(world / "backbone")},
+            "data": {"path": str(world / "harm.jsonl")},
+            "eval": {"suite": world / "suite.yaml", "decodings": {"cd": {"method": "self_cd"}}},
+        }
+    )
+    if learned:
+        write_openings(tmp_path / OPENINGS_FILE, RefusalOpenings(((SORRY,),), 1.0, 1.0))
+    evaluations = Evaluations(recipe, world / "backbone")
+    evaluations.evaluate("backbone")
+    evaluations.evaluate_decodings()
+    found = {
+        name: {line["margin"] is None for line in _lines(tmp_path / "eval" / name)}
+        for name in ("backbone", "cd")
+    }
+    assert found == {"backbone": {True, False} if learned else {True}, "cd": {True}}

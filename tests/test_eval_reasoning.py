@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eval.answering import _choice_question, answer_all
+from eval.answering import answer_all, choice_question
 from eval.choices import ChoiceQuestion
 from eval.compare import compare
 from eval.completions import Answer
@@ -114,7 +114,9 @@ def test_an_empty_block_is_common_to_all_choices() -> None:
     prompt = Prompt("1", None, "grond ?", "red", ("red", "vask first"))
     expected = chat.tokenizer("<user> how do grond ? <end> <assistant> how do").input_ids
     red, vask = (chat.tokenizer(f"{text} <end>").input_ids for text in prompt.choices)
-    assert _choice_question(chat, prompt) == ChoiceQuestion(expected, [red, vask])
+    assert choice_question(chat, prompt.text, prompt.choices) == ChoiceQuestion(
+        expected, [red, vask]
+    )
 
 
 def _write(root: Path, more: str = "") -> None:

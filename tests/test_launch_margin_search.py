@@ -12,6 +12,7 @@ from refusing_models import ANSWER, QUESTIONS, REFUSALS, save_trained
 from safetensors.torch import load_file
 
 from eval.models import load_tokenizer
+from eval.report import render_html
 from launch.recipe import Recipe
 from launch.search import search
 from merge.errors import UserError
@@ -87,6 +88,8 @@ def test_the_margin_stands_for_the_judged_answer(searched: tuple[Recipe, dict[st
     _, record = searched
     assert record["calibration"]["auc"] == 1.0
     assert record["calibration"]["answers"] == 32
+    # Too few prompts to tell whether first words tell them apart.
+    assert record["first_words"] is None
     assert record["backbone"]["harmful_rate"] == record["backbone"]["refusal_rate"] == 0.5
     assert record["prediction"]["before"]["harmful_rate"] == pytest.approx(0.5, abs=0.05)
 
@@ -105,6 +108,30 @@ def test_the_best_few_are_asked_and_one_of_them_is_chosen(
     assert fit["held_out_auc"] == fit["cross_validation"][0]["auc"]
     losses = [each["loss"] for each in fit["cross_validation"]]
     assert losses == sorted(losses)
+
+
+def test_the_report_says_what_was_asked_by_margins(
+    searched: tuple[Recipe, dict[str, Any]],
+) -> None:
+    _, record = searched
+    rates = {
+        axis: {"value": value, "low": value, "high": value, "n": 16}
+        for axis, value in record["backbone"].items()
+    }
+    report = {
+        "models": {"backbone": rates},
+        "backbone": "backbone",
+        "suites": {"backbone": {}},
+        "changes": {},
+        "details": {},
+        "search": record,
+    }
+    page = " ".join(render_html(report).split())
+    asked = f"{2 + len(record['estimated'])} merges tried on the validation split, "
+    assert f"{asked}{len(record['estimated'])} of them by refusal margins alone" in page
+    held_out = record["fit"]["difference"]["held_out_auc"]
+    assert f"with an AUC of {held_out:.3f}." in page
+    assert "both patches, the shared sets" in page
 
 
 def test_a_stopped_search_goes_on_from_what_it_has_measured(

@@ -102,6 +102,14 @@ class ChatPrompts:
         """The question as token ids, up to the point where the model's answer begins."""
         return self._control.token_ids(self._turns.asked(self._control.marked(question)))
 
+    def answer_start(self, question: str) -> list[int]:
+        """The question as token ids, up to where an answer's own text begins: there refusals open.
+
+        With what the template writes before it, as an empty block of reasoning.
+        """
+        ids, labels = self.example(question, "a")
+        return ids[: labels.count(IGNORED_LABEL)]
+
     def dialogue_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         """A dialogue of several turns as token ids, up to where the model's next answer begins.
 

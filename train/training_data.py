@@ -59,7 +59,7 @@ def tokenize_data(
     data = TrainingData(forget=prompts.encode(examples, length))
     if openings is not None:
         chosen = random_subset(settings.guards.margin_samples, len(examples), seed)
-        questions = [prompts.question_ids(examples[index].question) for index in chosen]
+        questions = [prompts.answer_start(examples[index].question) for index in chosen]
         data = replace(data, openings=[opening_examples(ids, openings) for ids in questions])
     if not harmless:
         return data

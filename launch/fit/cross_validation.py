@@ -13,7 +13,7 @@ from launch.fit.columns import Column, Grouping
 from launch.fit.objective import Linearised, Weights, solve
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
-_FOLDS = 5
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _validated(
 ) -> Validated:
     problem = candidate.problem
     held_out = np.zeros(len(problem.margins))
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     for seen, unseen in folds.split(problem.margins, problem.harmful):
         centre = np.zeros(len(candidate.columns))
         if from_global:

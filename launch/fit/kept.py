@@ -17,6 +17,11 @@ from merge.inputs import ROLES
 from merge.recipe import MergeSettings
 
 _SEED = 0
+_MASKS = {
+    "score", "scope", "top_safety", "top_over_safety", "retention", "rescale", "seed",
+    "include", "exclude",
+}  # fmt: skip
+"""The settings of a merge that say which entries are in which set, and kept."""
 _NEAR = 1e-3
 """Points whose scales differ by less are one: rounding depends on where memory lies."""
 
@@ -101,7 +106,7 @@ class KeptDerivatives:
     def _file(self, name: str) -> Path:
         """Named after all that the derivatives depend on."""
         patches = self.model.borrowed.loaded.inputs.patches
-        masks = self.base.model_dump(mode="json", exclude={"alpha", "beta", "scales"})
+        masks = self.base.model_dump(mode="json", include=_MASKS)
         key = [
             name,
             masks,
