@@ -40,7 +40,9 @@ def mostly_erased(summary: Mapping[str, float]) -> dict[Role, float]:
     Args:
         summary: the totals of a merge, as in merge.json.
     """
-    shares = {role: erased_share(summary, patch) or 0.0 for role, patch in LETTERS.items()}
+    shares: dict[Role, float] = {
+        role: erased_share(summary, patch) or 0.0 for role, patch in LETTERS.items()
+    }
     return {role: share for role, share in shares.items() if share > MOST}
 
 
@@ -60,12 +62,13 @@ def erasure_warnings(
     if coarse:
         fixes += ", or train and merge on a copy of the backbone saved as float32"
     return [
-        f"rounding to {' and '.join(coarse or ['F32'])} erased {share:.1%} of the nonzero entries "
-        f"kept of the {PATCH_NAMES[role]}, which can do little: raise {_SCALES[role]}, {fixes}"
+        f"rounding to {' and '.join(coarse or ['F32'])} erased {100 * share:.1f} % of the nonzero "
+        f"entries kept of the {PATCH_NAMES[role]}, which can do little: raise {_SCALES[role]}, "
+        f"{fixes}"
         for role, share in mostly_erased(summary).items()
     ]
 
 
 def percent(share: float | None) -> str:
     """An erased share for people."""
-    return "not counted" if share is None else f"{share:.2%}"
+    return "not counted" if share is None else f"{100 * share:.2f} %"

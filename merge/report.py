@@ -109,7 +109,7 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
     rows = "\n".join(f"| {key} | {value} |" for key, value in settings.model_dump().items())
     size = summary["elements"] or 1
     lines = [
-        f"| {role} | {summary[f'kept_{patch}'] / size:.4%} | "
+        f"| {role} | {100 * summary[f'kept_{patch}'] / size:.4f} % | "
         f"{percent(erased_share(summary, patch))} |"
         for role, patch in LETTERS.items()
     ]

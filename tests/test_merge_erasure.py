@@ -89,10 +89,10 @@ def test_zeros_of_the_delta_are_not_erased(
     record = read_json(tmp_path / "out/merge.json")["totals"]
     assert record["changed_S"] == record["nonzero_S"] < 0.65 * record["kept_S"]
     assert record["erased_S"] == 0 and record["kept_O"] == 0
-    assert "rounding erased 0.00% and 0.00% of its nonzero entries" in caplog.text
+    assert "rounding erased 0.00 % and 0.00 % of its nonzero entries" in caplog.text
     assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
     card = (tmp_path / "out/README.md").read_text()
-    assert "| safety | 100.0000% | 0.00% |" in card
+    assert "| safety | 100.0000 % | 0.00 % |" in card
 
 
 def test_a_patch_of_which_most_is_erased_is_warned_of(
@@ -107,7 +107,10 @@ def test_a_patch_of_which_most_is_erased_is_warned_of(
     share = read_json(tmp_path / "out/merge.json")["totals"]["erased_O"]
     assert share > 0.9
     (line,) = (line.message for line in caplog.records)
-    assert f"rounding to BF16 erased {share:.1%} of the nonzero entries kept of the over-s" in line
+    assert (
+        f"rounding to BF16 erased {100 * share:.1f} % of the nonzero entries kept of the over-s"
+        in line
+    )
     for fix in ("raise beta", "train it further", "score: magnitude", "saved as float32"):
         assert fix in line
     caplog.clear()
