@@ -6,6 +6,7 @@ margins call best then answers the validation prompts, and the choice is made by
 """
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,8 +223,9 @@ def _answered(
     for number, (settings, _) in enumerate(chosen):
         outcome = journal.outcome(number, settings)
         if outcome is None:
+            started = time.monotonic()
             outcome = model.outcome(settings, [])
-            journal.add(number, settings, outcome)
+            journal.add(number, settings, outcome, time.monotonic() - started)
         found.append((settings, outcome))
         advance()
     return found

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.trial_cost import mean_costs
 from merge.files import read_json
 from train.recipe import ROLES
 
@@ -17,8 +18,10 @@ class Rates:
     """Seconds a token, times the processes."""
     answering: float | None
     """Seconds an answer, of the run's evaluations."""
-    validating: float | None
-    """Seconds an answer, of the backbone's in a search by margins; else as ``answering``."""
+    trial: float | None
+    """Seconds of a merge that is asked for answers."""
+    margin_trial: float | None
+    """Seconds of a merge that is asked for margins."""
     merge: float | None
     """Seconds of the merge."""
 
@@ -29,11 +32,12 @@ class Rates:
 
 def read_rates(run: Path) -> Rates:
     """The rates of all stages of a run that are done."""
-    answering = _answering(run.glob("eval/*/summary.json"))
+    trial, margin_trial = mean_costs(run / "search")
     return Rates(
         training=_training(run),
-        answering=answering,
-        validating=_answering(run.glob("search/backbone/summary.json")) or answering,
+        answering=_answering(run.glob("eval/*/summary.json")),
+        trial=trial,
+        margin_trial=margin_trial,
         merge=_value(run / "patched" / "merge.json", "seconds"),
     )
 

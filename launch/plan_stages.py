@@ -115,16 +115,19 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
     search = recipe.search
     asked = None if search is None else _questions(search.suite, data_dir)
     if search is not None and asked is not None:
-        methods = len(search.methods)
-        answered = search.answered * methods if search.by == "margins" else search.trials * methods
+        trials = search.trials * len(search.methods)
+        by_margins = search.by == "margins"
+        answered = search.answered * len(search.methods) if by_margins else trials
         times = [(answered + 1) * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
-        measured = _at(rates.validating, (answered + 1) * asked.count)
-        work = f"{search.trials * methods} trials, {_words(answered + 1, asked)}"
-        if search.by == "margins":
+        measured = _at(rates.trial, answered + 1)
+        work = f"{trials} trials, {_words(answered + 1, asked)}"
+        if by_margins:
             passes = [margin_seconds(model, asked, search, gpu) for gpu in GPUS]
             times = [sum(pair) for pair in zip(times, passes, strict=True)]
-            # Of the passes without answers nothing is measured.
-            measured = None
+            quick = _at(rates.margin_trial, trials)
+            measured = None if quick is None or measured is None else quick + measured
+        if search.fit != "none" and measured is not None:
+            work += "; as measured without fits"
         yield StageTime("search", work, times, measured)
     asked = None if recipe.eval is None else _questions(recipe.eval.suite, data_dir)
     if recipe.eval is not None and asked is not None:

@@ -148,9 +148,10 @@ def search_method(
         suggested = suggest(trial, method, settings, recipe.merge, model.blocks)
         outcome = journal.outcome(number, suggested)
         if outcome is None:
+            started = time.monotonic()
             kept = within_margins(tried, model.before, settings)
             outcome = model.outcome(suggested, [other for _, other in kept])
-            journal.add(number, suggested, outcome)
+            journal.add(number, suggested, outcome, time.monotonic() - started)
         # Or the search would follow merges that answer nothing: no harm, no refusals.
         trial.set_constraint("margins", violation(model.before, outcome, settings))
         study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eval.lines import read_lines
 from launch.choice import Outcome, Tried
+from launch.trial_cost import add_cost
 from merge.files import atomic_write_json, atomic_write_text, read_json
 from merge.recipe import MergeSettings
 
@@ -51,8 +52,13 @@ class TrialJournal:
             return self._tried[number][1]
         return None
 
-    def add(self, number: int, settings: MergeSettings, outcome: Outcome) -> None:
+    def add(
+        self, number: int, settings: MergeSettings, outcome: Outcome, seconds: float | None = None
+    ) -> None:
         """Record trial ``number``; what stood from there on is forgotten.
+
+        Args:
+            seconds: what it has taken.
 
         Raises:
             UserError: the file cannot be written.
@@ -63,3 +69,5 @@ class TrialJournal:
             for tried, found in self._tried
         ]
         atomic_write_text(self._path, "\n".join(lines) + "\n")
+        if seconds is not None:
+            add_cost(self._path, seconds)

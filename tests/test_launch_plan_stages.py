@@ -15,11 +15,15 @@ from launch.answer_sizing import (
     answering_seconds,
     read_questions,
 )
+from launch.choice import Outcome
 from launch.gpus import GPUS
 from launch.measured_rates import read_rates
 from launch.plan_stages import compared_models, readable_time, time_table
 from launch.recipe import Recipe, SearchSettings
 from launch.sizing import Model
+from launch.trial_cost import mean_costs
+from launch.trials import TrialJournal
+from merge.recipe import MergeSettings
 from merge.settings import parse_settings
 
 PARAMETERS = 6_738_415_616
@@ -121,17 +125,32 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
         "eval/backbone/summary.json": {"cost": {"answers": 20, "seconds": 50}},
         "eval/safety/summary.json": {"cost": {"answers": 20, "seconds": 30}},
         "patched/merge.json": {"seconds": 240.0},
+        "search/difference.cost.json": {"count": 3, "seconds": 90.0},
+        "search/difference.margins.cost.json": {"count": 10, "seconds": 5.0},
     }.items():
-        (run / folder).parent.mkdir(parents=True)
+        (run / folder).parent.mkdir(parents=True, exist_ok=True)
         (run / folder).write_text(json.dumps(record))
     after = rows_of(llama_7b, recipe)
     # 320 process seconds for 8000 tokens; 10 x 8 x 100 tokens on four GPUs.
     assert after["safety"][-1] == after["over_safety"][-1] == readable_time(0.04 * 8000 / 4)
-    # Two seconds an answer; the backbone and 2 x 5 merges, and seven models.
-    assert after["search"][-1] == readable_time(2 * 11 * 27)
+    # The backbone and 2 x 5 merges of 30 s each; seven models, two seconds an answer.
+    assert after["search"][-1] == readable_time(30 * 11)
     assert after["evaluation"][-1] == readable_time(2 * 7 * 27)
     assert after["merge"][-1] == "4.0 min"
     assert after["search"][:-1] == before["search"], "estimates stay beside"
+    assert recipe.search is not None
+    by_margins = recipe.search.model_copy(update={"by": "margins", "answered": 3})
+    quick = rows_of(llama_7b, recipe.model_copy(update={"search": by_margins}))
+    assert quick["search"][-1] == readable_time(0.5 * 10 + 30 * 7)
+
+
+def test_a_journal_counts_what_trials_take(tmp_path: Path) -> None:
+    journal = TrialJournal(tmp_path / "ties.margins.jsonl")
+    for number, seconds in enumerate((1.5, 2.5, None)):
+        journal.add(number, MergeSettings(), Outcome(0, 0, 0, 0), seconds)
+    TrialJournal(tmp_path / "ties.jsonl").add(0, MergeSettings(), Outcome(0, 0, 0, 0), 8.0)
+    assert mean_costs(tmp_path) == (8.0, 2.0)
+    assert mean_costs(tmp_path / "none") == (None, None)
 
 
 def test_times_are_read_in_fitting_units() -> None:
