@@ -52,22 +52,22 @@ WORLD = {
 class Run:
     """One run of a recipe on the cluster, and what its owner does with it."""
 
-    def __init__(self, cluster: SlurmCluster, folder: Path, **sections: Any) -> None:
+    def __init__(self, cluster: SlurmCluster, folder: Path, /, **sections: Any) -> None:
         self.cluster = cluster
         self.folder = folder
         self.recipe = folder.with_suffix(".yaml")
         self.recipe.write_text(yaml.safe_dump({**RECIPE, "output": str(folder), **sections}))
 
-    def launch(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def launch(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "launch", *arguments],
-            env={**self.cluster.environment, "COLUMNS": "200"},
+            env={**self.cluster.environment, "COLUMNS": "200", **variables},
             capture_output=True,
             text=True,
         )
 
-    def submit(self, *arguments: str) -> "Run":
-        done = self.launch("submit", self.recipe, *arguments)
+    def submit(self, *arguments: str, **variables: str) -> "Run":
+        done = self.launch("submit", self.recipe, *arguments, **variables)
         assert done.returncode == 0, done.stderr
         return self
 

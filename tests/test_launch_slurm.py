@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import NODES, SlurmCluster, kill, slurm_cluster, why_impossible
-from slurm_runs import HASHED, TRAINING, Run, sections_of_the_world, whole_chain
+from slurm_cluster import (
+    NODES,
+    SlurmCluster,
+    kill,
+    slurm_cluster,
+    wait_for,
+    why_impossible,
+)
+from slurm_runs import HASHED, PATIENCE, RECIPE, TRAINING, Run, sections_of_the_world, whole_chain
 
 from launch.job_record import read_jobs
 
@@ -130,6 +137,69 @@ def test_a_killed_node_ends_the_job_and_it_goes_on(
     for name in HASHED[:4]:
         assert run.contents()[name] == undisturbed.contents()[name]
     cluster.wait_until_idle()
+
+
+LEAKED = {
+    "SBATCH_EXPORT": "NONE", "SBATCH_TIMELIMIT": "1", "SLURM_EXPORT_ENV": "NONE",
+    "SLURM_MEM_PER_CPU": "400", "SLURM_MEM_PER_NODE": "400", "SLURM_NTASKS_PER_NODE": "3",
+    "SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SRUN_EXPORT_ENV": "NONE", "SRUN_CPUS_PER_TASK": "9",
+}  # fmt: skip
+"""What a site's profile and an interactive session leave in a shell; the two of memory end srun."""
+WRAPPER = """\
+#!/bin/sh
+echo "Welcome to the Pear cluster! Nodes:"
+echo 2
+{sbatch} "$@" || exit
+echo "Good luck."
+"""
+
+
+def _session(folder: Path) -> dict[str, str]:
+    """Variables of such a shell, with a module's packages and a site's own sbatch."""
+    (folder / "tools").mkdir()
+    (folder / "tools/sbatch").write_text(WRAPPER.format(sbatch=shutil.which("sbatch")))
+    (folder / "tools/sbatch").chmod(0o755)
+    (folder / "packages").mkdir()
+    seen = f"import os\n'SLURM_JOB_ID' in os.environ and open({str(folder / 'seen')!r}, 'w')\n"
+    (folder / "packages/sitecustomize.py").write_text(seen)
+    path = f"{folder}/tools:{os.environ['PATH']}:/usr/sbin:/sbin"
+    return {**LEAKED, "PYTHONPATH": f"{folder}/packages", "PATH": path}
+
+
+def test_what_a_site_and_a_session_set_changes_no_bit(
+    cluster: SlurmCluster, folder: Path, undisturbed: Run, tmp_path: Path
+) -> None:
+    run = Run(cluster, folder / "session", **sections_of_the_world(undisturbed.folder))
+    run.submit(**_session(tmp_path))
+    assert all(job.isdigit() for job in run.jobs().values())
+    limit = cluster.ask("squeue", "-h", "-o", "%l", "-j", run.jobs()["safety"])
+    assert limit == "30:00", "the recipe's, not SBATCH_TIMELIMIT"
+    run.finish()
+    assert run.contents() == undisturbed.contents(), run.log("safety")
+    assert not (tmp_path / "seen").exists()
+
+
+def test_a_refused_chain_leaves_nothing_and_its_scripts_run_by_hand(
+    cluster: SlurmCluster, folder: Path, undisturbed: Run, tmp_path: Path
+) -> None:
+    """The merge names a partition that is not there; a script clears a session's variables."""
+    sections = sections_of_the_world(undisturbed.folder)
+    wrong = {**RECIPE["cluster"], "merge": {"partition": "nowhere"}}
+    run = Run(cluster, folder / "by hand", **sections, cluster=wrong)
+    done = run.launch("submit", run.recipe)
+    assert done.returncode == 2 and "were cancelled" in done.stderr, done.stderr
+    assert "nvalid partition" in done.stderr.splitlines()[-1] and run.jobs() == {}
+    wait_for(lambda: cluster.ask("squeue", "-h") == "", PATIENCE, lambda: cluster.ask("squeue"))
+    script = run.folder / "jobs/safety.sbatch"
+    session = {**cluster.environment, **_session(tmp_path)}
+    del session["SBATCH_TIMELIMIT"]  # by hand it wins
+    queued = subprocess.run(["sbatch", script], env=session, capture_output=True, text=True)
+    assert queued.returncode == 0, queued.stderr
+    run.when(lambda: cluster.ask("squeue", "-h") == "")
+    assert (run.folder / "safety/patch.json").is_file(), run.log("safety")
+    assert not (tmp_path / "seen").exists()
+    for name in HASHED[:2]:
+        assert (run.folder / name).read_bytes() == undisturbed.contents()[name]
 
 
 def test_a_wrong_recipe_ends_the_chain_with_its_mend(
