@@ -1,15 +1,14 @@
 """`python -m eval run | mt-bench | compare | judge | agreement`: the evaluation's commands."""
 
 import argparse
-import logging
 import sys
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 from eval.arguments import parse
 from merge.errors import run_command
+from merge.log import start_logging
 from train.chat_settings import ChatSettings
 
 
@@ -76,14 +75,7 @@ def _agreement(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
-    )
-    # They tell the address of every request, and some of the hub's are signed.
-    for client in ("httpx", "httpx2"):
-        logging.getLogger(client).setLevel(logging.WARNING)
+    start_logging()
     parsed = parse(sys.argv[1:])
     command = {
         "run": _run,

@@ -31,6 +31,7 @@ from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.trial_model import TrialModel, outcome_of
 from launch.trials import TrialJournal
 from merge.in_memory import LoadedInputs
+from merge.progress import Progress
 from train.openings_file import OPENINGS_FILE, read_openings
 from train.recipe import ROLES
 
@@ -61,12 +62,9 @@ class MarginSearch:
 
 
 def search_by_margins(
-    recipe: Recipe, backbone: Path, folder: Path, walk: Walk, advance: Callable[[str], object]
+    recipe: Recipe, backbone: Path, folder: Path, walk: Walk
 ) -> MarginSearch | None:
     """Search all methods of the recipe.
-
-    Args:
-        advance: told what was just measured, after each backward pass and each answered merge.
 
     Returns:
         ``None`` where margins tell the backbone's refusals badly; then the answers must be asked.
@@ -103,7 +101,7 @@ def search_by_margins(
     for method in search.methods:
         tried = walk(model, method, TrialJournal(folder / f"{method}.margins.jsonl"))
         if search.fit != "none" and method in FITTED and _can_be_fitted(model, search):
-            fit = _fit(model, tried, search, folder, lambda: advance("fit"))
+            fit = _fit(model, tried, search, folder)
             tried = [*fit.tried, *tried]
             found.record.setdefault("fit", {})[method] = fit.as_dict()
             if method == search.methods[0]:
@@ -111,7 +109,7 @@ def search_by_margins(
         found.estimated[method] = tried
         found.answered[method] = _answered(
             finalists(tried, model.before, search), answering,
-            TrialJournal(folder / f"{method}.jsonl"), lambda: advance("answers"),
+            TrialJournal(folder / f"{method}.jsonl"),
         )  # fmt: skip
     return found
 
@@ -206,13 +204,7 @@ def _borrow(recipe: Recipe, backbone: Path) -> BorrowedModel:
     )
 
 
-def _fit(
-    model: MarginModel,
-    tried: list[Tried],
-    search: SearchSettings,
-    folder: Path,
-    advance: Callable[[], object],
-) -> Fit:
+def _fit(model: MarginModel, tried: list[Tried], search: SearchSettings, folder: Path) -> Fit:
     """Fit the scales of the best merge of a method, with its masks."""
     assert search.fit != "none"
     base = finalists(tried, model.before, search)[0][0]
@@ -224,7 +216,6 @@ def _fit(
         rounds=search.fit_rounds,
         most_divergence=search.max_divergence,
         folder=folder / _DERIVATIVES,
-        advance=advance,
     ).run()
 
 
@@ -251,16 +242,17 @@ def _predict(
     return record
 
 
-def _answered(
-    chosen: list[Tried], model: TrialModel, journal: TrialJournal, advance: Callable[[], object]
-) -> list[Tried]:
+def _answered(chosen: list[Tried], model: TrialModel, journal: TrialJournal) -> list[Tried]:
     """Ask the best few for answers; those in the journal are not asked again."""
     found: list[Tried] = []
-    for number, (settings, _) in enumerate(chosen):
-        outcome = journal.outcome(number, settings)
-        if outcome is None:
-            outcome = model.outcome(settings, [])
-            journal.add(number, settings, outcome)
-        found.append((settings, outcome))
-        advance()
+    with Progress("answers of the best merges", len(chosen), "merges") as progress:
+        for number, (settings, _) in enumerate(chosen):
+            outcome = journal.outcome(number, settings)
+            if outcome is None:
+                outcome = model.outcome(settings, [])
+                journal.add(number, settings, outcome)
+                progress.advance()
+            else:
+                progress.skip()
+            found.append((settings, outcome))
     return found
