@@ -47,7 +47,6 @@ class Progress:
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._first = self._done = done
-        self._numbers: dict[str, float] = {}
         self._words = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -109,11 +108,10 @@ class Progress:
             words: for people, from now on in every line and beside the bar.
             numbers: by tag; they become a JSON line at once.
         """
-        with self._lock:
-            self._words, self._numbers = words, dict(numbers)
+        self._words = words
         if self._bar is not None:
             self._bar.set_postfix_str(words, refresh=False)
-        self._record()
+        self._record(numbers)
 
     def over(self, items: Iterable[ItemT]) -> Iterator[ItemT]:
         """The items, each a unit that is done when the next one is asked for."""
@@ -162,7 +160,7 @@ class Progress:
         if self._bar is None and self._shown:
             logger.info("%s", self.line())
 
-    def _record(self) -> None:
+    def _record(self, numbers: Mapping[str, float] = {}) -> None:
         if self._metrics is not None:
             done, rate, left = self._measure()
             self._metrics.add(
@@ -173,7 +171,7 @@ class Progress:
                     "unit": self._unit,
                     "per_second": round(rate, 3),
                     "seconds_left": None if left is None else round(left, 1),
-                    **self._numbers,
+                    **numbers,
                 }
             )
 
