@@ -24,6 +24,15 @@ _WORDS = {
     "speed/tokens(1/s)": "{:.0f} tokens/s",
 }
 """What a line of the log says of a step, by tag."""
+_FIRST_SCREEN = {
+    "loss/objective(nats)": "1_training/1_loss(nats)",
+    "loss/forget(nats)": "1_training/2_forget_loss(nats)",
+    "margin/refusal(nats)": "1_training/3_refusal_margin(nats)",
+    "optimizer/gradient_norm(1)": "1_training/4_gradient_norm(1)",
+    "speed/tokens(1/s)": "1_training/5_tokens(1/s)",
+}
+"""Where TensorBoard shows the curves that tell most once more. It opens on the first group of all
+runs by name, digits before letters, which else is the merge's norms."""
 
 
 def peak_memory_mib() -> tuple[float, float]:
@@ -143,3 +152,5 @@ class Monitor:
         with self._writing():
             for tag, value in scalars.items():
                 self._writer.add_scalar(tag, value, step)
+                if tag in _FIRST_SCREEN:
+                    self._writer.add_scalar(_FIRST_SCREEN[tag], value, step)
