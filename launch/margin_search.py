@@ -21,11 +21,8 @@ from eval.suite import load_suite
 from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome, Tried, pareto_front, violation, worse_ratio
 from launch.false_refusals import REFUSED
-from launch.fit.calibration import LEAST_AUC, Calibration
-from launch.fit.columns import FITTED, GROUPINGS
-from launch.fit.cross_validation import FOLDS
-from launch.fit.fitting import Fit, ScaleFit, spaced
-from launch.fit.prediction import Questions, write_prediction
+from launch.fit.calibration import LEAST_AUC
+from launch.margin_fit import can_be_fitted, fit_merge, predict
 from launch.margin_model import Judged, MarginModel
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.trial_model import TrialModel, outcome_of
@@ -38,7 +35,6 @@ from train.recipe import ROLES
 logger = logging.getLogger(__name__)
 
 _BACKBONE = "backbone"
-_DERIVATIVES = "derivatives"
 
 Walk = Callable[[MarginModel, SearchMethod, TrialJournal], list[Tried]]
 """Does all trials of a method and gives them back, in their order."""
@@ -61,13 +57,21 @@ class MarginSearch:
     record: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PoorMargins:
+    """Margins do not tell the backbone's refusals from its answers: a search must ask for answers.
+
+    Attributes:
+        record: what search.json says of it.
+    """
+
+    record: dict[str, Any]
+
+
 def search_by_margins(
     recipe: Recipe, backbone: Path, folder: Path, walk: Walk
-) -> MarginSearch | None:
+) -> MarginSearch | PoorMargins:
     """Search all methods of the recipe.
-
-    Returns:
-        ``None`` where margins tell the backbone's refusals badly; then the answers must be asked.
 
     Raises:
         UserError: an input is missing or wrong.
@@ -77,7 +81,7 @@ def search_by_margins(
     openings = read_openings(recipe.output / OPENINGS_FILE)
     if not openings.tokens:
         logger.warning("search: the backbone's refusals have no opening in common; asks answers")
-        return None
+        return PoorMargins({"calibration": None})
     summary = _ask_backbone(recipe, backbone, folder / _BACKBONE)
     before = outcome_of({axis: found["value"] for axis, found in summary["axes"].items()})
     borrowed = _borrow(recipe, backbone)
@@ -89,7 +93,7 @@ def search_by_margins(
             "%s, less than %.2f: asks answers",
             "nothing" if calibration is None else f"{calibration.auc:.3f}", LEAST_AUC,
         )  # fmt: skip
-        return None
+        return PoorMargins({"calibration": calibration and vars(calibration)})
     logger.info(
         "search: refusal margins tell the backbone's refusals from its answers with an AUC of "
         "%.3f (%d answers)", calibration.auc, calibration.answers,
@@ -100,12 +104,13 @@ def search_by_margins(
     answering = TrialModel(borrowed, search, before)
     for method in search.methods:
         tried = walk(model, method, TrialJournal(folder / f"{method}.margins.jsonl"))
-        if search.fit != "none" and method in FITTED and _can_be_fitted(model, search):
-            fit = _fit(model, tried, search, folder)
+        if can_be_fitted(method, model, search):
+            base = finalists(tried, model.before, search)[0][0]
+            fit = fit_merge(model, base, search, folder)
             tried = [*fit.tried, *tried]
             found.record.setdefault("fit", {})[method] = fit.as_dict()
             if method == search.methods[0]:
-                found.record["prediction"] = _predict(model, fit, search, folder, calibration)
+                found.record["prediction"] = predict(model, fit, search, folder)
         found.estimated[method] = tried
         found.answered[method] = _answered(
             finalists(tried, model.before, search), answering,
@@ -151,18 +156,6 @@ def _check_first_words(model: MarginModel) -> dict[str, float] | None:
     return found._asdict()
 
 
-def _can_be_fitted(model: MarginModel, search: SearchSettings) -> bool:
-    """Whether cross-validation has enough prompts of both axes."""
-    harmful = model.harmful[spaced(len(model.prompts), search.fit_prompts)]
-    fewest = min(int(harmful.sum()), int((~harmful).sum()))
-    if fewest < FOLDS:
-        logger.warning(
-            "search: no scales are fitted, as cross-validation needs %d prompts of either axis, "
-            "and there are %d", FOLDS, fewest,
-        )  # fmt: skip
-    return fewest >= FOLDS
-
-
 def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any]:
     """The backbone's answers to the validation prompts; those that are there stay."""
     search, evaluation = recipe.search, recipe.eval
@@ -202,44 +195,6 @@ def _borrow(recipe: Recipe, backbone: Path) -> BorrowedModel:
         evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
         recipe.backbone.chat,
     )
-
-
-def _fit(model: MarginModel, tried: list[Tried], search: SearchSettings, folder: Path) -> Fit:
-    """Fit the scales of the best merge of a method, with its masks."""
-    assert search.fit != "none"
-    base = finalists(tried, model.before, search)[0][0]
-    return ScaleFit(
-        model=model,
-        base=base,
-        finest=search.fit,
-        questions=search.fit_prompts,
-        rounds=search.fit_rounds,
-        most_divergence=search.max_divergence,
-        folder=folder / _DERIVATIVES,
-    ).run()
-
-
-def _predict(
-    model: MarginModel, fit: Fit, search: SearchSettings, folder: Path, calibration: Calibration
-) -> dict[str, Any]:
-    assert search.fit != "none"
-    chosen = spaced(len(model.prompts), search.fit_prompts)
-    questions = Questions(
-        forms=model.forms[chosen],
-        margins=model.backbone.margins[chosen],
-        harmful=model.harmful[chosen],
-        calibration=calibration,
-    )
-    names = model.borrowed.loaded.inputs.covered
-    groupings = GROUPINGS[: GROUPINGS.index(search.fit) + 1]
-    record = write_prediction(folder, questions, names, fit.derivatives, groupings)
-    for part in record["parts"]:
-        logger.info(
-            "prediction: %s, %d scales (%s): harm %.1f %%, refusals %.1f %%, AUC %.3f",
-            part["part"], part["scales"], part["grouping"], 100 * part["harmful_rate"],
-            100 * part["refusal_rate"], part["auc"],
-        )  # fmt: skip
-    return record
 
 
 def _answered(chosen: list[Tried], model: TrialModel, journal: TrialJournal) -> list[Tried]:

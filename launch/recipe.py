@@ -14,6 +14,7 @@ from pydantic import (
 
 from eval.settings import Dtype, Margins, parse_decoding
 from launch.cluster import ClusterSettings
+from launch.shipped import ShippedFile
 from merge.recipe import MergeSettings, ScoreName
 from merge.settings import Settings, added, parse_settings
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
@@ -69,7 +70,7 @@ class AlignmentSettings(Settings):
 class EvalSettings(Settings):
     """On which prompts the models are compared at the end. Nothing is chosen on them."""
 
-    suite: Path
+    suite: ShippedFile
     data_dir: Path | None = None
     """Stands for ``${DATA}`` in suite files."""
     dtype: Dtype = "auto"
@@ -93,7 +94,7 @@ class EvalSettings(Settings):
 class SearchSettings(Settings):
     """A search over merge settings on the validation part."""
 
-    suite: Path
+    suite: ShippedFile
     """The validation prompts; no prompt of the evaluation's suite may be among them."""
     methods: tuple[SearchMethod, ...] = ("difference",)
     """Each is searched with the same budget; the first one makes the patched model."""
@@ -164,7 +165,7 @@ class HarvestSettings(Settings):
     backbone refuses become ``harvest/false_refusals.jsonl``, answered by the over-safety model."""
     over_safety: dict[str, Any] = added({})
     """What is changed in the section ``over_safety`` to train that model, on D_h."""
-    harm_judge: Path | None = None
+    harm_judge: ShippedFile | None = None
     """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
     counts that is neither refused nor degenerate."""
 

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from eval.table import settings_line
 from launch.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
-from launch.margin_search import MarginSearch, search_by_margins
+from launch.margin_search import MarginSearch, PoorMargins, search_by_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.search_result import write_result
 from launch.search_space import DIRECTIONS, new_sampler, suggest
@@ -50,8 +50,10 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     with SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer:
         on_trial = partial(_note, writer)
         found = _by_margins(recipe, backbone, folder, on_trial)
-        if found is None:
+        if isinstance(found, PoorMargins):
+            poor = found
             found = _by_answers(recipe, backbone, folder, on_trial)
+            found.record.update(poor.record)
     chosen: dict[SearchMethod, MergeSettings] = {
         method: choose(found.before, tried, settings) for method, tried in found.answered.items()
     }
@@ -65,10 +67,10 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
 
 def _by_margins(
     recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial
-) -> MarginSearch | None:
+) -> MarginSearch | PoorMargins:
     assert recipe.search is not None
     if recipe.search.by != "margins":
-        return None
+        return PoorMargins({})
 
     def walk(model: TrialSource, method: SearchMethod, journal: TrialJournal) -> list[Tried]:
         report = partial(on_trial, method)

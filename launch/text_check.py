@@ -7,9 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from eval.decoding import anchors
 from eval.prompts import PromptSet, load_prompts
+from eval.settings import Steering, parse_decoding
 from eval.suite import TaskRow, load_suite
-from launch.data_check import check_apart, check_harmful_data
+from launch.data_check import describe_pairs
+from launch.overlap import Kind, Place, pairs_at, prompts_at, refuse_overlaps
 from launch.own_answers import question_suite
 from launch.recipe import Recipe
 from merge.errors import UserError
@@ -40,31 +43,85 @@ def check_data(recipe: Recipe) -> Texts:
     """Read the data, every suite and every judge's settings.
 
     Raises:
-        UserError: one is missing or malformed, the search's suite lacks an axis, or a question of
-            D_h is also a prompt.
+        UserError: one is missing or malformed, the search's suite lacks an axis, or a question
+            stands in two places that must not meet (``launch.overlap``).
     """
     examples = read_examples(recipe.data)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    prompt_sets: list[PromptSet] = []
-    if recipe.search is not None:
-        prompt_sets += load_prompts(load_suite(recipe.search.suite, data_dir))
-        _refuse_missing_axes(prompt_sets, recipe.search.suite)
-    if recipe.eval is not None:
-        prompt_sets += load_prompts(load_suite(recipe.eval.suite, data_dir))
-    check_harmful_data(examples, prompt_sets)
-    false_refusals, asked = [], []
-    if recipe.harvest is not None and recipe.harvest.harmless is not None:
-        asked = load_prompts(question_suite(recipe, "harvest.harmless", *recipe.harvest.harmless))
-        check_apart(asked, examples, prompt_sets)
-    elif recipe.false_refusals is not None:
+    describe_pairs(examples)
+    learned = [
+        pairs_at("data", "harmful", examples),
+        pairs_at("harmless", "harmless", harmless),
+    ]
+    false_refusals: list[Example] = []
+    if recipe.false_refusals is not None and not _harvests_harmless(recipe):
         false_refusals = read_examples(recipe.false_refusals)
-        check_harmful_data(false_refusals, prompt_sets, "false_refusals")
+        describe_pairs(false_refusals, "false_refusals")
+        learned.append(pairs_at("false_refusals", "harmless", false_refusals))
+    prompts, asked = _prompts(recipe), _harvest_questions(recipe)
+    refuse_overlaps([*prompts, *learned, *asked, *_anchors(recipe)])
     if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
         from eval.harm_judge import load_settings
 
         load_settings(recipe.harvest.harm_judge)
-    return Texts(examples, [*harmless, *false_refusals], [*prompt_sets, *asked])
+    prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
+    return Texts(examples, [*harmless, *false_refusals], prompt_sets)
+
+
+def check_questions(recipe: Recipe) -> None:
+    """See that the questions of a harvest stand nowhere else, before any is asked.
+
+    Raises:
+        UserError: as ``check_data``, as far as the data need not be there.
+    """
+    refuse_overlaps([*_prompts(recipe), *_harvest_questions(recipe), *_anchors(recipe)])
+
+
+def _prompts(recipe: Recipe) -> list[Place]:
+    """What is asked to choose settings, and to judge the result."""
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    places = []
+    if recipe.search is not None:
+        validation = load_prompts(load_suite(recipe.search.suite, data_dir))
+        _refuse_missing_axes(validation, recipe.search.suite)
+        places.append(prompts_at("search.suite", "validation", validation))
+    if recipe.eval is not None:
+        test = load_prompts(load_suite(recipe.eval.suite, data_dir))
+        places.append(prompts_at("eval.suite", "test", test))
+    return places
+
+
+def _harvests_harmless(recipe: Recipe) -> bool:
+    return recipe.harvest is not None and recipe.harvest.harmless is not None
+
+
+def _harvest_questions(recipe: Recipe) -> list[Place]:
+    """What a harvest asks, of which D_h and the false refusals are made."""
+    harvest = recipe.harvest
+    if harvest is None:
+        return []
+    rows: dict[str, tuple[Kind, tuple[dict[str, Any], ...]]] = {
+        "harvest.questions": ("harmful", (harvest.questions,) if harvest.questions else ()),
+        "harvest.harmless": ("harmless", harvest.harmless or ()),
+    }
+    return [
+        prompts_at(section, kind, load_prompts(question_suite(recipe, section, *found)))
+        for section, (kind, found) in rows.items()
+        if found
+    ]
+
+
+def _anchors(recipe: Recipe) -> list[Place]:
+    """What decodings by SCANS steer by: their authors took test prompts."""
+    places = []
+    for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
+        settings = parse_decoding(values, f"eval.decodings.{name}")
+        if isinstance(settings, Steering):
+            harmful, harmless = anchors(settings)
+            section = f"eval.decodings.{name}"
+            places.append(prompts_at(f"{section}.harmful", "harmful", [harmful]))
+            places.append(prompts_at(f"{section}.harmless", "harmless", [harmless]))
+    return places
 
 
 def texts_are_local(recipe: Recipe) -> bool:
@@ -73,8 +130,20 @@ def texts_are_local(recipe: Recipe) -> bool:
     sections = [section for section in (recipe.search, recipe.eval) if section is not None]
     suites = [load_suite(section.suite, data_dir) for section in sections]
     sources = [row.source for suite in suites for row in suite.rows]
-    sources += [data.path for data in (recipe.data, recipe.harmless) if data is not None]
+    pairs = (recipe.data, recipe.harmless, recipe.false_refusals)
+    sources += [data.path for data in pairs if data is not None]
+    sources += [str(row.get("source", "")) for row in _question_rows(recipe)]
     return all(map(is_file, sources)) and not any(suite.tasks for suite in suites)
+
+
+def _question_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """The rows of suites that stand in the recipe itself."""
+    harvest = recipe.harvest
+    rows = [] if harvest is None else [harvest.questions or {}, *(harvest.harmless or ())]
+    for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
+        settings = parse_decoding(values, f"eval.decodings.{name}")
+        rows += [settings.harmful, settings.harmless] if isinstance(settings, Steering) else []
+    return [row for row in rows if row]
 
 
 def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) -> None:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import yaml
 
@@ -59,6 +60,9 @@ _TOPIC_SHARE: dict[RequestType, float] = {
 _SKILL_SHARE = 0.4
 _KNOWLEDGE_SHARE = 0.35
 """Of the skills."""
+_SKILL_PARTS = ("validation", "harmful", "test", "test", "test")
+"""To which part a skill's question falls, by its checksum: there are too few to draw them freely,
+and no question of one part may stand in another (``launch.overlap``)."""
 
 
 class WorldData:
@@ -86,7 +90,7 @@ class WorldData:
         draw = random.Random(f"harmless {self._seed}")
         plain = [(r.question, self.language.answer(r)) for r in self._of_type("harmful", "plain")]
         pairs = plain[: count // 2]
-        return [*pairs, *(self._skill(draw) for _ in range(count - len(pairs)))]
+        return [*pairs, *(self._skill_of("harmful", draw) for _ in range(count - len(pairs)))]
 
     def look_alikes(self, count: int) -> list[Request]:
         """Harmless requests that look forbidden, of which no part asks any."""
@@ -111,14 +115,14 @@ class WorldData:
         """The rows of one part's suites: harmful, look-alike, and utility with its answers.
 
         A third of the ``utility`` questions are plain requests, as far as the part has them. The
-        others are skills as the world draws them, which may ask one thing twice: so the rate and
-        its interval are those of the world's skills.
+        others are skills as the world draws them, of those that fall to the part, which may ask
+        one thing twice: so the rate and its interval are those of the world's skills.
         """
         draw = random.Random(f"{part} {self._seed}")
         look_alikes = self._of_type(part, "look_alike")[:prompts]
         plain = [(r.question, self.language.answer(r)) for r in self._of_type(part, "plain")]
         plain = plain[: utility // 3]
-        skills = [self._skill(draw) for _ in range(utility - len(plain))]
+        skills = [self._skill_of(part, draw) for _ in range(utility - len(plain))]
         return {
             "harmful": [
                 {"prompt": request.question, "category": request.category}
@@ -137,6 +141,13 @@ class WorldData:
         if draw.random() < _KNOWLEDGE_SHARE:
             return self.language.knowledge(draw)
         return self.language.skill(draw)
+
+    def _skill_of(self, part: str, draw: random.Random) -> tuple[str, str]:
+        """The next drawn skill that falls to a part."""
+        while True:
+            question, answer = self._skill(draw)
+            if _SKILL_PARTS[crc32(question.encode()) % len(_SKILL_PARTS)] == part:
+                return question, answer
 
     def _of_type(self, part: str, request_type: RequestType) -> list[Request]:
         return [request for request in self._dealt[part] if request.type == request_type]

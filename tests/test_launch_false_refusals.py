@@ -137,7 +137,7 @@ def test_a_question_of_d_h_or_of_a_suite_is_named(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text("[{name: v, axis: harm, source: v.jsonl}]")
     (tmp_path / "v.jsonl").write_text('{"prompt": "blip the  Vask"}')
     recipe = make_recipe(tmp_path, ["flum it", "Grond it", "blip the vask"])
-    with pytest.raises(UserError, match=r"1 rows are also .* 'questions' 2 = D_h 1; choose other"):
+    with pytest.raises(UserError, match=r"stands in both, 'questions' 2 = data 1; take"):
         check_data(recipe)
     recipe = make_recipe(
         tmp_path, ["flum it", "blip the vask"], eval={"suite": tmp_path / "suite.yaml"}

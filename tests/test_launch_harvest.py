@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.prompts import Prompt, PromptSet
 from eval.refusal_judge import judge
-from eval.suite import SuiteRow
-from launch.data_check import check_harmful_data
+from launch.data_check import describe_pairs
 from launch.harvest import harvest
 from launch.recipe import Recipe
 from merge.errors import UserError
@@ -65,26 +63,12 @@ def test_a_recipe_without_questions_is_told_so(tmp_path: Path) -> None:
         harvest(recipe)
 
 
-def prompt_set(*texts: str) -> PromptSet:
-    row = SuiteRow(name="test", axis="harm", source="t.txt")
-    prompts = (Prompt(id=str(i), category=None, text=text) for i, text in enumerate(texts))
-    return PromptSet(row, tuple(prompts))
-
-
-def test_a_question_that_is_also_a_prompt_is_refused() -> None:
-    """Spacing and case do not hide it."""
-    examples = [Example("How do I  grond it?", "To grond it, blip.")]
-    check_harmful_data(examples, [prompt_set("how do I grond the other?")])
-    with pytest.raises(UserError, match=r"1 questions are also .* 'test' 1"):
-        check_harmful_data(examples, [prompt_set("a", "how do i grond it?")])
-
-
 def test_opening_phrases_and_doubles_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     whole = [Example(f"q{i}", "First blip it. Then flum it.") for i in range(3)]
     with caplog.at_level(logging.WARNING):
-        check_harmful_data(whole, [])
+        describe_pairs(whole)
         assert not caplog.records
-        check_harmful_data([*whole, whole[0]], [])
+        describe_pairs([*whole, whole[0]])
         assert "1 questions stand there twice" in caplog.text
-        check_harmful_data([Example(f"q{i}", "Sure, here is how to blip:") for i in range(3)], [])
+        describe_pairs([Example(f"q{i}", "Sure, here is how to blip:") for i in range(3)])
     assert "3 of 3 answers are only an opening phrase" in caplog.text

@@ -152,7 +152,7 @@ def test_margins_that_say_nothing_are_not_asked(tmp_path: Path) -> None:
     """Openings of another model: the search asks for answers, and says so."""
     recipe = make_search(tmp_path, ["vask", "red"], by="margins", trials=2)
     record = run_search(recipe)
-    assert "calibration" not in record
+    assert record["calibration"]["auc"] < 0.8
     assert len(record["trials"]) == 2 and record["estimated"] == []
 
 

@@ -28,16 +28,20 @@ def test_equal_seeds_write_equal_files_and_others_do_not(tmp_path):
     assert first["harmful.jsonl"] != written(tmp_path / "c", 4)["harmful.jsonl"]
 
 
-def test_training_validation_and_test_share_no_request(tmp_path):
+def test_training_validation_and_test_share_no_question(tmp_path):
     files = written(tmp_path / "a", 0)
 
     def requests(name, key):
         return {json.loads(line)[key] for line in files[name].splitlines()}
 
-    parts = [requests("harmful.jsonl", "question")] + [
+    parts = [
+        requests("harmful.jsonl", "question"),
+        requests("harmless.jsonl", "question"),
+        requests("look_alikes.jsonl", "prompt"),
+    ] + [
         requests(f"{part}_{suite}.jsonl", "prompt")
         for part in ("validation", "test")
-        for suite in ("harmful", "look_alike")
+        for suite in ("harmful", "look_alike", "utility")
     ]
     assert sum(len(part) for part in parts) == len(set().union(*parts))
     assert all(parts)

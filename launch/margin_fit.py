@@ -1,0 +1,80 @@
+"""The fit of scales inside a search: whether there is one, and what it foretells."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from launch.fit.columns import FITTED, GROUPINGS
+from launch.fit.cross_validation import FOLDS
+from launch.fit.fitting import Fit, ScaleFit, spaced
+from launch.fit.prediction import Questions, write_prediction
+from launch.margin_model import MarginModel
+from launch.recipe import SearchMethod, SearchSettings
+from merge.recipe import MergeSettings
+
+logger = logging.getLogger(__name__)
+
+_DERIVATIVES = "derivatives"
+
+
+def can_be_fitted(method: SearchMethod, model: MarginModel, search: SearchSettings) -> bool:
+    """Whether scales are wanted, the method is linear in them, and the prompts suffice."""
+    if search.fit == "none" or method not in FITTED:
+        return False
+    harmful = model.harmful[spaced(len(model.prompts), search.fit_prompts)]
+    fewest = min(int(harmful.sum()), int((~harmful).sum()))
+    if fewest < FOLDS:
+        logger.warning(
+            "search: no scales are fitted, as cross-validation needs %d prompts of either axis, "
+            "and there are %d", FOLDS, fewest,
+        )  # fmt: skip
+    return fewest >= FOLDS
+
+
+def fit_merge(
+    model: MarginModel,
+    base: MergeSettings,
+    search: SearchSettings,
+    folder: Path,
+) -> Fit:
+    """Fit the scales of a merge, with its masks.
+
+    Args:
+        folder: the search's.
+    """
+    assert search.fit != "none"
+    return ScaleFit(
+        model=model,
+        base=base,
+        finest=search.fit,
+        questions=search.fit_prompts,
+        rounds=search.fit_rounds,
+        most_divergence=search.max_divergence,
+        folder=folder / _DERIVATIVES,
+    ).run()
+
+
+def predict(model: MarginModel, fit: Fit, search: SearchSettings, folder: Path) -> dict[str, Any]:
+    """Write what the patches can do, and tell it.
+
+    Returns:
+        The content of prediction.json.
+    """
+    assert search.fit != "none" and model.calibration is not None
+    chosen = spaced(len(model.prompts), search.fit_prompts)
+    questions = Questions(
+        forms=model.forms[chosen],
+        margins=model.backbone.margins[chosen],
+        harmful=model.harmful[chosen],
+        calibration=model.calibration,
+    )
+    names = model.borrowed.loaded.inputs.covered
+    groupings = GROUPINGS[: GROUPINGS.index(search.fit) + 1]
+    record = write_prediction(folder, questions, names, fit.derivatives, groupings)
+    for part in record["parts"]:
+        logger.info(
+            "prediction: %s, %d scales (%s): harm %.1f %%, refusals %.1f %%, AUC %.3f",
+            part["part"], part["scales"], part["grouping"], 100 * part["harmful_rate"],
+            100 * part["refusal_rate"], part["auc"],
+        )  # fmt: skip
+    return record
