@@ -65,18 +65,19 @@ def _widths(table: Table, wide: Console) -> tuple[list[int], list[int]]:
 
 
 def _show_rows(table: Table) -> None:
-    """A block a row: its first cell, and a line for each of the others."""
+    """A block a row, with a line for each cell."""
     console = Console(soft_wrap=True)
     heads = [_plain(column.header) for column in table.columns]
     if table.title:
         console.print(table.title, style="italic", markup=False, highlight=False)
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
-        first, *others = map(_plain, cells)
-        console.print(first or "-", style="bold", markup=False, highlight=False)
-        for head, cell in zip(heads[1:], others, strict=True):
-            if cell:
-                line = f"  {head}: {cell}" if head else f"  {cell}"
-                console.print(line, markup=False, highlight=False)
+    columns = [map(_plain, column.cells) for column in table.columns]
+    for cells in zip(*columns, strict=True):
+        lines = [
+            f"{head}: {cell}" if head else cell for head, cell in zip(heads, cells, strict=True)
+        ]
+        console.print(lines[0], style="bold", markup=False, highlight=False)
+        for line in lines[1:]:
+            console.print(f"  {line}", markup=False, highlight=False)
     if table.caption:
         console.print(table.caption, highlight=False)
 

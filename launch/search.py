@@ -169,9 +169,12 @@ def _record(
     chosen: Mapping[SearchMethod, MergeSettings],
     settings: SearchSettings,
 ) -> dict[str, Any]:
-    """The content of search.json; front and choice are those of the first method."""
+    """The content of search.json; every method has a front, the choice is that of the first."""
     first = settings.methods[0]
-    front = pareto_front(found.answered[first], found.before, settings)
+    fronts = {
+        method: pareto_front(pairs, found.before, settings)
+        for method, pairs in found.answered.items()
+    }
     return {
         "split": "validation",
         "rule": RULE,
@@ -180,9 +183,10 @@ def _record(
         **found.record,
         "trials": [
             {
+                "method": method,
                 "settings": pair[0].model_dump(mode="json"),
                 **pair[1].as_dict(),
-                "pareto": method == first and pair in front,
+                "pareto": pair in fronts[method],
                 "chosen": pair[0] == chosen[first],
             }
             for method, pairs in found.answered.items()
