@@ -18,9 +18,10 @@ from merge.input_check import CheckedFile, check_files, file_stamp, refuse_chang
 from merge.inputs import MergeInputs
 from merge.journal import RECORD, Journal, exclusive, merge_identity
 from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
+from merge.model_card import model_card
 from merge.progress import Progress
 from merge.recipe import MergeSettings
-from merge.report import input_files, merge_record, model_card, totals
+from merge.report import input_files, merge_record, totals
 from merge.resources import MergeResources
 from merge.slices import share_memory
 from merge.tensor_files import read_index

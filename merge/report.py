@@ -1,4 +1,4 @@
-"""What a merge was made from and what it did: merge.json and the model card."""
+"""What a merge was made from and what it did: merge.json."""
 
 import importlib.metadata
 import platform
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from merge.companions import BACKBONE_CARD, Companion
+from merge.companions import Companion
 from merge.inputs import ROLES, MergeInputs
 from merge.journal import IDENTITY_FORMAT
 from merge.methods import method_of
@@ -105,24 +105,3 @@ def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:
         kept = sums.get(f"kept_{patch}", 0)
         sums[f"erased_{patch}"] = 1 - sums[f"changed_{patch}"] / kept if kept else 0.0
     return sums
-
-
-def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, float]) -> str:
-    """The README.md of the patched model."""
-    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.model_dump().items())
-    size = summary["elements"] or 1
-    lines = [
-        f"| {role} | {summary[f'kept_{patch}'] / size:.4%} | {summary[f'erased_{patch}']:.2%} |"
-        for role, patch in LETTERS.items()
-    ]
-    return (
-        "---\nlibrary_name: transformers\ntags: [safepatching, model-merge]\n---\n"
-        f"# {backbone.resolve().name}, patched\n\n"
-        "Post safety alignment by SafePatching (arXiv 2405.13820): a safety patch and an\n"
-        "over-safety patch, merged into the backbone. merge.json holds the hashes of all inputs\n"
-        "and outputs and what was changed in every tensor; density.svg shows it by layer.\n"
-        f"{BACKBONE_CARD}, where it is there, is the backbone's own card; its licence goes on.\n\n"
-        "| patch | entries kept, of those covered | of these erased by rounding |\n|---|---|---|\n"
-        + "\n".join(lines)
-        + f"\n\n| setting | value |\n|---|---|\n{rows}\n"
-    )
