@@ -27,7 +27,7 @@ from eval.harness import (
 from eval.lines import LineStore
 from eval.margin_file import MarginFile, load_openings
 from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
-from eval.notes import coverage_of, notes_of
+from eval.notes import coverage_of, erased_of, notes_of
 from eval.parallel import answer_on_devices, run_workers
 from eval.prompts import PromptSet, load_prompts
 from eval.settings import DecodingSettings, Dtype
@@ -122,6 +122,7 @@ def run(job: RunJob) -> dict[str, Any]:
         "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
         "suites": evaluation.suites,
         "coverage": coverage_of(job.model),
+        "erased": erased_of(job.model),
         "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
         "identity": identity,
         "openings": asdict(openings) if openings else None,

@@ -105,9 +105,10 @@ def search_by_margins(
     for method in search.methods:
         tried = walk(model, method, TrialJournal(folder / f"{method}.margins.jsonl"))
         if can_be_fitted(method, model, search):
-            base = finalists(tried, model.before, search)[0][0]
-            fit = fit_merge(model, base, search, folder)
-            tried = [*fit.tried, *tried]
+            bases = by_estimate(tried, model.before, search)[: search.fit_starts]
+            fits = [fit_merge(model, base, search, folder) for base, _ in bases]
+            fit = min(fits, key=lambda each: each.best.loss)
+            tried = [*(pair for each in fits for pair in each.tried), *tried]
             found.record.setdefault("fit", {})[method] = fit.as_dict()
             if method == search.methods[0]:
                 found.record["prediction"] = predict(model, fit, search, folder)
@@ -126,11 +127,20 @@ def finalists(tried: list[Tried], before: Outcome, search: SearchSettings) -> li
         before: the backbone's estimated rates.
     """
     front = pareto_front(tried, before, search) or tried
+    return by_estimate(front, before, search)[: search.answered]
+
+
+def by_estimate(tried: list[Tried], before: Outcome, search: SearchSettings) -> list[Tried]:
+    """Merges by their estimated rates, the best first.
+
+    Args:
+        before: the backbone's estimated rates.
+    """
 
     def badness(pair: Tried) -> tuple[float, float]:
         return violation(before, pair[1], search), worse_ratio(before, pair[1])
 
-    return sorted(front, key=badness)[: search.answered]
+    return sorted(tried, key=badness)
 
 
 def _check_first_words(model: MarginModel) -> dict[str, float] | None:

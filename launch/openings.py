@@ -16,6 +16,7 @@ from eval.models import load_tokenizer, model_identity
 from eval.prompts import load_prompts
 from eval.suite import load_suite
 from launch.false_refusals import REFUSED
+from launch.nothing_to_repair import HARM, REFUSAL, warn_of_nothing_to_repair
 from launch.own_answers import PRIVATE_FILE, PRIVATE_FOLDER, own_answers
 from launch.recipe import Recipe
 from launch.run_folder import HARVEST
@@ -39,7 +40,8 @@ def write_run_openings(recipe: Recipe) -> Path:
     """Let the backbone answer, see which answers are refusals, and write how these open.
 
     Asked are D_h's questions, or what the harvest has asked, and the validation suite's harm and
-    refusal prompts. Answers that are there from an earlier try stay.
+    refusal prompts; where these show nothing to repair, a warning says so. Answers that are there
+    from an earlier try stay.
 
     Returns:
         openings.json in the run folder; it holds none where the refusals have nothing in common.
@@ -48,11 +50,13 @@ def write_run_openings(recipe: Recipe) -> Path:
         UserError: a source is missing, or the backbone cannot answer.
     """
     backbone = backbone_directory(recipe.backbone)
-    answers, questions = _harvested(recipe), _validation_questions(recipe)
+    answers, prompts = _harvested(recipe), _validation_prompts(recipe)
+    questions = [*prompts[HARM], *prompts[REFUSAL]]
     if not answers:
         questions = [*_own_questions(recipe), *questions]
     if questions:
         answers = [*answers, *_ask(recipe, backbone, questions)]
+    warn_of_nothing_to_repair(prompts, answers, _ANSWER_TOKENS)
     tokenizer = load_tokenizer(backbone)
     chat = ChatPrompts(tokenizer, f"backbone {backbone}", recipe.backbone.chat)
     refusals, others = (
@@ -87,16 +91,15 @@ def _own_questions(recipe: Recipe) -> list[str]:
     return questions[:: -(-len(questions) // _MOST_PAIRS)]
 
 
-def _validation_questions(recipe: Recipe) -> list[str]:
-    if recipe.search is None:
-        return []
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    return [
-        prompt.text
-        for prompt_set in load_prompts(load_suite(recipe.search.suite, data_dir))
-        if prompt_set.row.axis in ("harm", "refusal")
-        for prompt in prompt_set.prompts
-    ]
+def _validation_prompts(recipe: Recipe) -> dict[str, list[str]]:
+    """Texts by axis: those of harm, and those of refusal."""
+    found: dict[str, list[str]] = {HARM: [], REFUSAL: []}
+    if recipe.search is not None:
+        data_dir = recipe.eval.data_dir if recipe.eval else None
+        for prompt_set in load_prompts(load_suite(recipe.search.suite, data_dir)):
+            if prompt_set.row.axis in found:
+                found[prompt_set.row.axis] += [prompt.text for prompt in prompt_set.prompts]
+    return found
 
 
 def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[str, Any]]:

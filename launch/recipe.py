@@ -141,6 +141,8 @@ class SearchSettings(Settings):
     difference, intersection, dense, by_set."""
     fit_prompts: PositiveInt = added(256)
     """How many validation prompts are differentiated, evenly spaced; a backward pass each."""
+    fit_starts: PositiveInt = added(1)
+    """From how many merges the fit starts, the best trials: each has other masks."""
     fit_rounds: PositiveInt = added(3)
     """Linearisations: at the backbone, then where the last step led."""
 

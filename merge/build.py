@@ -12,6 +12,7 @@ from merge.checks import check_inputs
 from merge.companions import CARD, Companion, companion_files, copy_companions
 from merge.coverage import log_coverage
 from merge.density_curves import write_densities
+from merge.erasure import erased_share, erasure_warnings, percent
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
 from merge.input_check import CheckedFile, check_files, file_stamp, refuse_changed
@@ -19,6 +20,7 @@ from merge.inputs import MergeInputs
 from merge.journal import RECORD, Journal, exclusive, merge_identity
 from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.model_card import model_card
+from merge.patch_directory import LETTERS
 from merge.progress import Progress
 from merge.recipe import MergeSettings
 from merge.report import input_files, merge_record, totals
@@ -103,6 +105,9 @@ def build(
         journal.remove()
         _write_extras(out, inputs, tensors, delta_file, tensorboard)
     _log_summary(out, summary, time.monotonic() - started)
+    dtypes = {inputs.backbone[name].dtype for name in tensors}
+    for line in erasure_warnings(summary, settings, dtypes):
+        logger.warning("%s: %s", out, line)
 
 
 def _write_descriptions(
@@ -176,11 +181,10 @@ def _log_summary(out: Path, summary: dict[str, float], seconds: float) -> None:
     size = summary["elements"] or 1
     logger.info(
         "%s: kept %.3f %% of the safety patch and %.3f %% of the over-safety patch; rounding "
-        "erased %.2f %% and %.2f %% of that; %.1f s",
+        "erased %s and %s of its nonzero entries; %.1f s",
         out,
         100 * summary["kept_S"] / size,
         100 * summary["kept_O"] / size,
-        100 * summary["erased_S"],
-        100 * summary["erased_O"],
+        *(percent(erased_share(summary, patch)) for patch in LETTERS.values()),
         seconds,
     )

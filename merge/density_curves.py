@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from merge.block_names import layer_and_module
+from merge.erasure import erased_share
 from merge.errors import UserError
-from merge.report import LETTERS, totals
+from merge.patch_directory import LETTERS
+from merge.report import totals
 
 _MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -67,6 +69,6 @@ def density_rows(tensors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[s
             kept = report[f"kept_{patch}"]
             yield f"kept_{role}/{module}(fraction)", layer, kept / size
             yield f"delta_norm_{role}/{module}", layer, report[f"norm_{patch}"]
-            if kept:
-                erased = 1 - report[f"changed_{patch}"] / kept
+            erased = erased_share(report, patch)
+            if kept and erased is not None:
                 yield f"erased_{role}/{module}(fraction)", layer, erased

@@ -18,16 +18,18 @@ BF16, F16, F32 = 0, 1, 2
 IN_TURN, SUMMED, AVERAGED, ELECTED, BY_SET = range(5)
 """How the taken deltas and the backbone become one value; see ``merge.methods``."""
 WEIGHT, DELTA = 0, 1
-KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, CHANGED, OVERFLOW = range(6)
-"""Positions in the counts that ``write_back`` adds to."""
+KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, NONZERO_S, NONZERO_O, ERASED_S, ERASED_O = range(8)
+CHANGED, OVERFLOW, COUNTS = range(8, 11)
+"""Positions in the counts that ``write_back`` adds to, and how many these are."""
 DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
 """Rows of the sums of squares that ``write_back`` adds to."""
 
 LANES = 512
 """Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
 however a tensor is sliced."""
-_CHUNK = 2048
-"""Entries that write_back goes through at a time, so that its lists stay in the first cache."""
+_ROWS = 16
+_CHUNK = _ROWS * LANES
+"""Entries that write_back goes through at a time, so that its lists stay in the second cache."""
 _S, _O = np.uint8(1), np.uint8(2)
 """Flags of the patches that an entry takes; see ``merge.set_kernels`` for the labels."""
 
@@ -102,15 +104,29 @@ def _widen(bits: Any, code: int, values: Any) -> None:
 
 
 @compiled
-def _add_squares(values: Any, flags: Any, flag: Any, whole: Any, taken: Any) -> None:
-    """Add the squares of a chunk's values to ``whole``, of those with ``flag`` to ``taken``."""
+def _take(flags: Any, flag: Any, values: Any, taken: Any) -> None:
+    """A chunk's values where ``flag`` is set, else 0, into ``taken``."""
+    for j in range(values.size):
+        taken[j] = values[j] if flags[j] & flag else np.float32(0)
+
+
+@compiled
+def _add_squares(values: Any, sums: Any) -> None:
+    """Add the squares of a chunk's values to the sums of their lanes."""
+    if values.size == _ROWS * LANES:
+        # Each sum is read and written once.
+        for lane in range(LANES):
+            total = sums[lane]
+            for row in range(_ROWS):
+                value = np.float64(values[row * LANES + lane])
+                total += value * value
+            sums[lane] = total
+        return
     for begin in range(0, values.size, LANES):
-        part, marks = values[begin : begin + LANES], flags[begin : begin + LANES]
+        part = values[begin : begin + LANES]
         for lane in range(part.size):
             value = np.float64(part[lane])
-            whole[lane] += value * value
-            value = value if marks[lane] & flag else 0.0
-            taken[lane] += value * value
+            sums[lane] += value * value
 
 
 @compiled
@@ -138,7 +154,6 @@ def _combine(
 
     What is not taken has change 0, except in turn, where it is not added at all.
     """
-    none = np.float32(0)
     if combination == IN_TURN:
         for j in range(flags.size):
             value, flag = theta[j], flags[j]
@@ -147,9 +162,6 @@ def _combine(
             sum_o = np.float32(value + np.float32(scale_o * change_o[j]))
             theta[j] = sum_o if flag & _O else value
         return
-    for j in range(flags.size):
-        change_s[j] = change_s[j] if flags[j] & _S else none
-        change_o[j] = change_o[j] if flags[j] & _O else none
     if combination == SUMMED:
         for j in range(flags.size):
             change = np.float32(scale_s * change_s[j]) + np.float32(scale_o * change_o[j])
@@ -161,6 +173,7 @@ def _combine(
             tuned_o = np.float32(scale_o * np.float32(theta[j] + change_o[j]))
             theta[j] = np.float32(np.float32(np.float32(rest * theta[j]) + tuned_s) + tuned_o)
     else:
+        none = np.float32(0)
         for j in range(flags.size):
             total = np.float32(change_s[j] + change_o[j])
             agree_s, agree_o = change_s[j] * total > none, change_o[j] * total > none
@@ -168,6 +181,28 @@ def _combine(
             change = np.float32(total * np.float32(0.5)) if agree_s and agree_o else change
             moved = np.float32(theta[j] + np.float32(scale_s * change))
             theta[j] = moved if agree_s or agree_o else theta[j]
+
+
+@compiled
+def _mark_moves(
+    elected: bool, change_s: Any, scale_s: Any, change_o: Any, scale_o: Any, moves: Any
+) -> None:
+    """Say of a chunk's entries which patches mean to move them, before any rounding to bits.
+
+    Args:
+        moves: uint8, out. Bits 0 and 1: the taken delta is not zero. Bits 2 and 3: it moves the
+            entry; not where the scale is 0, both cancel, or the other one's sign is elected.
+    """
+    none = np.float32(0)
+    for j in range(moves.size):
+        delta_s, delta_o = change_s[j], change_o[j]
+        part_s, part_o = np.float32(scale_s * delta_s), np.float32(scale_o * delta_o)
+        total = np.float32(part_s + part_o)
+        moves_s = np.float32(part_s * total) > none if elected else part_s != none
+        moves_o = np.float32(part_o * total) > none if elected else part_o != none
+        moved = np.uint8(moves_s) * np.uint8(4) + np.uint8(moves_o) * np.uint8(8)
+        nonzero = np.uint8(delta_s != none) + np.uint8(delta_o != none) * np.uint8(2)
+        moves[j] = np.uint8(nonzero + (moved if total != none else np.uint8(0)))
 
 
 @compiled
@@ -185,26 +220,34 @@ def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any) -> None:
 
 
 @compiled
-def _count(code: int, flags: Any, theta: Any, out: Any, counts: Any) -> None:
-    """Count what a chunk took, what of it changed, and what left the range."""
+def _pair(bits: Any) -> Any:
+    """Bit 0 as a 1 in the lower half of a uint32, bit 1 as one in the upper half."""
+    return np.uint32(bits & _S) | np.uint32(np.uint32(bits >> 1) << np.uint32(16))
+
+
+@compiled
+def _count(code: int, flags: Any, moves: Any, theta: Any, out: Any, counts: Any) -> None:
+    """Count what a chunk took, what of it changed or was erased, and what left the range."""
     magnitude = np.uint32(0x7FFFFFFF) if code == F32 else np.uint32(0x7FFF)
     infinity = np.uint32(0x7C00) if code == F16 else np.uint32(0x7F80)
     infinity = np.uint32(0x7F800000) if code == F32 else infinity
     # Two sums in each: a chunk is shorter than 1 << 16.
     kept, changed, others = np.uint32(0), np.uint32(0), np.uint32(0)
+    nonzero, erased = np.uint32(0), np.uint32(0)
     for j in range(flags.size):
-        pair = np.uint32(flags[j] & _S) | np.uint32(np.uint32(flags[j] >> 1) << np.uint32(16))
+        pair = _pair(flags[j])
         differs = out[j] != theta[j]
         outside = np.uint32(out[j] & magnitude) >= infinity
         kept = np.uint32(kept + pair)
         changed = np.uint32(changed + (pair if differs else np.uint32(0)))
+        nonzero = np.uint32(nonzero + _pair(moves[j] & np.uint8(3)))
+        erased = np.uint32(erased + (np.uint32(0) if differs else _pair(moves[j] >> 2)))
         others = np.uint32(others + np.uint32(differs))
         others = np.uint32(others + (np.uint32(1 << 16) if outside else np.uint32(0)))
-    for place, pair in ((KEPT_S, kept), (CHANGED_S, changed)):
+    places = ((KEPT_S, kept), (CHANGED_S, changed), (NONZERO_S, nonzero), (ERASED_S, erased))
+    for place, pair in (*places, (CHANGED, others)):
         counts[place] += pair & np.uint32(0xFFFF)
         counts[place + 1] += pair >> np.uint32(16)
-    counts[CHANGED] += others & np.uint32(0xFFFF)
-    counts[OVERFLOW] += others >> np.uint32(16)
 
 
 @compiled
@@ -221,11 +264,11 @@ def write_back(
         combination: IN_TURN to BY_SET.
         scales_s: fp32 factors of the delta, for BY_SET those of ``_scale_by_set``; else the first
             counts.
-        counts: int64 of 6; added to.
+        counts: int64 of COUNTS; added to.
         squares: fp64 of (4, LANES), of the deltas and of what is taken of them; added to.
     """
-    all_flags = np.empty(_CHUNK, np.uint8)
-    values = np.empty((3, _CHUNK), np.float32)
+    all_flags, all_moves = np.empty((2, _CHUNK), np.uint8)
+    values = np.empty((4, _CHUNK), np.float32)
     scale_s, scale_o = scales_s[0], scales_o[0]
     by_set = combination == BY_SET
     if by_set:
@@ -234,18 +277,24 @@ def write_back(
     for begin in range(0, theta.size, _CHUNK):
         end = min(begin + _CHUNK, theta.size)
         size = end - begin
-        flags, part = all_flags[:size], labels[begin:end]
+        flags, moves, part = all_flags[:size], all_moves[:size], labels[begin:end]
         for j in range(size):
             flags[j] = part[j] & np.uint8(3)
-        value, change_s, change_o = values[0, :size], values[1, :size], values[2, :size]
+        value, delta = values[0, :size], values[1, :size]
+        change_s, change_o = values[2, :size], values[3, :size]
         _widen(theta[begin:end], theta_code, value)
-        _widen(delta_s[begin:end], BF16 if delta_s.itemsize == 2 else F32, change_s)
-        _widen(delta_o[begin:end], BF16 if delta_o.itemsize == 2 else F32, change_o)
-        _add_squares(change_s, flags, _S, squares[DELTA_S], squares[TAKEN_S])
-        _add_squares(change_o, flags, _O, squares[DELTA_O], squares[TAKEN_O])
+        _widen(delta_s[begin:end], BF16 if delta_s.itemsize == 2 else F32, delta)
+        _take(flags, _S, delta, change_s)
+        _add_squares(delta, squares[DELTA_S])
+        _add_squares(change_s, squares[TAKEN_S])
+        _widen(delta_o[begin:end], BF16 if delta_o.itemsize == 2 else F32, delta)
+        _take(flags, _O, delta, change_o)
+        _add_squares(delta, squares[DELTA_O])
+        _add_squares(change_o, squares[TAKEN_O])
         if by_set:
             _scale_by_set(part, 1, scales_s, change_s)
             _scale_by_set(part, 2, scales_o, change_o)
+        _mark_moves(combination == ELECTED, change_s, scale_s, change_o, scale_o, moves)
         _combine(combination, flags, value, change_s, scale_s, change_o, scale_o)
         _narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
-        _count(theta_code, flags, theta[begin:end], out[begin:end], counts)
+        _count(theta_code, flags, moves, theta[begin:end], out[begin:end], counts)

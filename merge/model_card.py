@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from merge.companions import BACKBONE_CARD, CARD
+from merge.erasure import erased_share, percent
 from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
 from merge.journal import RECORD
+from merge.patch_directory import LETTERS
 from merge.recipe import MergeSettings
-from merge.report import LETTERS
 
 BEFORE, AFTER = "<!-- evaluation -->", "<!-- end of evaluation -->"
 _SHOWN = 8
@@ -49,8 +50,8 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
     rows = "\n".join(f"| {key} | {_cell(value)} |" for key, value in settings.model_dump().items())
     size = summary["elements"] or 1
     patches = "\n".join(
-        f"| {role} | {summary[f'kept_{patch}'] / size:.4%} | {summary[f'erased_{patch}']:.2%} "
-        f"| {int(summary[f'changed_{patch}']):,} |"
+        f"| {role} | {100 * summary[f'kept_{patch}'] / size:.4f} % "
+        f"| {percent(erased_share(summary, patch))} | {int(summary[f'changed_{patch}']):,} |"
         for role, patch in LETTERS.items()
     )
     terms = licence.get("license_name") or licence.get("license")
@@ -80,7 +81,9 @@ Entries of {int(summary["elements"]):,} covered values, by the two patches. All 
 the tokenizer are the backbone's. {RECORD} holds the hashes of all inputs and outputs, and what was
 changed in every tensor; density.svg shows it by layer.
 
-| patch | entries kept, of those covered | of these erased by rounding | changed |
+Erased by rounding is a share of the kept entries whose delta is not 0.
+
+| patch | entries kept, of those covered | erased by rounding | changed |
 |---|---|---|---|
 {patches}
 

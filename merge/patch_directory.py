@@ -17,6 +17,8 @@ from merge.tensor_files import TensorIndex, parse_json, read_index
 from merge.tensor_stream import TensorStream
 
 Role = Literal["safety", "over_safety"]
+LETTERS: dict[Role, str] = {"safety": "S", "over_safety": "O"}
+"""How merge.json's counts name the patches."""
 RECORD = "patch.json"
 FORMAT = 1
 _SHARD_BYTES = 5_000_000_000

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 
 from merge import svg
 from merge.density_curves import by_layer_and_module, ordered_modules
+from merge.erasure import erased_share
 from merge.methods import METHODS
+from merge.patch_directory import LETTERS
 from merge.recipe import MergeSettings
-from merge.report import LETTERS
+from merge.report import totals
 
 NAME = "density.svg"
 _WIDTH, _MARGIN, _GAP = 1120, 32, 40
@@ -126,18 +128,20 @@ def _curves(
     for (layer, _), report in reports.items():
         by_layer.setdefault(layer, []).append(report)
 
-    def curve(value: Callable[[list[Report], str], float]) -> dict[str, dict[int, float]]:
+    def curve(value: Callable[[list[Report], str], float | None]) -> dict[str, dict[int, float]]:
         return {
             svg.mix(colour, 1): {
-                layer: value(group, LETTERS[role]) for layer, group in sorted(by_layer.items())
+                layer: found
+                for layer, group in sorted(by_layer.items())
+                if (found := value(group, patch)) is not None
             }
-            for role, colour in (("safety", svg.SAFETY), ("over_safety", svg.OVER_SAFETY))
+            for patch, colour in zip(LETTERS.values(), (svg.SAFETY, svg.OVER_SAFETY), strict=True)
         }
 
     return [
         ("kept, all modules", curve(_kept), True),
         ("norm of the whole delta", curve(_norm), False),
-        ("erased by rounding, of what was kept", curve(_erased), True),
+        ("erased by rounding, of nonzero entries kept", curve(_erased), True),
     ]
 
 
@@ -149,6 +153,5 @@ def _norm(group: list[Report], patch: str) -> float:
     return sum(r[f"norm_{patch}"] ** 2 for r in group) ** 0.5
 
 
-def _erased(group: list[Report], patch: str) -> float:
-    kept = sum(r[f"kept_{patch}"] for r in group)
-    return 1 - sum(r[f"changed_{patch}"] for r in group) / kept if kept else 0.0
+def _erased(group: list[Report], patch: str) -> float | None:
+    return erased_share(totals(group), patch)

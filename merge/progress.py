@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TypeVar
 
@@ -25,6 +26,8 @@ _SCALED_FROM = 100_000
 _LINE = re.compile(
     r"[A-Za-z][^:\n]*: [\d.]+\w*(?: of [\d.]+\w*)?\b[^\n]*/s(?:, [\d:]+ left)?$", re.MULTILINE
 )
+_in_a_whole: ContextVar[bool] = ContextVar("in a whole", default=False)
+"""Whether a step whose total is known has begun, of which all else is a part."""
 ItemT = TypeVar("ItemT")
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,8 @@ class Progress:
 
     Lines come from a thread of its own, so also while one piece of the work takes minutes. Where
     this process logs no messages of level INFO, as the ranks beside the first do not, nothing is
-    shown. Any thread may advance it.
+    shown. Any thread may advance it. Inside the block of another one whose total is known only a
+    bar is shown: the lines are those of the whole.
 
     Args:
         what: the step's name, which has no colon.
@@ -50,13 +54,15 @@ class Progress:
         self._words = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._metrics = current_metrics()
+        self._metrics = None if _in_a_whole.get() else current_metrics()
+        self._tells = not _in_a_whole.get()
         self._bar = None
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._shown = logger.isEnabledFor(logging.INFO)
 
     def __enter__(self) -> "Progress":
         self._started = time.monotonic()
+        self._token = _in_a_whole.set(not self._tells or self._total is not None)
         if self._shown and sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._total,
@@ -64,6 +70,7 @@ class Progress:
                 desc=self._what,
                 unit=self._unit if self._unit == "B" else f" {self._unit}",
                 unit_scale=self._scaled,
+                leave=None,  # those inside others go when they are done
             )
         if self._shown or self._metrics is not None:
             self._thread.start()
@@ -75,6 +82,7 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        _in_a_whole.reset(self._token)
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -157,7 +165,7 @@ class Progress:
                 return
 
     def _log(self) -> None:
-        if self._bar is None and self._shown:
+        if self._bar is None and self._shown and self._tells:
             logger.info("%s", self.line())
 
     def _record(self, numbers: Mapping[str, float] = {}) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from merge.companions import Companion
+from merge.erasure import erased_share
 from merge.inputs import ROLES, MergeInputs
 from merge.journal import IDENTITY_FORMAT
 from merge.methods import method_of
+from merge.patch_directory import LETTERS
 from merge.patch_directory import RECORD as PATCH_RECORD
 from merge.provenance import written_by
 from merge.recipe import MergeSettings
 
 _PACKAGES = ("numpy", "numba", "safetensors")
-LETTERS = {"safety": "S", "over_safety": "O"}
-"""How merge.json's counts name the patches."""
 
 
 def input_files(
@@ -94,14 +94,15 @@ def merge_record(
 def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Counts added up, norms as of all tensors together, and what rounding erased.
 
-    ``erased_X`` is the fraction of the kept entries of patch X that left the bits as they were.
+    ``erased_X`` is ``erased_share`` of patch X. What an older version has not counted in one of the
+    tensors is left out.
     """
+    rows = list(reports)
     sums: dict[str, float] = {}
-    for report in reports:
-        for key, value in report.items():
-            sums[key] = sums.get(key, 0) + (value**2 if "norm" in key else value)
-    sums = {key: value**0.5 if "norm" in key else value for key, value in sums.items()}
-    for patch in LETTERS.values():
-        kept = sums.get(f"kept_{patch}", 0)
-        sums[f"erased_{patch}"] = 1 - sums[f"changed_{patch}"] / kept if kept else 0.0
-    return sums
+    for key in rows[0] if rows else ():
+        values = [row[key] for row in rows if key in row]
+        if len(values) == len(rows):
+            norm = "norm" in key
+            sums[key] = sum(value**2 for value in values) ** 0.5 if norm else sum(values)
+    shares = {f"erased_{patch}": erased_share(sums, patch) for patch in LETTERS.values()}
+    return sums | {key: share for key, share in shares.items() if share is not None}

@@ -48,8 +48,15 @@ class TensorReport:
     kept_S: int  # noqa: N815
     kept_O: int  # noqa: N815
     changed_S: int  # noqa: N815
-    """Kept entries of the safety patch whose bits changed; the rest was erased by rounding."""
+    """Kept entries of the safety patch whose bits changed, by either patch."""
     changed_O: int  # noqa: N815
+    nonzero_S: int  # noqa: N815
+    """Kept entries of the safety patch whose delta is not 0."""
+    nonzero_O: int  # noqa: N815
+    erased_count_S: int  # noqa: N815
+    """Of those, the entries that rounding gave their old bits again. Not those that the merge
+    itself leaves alone: by a scale of 0, where both patches cancel, where ties elected a sign."""
+    erased_count_O: int  # noqa: N815
     changed: int
     """Entries whose bits changed, by either patch."""
     overflowed: int
@@ -184,7 +191,7 @@ class TensorMerger:
                 after, which it must not keep.
         """
         entry = self._inputs.backbone[name]
-        counts, squares = np.zeros(6, np.int64), np.zeros((4, kernels.LANES))
+        counts, squares = np.zeros(kernels.COUNTS, np.int64), np.zeros((4, kernels.LANES))
         scales = np.array(self._settings.set_scales_of(name)) / self._divisor
         scales = scales.astype(np.float32)
         taken = (

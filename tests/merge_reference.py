@@ -123,6 +123,59 @@ def reference_merge(
     return merged
 
 
+def reference_erased(
+    backbone: Tensors,
+    deltas: dict[str, Tensors],
+    importances: dict[str, Tensors],
+    covered: list[str],
+    gradients: bool,
+    merged: Tensors,
+    **settings: Any,
+) -> dict[str, dict[str, float]]:
+    """By tensor what merge.json says of kept entries: nonzero ones, those that rounding erased.
+
+    Args:
+        merged: what came of the merge.
+    """
+    roles, method = ("safety", "over_safety"), settings["method"]
+    tops = reference_tops(backbone, deltas, importances, covered, gradients, **settings)
+    # By set of entries (own, shared, rest), whether a patch takes them.
+    taken = {"difference": (1, 0, 0), "intersection": (0, 1, 0), "ties": (1, 1, 0)}
+    found: dict[str, dict[str, float]] = {}
+    for name in covered:
+        masks = [tops[role][name] for role in roles]
+        kept, parts, wanted = [], [], []
+        for role, own, other, key in zip(roles, masks, masks[::-1], ("alpha", "beta"), strict=True):
+            of_sets = taken.get(method, (1, 1, 1))
+            scales = [settings[key]] * 3
+            if method == "by_set":
+                scales[1:] = (settings.get(f"{key}_{part}", 0) for part in ("shared", "rest"))
+                of_sets = [scale != 0 for scale in scales]
+            if method in roles and method != role:
+                of_sets = (0, 0, 0)
+            sets = [own & ~other, own & other]
+            keep = np.select(sets, of_sets[:2], of_sets[2]).astype(bool)
+            if method not in ("task_arithmetic", "ties", "linear"):
+                draws = philox_uniform(settings["seed"], role, name, own.size)
+                keep = keep & (draws < settings["retention"])
+            delta = np.where(keep, deltas[role][name].float().reshape(-1).numpy(), 0)
+            kept.append(keep)
+            wanted.append(delta)
+            parts.append(np.select(sets, scales[:2], scales[2]).astype(np.float32) * delta)
+        total = parts[0] + parts[1]
+        same = (backbone[name] == merged[name]).reshape(-1).numpy()
+        found[name] = {}
+        for letter, keep, delta, part in zip("SO", kept, wanted, parts, strict=True):
+            moved = part * total > 0 if method == "ties" else (part != 0) & (total != 0)
+            found[name] |= {
+                f"kept_{letter}": int(keep.sum()),
+                f"nonzero_{letter}": int((delta != 0).sum()),
+                f"erased_count_{letter}": int((moved & same).sum()),
+                f"kept_norm_{letter}": float(np.sqrt((delta.astype(np.float64) ** 2).sum())),
+            }
+    return found
+
+
 def _published(
     method: str,
     name: str,

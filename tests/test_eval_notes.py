@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.compare import compare
-from eval.notes import coverage_of
+from eval.notes import coverage_of, erased_of
 
 
-def evaluated(folder: Path, share: float | None) -> Path:
+def evaluated(folder: Path, share: float | None, **more: Any) -> Path:
     """A finished evaluation of one answer, of a model that a merge made or not."""
     folder.mkdir()
     rate = {"value": 0.0, "low": 0.0, "high": 0.8, "n": 1}
@@ -24,7 +24,7 @@ def evaluated(folder: Path, share: float | None) -> Path:
         "prompts_sha256": "x", "harm_rule": "r", "coverage": share,
         "identity": {"weights_sha256": folder.name, "template_sha256": "t"}, "settings": {},
     }  # fmt: skip
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps(summary | more))
     return folder
 
 
@@ -44,3 +44,22 @@ def test_the_share_is_read_from_the_merge(tmp_path: Path) -> None:
     assert coverage_of(tmp_path) is None
     (tmp_path / "merge.json").write_text('{"coverage": {"share": 0.5}}')
     assert coverage_of(tmp_path) == 0.5
+
+
+def test_a_patch_of_which_rounding_erased_most_is_noted(tmp_path: Path) -> None:
+    """Of that model alone, by the merge's own counts."""
+    tuned = evaluated(tmp_path / "tuned", None, erased={"over_safety": 0.9876})
+    folders = [evaluated(tmp_path / "backbone", None), tuned]
+    (line,) = compare(folders)["notes"]
+    assert line.startswith("tuned: rounding erased 98.8% of the nonzero entries kept of the over-s")
+
+
+def test_what_rounding_erased_is_read_from_the_merge(tmp_path: Path) -> None:
+    """An older version counted zeros as erased: its shares say nothing."""
+    assert erased_of(tmp_path) == {}
+    totals = {"kept_S": 9, "changed_S": 1, "erased_S": 8 / 9}
+    (tmp_path / "merge.json").write_text(json.dumps({"totals": totals}))
+    assert erased_of(tmp_path) == {}
+    totals |= {"nonzero_S": 8, "erased_count_S": 6, "nonzero_O": 8, "erased_count_O": 4}
+    (tmp_path / "merge.json").write_text(json.dumps({"totals": totals}))
+    assert erased_of(tmp_path) == {"safety": 0.75}

@@ -117,7 +117,7 @@ def test_tensorboard_shows_densities(tmp_path: Path) -> None:
     out = _built(tmp_path)
     assert list((tmp_path / "events").glob("events.out.tfevents.*"))
     report = dict(next(iter(read_json(out / "merge.json")["tensors"].values())))
-    report |= {"elements": 200, "kept_S": 20, "changed_S": 5}
+    report |= {"elements": 200, "kept_S": 20, "nonzero_S": 16, "erased_count_S": 12}
     rows = {
         tag: (n, v) for tag, n, v in density_rows({"model.layers.3.mlp.up_proj.weight": report})
     }

@@ -12,7 +12,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 def _report(kept_s: int, kept_o: int, overlap: int = 0, size: int = 1000) -> dict[str, float]:
     return {
         "elements": size, "kept_S": kept_s, "kept_O": kept_o, "overlap": overlap,
-        "changed_S": kept_s // 2, "changed_O": kept_o, "norm_S": 3.0, "norm_O": 4.0,
+        "nonzero_S": kept_s, "nonzero_O": kept_o, "erased_count_S": kept_s // 2,
+        "erased_count_O": 0, "norm_S": 3.0, "norm_O": 4.0,
     }  # fmt: skip
 
 

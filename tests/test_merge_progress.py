@@ -147,3 +147,20 @@ def test_metrics_that_cannot_be_written_are_one_line(tmp_path) -> None:
     (tmp_path / "metrics/merge.jsonl").mkdir()
     with pytest.raises(UserError, match=r"metrics/merge.jsonl: cannot be written"):
         metrics_file(tmp_path, "merge").__enter__()
+
+
+def test_parts_of_a_whole_leave_the_lines_to_it(tmp_path, monkeypatch, caplog) -> None:
+    """A search says how many trials are done, and not how many prompts of one of them."""
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.03)
+    with caplog.at_level(logging.INFO), metrics_file(tmp_path, "search"):
+        with Progress("search", 2, "trials") as whole, Progress("answers", 9, "prompts") as part:
+            for step in (part, whole):
+                step.advance()
+                time.sleep(0.1)
+        # Of what no one knows the end, the parts tell more.
+        with Progress("fit", None, "merges"), Progress("derivatives", 9, "questions") as part:
+            part.advance()
+            time.sleep(0.1)
+    told = {line.split(":")[0] for line in caplog.messages}
+    assert told == {"search", "fit", "derivatives"}
+    assert {line["what"] for line in lines_of(tmp_path, "search")} == told
