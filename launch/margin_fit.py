@@ -7,6 +7,7 @@ from typing import Any
 from launch.fit.columns import FITTED, GROUPINGS
 from launch.fit.cross_validation import FOLDS
 from launch.fit.fitting import Fit, ScaleFit, spaced
+from launch.fit.kept import KeptDerivatives
 from launch.fit.prediction import Questions, write_prediction
 from launch.margin_model import MarginModel
 from launch.recipe import SearchMethod, SearchSettings
@@ -54,14 +55,26 @@ def fit_merge(
     ).run()
 
 
-def predict(model: MarginModel, fit: Fit, search: SearchSettings, folder: Path) -> dict[str, Any]:
-    """Write what the patches can do, and tell it.
+def predict(
+    model: MarginModel,
+    base: MergeSettings,
+    search: SearchSettings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write what the patches can do with the masks of a merge, and tell it.
+
+    A fit from the same merge takes the derivatives that this leaves.
+
+    Args:
+        folder: the search's.
 
     Returns:
         The content of prediction.json.
     """
     assert search.fit != "none" and model.calibration is not None
     chosen = spaced(len(model.prompts), search.fit_prompts)
+    kept = KeptDerivatives(model, base, chosen, folder / _DERIVATIVES)
+    derivatives = kept.at_backbone()
     questions = Questions(
         forms=model.forms[chosen],
         margins=model.backbone.margins[chosen],
@@ -70,7 +83,7 @@ def predict(model: MarginModel, fit: Fit, search: SearchSettings, folder: Path) 
     )
     names = model.borrowed.loaded.inputs.covered
     groupings = GROUPINGS[: GROUPINGS.index(search.fit) + 1]
-    record = write_prediction(folder, questions, names, fit.derivatives, groupings)
+    record = write_prediction(folder, questions, names, derivatives, groupings)
     for part in record["parts"]:
         logger.info(
             "prediction: %s, %d scales (%s): harm %.1f %%, refusals %.1f %%, AUC %.3f",

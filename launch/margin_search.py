@@ -106,12 +106,13 @@ def search_by_margins(
         tried = walk(model, method, TrialJournal(folder / f"{method}.margins.jsonl"))
         if can_be_fitted(method, model, search):
             bases = by_estimate(tried, model.before, search)[: search.fit_starts]
+            if method == search.methods[0]:
+                first = bases[0][0]
+                found.record["prediction"] = predict(model, first, search, folder)
             fits = [fit_merge(model, base, search, folder) for base, _ in bases]
             fit = min(fits, key=lambda each: each.best.loss)
             tried = [*(pair for each in fits for pair in each.tried), *tried]
             found.record.setdefault("fit", {})[method] = fit.as_dict()
-            if method == search.methods[0]:
-                found.record["prediction"] = predict(model, fit, search, folder)
         found.estimated[method] = tried
         found.answered[method] = _answered(
             finalists(tried, model.before, search), answering,

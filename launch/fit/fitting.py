@@ -41,8 +41,6 @@ class Fit:
     """The way to fit that cross-validation chose."""
     scales: dict[Column, float]
     validated: list[Validated]
-    derivatives: np.ndarray
-    """At the backbone: [questions, tensors, 2 patches, 3 sets]."""
 
     def as_dict(self) -> dict[str, Any]:
         """For search.json."""
@@ -117,7 +115,6 @@ class ScaleFit:
             best=best,
             scales=dict(zip(best.candidate.columns, scales.tolist(), strict=True)),
             validated=validated,
-            derivatives=zero,
         )
 
     def _gauss_newton(
