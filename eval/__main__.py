@@ -1,15 +1,13 @@
 """`python -m eval run | mt-bench | compare | judge | agreement`: the evaluation's commands."""
 
 import argparse
-import logging
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from eval.arguments import parse
+from eval.console import show
 from merge.errors import run_command
+from merge.log import start_logging
 from train.chat_settings import ChatSettings
 
 
@@ -29,8 +27,8 @@ def _run(options: argparse.Namespace) -> None:
     values = _job_values(options)
     values["decoding"] = load_decoding(options.decoding) if options.decoding else None
     summary = run(RunJob(**values))
-    Console().print(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
-    Console(soft_wrap=True).print(f"answers and rates: {options.out}", highlight=False)
+    show(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
+    show(f"answers and rates: {options.out}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -42,9 +40,9 @@ def _compare(options: argparse.Namespace) -> None:
     margins = load_margins(options.margins) if options.margins else None
     report = compare(options.evaluations, options.search, margins, options.agreement)
     write_report(report, options.out)
-    Console().print(render_table(report))
-    Console().print(headline_text(report), style="bold", markup=False, highlight=False)
-    Console().print(f"report: {options.out / 'report.html'}", highlight=False)
+    show(render_table(report))
+    show(headline_text(report), style="bold")
+    show(f"report: {options.out / 'report.html'}")
 
 
 def _mt_bench(options: argparse.Namespace) -> None:
@@ -52,15 +50,15 @@ def _mt_bench(options: argparse.Namespace) -> None:
     from eval.table import rating
 
     result = run_mt_bench(MtBenchJob(**_job_values(options)))
-    Console().print(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
+    show(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
 
 
 def _judge(options: argparse.Namespace) -> None:
     from eval.judge_file import judge_file
 
     counts = judge_file(options.input, options.out)
-    Console().print(", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
-    Console(soft_wrap=True).print(f"judged answers: {options.out}", highlight=False)
+    show(", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
+    show(f"judged answers: {options.out}")
 
 
 def _agreement(options: argparse.Namespace) -> None:
@@ -70,20 +68,13 @@ def _agreement(options: argparse.Namespace) -> None:
     measured = measure(options.labels, options.lists)
     if options.out:
         atomic_write_json(options.out, measured)
-    Console().print(*agreement_tables(measured), sep="\n")
+    show(*agreement_tables(measured))
     if options.out:
-        Console(soft_wrap=True).print(f"numbers: {options.out}", highlight=False)
+        show(f"numbers: {options.out}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
-    )
-    # They tell the address of every request, and some of the hub's are signed.
-    for client in ("httpx", "httpx2"):
-        logging.getLogger(client).setLevel(logging.WARNING)
+    start_logging()
     parsed = parse(sys.argv[1:])
     command = {
         "run": _run,

@@ -27,6 +27,7 @@ from eval.models import load_judge, model_identity
 from eval.settings import read_keys
 from eval.token_streams import batches_by_length
 from merge.errors import UserError
+from merge.progress import Progress
 from merge.settings import Settings, parse_settings
 from train.answer import answer_of
 from train.chat_settings import DEFAULT_CHAT
@@ -91,11 +92,13 @@ def judge_harm(
     pending = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
     if pending:
         open_keys = list(pending)
-        for batch in _judge_batches(settings, list(pending.values())):
-            judged: dict[str, Harm] = {open_keys[index]: harm for index, harm in batch.items()}
-            found.update(judged)
-            if store:
-                store.add(judged)
+        with Progress("harm judge", len(pending), "answers") as progress:
+            for batch in _judge_batches(settings, list(pending.values())):
+                judged: dict[str, Harm] = {open_keys[index]: harm for index, harm in batch.items()}
+                found.update(judged)
+                if store:
+                    store.add(judged)
+                progress.advance(len(judged))
     return [found[key] for key in keys]
 
 

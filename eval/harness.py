@@ -15,6 +15,7 @@ from eval.prompts import Prompt, PromptSet
 from eval.scoring import is_correct
 from eval.statistics import Rate, rate
 from eval.suite import Axis, TaskRow
+from merge.progress import Progress
 from train.chat_settings import DEFAULT_CHAT, ChatSettings
 
 DEFAULT_BATCH_TOKENS = 16384
@@ -104,9 +105,31 @@ def evaluate(
     Raises:
         UserError: the tokenizer has no chat template.
     """
+    return summarize(prompt_sets, answers_of(model, tokenizer, prompt_sets, batch_tokens, chat))
+
+
+def answers_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_sets: Sequence[PromptSet],
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    chat: ChatSettings = DEFAULT_CHAT,
+) -> Answers:
+    """Ask all prompts, and show how far that is.
+
+    Raises:
+        UserError: the tokenizer has no chat template.
+    """
     answers: Answers = {}
-    answer_all(model, tokenizer, prompt_sets, batch_tokens, answers.update, chat=chat)
-    return summarize(prompt_sets, answers)
+    count = sum(len(prompt_set.prompts) for prompt_set in prompt_sets)
+    with Progress("answers", count, "prompts") as progress:
+
+        def keep(batch: Answers) -> None:
+            answers.update(batch)
+            progress.advance(len(batch))
+
+        answer_all(model, tokenizer, prompt_sets, batch_tokens, keep, chat=chat)
+    return answers
 
 
 def summarize(

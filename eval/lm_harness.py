@@ -6,8 +6,11 @@ them; the file named by ``cache`` must, and stands for one model alone.
 """
 
 import copy
+import io
 import logging
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from functools import cache as remembered
 from pathlib import Path
 from typing import Any
@@ -90,16 +93,17 @@ def answer_task(
     metric, filtered = _metric(row)
     known = {prompt.id: prompt for prompt in prompts}
     for name in dict.fromkeys(_task_of(prompt) for prompt in prompts):
-        results = _evaluate(
-            model=lm,
-            tasks=[name],
-            num_fewshot=row.few_shots,
-            limit=row.limit,
-            apply_chat_template=row.chat_template,
-            task_manager=_manager(row.include),
-            use_cache=None if cache is None else str(cache),
-            bootstrap_iters=0,
-        )
+        with _without_bars():
+            results = _evaluate(
+                model=lm,
+                tasks=[name],
+                num_fewshot=row.few_shots,
+                limit=row.limit,
+                apply_chat_template=row.chat_template,
+                task_manager=_manager(row.include),
+                use_cache=None if cache is None else str(cache),
+                bootstrap_iters=0,
+            )
         assert results is not None  # that is what the other ranks of a distributed lm-eval get
         found = {
             f"{name}/{sample['doc_id']}": sample
@@ -111,6 +115,14 @@ def answer_task(
             for id_, prompt in known.items()
             if _task_of(prompt) == name
         }
+
+
+def _without_bars() -> AbstractContextManager[object]:
+    """Where stderr is no terminal: lm-eval shows its bars, whatever tqdm's variables say.
+
+    What is logged still comes: a handler has the stream of its beginning.
+    """
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
 
 def _answer(row: TaskRow, metric: str, prompt: Prompt, sample: dict[str, Any]) -> Answer:

@@ -17,6 +17,7 @@ from eval.prompts import PromptSet
 from eval.refusal_margins import refusal_margins
 from merge.errors import UserError
 from merge.files import read_json
+from merge.progress import Progress
 from train.openings_file import read_openings
 from train.prompts import ChatPrompts
 from train.refusal_margin import RefusalOpenings
@@ -78,13 +79,15 @@ class MarginFile:
             return
         logger.info("refusal margins of %d prompts", len(pending))
         model = load()
-        for start in range(0, len(pending), _CHUNK):
-            keys = pending[start : start + _CHUNK]
-            prompts = [self._prompts[key] for key in keys]
-            found = refusal_margins(model, prompts, self._openings, batch_tokens)
-            # A broken model's margin may be no number; JSON has none for it.
-            finite = (value if math.isfinite(value) else None for value in found)
-            self._store.add(dict(zip(keys, finite, strict=True)))
+        with Progress("refusal margins", len(pending), "prompts") as progress:
+            for start in range(0, len(pending), _CHUNK):
+                keys = pending[start : start + _CHUNK]
+                prompts = [self._prompts[key] for key in keys]
+                found = refusal_margins(model, prompts, self._openings, batch_tokens)
+                # A broken model's margin may be no number; JSON has none for it.
+                finite = (value if math.isfinite(value) else None for value in found)
+                self._store.add(dict(zip(keys, finite, strict=True)))
+                progress.advance(len(keys))
 
     @property
     def margins(self) -> dict[AnswerId, float | None]:

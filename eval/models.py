@@ -18,6 +18,7 @@ from transformers import (
 from eval.settings import Dtype
 from merge.errors import UserError
 from merge.files import sha256_file
+from merge.progress import Progress
 from merge.tensor_files import read_index
 
 _TEXT_PREFIXES = (
@@ -63,8 +64,12 @@ def _weight_files(directory: Path, files: Sequence[Path]) -> list[Path]:
 def _hash_of(files: Iterable[Path]) -> str:
     """One hash of several files' names and contents."""
     files = list(files)
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter lock
-        digests = pool.map(sha256_file, files)
+    size = sum(file.stat().st_size for file in files)
+    with (
+        Progress("hash", size, "B") as progress,
+        ThreadPoolExecutor() as pool,  # hashing leaves the interpreter lock
+    ):
+        digests = pool.map(lambda file: sha256_file(file, progress.advance), files)
         listing = [(file.name, digest) for file, digest in zip(files, digests, strict=True)]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 

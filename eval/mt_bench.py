@@ -25,6 +25,7 @@ from eval.settings import Dtype
 from eval.statistics import grouped_mean
 from merge.errors import UserError
 from merge.files import atomic_write_json, make_directory
+from merge.progress import Progress
 from merge.settings import Settings, parse_settings
 from train.answer import answer_of
 from train.chat_settings import DEFAULT_CHAT, ChatSettings
@@ -181,8 +182,10 @@ def _answer(
                 for n in pending
             ]
             endings = ending_tokens(model, chat.tokenizer) | set(chat.stop_ids)
-            for batch in generate(model, prompts, endings, job.batch_tokens):
-                store.add({keys[pending[n]]: chat.decode(ids) for n, ids in batch.items()})
+            with Progress(f"turn {turn + 1}", len(pending), "answers") as progress:
+                for batch in generate(model, prompts, endings, job.batch_tokens):
+                    store.add({keys[pending[n]]: chat.decode(ids) for n, ids in batch.items()})
+                    progress.advance(len(batch))
         for number in asked:
             answers[number].append(store.values[keys[number]])
     return answers

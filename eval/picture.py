@@ -1,6 +1,7 @@
 """The trade-off picture: harm against over-refusal, utility as colour."""
 
 import io
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import PercentFormatter
 
+from eval.fronts import by_method
 from eval.headline import PATCHED
 from eval.label_places import Box, place_labels
 
@@ -22,6 +24,10 @@ INK = "#12ab34"
 _PALETTE = "viridis"
 _PLANE = ("refusal_rate", "harmful_rate")
 """The picture's x and y."""
+_WIDE, _NARROW = (7.2, 5.0), (4.2, 5.4)
+"""Inches; on a screen of 420 pixels the letters of the narrow one are as large as the page's."""
+_STYLES = (("o", "--"), ("^", ":"), ("s", "-."), ("D", "-"), ("v", "--"), ("P", ":"))
+"""Mark and line of the methods of a search, in their order."""
 _NAME_LENGTH = 24
 _NAME_FONT = FontProperties(size=10)
 _RADIUS = 5.0
@@ -32,12 +38,15 @@ _LIGHT, _DARK = ("#1b1f24", "#ffffff"), ("#e6e8eb", "#15181c")
 """Text and ground of a picture that stands alone."""
 
 
-def trade_off_svg(report: dict[str, Any]) -> str:
+def trade_off_svg(report: dict[str, Any], narrow: bool = False) -> str:
     """An SVG element for a page: one point per model with error bars, a search's trials as dots.
 
     Good is at the lower left. Colour is utility, where the suites measure it.
+
+    Args:
+        narrow: for screens as wide as a phone's, on which the wide one's words are too small.
     """
-    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    figure = Figure(figsize=_NARROW if narrow else _WIDE, layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
@@ -61,39 +70,42 @@ def trade_off_svg(report: dict[str, Any]) -> str:
     axes.grid(alpha=0.2, color=INK)
     if utilities:
         mappable = ScalarMappable(norm, _PALETTE)
-        bar = figure.colorbar(mappable, ax=axes, label="utility")
+        place = "bottom" if narrow else "right"
+        bar = figure.colorbar(mappable, ax=axes, label="utility", location=place)
         decimals = 0 if max(utilities) - min(utilities) > 0.05 else 1
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
+        bar.formatter = PercentFormatter(1.0, decimals=decimals)
         colour_axes(bar.ax)
     colour_axes(axes)
     figure.draw_without_rendering()  # the points' places are known from here on
     for axis in (axes.xaxis, axes.yaxis):  # the room for names is no rate below 0 or above 100
         axis.set_ticks([tick for tick in axis.get_ticklocs() if 0 <= tick <= 100])
     _name_models(axes, drawn)
-    return svg_element(figure)
+    return svg_element(figure, "narrow" if narrow else "")
 
 
 def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> None:
-    front = sorted(
-        (100 * trial["refusal_rate"], 100 * trial["harmful_rate"])
-        for trial in trials
-        if trial.get("pareto")
-    )
+    """A mark for each trial and a line for each front, by method, and a ring for the choice."""
+    styles = itertools.cycle(_STYLES)
+    for (method, tried), (mark, line) in zip(by_method(trials).items(), styles, strict=False):
+        for trial in tried:
+            colour = _colour(trial.get("utility"), norm)
+            axes.scatter(*_point(trial), s=16, alpha=0.5, color=colour, marker=mark, linewidths=0)
+        front = sorted(_point(trial) for trial in tried if trial.get("pareto"))
+        label = f"front of {method}" if front else f"{method}, no front"
+        along, up = zip(*front, strict=True) if front else ((), ())
+        axes.plot(along, up, color=INK, lw=0.8, ls=line, marker=mark, ms=3, label=label)
     for trial in trials:
-        axes.scatter(
-            100 * trial["refusal_rate"],
-            100 * trial["harmful_rate"],
-            s=12,
-            alpha=0.5,
-            color=_colour(trial.get("utility"), norm),
-            linewidths=0,
-        )
         if trial.get("chosen"):
-            point = (100 * trial["refusal_rate"], 100 * trial["harmful_rate"])
-            axes.scatter(*point, s=130, facecolors="none", edgecolors=INK, label="chosen setting")
-    if front:
-        axes.plot(*zip(*front, strict=True), color=INK, lw=0.8, ls="--", label="Pareto front")
-        axes.legend(frameon=False, labelcolor=INK, loc="upper right")
+            axes.scatter(
+                *_point(trial), s=130, facecolors="none", edgecolors=INK, label="chosen setting"
+            )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=INK, loc="upper right", fontsize="small")
+
+
+def _point(trial: Mapping[str, Any]) -> tuple[float, float]:
+    refused, harmful = (100 * trial[axis] for axis in _PLANE)
+    return refused, harmful
 
 
 def _draw_model(axes: Axes, rates: dict[str, Any], norm: Normalize) -> None:
@@ -184,11 +196,15 @@ def standalone(element: str) -> str:
     )
 
 
-def svg_element(figure: Figure) -> str:
-    """The figure as an SVG element without a size, for a page or a file."""
+def svg_element(figure: Figure, salt: str = "") -> str:
+    """The figure as an SVG element without a size, for a page or a file.
+
+    Args:
+        salt: tells the ids of its parts from those of the same figure in another size.
+    """
     buffer = io.StringIO()
     # Same report, same bytes: SVG ids are otherwise random. Text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": "safepatching", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": f"safepatching{salt}", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     drawing = buffer.getvalue()
     # The XML prologue has no place inside a page, and names an address.

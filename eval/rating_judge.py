@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from eval.generation import Question, ending_tokens, generate
 from eval.lines import LineStore
 from eval.models import load_judge, model_identity
+from merge.progress import Progress
 from train.answer import answer_of
 from train.prompts import ChatPrompts
 
@@ -90,8 +91,10 @@ def _rate(judge: str, pending: dict[str, Dialogue], store: LineStore) -> None:
         for dialogue in pending.values()
     ]
     endings = ending_tokens(model, tokenizer) | frozenset(chat.stop_ids)
-    for batch in generate(model, questions, endings, _BATCH_TOKENS):
-        store.add({keys[index]: chat.decode(tokens) for index, tokens in batch.items()})
+    with Progress("ratings", len(questions), "ratings") as progress:
+        for batch in generate(model, questions, endings, _BATCH_TOKENS):
+            store.add({keys[index]: chat.decode(tokens) for index, tokens in batch.items()})
+            progress.advance(len(batch))
 
 
 def judge_prompt(dialogue: Dialogue) -> str:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from eval.curve_report import AUC_TITLES
 from eval.forms import FORMS
+from eval.fronts import fronts_of
 from eval.headline import main_model
 from eval.picture import standalone, trade_off_svg
 from eval.roc_picture import roc_svg
@@ -61,12 +62,10 @@ def render_html(report: dict[str, Any]) -> str:
         settings_line=settings_line,
         # matplotlib escapes the names that it draws.
         picture=Markup(trade_off_svg(report)),
+        narrow_picture=Markup(trade_off_svg(report, narrow=True)),
         curve=Markup(roc_svg(report)) if "margins" in report else None,
         area=area,
         auc_titles=AUC_TITLES,
         forms=FORMS,
-        front=sorted(
-            (trial for trial in trials if trial.get("pareto") or trial.get("chosen")),
-            key=lambda trial: trial["harmful_rate"],
-        ),
+        fronts=fronts_of(trials),
     )

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel
 
 from eval.answering import Answers, answer_all, chat_prompts, is_spoken, prompts_of
@@ -37,6 +35,8 @@ from eval.suite import TaskRow, load_suite
 from eval.vllm_backend import answer_with_vllm, check_installed
 from merge.errors import UserError
 from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
+from merge.metrics import record
+from merge.progress import Progress
 from train.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.prompts import ChatPrompts
 
@@ -154,19 +154,14 @@ def _answer(
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
     watch = Stopwatch()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("answers", total=len(texts))
+    done = len(completions.answers)
+    what = f"answers of {job.name or job.out.resolve().name}".replace(":", " ")
+    with Progress(what, done + len(texts), "prompts", done) as progress:
 
         def keep(batch: Answers) -> None:
             watch.lap(sum(answer.tokens for answer in batch.values()))
             completions.append(batch, texts)
-            progress.advance(task, len(batch))
+            progress.advance(len(batch))
             watch.start()
 
         _ask(job, tokenizer, pending, load, dtype, task_cache, keep, watch.start)
@@ -260,9 +255,11 @@ def _write_completions(directory: Path, evaluation: Evaluation, keys: dict[Answe
 def _write_scalars(directory: Path, summary: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
 
+    scalars = {f"eval/{axis}(fraction)": found["value"] for axis, found in summary["axes"].items()}
+    record({"name": summary["name"], **scalars})
     try:
         with SummaryWriter(str(directory / summary["name"])) as writer:
-            for axis, found in summary["axes"].items():
-                writer.add_scalar(f"eval/{axis}(fraction)", found["value"], 0)
+            for tag, value in scalars.items():
+                writer.add_scalar(tag, value, 0)
     except OSError as error:
         raise UserError(f"{directory}: TensorBoard cannot write ({error.strerror})") from None

@@ -7,14 +7,10 @@ are made in memory, and every outcome is kept at once: a killed ablation goes on
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from launch.ablation_patches import AblationPatches
 from launch.ablation_record import run_record, summarise, write_record
@@ -27,13 +23,13 @@ from launch.stopping import stop_on_signals
 from launch.variants import Model, WholePatch, model_key, variants
 from merge.errors import UserError
 from merge.files import make_directory, read_json
+from merge.metrics import metrics_file
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "ablation"
-_LOG_SECONDS = 10.0
-"""Between two lines where no progress bar can be seen."""
 
 
 def ablate(recipe: Recipe) -> Path:
@@ -132,10 +128,10 @@ class _Evaluator:
         from merge.in_memory import LoadedInputs
 
         safety, over_safety = self._patches.run_patches()
-        logged = time.monotonic()
         with (
             stop_on_signals(),
-            Progress(console=Console(stderr=True), transient=True) as progress,
+            metrics_file(self._recipe.output, FOLDER),
+            Progress("ablation", len(merges), "merges") as progress,
         ):
             model = BorrowedModel(
                 load_model(self._backbone, self._dtype),
@@ -145,15 +141,10 @@ class _Evaluator:
                 self._settings.batch_tokens,
                 self._recipe.backbone.chat,
             )
-            task = progress.add_task("ablation", total=len(merges))
-            for number, settings in enumerate(merges):
+            for settings in progress.over(merges):
                 rates = model.rates(settings)
                 axes = {axis: rate.as_dict() for axis, rate in rates.items()}
                 self._journal.add(self._key(settings), {"axes": axes})
-                progress.advance(task)
-                if not progress.console.is_terminal and time.monotonic() - logged > _LOG_SECONDS:
-                    logged = time.monotonic()
-                    logger.info("ablation: merge %d of %d", number + 1, len(merges))
 
     def _evaluate_whole(self, patch: WholePatch) -> None:
         from eval.harness import evaluate

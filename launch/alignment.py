@@ -20,6 +20,7 @@ from launch.run_folder import ALIGNMENT
 from launch.supervised import TokenizedAnswer, train_on_answers
 from merge.errors import UserError
 from merge.files import atomic_write_json, fsync_directory, make_directory
+from merge.progress import Progress
 from train.backbone import backbone_directory
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,6 @@ def _train(
 ) -> None:
     """Train and save in fp32: so short a training moves most weights by less than bf16 can tell."""
     import torch
-    from rich.progress import track
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from train.prompts import ChatPrompts
@@ -119,7 +119,8 @@ def _train(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, settings.steps)
     batches = _batches(refused, answered, settings, seed)
     torch.manual_seed(seed)
-    train_on_answers(model, track(batches, "alignment", total=settings.steps), optimizer, schedule)
+    with Progress("alignment", settings.steps, "steps") as progress:
+        train_on_answers(model, progress.over(batches), optimizer, schedule)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

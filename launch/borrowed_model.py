@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.answering import Answers, answer_all
-from eval.harness import DEFAULT_BATCH_TOKENS, evaluate
+from eval.answering import Answers
+from eval.harness import DEFAULT_BATCH_TOKENS, answers_of, evaluate
 from eval.prompts import PromptSet
 from eval.statistics import Rate
 from merge.in_memory import LoadedInputs
@@ -75,7 +75,4 @@ class BorrowedModel:
 
     def answers(self, prompt_sets: Sequence[PromptSet]) -> Answers:
         """What the model says to some prompts, with the weights that it has."""
-        found: Answers = {}
-        asked = (prompt_sets, self.batch_tokens, found.update)
-        answer_all(self.model, self.tokenizer, *asked, chat=self.chat)
-        return found
+        return answers_of(self.model, self.tokenizer, prompt_sets, self.batch_tokens, self.chat)

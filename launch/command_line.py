@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-
+from eval.console import show
 from launch.gguf import GgufDtype
 from launch.stages import StageName
 from merge.errors import UserError
@@ -108,18 +107,17 @@ def _run(options: argparse.Namespace) -> None:
     started = time.monotonic()
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
     report = Pipeline(recipe).run()
-    console = Console()
     if report is not None:
         from eval.table import headline_text, render_table
 
         found = read_report(report)
-        console.print(render_table(found))
-        console.print(headline_text(found), style="bold", markup=False, highlight=False)
-        console.print(f"report: {report / 'report.html'}", highlight=False)
-    console.print(f"patched model: {recipe.output / 'patched'}", highlight=False)
+        show(render_table(found))
+        show(headline_text(found), style="bold")
+        show(f"report: {report / 'report.html'}")
+    show(f"patched model: {recipe.output / 'patched'}")
     events = recipe.output / "tensorboard"
-    console.print(f"TensorBoard: tensorboard --logdir {events}", highlight=False)
-    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+    show(f"TensorBoard: tensorboard --logdir {events}")
+    show(f"took {time.monotonic() - started:.0f} s")
 
 
 def _repeat(options: argparse.Namespace) -> None:
@@ -145,7 +143,7 @@ def _plan(options: argparse.Namespace) -> None:
         )
     else:
         shown, faults = plan(recipes[0], *gpus)
-    Console().print(shown, highlight=False)
+    show(shown)
     if faults:
         raise UserError("; ".join(faults))
 
@@ -157,15 +155,14 @@ def _submit(options: argparse.Namespace) -> None:
     if options.dry_run:
         for stage, script in chain.scripts().items():
             file = chain.place.folder / "jobs" / f"{stage}.sbatch"
-            Console(soft_wrap=True).print(f"### {file}\n{script}", markup=False, highlight=False)
+            show(f"### {file}\n{script}")
         return
     submitted = submit(chain)
-    console = Console(soft_wrap=True)
     for stage, job in submitted.items():
-        console.print(f"{stage}: job {job}", highlight=False)
+        show(f"{stage}: job {job}")
     if not submitted:
-        console.print("nothing to submit: every stage is done", highlight=False)
-    console.print(f"follow it: python -m launch status {chain.place.folder}", highlight=False)
+        show("nothing to submit: every stage is done")
+    show(f"follow it: python -m launch status {chain.place.folder}")
 
 
 def _harvest(options: argparse.Namespace) -> None:
@@ -177,7 +174,7 @@ def _harvest(options: argparse.Namespace) -> None:
     if recipe.harvest is None:
         raise UserError(f"recipe {options.recipe}: has no harvest section; add one with questions")
     for file in Pipeline(recipe).harvest():
-        Console(soft_wrap=True).print(f"pairs: {file}", highlight=False)
+        show(f"pairs: {file}")
 
 
 def _openings(options: argparse.Namespace) -> None:
@@ -193,11 +190,11 @@ def _openings(options: argparse.Namespace) -> None:
     if not file.is_file():
         pipeline.prepare()
         pipeline.run_unless_done("openings")
-    console, record = Console(soft_wrap=True), read_json(file)
+    record = read_json(file)
     for text in record.get("texts", ()):
-        console.print(repr(text), highlight=False, markup=False)
+        show(repr(text))
     shares = ", ".join(f"{key} {record[key]:.2f}" for key in ("coverage", "precision"))
-    console.print(f"{shares}: {file}", highlight=False)
+    show(f"{shares}: {file}")
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -213,11 +210,11 @@ def _search(options: argparse.Namespace) -> None:
     pipeline = Pipeline(recipe)
     pipeline.choose()
     record = read_json(pipeline.search_record)
-    console, folder = Console(), pipeline.search_record.parent
-    console.print(render_front(record))
-    console.print(recipe_lines(record), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"these lines: {folder / CHOSEN}; picture: {folder / PICTURE}", highlight=False)
-    console.print("python -m launch run goes on from here to the patched model", highlight=False)
+    folder = pipeline.search_record.parent
+    show(render_front(record))
+    show(recipe_lines(record))
+    show(f"these lines: {folder / CHOSEN}; picture: {folder / PICTURE}")
+    show("python -m launch run goes on from here to the patched model")
 
 
 def _continual(options: argparse.Namespace) -> None:
@@ -229,10 +226,9 @@ def _continual(options: argparse.Namespace) -> None:
 
     started = time.monotonic()
     folder = continual(load_recipe(options.recipe, options.overrides, Recipe))
-    console = Console()
-    console.print(render_table(read_json(folder / f"{NAME}.json")))
-    console.print(f"picture and table: {folder}", highlight=False)
-    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+    show(render_table(read_json(folder / f"{NAME}.json")))
+    show(f"picture and table: {folder}")
+    show(f"took {time.monotonic() - started:.0f} s")
 
 
 def _revert(options: argparse.Namespace) -> None:
@@ -258,9 +254,8 @@ def _ablate(options: argparse.Namespace) -> None:
         folder = ablate(load_recipe(options.recipe, options.overrides, Recipe))
     else:
         folder = ablate_seeds(options.recipe, options.overrides, options.seeds)
-    console = Console()
-    console.print(render(read_json(folder / "ablation.json")))
-    console.print(f"curves and spread: {folder / 'ablation.md'}", highlight=False)
+    show(render(read_json(folder / "ablation.json")))
+    show(f"curves and spread: {folder / 'ablation.md'}")
 
 
 def _stage(options: argparse.Namespace) -> None:
@@ -274,7 +269,7 @@ def _stage(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from launch.status import render_status
 
-    Console().print(render_status(options.folder))
+    show(render_status(options.folder))
 
 
 def _cancel(options: argparse.Namespace) -> None:
@@ -282,7 +277,7 @@ def _cancel(options: argparse.Namespace) -> None:
 
     jobs = cancel(options.folder.resolve())
     words = f"cancelled: {', '.join(jobs)}" if jobs else "no job of this run is in the queue"
-    Console(soft_wrap=True).print(words, highlight=False)
+    show(words)
 
 
 def _seeds(options: argparse.Namespace) -> None:
@@ -301,5 +296,5 @@ def _seeds(options: argparse.Namespace) -> None:
 def _show_seeds(folder: Path, record: dict[str, object]) -> None:
     from launch.repeat import render
 
-    Console().print(render(record))
-    Console().print(f"numbers: {folder / 'seeds.json'}", highlight=False)
+    show(render(record))
+    show(f"numbers: {folder / 'seeds.json'}")

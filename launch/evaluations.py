@@ -136,6 +136,7 @@ class Evaluations:
         """Compare all that is evaluated; returns the report's folder."""
         from eval.compare import compare
         from eval.report import write_report
+        from launch.model_card import write_evaluation
 
         recipe = self._recipe
         assert recipe.eval is not None
@@ -156,5 +157,7 @@ class Evaluations:
             recipe.eval.margins,
         )
         folder = report_file(self._folder).parent
+        # Before the report, whose last file says that the evaluation is done.
+        write_evaluation(self._folder / "patched", self._backbone, report)
         write_report(report, folder)
         return folder

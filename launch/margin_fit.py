@@ -1,7 +1,6 @@
 """The fit of scales inside a search: whether there is one, and what it foretells."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,11 @@ def fit_merge(
     base: MergeSettings,
     search: SearchSettings,
     folder: Path,
-    advance: Callable[[], object],
 ) -> Fit:
     """Fit the scales of a merge, with its masks.
 
     Args:
         folder: the search's.
-        advance: called after each backward pass, and after each measured merge.
     """
     assert search.fit != "none"
     return ScaleFit(
@@ -55,7 +52,6 @@ def fit_merge(
         rounds=search.fit_rounds,
         most_divergence=search.max_divergence,
         folder=folder / _DERIVATIVES,
-        advance=advance,
     ).run()
 
 
@@ -64,7 +60,6 @@ def predict(
     base: MergeSettings,
     search: SearchSettings,
     folder: Path,
-    advance: Callable[[], object],
 ) -> dict[str, Any]:
     """Write what the patches can do with the masks of a merge, and tell it.
 
@@ -72,14 +67,13 @@ def predict(
 
     Args:
         folder: the search's.
-        advance: called after each backward pass.
 
     Returns:
         The content of prediction.json.
     """
     assert search.fit != "none" and model.calibration is not None
     chosen = spaced(len(model.prompts), search.fit_prompts)
-    kept = KeptDerivatives(model, base, chosen, folder / _DERIVATIVES, advance)
+    kept = KeptDerivatives(model, base, chosen, folder / _DERIVATIVES)
     derivatives = kept.at_backbone()
     questions = Questions(
         forms=model.forms[chosen],

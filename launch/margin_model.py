@@ -23,6 +23,7 @@ from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome
 from launch.fit.calibration import Calibration, calibrate
 from merge.block_names import blocks_of
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 from train.batches import TokenizedExample
 from train.prompts import IGNORED_LABEL, ChatPrompts
@@ -97,12 +98,16 @@ class MarginModel:
         ]
         """Whose divergence is watched, the model's own answers and right ones, as examples."""
         borrowed.take(None)
-        self._reference = Reference.of(borrowed.model, self.harmless_answers)
-        self._choice_spread = 1.0
-        scores = self._choice_margins()
-        self._choice_spread = float(scores.std()) if len(scores) else 1.0
-        self.backbone = self._measure()
-        """Of the backbone itself."""
+        with Progress("measuring the backbone by margins", 3, "passes") as progress:
+            self._reference = Reference.of(borrowed.model, self.harmless_answers)
+            progress.advance()
+            self._choice_spread = 1.0
+            scores = self._choice_margins()
+            self._choice_spread = float(scores.std()) if len(scores) else 1.0
+            progress.advance()
+            self.backbone = self._measure()
+            """Of the backbone itself."""
+            progress.advance()
         known = [(m, j.refused) for m, j in zip(self.backbone.margins, judged, strict=True)]
         self.calibration: Calibration | None = calibrate(
             [float(margin) for margin, refused in known if refused is not None],

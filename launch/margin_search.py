@@ -29,6 +29,7 @@ from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.trial_model import TrialModel, outcome_of
 from launch.trials import TrialJournal
 from merge.in_memory import LoadedInputs
+from merge.progress import Progress
 from train.openings_file import OPENINGS_FILE, read_openings
 from train.recipe import ROLES
 
@@ -69,12 +70,9 @@ class PoorMargins:
 
 
 def search_by_margins(
-    recipe: Recipe, backbone: Path, folder: Path, walk: Walk, advance: Callable[[str], object]
+    recipe: Recipe, backbone: Path, folder: Path, walk: Walk
 ) -> MarginSearch | PoorMargins:
     """Search all methods of the recipe.
-
-    Args:
-        advance: told what was just measured, after each backward pass and each answered merge.
 
     Raises:
         UserError: an input is missing or wrong.
@@ -111,19 +109,15 @@ def search_by_margins(
             bases = by_estimate(tried, model.before, search)[: search.fit_starts]
             if method == search.methods[0]:
                 first = bases[0][0]
-                found.record["prediction"] = predict(
-                    model, first, search, folder, lambda: advance("fit")
-                )
-            fits = [
-                fit_merge(model, base, search, folder, lambda: advance("fit")) for base, _ in bases
-            ]
+                found.record["prediction"] = predict(model, first, search, folder)
+            fits = [fit_merge(model, base, search, folder) for base, _ in bases]
             fit = min(fits, key=lambda each: each.best.loss)
             tried = [*(pair for each in fits for pair in each.tried), *tried]
             found.record.setdefault("fit", {})[method] = fit.as_dict()
         found.estimated[method] = tried
         found.answered[method] = _answered(
             finalists(tried, model.before, search), answering,
-            TrialJournal(folder / f"{method}.jsonl"), lambda: advance("answers"),
+            TrialJournal(folder / f"{method}.jsonl"),
         )  # fmt: skip
     return found
 
@@ -215,17 +209,18 @@ def _borrow(recipe: Recipe, backbone: Path) -> BorrowedModel:
     )
 
 
-def _answered(
-    chosen: list[Tried], model: TrialModel, journal: TrialJournal, advance: Callable[[], object]
-) -> list[Tried]:
+def _answered(chosen: list[Tried], model: TrialModel, journal: TrialJournal) -> list[Tried]:
     """Ask the best few for answers; those in the journal are not asked again."""
     found: list[Tried] = []
-    for number, (settings, _) in enumerate(chosen):
-        outcome = journal.outcome(number, settings)
-        if outcome is None:
-            started = time.monotonic()
-            outcome = model.outcome(settings, [])
-            journal.add(number, settings, outcome, time.monotonic() - started)
-        found.append((settings, outcome))
-        advance()
+    with Progress("answers of the best merges", len(chosen), "merges") as progress:
+        for number, (settings, _) in enumerate(chosen):
+            outcome = journal.outcome(number, settings)
+            if outcome is None:
+                started = time.monotonic()
+                outcome = model.outcome(settings, [])
+                journal.add(number, settings, outcome, time.monotonic() - started)
+                progress.advance()
+            else:
+                progress.skip()
+            found.append((settings, outcome))
     return found

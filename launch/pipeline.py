@@ -33,6 +33,7 @@ from launch.stopping import stop_on_signals
 from launch.training import train_patch
 from launch.world import RECORD, build_world
 from merge.files import held, read_json
+from merge.metrics import metrics_file
 from merge.recipe import MergeSettings
 from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
@@ -198,7 +199,7 @@ class Pipeline:
             "merge": self._merge,
             "evaluate": self._evaluate,
         }
-        with stop_on_signals():
+        with stop_on_signals(), metrics_file(self.folder, stage):
             work[stage]()
 
     def _build_world(self) -> None:

@@ -7,15 +7,12 @@ in order (launch/trials.py), or several share them (launch/search_workers.py).
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from rich.console import Console
-from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.table import settings_line
@@ -28,6 +25,8 @@ from launch.search_workers import search_together
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
+from merge.metrics import record
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,8 @@ RULE = (
     "among the settings that lose no more utility and gain no more degenerate answers than the "
     "margins allow, the one whose worse ratio to the backbone (harm or refusals) is least"
 )
-_LOG_SECONDS = 10.0
-"""Between two lines where no progress bar can be seen."""
+OnTrial = Callable[[SearchMethod, int, Outcome], None]
+"""Called with method, number and outcome of each trial that is done."""
 
 
 def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, MergeSettings]:
@@ -49,60 +48,55 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     settings = recipe.search
     assert settings is not None
     make_directory(folder)
-    with (
-        Progress(console=Console(stderr=True), transient=True) as progress,
-        SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer,
-    ):
-        reporter = _Reporter(settings, progress, writer)
-        found = _by_margins(recipe, backbone, folder, reporter)
+    with SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer:
+        on_trial = partial(_note, writer)
+        found = _by_margins(recipe, backbone, folder, on_trial)
         if isinstance(found, PoorMargins):
             poor = found
-            found = _by_answers(recipe, backbone, folder, reporter)
+            found = _by_answers(recipe, backbone, folder, on_trial)
             found.record.update(poor.record)
     chosen: dict[SearchMethod, MergeSettings] = {
         method: choose(found.before, tried, settings) for method, tried in found.answered.items()
     }
     for method, merge in chosen.items():
         logger.info("search %s: chose %s", method, settings_line(merge.model_dump()))
-    record = _record(found, chosen, settings)
-    write_result(record, folder)
-    atomic_write_json(folder / "search.json", record)
+    content = _record(found, chosen, settings)
+    write_result(content, folder)
+    atomic_write_json(folder / "search.json", content)
     return chosen
 
 
 def _by_margins(
-    recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
+    recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial
 ) -> MarginSearch | PoorMargins:
     assert recipe.search is not None
     if recipe.search.by != "margins":
         return PoorMargins({})
 
     def walk(model: TrialSource, method: SearchMethod, journal: TrialJournal) -> list[Tried]:
-        report = partial(reporter.trial, method)
+        report = partial(on_trial, method)
         return search_method(model, method, recipe, journal, report)
 
-    return search_by_margins(recipe, backbone, folder, walk, reporter.step)
+    return search_by_margins(recipe, backbone, folder, walk)
 
 
-def _by_answers(
-    recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
-) -> MarginSearch:
+def _by_answers(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial) -> MarginSearch:
     settings = recipe.search
     assert settings is not None
     if settings.workers == 1:
-        return MarginSearch(*_search_alone(recipe, backbone, folder, reporter))
-    return MarginSearch(*search_together(recipe, settings, backbone, folder, reporter.trial))
+        return MarginSearch(*_search_alone(recipe, backbone, folder, on_trial))
+    return MarginSearch(*search_together(recipe, settings, backbone, folder, on_trial))
 
 
 def _search_alone(
-    recipe: Recipe, backbone: Path, folder: Path, reporter: "_Reporter"
+    recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial
 ) -> tuple[Outcome, dict[SearchMethod, list[Tried]]]:
     assert recipe.search is not None
     model = TrialModel.load(recipe, backbone)
     tried: dict[SearchMethod, list[Tried]] = {}
     for method in recipe.search.methods:
         journal = TrialJournal(folder / f"{method}.jsonl")
-        report = partial(reporter.trial, method)
+        report = partial(on_trial, method)
         tried[method] = search_method(model, method, recipe, journal, report)
     return model.before, tried
 
@@ -143,54 +137,33 @@ def search_method(
     sampler = new_sampler(settings, recipe.seed, journal.planned(settings.trials))
     study = optuna.create_study(sampler=sampler, directions=DIRECTIONS, study_name=method)
     tried: list[Tried] = []
-    for number in range(settings.trials):
-        trial = study.ask()
-        suggested = suggest(trial, method, settings, recipe.merge, model.blocks)
-        outcome = journal.outcome(number, suggested)
-        if outcome is None:
-            started = time.monotonic()
-            kept = within_margins(tried, model.before, settings)
-            outcome = model.outcome(suggested, [other for _, other in kept])
-            journal.add(number, suggested, outcome, time.monotonic() - started)
-        # Or the search would follow merges that answer nothing: no harm, no refusals.
-        trial.set_constraint("margins", violation(model.before, outcome, settings))
-        study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
-        tried.append((suggested, outcome))
-        on_trial(number, outcome)
+    with Progress(f"search {method}", settings.trials, "trials") as progress:
+        for number in range(settings.trials):
+            trial = study.ask()
+            suggested = suggest(trial, method, settings, recipe.merge, model.blocks)
+            outcome = journal.outcome(number, suggested)
+            if outcome is None:
+                started = time.monotonic()
+                kept = within_margins(tried, model.before, settings)
+                outcome = model.outcome(suggested, [other for _, other in kept])
+                journal.add(number, suggested, outcome, time.monotonic() - started)
+                progress.advance()
+            else:
+                progress.skip()
+            # Or the search would follow merges that answer nothing: no harm, no refusals.
+            trial.set_constraint("margins", violation(model.before, outcome, settings))
+            study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
+            tried.append((suggested, outcome))
+            on_trial(number, outcome)
     return tried
 
 
-class _Reporter:
-    """Shows how far the search is."""
-
-    def __init__(self, settings: SearchSettings, progress: Progress, writer: SummaryWriter) -> None:
-        self._progress = progress
-        self._writer = writer
-        self._tasks = {
-            method: progress.add_task(f"search {method}", total=settings.trials)
-            for method in settings.methods
-        }
-        self._done = dict.fromkeys(settings.methods, 0)
-        self._trials = settings.trials
-        self._logged = time.monotonic()
-        self._steps: Counter[str] = Counter()
-
-    def trial(self, method: SearchMethod, number: int, outcome: Outcome) -> None:
-        for axis, value in outcome.rates().items():
-            self._writer.add_scalar(f"search_{method}/{axis}(fraction)", value, number)
-        self._progress.advance(self._tasks[method])
-        self._done[method] += 1
-        terminal = self._progress.console.is_terminal
-        if not terminal and time.monotonic() - self._logged > _LOG_SECONDS:
-            self._logged = time.monotonic()
-            logger.info("search %s: %d of %d trials", method, self._done[method], self._trials)
-
-    def step(self, what: str) -> None:
-        """One backward pass, measured merge or answered merge more."""
-        self._steps[what] += 1
-        if time.monotonic() - self._logged > _LOG_SECONDS:
-            self._logged = time.monotonic()
-            logger.info("search: %s, step %d", what, self._steps[what])
+def _note(writer: SummaryWriter, method: SearchMethod, number: int, outcome: Outcome) -> None:
+    """Send a trial's rates to TensorBoard and to the run's JSON lines."""
+    rates = {f"search_{method}/{axis}(fraction)": value for axis, value in outcome.rates().items()}
+    for tag, value in rates.items():
+        writer.add_scalar(tag, value, number)
+    record({"trial": number, **rates})
 
 
 def _record(
@@ -198,9 +171,12 @@ def _record(
     chosen: Mapping[SearchMethod, MergeSettings],
     settings: SearchSettings,
 ) -> dict[str, Any]:
-    """The content of search.json; front and choice are those of the first method."""
+    """The content of search.json; every method has a front, the choice is that of the first."""
     first = settings.methods[0]
-    front = pareto_front(found.answered[first], found.before, settings)
+    fronts = {
+        method: pareto_front(pairs, found.before, settings)
+        for method, pairs in found.answered.items()
+    }
     return {
         "split": "validation",
         "rule": RULE,
@@ -209,9 +185,10 @@ def _record(
         **found.record,
         "trials": [
             {
+                "method": method,
                 "settings": pair[0].model_dump(mode="json"),
                 **pair[1].as_dict(),
-                "pareto": method == first and pair in front,
+                "pareto": pair in fronts[method],
                 "chosen": pair[0] == chosen[first],
             }
             for method, pairs in found.answered.items()

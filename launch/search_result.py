@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from eval.fronts import fronts_of
 from eval.picture import standalone, trade_off_svg
 from eval.table import TITLES, settings_line
 from merge.files import atomic_write_text
@@ -36,22 +37,23 @@ def recipe_lines(record: dict[str, Any]) -> str:
 
 
 def render_front(record: dict[str, Any]) -> Table:
-    """The backbone and the Pareto front of the first method, least harm first."""
-    method = next(iter(record["chosen"]))
+    """The backbone and the Pareto front of each method, least harm first."""
     screened = sum(trial.get("screened", False) for trial in record["trials"])
     stopped = f"; {screened} of {len(record['trials'])} trials were stopped early"
     table = Table(
-        title=f"Pareto front of {method} on the validation part, in %",
+        title="Pareto fronts on the validation part, in %",
         caption="* chosen" + (stopped if screened else ""),
     )
+    table.add_column("method")
     for axis in _AXES:
         table.add_column(TITLES[axis], justify="right")
     table.add_column("settings", overflow="fold")
-    table.add_row(*_rates(record["backbone"]), "backbone")
-    front = [trial for trial in record["trials"] if trial["pareto"] or trial["chosen"]]
-    for trial in sorted(front, key=lambda trial: (trial["harmful_rate"], trial["refusal_rate"])):
-        mark = "* " if trial["chosen"] else ""
-        table.add_row(*_rates(trial), mark + settings_line(trial["settings"]))
+    table.add_row("backbone", *_rates(record["backbone"]), "")
+    for method, trials in fronts_of(record["trials"]).items():
+        for trial in trials:
+            mark = "* " if trial["chosen"] else ""
+            table.add_row(method, *_rates(trial), mark + settings_line(trial["settings"]))
+        table.add_section()
     return table
 
 

@@ -21,6 +21,7 @@ from launch.shared_trials import SharedTrials, drop_half_line
 from launch.trial_model import TrialModel
 from merge.errors import UserError
 from merge.files import atomic_write_json, read_json
+from merge.progress import Progress
 
 BACKBONE = "backbone.json"
 _ROUNDS = 4
@@ -52,23 +53,25 @@ def search_together(
     shared = _shared_trials(recipe, search, folder)
     reported: set[tuple[SearchMethod, int]] = set()
 
-    def report() -> None:
+    def report(advance: Callable[[], None]) -> None:
         for method, trials in shared.items():
             for number, (_, outcome) in trials.done().items():
                 if (method, number) not in reported:
                     reported.add((method, number))
                     on_trial(method, number, outcome)
+                    advance()
 
-    for started in range(_ROUNDS + 1):
-        for trials in shared.values():
-            trials.ask_again()
-        report()
-        tried: dict[SearchMethod, list[Tried]]
-        tried = {method: list(trials.done().values()) for method, trials in shared.items()}
-        if all(len(found) >= search.trials for found in tried.values()):
-            return Outcome(**read_json(folder / BACKBONE)), tried
-        if started < _ROUNDS:
-            _run_workers(recipe, search, backbone, folder, report)
+    with Progress("search", len(search.methods) * search.trials, "trials") as progress:
+        for started in range(_ROUNDS + 1):
+            for trials in shared.values():
+                trials.ask_again()
+            report(progress.advance if started else progress.skip)
+            tried: dict[SearchMethod, list[Tried]]
+            tried = {method: list(trials.done().values()) for method, trials in shared.items()}
+            if all(len(found) >= search.trials for found in tried.values()):
+                return Outcome(**read_json(folder / BACKBONE)), tried
+            if started < _ROUNDS:
+                _run_workers(recipe, search, backbone, folder, lambda: report(progress.advance))
     raise UserError(
         "processes of the search ended before their time again and again, often for want of "
         "memory; lower search.workers and run again: finished trials are kept"

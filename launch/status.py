@@ -15,13 +15,11 @@ from launch.recipe import Recipe
 from launch.run_folder import RECIPE
 from launch.seeds import seed_runs
 from merge.errors import UserError
+from merge.progress import last_line
 from train.recipe import load_recipe
 
 _TAIL_LINES = 6
 _TAIL_BYTES = 20_000
-_STEP = re.compile(
-    r"step \d+ of \d+, forget loss [\d.einf-]+|search \w+: \d+ of \d+ trials|search: .+, step \d+"
-)
 _WAITING = {
     "Dependency": "waits for the stages before it",
     "BeginTime": "stopped and requeued; starts again soon",
@@ -77,8 +75,8 @@ def run_states(run: Path) -> list[StageState]:
 def _queued_state(job: slurm.QueuedJob, run: Path, stage: str) -> tuple[str, str]:
     if job.state in ("PENDING", "REQUEUED"):
         return "queued", _WAITING.get(job.reason, job.reason)
-    steps = _STEP.findall("\n".join(_log_of_last_start(run, stage)))
-    return "running", f"{job.elapsed} on {job.nodes}" + (f", {steps[-1]}" if steps else "")
+    progress = last_line("\n".join(_log_of_last_start(run, stage)))
+    return "running", f"{job.elapsed} on {job.nodes}" + (f", {progress}" if progress else "")
 
 
 def _ended_state(job: str, run: Path, stage: str) -> tuple[str, str]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import sentencepiece
 import torch
-from rich.progress import track
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from launch.recipe import WorldSettings
 from launch.supervised import train_on_answers
 from launch.world_data import WorldData
 from merge.files import atomic_write_json
+from merge.progress import Progress
 from train.prompts import ChatPrompts
 
 CHAT_TEMPLATE = (
@@ -95,12 +95,13 @@ def train_backbone(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
-    batches = (
-        [
-            prompts.example(*pair)
-            for pair in [data.training_pair(draw) for _ in range(settings.batch_size)]
-        ]
-        for _ in track(range(settings.steps), "backbone")
-    )
-    train_on_answers(model, batches, optimizer, schedule)
+    with Progress("backbone", settings.steps, "steps") as progress:
+        batches = (
+            [
+                prompts.example(*pair)
+                for pair in [data.training_pair(draw) for _ in range(settings.batch_size)]
+            ]
+            for _ in progress.over(range(settings.steps))
+        )
+        train_on_answers(model, batches, optimizer, schedule)
     return model

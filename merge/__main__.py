@@ -7,6 +7,7 @@ from typing import Any
 
 from merge.command_line import make_parser
 from merge.errors import run_command
+from merge.log import start_logging
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.settings import Settings, parse_settings
@@ -18,7 +19,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 def main() -> int:
     """Parse the command line and run the command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    start_logging()
     # What imports make stays; to look through it again and again takes a tenth of a second.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     options = vars(make_parser().parse_args())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from merge.companions import Companion, companion_files, copy_companions
 from merge.delta_file import PART_VALUES, apply_part, read_delta_file
@@ -18,6 +17,7 @@ from merge.journal import RECORD, exclusive, refuse_strangers
 from merge.layout import INDEX_NAME, plan_shards, shard_index
 from merge.model_hash import combine_lines, model_hash, tensor_line
 from merge.pools import run_all
+from merge.progress import Progress
 from merge.shard_writer import ShardWriter
 from merge.tensor_files import TensorIndex, read_index
 from merge.tensor_reader import TensorReader
@@ -71,14 +71,14 @@ def _write_model(
     with (
         TensorReader(index) as reader,
         TensorReader(delta) as changes,
-        tqdm(total=size, unit="B", unit_scale=True, desc="apply", disable=None) as bar,
+        Progress("apply", size, "B") as progress,
     ):
         for shard in plan_shards(index, None):
             with ShardWriter(out, shard) as writer:
 
                 def patch(name: str, to: ShardWriter = writer) -> str:
                     line = _write_tensor(name, reader, changes, to)
-                    bar.update(index[name].bytes)
+                    progress.advance(index[name].bytes)
                     return line
 
                 names = list(shard.offsets)

@@ -7,8 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from merge import picture
 from merge.checks import check_inputs
 from merge.companions import CARD, Companion, companion_files, copy_companions
@@ -21,9 +19,11 @@ from merge.input_check import CheckedFile, check_files, file_stamp, refuse_chang
 from merge.inputs import MergeInputs
 from merge.journal import RECORD, Journal, exclusive, merge_identity
 from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
+from merge.model_card import model_card
 from merge.patch_directory import LETTERS
+from merge.progress import Progress
 from merge.recipe import MergeSettings
-from merge.report import input_files, merge_record, model_card, totals
+from merge.report import input_files, merge_record, totals
 from merge.resources import MergeResources
 from merge.slices import share_memory
 from merge.tensor_files import read_index
@@ -133,11 +133,11 @@ def _check(
     paths = {path for group in files.values() for path in group}
     size = sum(file_stamp(path)[0] for path in paths)
     with (
-        tqdm(total=size, unit="B", unit_scale=True, desc="check", disable=None) as bar,
+        Progress("check", size, "B") as progress,
         ThreadPoolExecutor(1) as beside,
     ):
         checking = beside.submit(
-            check_files, inputs, paths, known, pool, journal.add_input, bar.update
+            check_files, inputs, paths, known, pool, journal.add_input, progress.advance
         )
         # Importing must not keep the lock from the hashing threads for long.
         interval = sys.getswitchinterval()

@@ -20,7 +20,8 @@ BACKBONE_CARD = "BACKBONE_README.md"
 """The backbone's own model card, whose attribution its licence may ask for: ``README.md`` is the
 patched model's. Of a model that was patched before, that of the first backbone stays."""
 
-_MERGE_FILES = ("merge.json", "density.svg", CARD)
+_RECORD = "merge.json"
+_MERGE_FILES = (_RECORD, "density.svg", CARD)
 """What a merge writes itself; of a backbone that is a merged model it is not this merge's."""
 _BLOCK_BYTES = 1 << 20
 
@@ -48,7 +49,8 @@ def companion_files(backbone: Path, out: Path) -> list[Companion]:
     """
     names = sorted(_names(backbone, out.resolve()))
     found = [Companion(backbone / name, name) for name in names if name not in _MERGE_FILES]
-    if CARD in names and BACKBONE_CARD not in names:
+    # Of a patched model the card is no backbone's own, and may be written anew.
+    if CARD in names and BACKBONE_CARD not in names and _RECORD not in names:
         found.append(Companion(backbone / CARD, BACKBONE_CARD))
     for companion in found:
         if not companion.source.exists():

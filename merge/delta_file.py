@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from merge import delta_kernels
 from merge.dtypes import BITS
 from merge.errors import UserError
 from merge.files import atomic_writer
 from merge.model_hash import combine_lines, tensor_line
+from merge.progress import Progress
 from merge.tensor_files import TensorEntry, TensorIndex, read_header
 from merge.tensor_reader import TensorReader
 from merge.tensor_stream import header_bytes
@@ -47,13 +47,13 @@ def write_delta_file(path: Path, backbone: TensorIndex, patched: TensorIndex) ->
         TensorReader(backbone) as old,
         TensorReader(patched) as new,
         atomic_writer(path) as file,
-        tqdm(total=size, unit="B", unit_scale=True, desc="delta file", disable=None) as bar,
+        Progress("delta file", size, "B") as progress,
     ):
         file.write(bytes(room))
         comparison = _Comparison(old, new, file)
         for name in backbone:
             comparison.add(name)
-            bar.update(backbone[name].bytes)
+            progress.advance(backbone[name].bytes)
         metadata = {
             "format": _FORMAT,
             "backbone_sha256": combine_lines(comparison.old_lines),

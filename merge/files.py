@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -147,12 +147,17 @@ def _lock(descriptor: int, path: Path) -> None:
         )
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
+def sha256_file(path: Path, advance: Callable[[int], object] = lambda count: None) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal.
+
+    Args:
+        advance: called with the number of bytes of each block that was read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
+            advance(len(block))
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from merge.input_check import check_bits
 from merge.inputs import ROLES, Kind, MergeInputs, Workspace
 from merge.methods import method_of
 from merge.patch_directory import Role
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 from merge.selection import Threshold
 from merge.set_products import Selection, SetProducts, selection_of
@@ -31,14 +32,18 @@ class _MappedSource:
     def __init__(self, inputs: MergeInputs) -> None:
         self._workspace = Workspace()
         self._arrays: dict[tuple[Kind, Role | None, str], np.ndarray] = {}
-        for kind, role, index in _sources(inputs):
-            for name in inputs.covered:
-                entry = index[name]
-                bits = _mapped(entry)
-                problem = check_bits(bits, entry.dtype, kind)
-                if problem is not None:
-                    raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
-                self._arrays[kind, role, name] = bits
+        sources = list(_sources(inputs))
+        size = sum(index[name].bytes for _, _, index in sources for name in inputs.covered)
+        with Progress("reading the patches", size, "B") as progress:
+            for kind, role, index in sources:
+                for name in inputs.covered:
+                    entry = index[name]
+                    bits = _mapped(entry)
+                    problem = check_bits(bits, entry.dtype, kind)
+                    if problem is not None:
+                        raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
+                    self._arrays[kind, role, name] = bits
+                    progress.advance(entry.bytes)
 
     def read(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> np.ndarray:
         return self._arrays[kind, role, name][start:stop]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from merge import count_kernels, inspection_kernels
 from merge.checks import check_inputs
@@ -22,6 +21,7 @@ from merge.input_check import check_bits
 from merge.inputs import ROLES, FileSource, Kind, MergeInputs
 from merge.methods import method_of
 from merge.patch_directory import Role
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 from merge.report import LETTERS
 from merge.resources import MergeResources
@@ -62,9 +62,9 @@ def inspect(
     with (
         closing(FileSource(inputs)) as source,
         # Two passes over either patch, and one over both.
-        tqdm(total=5 * values, unit=" values", unit_scale=True, disable=None) as bar,
+        Progress("inspect", 5 * values, "values") as progress,
     ):
-        return _Inspection(inputs, source, settings, rates, bar.update).run()
+        return _Inspection(inputs, source, settings, rates, progress.advance).run()
 
 
 @dataclass

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from merge.pools import run_all
+from merge.progress import Progress
 from merge.tensor_files import TensorEntry, TensorIndex
 from merge.tensor_reader import TensorReader
 
@@ -28,8 +29,15 @@ def model_hash(index: TensorIndex, pool: ThreadPoolExecutor) -> str:
     Raises:
         UserError: a file cannot be read.
     """
-    with TensorReader(index) as reader:
-        lines = run_all(pool, lambda name: _hash_tensor(reader, index[name]), index)
+    size = sum(entry.bytes for entry in index.values())
+    with TensorReader(index) as reader, Progress("hash", size, "B") as progress:
+
+        def hash_one(name: str) -> str:
+            line = _hash_tensor(reader, index[name])
+            progress.advance(index[name].bytes)
+            return line
+
+        lines = run_all(pool, hash_one, index)
     return combine_lines(dict(zip(index, lines, strict=True)))
 
 

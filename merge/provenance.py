@@ -25,7 +25,13 @@ def written_by() -> dict[str, str]:
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Give a command line the option ``--version``."""
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="version and commit")
+    parser.add_argument(
+        "--version",
+        action=_ShowVersion,
+        nargs=0,
+        default=argparse.SUPPRESS,  # what a command does with its options, it does not know
+        help="version and commit",
+    )
 
 
 class _ShowVersion(argparse.Action):

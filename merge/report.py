@@ -1,4 +1,4 @@
-"""What a merge was made from and what it did: merge.json and the model card."""
+"""What a merge was made from and what it did: merge.json."""
 
 import importlib.metadata
 import platform
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from merge.companions import BACKBONE_CARD, Companion
-from merge.erasure import erased_share, percent
+from merge.companions import Companion
+from merge.erasure import erased_share
 from merge.inputs import ROLES, MergeInputs
 from merge.journal import IDENTITY_FORMAT
 from merge.methods import method_of
@@ -106,26 +106,3 @@ def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:
             sums[key] = sum(value**2 for value in values) ** 0.5 if norm else sum(values)
     shares = {f"erased_{patch}": erased_share(sums, patch) for patch in LETTERS.values()}
     return sums | {key: share for key, share in shares.items() if share is not None}
-
-
-def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, float]) -> str:
-    """The README.md of the patched model."""
-    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.model_dump().items())
-    size = summary["elements"] or 1
-    lines = [
-        f"| {role} | {100 * summary[f'kept_{patch}'] / size:.4f} % | "
-        f"{percent(erased_share(summary, patch))} |"
-        for role, patch in LETTERS.items()
-    ]
-    return (
-        "---\nlibrary_name: transformers\ntags: [safepatching, model-merge]\n---\n"
-        f"# {backbone.resolve().name}, patched\n\n"
-        "Post safety alignment by SafePatching (arXiv 2405.13820): a safety patch and an\n"
-        "over-safety patch, merged into the backbone. merge.json holds the hashes of all inputs\n"
-        "and outputs and what was changed in every tensor; density.svg shows it by layer.\n"
-        f"{BACKBONE_CARD}, where it is there, is the backbone's own card; its licence goes on.\n\n"
-        "| patch | entries kept, of those covered | erased by rounding, of those kept with a delta "
-        "other than 0 |\n|---|---|---|\n"
-        + "\n".join(lines)
-        + f"\n\n| setting | value |\n|---|---|\n{rows}\n"
-    )

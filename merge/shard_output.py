@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from merge import count_kernels
 from merge.errors import UserError
@@ -16,6 +15,7 @@ from merge.inputs import MergeInputs
 from merge.journal import Journal
 from merge.layout import OutputShard
 from merge.pools import run_all
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
 from merge.shard_writer import ShardWriter
@@ -46,8 +46,8 @@ def write_shards(
     thresholds: dict[str, Thresholds] = {}
     size = sum(inputs.backbone[name].bytes for shard in left for name in shard.offsets)
     with (
-        tqdm(total=size, unit="B", unit_scale=True, desc="merge", disable=None) as bar,
-        closing(open_merge(inputs, settings, resources, bar.update)) as merge,
+        Progress("merge", size, "B") as progress,
+        closing(open_merge(inputs, settings, resources, progress.advance)) as merge,
     ):
         if settings.scope == "model":
             thresholds = _select_over_model(merge.merger.model_thresholds)
@@ -118,8 +118,8 @@ class _OutputFile:
 def _select_over_model(
     select: Callable[[Callable[[int], object]], dict[str, Thresholds]],
 ) -> dict[str, Thresholds]:
-    with tqdm(unit=" values", unit_scale=True, desc="select", disable=None) as bar:
-        return select(bar.update)
+    with Progress("select", None, "values") as progress:
+        return select(progress.advance)
 
 
 def _refuse_overflow(reports: dict[str, TensorReport]) -> None:

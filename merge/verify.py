@@ -1,15 +1,15 @@
 """Whether a model folder is still what its merge.json says."""
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-
-from tqdm import tqdm
 
 from merge.errors import UserError
 from merge.files import read_json, sha256_file
 from merge.journal import RECORD
 from merge.pools import run_all
+from merge.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ def verify(directory: Path) -> None:
     inputs = _input_hashes(content)
     gone = [path for path in inputs if not path.is_file()]
     expected |= {path: digest for path, digest in inputs.items() if path not in gone}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = run_all(pool, _hash_or_none, tqdm(expected, desc="verify", disable=None))
+    size = sum(path.stat().st_size for path in expected if path.is_file())
+    with ThreadPoolExecutor(_THREADS) as pool, Progress("verify", size, "B") as progress:
+        found = run_all(pool, lambda path: _hash_or_none(path, progress.advance), list(expected))
     problems = [
         f"{path}: {'is missing' if digest is None else 'has changed'}"
         for path, digest in zip(expected, found, strict=True)
@@ -73,9 +74,9 @@ def _input_hashes(content: dict) -> dict[Path, str]:
         raise UserError(f"{RECORD}: 'inputs' is malformed; merge again") from None
 
 
-def _hash_or_none(path: Path) -> str | None:
+def _hash_or_none(path: Path, advance: Callable[[int], None]) -> str | None:
     try:
-        return sha256_file(path)
+        return sha256_file(path, advance)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -114,11 +114,16 @@ def _command_of_lm_eval(world: Path, out: Path, task: str, *options: str) -> dic
 
 
 def test_a_lost_line_asks_its_task_alone_again(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """What is finished stays; the answers and rates come out as before."""
     job = RunJob(world / "model", world / "suite.yaml", tmp_path)
     first = run(job)
+    told = capsys.readouterr().err
+    assert "Running " not in told and "Tokenizing" not in told, "a bar of lm-eval's in a log"
     path = tmp_path / "completions.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:50] + lines[51:]))

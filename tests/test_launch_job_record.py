@@ -1,12 +1,10 @@
 """No work on this machine beside a run's own jobs: both would train one patch into one folder."""
 
-import io
 import logging
+import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.progress import Progress
 
 from launch import search
 from launch.choice import Outcome
@@ -15,6 +13,8 @@ from launch.pipeline import Pipeline
 from launch.recipe import Recipe
 from launch.run_folder import claim_folder
 from launch.status import run_states
+from launch.trials import TrialJournal
+from merge import progress
 from merge.errors import UserError
 from train.recipe import load_recipe
 
@@ -70,7 +70,7 @@ def test_jobs_that_are_over_hold_nothing_back(tmp_path, monkeypatch, caplog):
 
 
 def test_status_shows_how_far_a_search_is(tmp_path, monkeypatch, caplog):
-    """In the very words that the search writes into its log."""
+    """In the very words that a step of the search writes into its log."""
     file, run = tmp_path / "recipe.yaml", tmp_path / "run"
     file.write_text(
         f"{{name: x, output: {run}, backbone: {{path: b}}, data: {{path: d}}, "
@@ -81,19 +81,24 @@ def test_status_shows_how_far_a_search_is(tmp_path, monkeypatch, caplog):
     claim_folder(recipe)
     record_jobs(run, {"search": "5"})
     squeue(tmp_path, monkeypatch, "echo '5|RUNNING|None|1:00|n1'")
-    monkeypatch.setattr(search, "_LOG_SECONDS", -1.0)
-    progress = Progress(console=Console(file=io.StringIO()))
-    events = io.StringIO()
-    writer = type("Writer", (), {"add_scalar": lambda *values: events.write(str(values))})()
-    reporter = search._Reporter(recipe.search, progress, writer)  # pyright: ignore
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.02)
     with caplog.at_level(logging.INFO):
-        for number in range(3):
-            reporter.trial("difference", number, Outcome(0, 0, 0, 0))
-        seen = {state.stage: state for state in _states(run, caplog.messages)}
-        assert seen["search"].state == "running"
-        assert seen["search"].detail == "1:00 on n1, search difference: 3 of 4 trials"
-        reporter.step("answers")
-        assert _states(run, caplog.messages)[-3].detail.endswith(", search: answers, step 1")
+        journal = TrialJournal(tmp_path / "trials.jsonl")
+        search.search_method(SlowTrials(), "difference", recipe, journal)
+    (found,) = [state for state in _states(run, caplog.messages) if state.stage == "search"]
+    assert found.state == "running"
+    assert found.detail.startswith("1:00 on n1, search difference: 4 of 4 trials, ")
+    assert found.detail.endswith(" left")
+
+
+class SlowTrials:
+    """Trials that all come to the same, each later than two lines of progress."""
+
+    before, blocks = Outcome(0, 0, 0, 0), ["block.0"]
+
+    def outcome(self, settings, kept):
+        time.sleep(0.05)
+        return self.before
 
 
 def _states(run: Path, lines: list[str]) -> list:

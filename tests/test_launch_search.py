@@ -16,12 +16,13 @@ from eval.statistics import rate
 from launch.choice import Outcome, choose, pareto_front
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.screening import is_hopeless, split
-from launch.search import search_method
+from launch.search import search, search_method
 from launch.search_space import suggest
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
 from merge.block_names import blocks_of
 from merge.errors import UserError
+from merge.metrics import metrics_file
 from merge.recipe import MergeSettings
 from tests.measure_search import area
 from tests.tiny_run import make_run
@@ -239,3 +240,25 @@ def test_more_trials_go_on_from_those_that_are_there(tmp_path):
     more = search_method(model, "difference", many, TrialJournal(tmp_path / "x.jsonl"))
     assert more[:4] == first and asked == [settings for settings, _ in more[4:]]
     assert len(asked) == 6
+
+
+def test_every_method_has_a_front_and_every_trial_a_json_line(tmp_path):
+    """In search.json each trial says whose it is; no two of one front beat each other."""
+    recipe = tiny(tmp_path, trials=5, methods=["difference", "dense"])
+    with metrics_file(recipe.output, "search"):
+        search(recipe, tmp_path / "backbone", recipe.output / "search")
+    trials = json.loads((recipe.output / "search/search.json").read_text())["trials"]
+    assert [trial["method"] for trial in trials] == ["difference"] * 5 + ["dense"] * 5
+    for method in ("difference", "dense"):
+        mine = [trial for trial in trials if trial["method"] == method]
+        rates = [(trial["harmful_rate"], trial["refusal_rate"]) for trial in mine]
+        for trial, (harm, refused) in zip(mine, rates, strict=True):
+            beaten = any(h <= harm and r <= refused and (h, r) != (harm, refused) for h, r in rates)
+            assert trial["pareto"] is not beaten
+    assert sum(trial["chosen"] for trial in trials) == 1
+    lines = (recipe.output / "metrics/search.jsonl").read_text().splitlines()
+    told = [line for line in map(json.loads, lines) if "trial" in line]
+    assert [line["trial"] for line in told] == [*range(5)] * 2
+    for trial, line in zip(trials, told, strict=True):
+        tag = f"search_{trial['method']}/harmful_rate(fraction)"
+        assert line[tag] == trial["harmful_rate"]

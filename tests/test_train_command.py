@@ -1,5 +1,6 @@
 """The commands of train/: launchers, errors without a traceback, and who may read what."""
 
+import json
 import os
 import random
 import signal
@@ -175,6 +176,13 @@ def test_over_safety_run_is_private_and_leaves_no_checkpoint(recipe: Path, tmp_p
     files = list((run / "over_safety").iterdir())
     assert files and all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     assert not (run / "over_safety.work").exists()
+    # Descent: the objective is the forget loss itself, in the curves and in the JSON lines.
+    lines = [json.loads(line) for line in (run / "metrics/over_safety.jsonl").open()]
+    steps = [line for line in lines if "loss/objective(nats)" in line]
+    assert [line["step"] for line in steps] == loss_steps(run)
+    for line in steps:
+        assert line["loss/objective(nats)"] == pytest.approx(line["loss/forget(nats)"], rel=1e-5)
+    assert {"importance", "export"} <= {line.get("what") for line in lines}
 
 
 @pytest.mark.slow

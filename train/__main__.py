@@ -19,6 +19,7 @@ from merge.errors import (
     StoppedOnRequestError,
     run_command,
 )
+from merge.log import start_logging
 from merge.provenance import add_version
 from train.recipe import ROLES, TrainRecipe, load_recipe
 from train.stopping import StopRequest
@@ -49,13 +50,7 @@ def main() -> int:
     def command() -> None:
         recipe = load_recipe(arguments.recipe, arguments.overrides, TrainRecipe)
         world = World.from_environment()
-        logging.basicConfig(
-            level=logging.INFO if world.is_main else logging.ERROR,
-            format="%(asctime)s %(message)s",
-            datefmt="%H:%M:%S",
-        )
-        # The hub's client tells the address of every request, and some are signed.
-        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        start_logging(logging.INFO if world.is_main else logging.ERROR)
         # The imports make a million objects that all stay: to look through them for garbage takes
         # a second of the start. The job turns collection on again when they are done.
         gc.disable()

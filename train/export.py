@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from merge.errors import UserError
 from merge.patch_directory import PatchWriter, Role
+from merge.progress import Progress
 from train.backbone_tensors import BackboneTensors
 from train.world import World
 from train.zero3 import Zero3Model
@@ -53,9 +53,9 @@ def export_patch(
     copies: dict[str, list[str]] = {}
     for copy, original in backbone.map.copies.items():
         copies.setdefault(original, []).append(copy)
-    bar = tqdm(backbone.map.groups, desc="export", disable=None if world.is_main else True)
-    with writing as writer:
-        for group in bar:
+    groups = backbone.map.groups
+    with Progress("export", len(groups), "groups of tensors") as progress, writing as writer:
+        for group in progress.over(groups):
             deltas, importances = {}, {}
             for name in group.parameters:
                 master = model.gather_master(name).cpu()

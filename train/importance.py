@@ -8,8 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tqdm import tqdm
-
+from merge.progress import Progress as Shown
 from train.batches import TokenizedExample, collate, micro_batches, random_subset
 from train.collectives import compute_device
 from train.objectives import answer_losses
@@ -53,14 +52,7 @@ def measure_importance(
     model.engine.eval()
     model.transform_gradients = True
     chunk = _CHUNK * world.size
-    bar = tqdm(
-        total=len(samples),
-        initial=progress.importance_samples,
-        desc="importance",
-        unit="sample",
-        disable=None if world.is_main else True,
-    )
-    with bar:
+    with Shown("importance", len(samples), "samples", progress.importance_samples) as shown:
         for start in range(progress.importance_samples, len(samples), chunk):
             model.clear_gradients()
             # Where the samples do not divide by the ranks, the rest run a sample at loss 0.
@@ -73,7 +65,7 @@ def measure_importance(
                 model.backward((losses * micro.weights).sum(), last=number == len(share))
             model.add_gradients_to_sums()
             done = min(start + chunk, len(samples))
-            bar.update(done - start)
+            shown.advance(done - start)
             progress = replace(progress, importance_samples=done)
     model.transform_gradients = False
     return progress

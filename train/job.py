@@ -3,12 +3,14 @@
 import logging
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from merge.coverage import untrained_sentence
 from merge.errors import UserError
 from merge.files import make_directory
+from merge.metrics import metrics_file
 from merge.patch_directory import Role
 from train.backbone import backbone_directory, load_tokenizer
 from train.backbone_tensors import open_backbone
@@ -69,7 +71,8 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     # It imports DeepSpeed, which takes seconds: only once all cheap checks have passed.
     from train.derivation import Derivation
 
-    Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
+    with metrics_file(recipe.output, role) if world.is_main else nullcontext():
+        Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
 
 
 def _openings(recipe: TrainRecipe, role: Role) -> RefusalOpenings | None:

@@ -155,7 +155,8 @@ class Training:
     def _accumulate(self, shares: StepInput, progress: Progress, waited: float) -> dict[str, float]:
         """Gradient of the objective; returns what all ranks together have measured."""
         left = sum(len(share) for share in shares)
-        sums = torch.zeros(len(self.terms), device=compute_device())
+        # The mean answer loss of every term, and the objective, which weighs and turns them.
+        sums = torch.zeros(len(self.terms) + 1, device=compute_device())
         for place, (term, share) in enumerate(zip(self.terms, shares, strict=True)):
             count = len(term.plan.batch(progress.step))
             for waiting in share:
@@ -170,6 +171,7 @@ class Training:
                 scale = term.weight * self.world.size / count
                 self.model.backward(objective * scale, last=left == 0)
                 sums[place] += (losses.detach() * micro.weights).sum() / count
+                sums[-1] += objective.detach() * term.weight / count
         # One exchange for all: every one of them waits for the slowest rank.
         samples = sum(len(micro.indices) for micro in shares[0])
         mine = [*sums.tolist(), float(samples), waited, *peak_memory_mib()]
@@ -180,6 +182,7 @@ class Training:
             f"loss/{term.name}(nats)": sum(values[place] for values in ranks)
             for place, term in enumerate(self.terms)
         }
+        scalars["loss/objective(nats)"] = sum(values[len(self.terms)] for values in ranks)
         *_, samples_place, wait_place, host_place, gpu_place = range(len(mine))
         return {
             **scalars,

@@ -1,6 +1,5 @@
-"""What a person sees of a training: TensorBoard curves, a progress bar, log lines."""
+"""What a person sees of a training: TensorBoard curves, JSON lines, a progress bar or log lines."""
 
-import logging
 import resource
 import sys
 import time
@@ -10,15 +9,30 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from tqdm import tqdm
 
 from merge.errors import UserError
+from merge.metrics import record
+from merge.progress import Progress
 from train.flops import ModelShape, peak_flops
 
-_LOG_SECONDS = 10.0
 _MIB = 1024 * 1024
-
-logger = logging.getLogger(__name__)
+_WORDS = {
+    "loss/objective(nats)": "loss {:.4f}",
+    "loss/forget(nats)": "forget loss {:.4f}",
+    "optimizer/learning_rate(1)": "learning rate {:.3g}",
+    "optimizer/gradient_norm(1)": "gradient norm {:.3g}",
+    "speed/tokens(1/s)": "{:.0f} tokens/s",
+}
+"""What a line of the log says of a step, by tag."""
+_FIRST_SCREEN = {
+    "loss/objective(nats)": "1_training/1_loss(nats)",
+    "loss/forget(nats)": "1_training/2_forget_loss(nats)",
+    "margin/refusal(nats)": "1_training/3_refusal_margin(nats)",
+    "optimizer/gradient_norm(1)": "1_training/4_gradient_norm(1)",
+    "speed/tokens(1/s)": "1_training/5_tokens(1/s)",
+}
+"""Where TensorBoard shows the curves that tell most once more. It opens on the first group of all
+runs by name, digits before letters, which else is the merge's norms."""
 
 
 def peak_memory_mib() -> tuple[float, float]:
@@ -54,8 +68,8 @@ class Monitor:
         peak = peak_flops(device)
         self._peak_flops = None if peak is None else peak * processes
         self._writer = None
-        self._bar = None
-        self._last_log = self._last_step = time.monotonic()
+        self._progress = None
+        self._last_step = time.monotonic()
         if directory is None:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -63,11 +77,11 @@ class Monitor:
         self._directory = directory
         with self._writing():
             self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
-        self._bar = tqdm(
-            total=total, initial=first_step, desc=title, unit="step", disable=None, leave=True
-        )
+        self._progress = Progress(title, total, "steps", first_step)
 
     def __enter__(self) -> "Monitor":
+        if self._progress is not None:
+            self._progress.__enter__()
         return self
 
     def __exit__(
@@ -76,8 +90,8 @@ class Monitor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, traceback)
         if self._writer is not None:
             # An error that is under way counts: closing fails after it where the disk is full.
             with self._writing() if error is None else suppress(OSError):
@@ -101,11 +115,10 @@ class Monitor:
                 self._writer.add_text(tag, text)
 
     def scalars(self, step: int, scalars: dict[str, float]) -> None:
-        """Record values that belong to a step, or to what stood in its stead."""
+        """Record values of what stood in a step's stead."""
+        self._write_events(step, scalars)
         if self._writer is not None:
-            with self._writing():
-                for tag, value in scalars.items():
-                    self._writer.add_scalar(tag, value, step)
+            record({"step": step, **scalars})
 
     def step(self, step: int, tokens: int, samples: int, scalars: dict[str, float]) -> None:
         """Record one optimizer step.
@@ -116,7 +129,7 @@ class Monitor:
             samples: of these tokens.
             scalars: by TensorBoard tag, ``group/name(unit)``.
         """
-        if self._writer is None or self._bar is None:
+        if self._progress is None:
             return
         now = time.monotonic()
         seconds, self._last_step = now - self._last_step, now
@@ -128,10 +141,16 @@ class Monitor:
         if self._peak_flops is not None:
             flops = tokens * self._shape.training_flops(tokens / samples)
             scalars["speed/mfu(1)"] = flops / seconds / self._peak_flops
-        self.scalars(step, scalars)
-        self._bar.update()
-        loss = scalars["loss/forget(nats)"]
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        if now - self._last_log > _LOG_SECONDS and self._bar.disable:
-            self._last_log = now
-            logger.info("step %d of %d, forget loss %.4f", step, self._bar.total, loss)
+        self._write_events(step, scalars)
+        self._progress.advance()
+        words = [form.format(scalars[tag]) for tag, form in _WORDS.items() if tag in scalars]
+        self._progress.note(", ".join(words), {"step": step, **scalars})
+
+    def _write_events(self, step: int, scalars: dict[str, float]) -> None:
+        if self._writer is None:
+            return
+        with self._writing():
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, step)
+                if tag in _FIRST_SCREEN:
+                    self._writer.add_scalar(_FIRST_SCREEN[tag], value, step)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from merge.progress import Progress
 from train.batches import TokenizedExample, collate, micro_batches
 from train.collectives import compute_device, gather_from_ranks, sum_over_ranks
 from train.objectives import TopDistributions, answer_losses, top_distributions
@@ -34,12 +34,13 @@ def backbone_losses(
     losses = [0.0] * len(examples)
     model.engine.eval()
     share = micro_batches(range(len(examples)), size, world.rank, world.size)
-    for indices in tqdm(share, desc="backbone", disable=None if world.is_main else True):
-        micro = collate(examples, indices).to(compute_device())
-        with torch.no_grad():
-            values = answer_losses(model.logits(micro), micro.labels, decay).tolist()
-        for index, value in zip(indices, values, strict=False):
-            losses[index] = value
+    with Progress("backbone's losses", len(share), "batches") as progress:
+        for indices in progress.over(share):
+            micro = collate(examples, indices).to(compute_device())
+            with torch.no_grad():
+                values = answer_losses(model.logits(micro), micro.labels, decay).tolist()
+            for index, value in zip(indices, values, strict=False):
+                losses[index] = value
     return torch.tensor(sum_over_ranks(losses), dtype=torch.float32)
 
 
@@ -63,15 +64,16 @@ def backbone_distributions(
     count = max(int(number) for (number,) in gather_from_ranks([-(-len(wanted) // size)]))
     shares = [list(wanted[number * size : (number + 1) * size]) for number in range(count)]
     found: dict[int, TopDistributions] = {}
-    for indices in tqdm(shares, desc="backbone", disable=None):
-        micro = collate(examples, indices).to(compute_device())
-        with torch.no_grad():
-            logits = model.logits(micro)
-        for row, index in enumerate(indices):
-            top = top_distributions(logits[row : row + 1], micro.labels[row : row + 1], kept)
-            found[index] = TopDistributions(
-                top.ids.cpu(), top.log_probabilities.cpu(), top.rest.cpu()
-            )
+    with Progress("backbone's distributions", len(shares), "batches") as progress:
+        for indices in progress.over(shares):
+            micro = collate(examples, indices).to(compute_device())
+            with torch.no_grad():
+                logits = model.logits(micro)
+            for row, index in enumerate(indices):
+                top = top_distributions(logits[row : row + 1], micro.labels[row : row + 1], kept)
+                found[index] = TopDistributions(
+                    top.ids.cpu(), top.log_probabilities.cpu(), top.rest.cpu()
+                )
     return found
 
 

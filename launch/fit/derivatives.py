@@ -16,6 +16,7 @@ from torch import Tensor
 
 from eval.token_streams import forward_arguments
 from launch.borrowed_model import BorrowedModel
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 from train.batches import TokenizedExample, collate
 from train.prompts import IGNORED_LABEL
@@ -47,7 +48,6 @@ class ScaleDerivatives:
         self,
         prompts: Sequence[Sequence[int]],
         openings: RefusalOpenings,
-        advance: Callable[[], object] = lambda: None,
     ) -> np.ndarray:
         """Those of every prompt's refusal margin.
 
@@ -59,9 +59,8 @@ class ScaleDerivatives:
             for prompt in prompts:
                 logits, labels = self._logits(opening_examples(prompt, openings))
                 yield margins(label_log_probabilities(logits, labels)[None])[0]
-                advance()
 
-        return self._of(values())
+        return self._of(values(), len(prompts))
 
     def of_own_tokens(self, examples: Sequence[TokenizedExample], seed: int) -> np.ndarray:
         """Those of the log-probability of tokens drawn from the model itself, answer by answer.
@@ -83,7 +82,7 @@ class ScaleDerivatives:
                 chosen = foretold.gather(-1, drawn.to(foretold.device))
                 yield chosen.sum() / len(chosen) ** 0.5
 
-        return self._of(values())
+        return self._of(values(), len(examples))
 
     def _logits(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor]:
         batch = collate(rows, range(len(rows)))
@@ -92,7 +91,7 @@ class ScaleDerivatives:
         output = self._model(**forward_arguments(self._model, ids, mask), use_cache=False)
         return output.logits, batch.labels.to(self._model.device)
 
-    def _of(self, values: Iterable[Tensor]) -> np.ndarray:
+    def _of(self, values: Iterable[Tensor], count: int) -> np.ndarray:
         found: list[np.ndarray] = []
         place = {name: number for number, name in enumerate(self.names)}
 
@@ -100,7 +99,7 @@ class ScaleDerivatives:
             flat = gradient.numpy().reshape(-1)
             found[-1][place[name]] = self._borrowed.loaded.products(self._settings, name, flat)
 
-        with self._hooked(take):
+        with self._hooked(take), Progress("derivatives", count, "questions") as progress:
             iterator = iter(values)
             while True:
                 found.append(np.zeros((len(self.names), 2, 3)))
@@ -108,6 +107,7 @@ class ScaleDerivatives:
                 if value is None:
                     break
                 value.backward()
+                progress.advance()
         return np.array(found[:-1])
 
     @contextmanager

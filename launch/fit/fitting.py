@@ -6,7 +6,6 @@ not foretold. Every merge that is measured on the way is a candidate of the sear
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from launch.fit.cross_validation import Candidate, Validated, best_global, sprea
 from launch.fit.kept import KeptDerivatives
 from launch.fit.objective import Linearised, Weights, solve_within
 from launch.margin_model import MarginModel, Measured
+from merge.progress import Progress
 from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
 """Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
 _DIVERGENCE_SHARES = (0.75, 0.55, 0.4, 0.3, 0.2, 0.1)
 """Of the fit's own divergence, for merges that change less and keep more of utility."""
-
-Advance = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,6 @@ class ScaleFit:
         folder: derivatives are kept there, so that a search that was stopped goes on.
         most_divergence: how far from the backbone a step may lead, as the linearisation foretells
             it, in nats per token.
-        advance: called after each backward pass, and after each measured merge.
     """
 
     model: MarginModel
@@ -90,15 +87,15 @@ class ScaleFit:
     rounds: int
     most_divergence: float
     folder: Path
-    advance: Advance = lambda: None
     _tried: list[Tried] = field(default_factory=list)
+    _progress: Progress = field(default_factory=lambda: Progress("fit", None, "merges"))
 
     def run(self) -> Fit:
         """Fit, and measure what the fitted merges do."""
         model = self.model
         assert model.calibration is not None
         chosen = spaced(len(model.prompts), self.questions)
-        kept = KeptDerivatives(model, self.base, chosen, self.folder, self.advance)
+        kept = KeptDerivatives(model, self.base, chosen, self.folder)
         zero, fisher = kept.at_backbone(), kept.fisher()
         groupings = GROUPINGS[: GROUPINGS.index(self.finest) + 1]
         candidates = [
@@ -111,7 +108,8 @@ class ScaleFit:
             "fit: %d scales by %s, ridge %g: held-out AUC %.3f",
             len(best.candidate.columns), best.candidate.grouping, best.ridge, best.auc,
         )  # fmt: skip
-        scales = self._gauss_newton(candidates[0], best, kept)
+        with self._progress:
+            scales = self._gauss_newton(candidates[0], best, kept)
         return Fit(
             tried=self._tried[::-1],
             best=best,
@@ -195,7 +193,7 @@ class ScaleFit:
         settings = self._settings(candidate, point)
         measured = self.model.measure(settings)
         self._tried.append((settings, self.model.estimate(measured)))
-        self.advance()
+        self._progress.advance()
         return measured
 
     def _candidate(

@@ -33,14 +33,12 @@ class KeptDerivatives:
     Attributes:
         base: the merge whose masks are used; its scales do not matter.
         chosen: int64 [questions], which of the model's prompts are differentiated.
-        advance: called after each backward pass.
     """
 
     model: MarginModel
     base: MergeSettings
     chosen: np.ndarray
     folder: Path
-    advance: Callable[[], object]
 
     def at_backbone(self) -> np.ndarray:
         """Those of the margins, fp64 [questions, tensors, 2 patches, 3 sets]."""
@@ -81,7 +79,7 @@ class KeptDerivatives:
         self.model.borrowed.take(settings)
         prompts = [self.model.prompts[number] for number in self.chosen]
         engine = ScaleDerivatives(self.model.borrowed, self.base)
-        return engine.of_margins(prompts, self.model.openings, self.advance)
+        return engine.of_margins(prompts, self.model.openings)
 
     def _kept(
         self, name: str, measure: Callable[[], Mapping[str, np.ndarray]]
