@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -246,6 +247,13 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+def _without_card(record: Path) -> dict[str, Any]:
+    """A merge.json but for the hash of the model card, which the evaluation adds to later."""
+    content = json.loads(record.read_text())
+    assert content["outputs"].pop("README.md")
+    return content
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_run_goes_on_and_its_last_stage_is_taken_back(tmp_path):
@@ -258,11 +266,11 @@ def test_a_killed_run_goes_on_and_its_last_stage_is_taken_back(tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     said, _ = killed.communicate()
     assert first.is_file(), said
-    before = first.read_bytes()
+    before = _without_card(first)
     again = start(folder)
     said, _ = again.communicate()
     assert again.returncode == 0, said
-    assert first.read_bytes() == before
+    assert _without_card(first) == before
     summary = json.loads((folder / "continual/continual.json").read_text())
     assert {name: len(path) for name, path in summary["models"].items()} == {
         "safepatching": 2,

@@ -180,7 +180,8 @@ def test_unlearning_keeps_its_best_state_also_through_a_stop(tmp_path: Path) -> 
 
 def test_normalised_steps_on_first_tokens_until_refusals_are_gone(tmp_path: Path) -> None:
     """Descent in whole-data steps; stopped in the importance pass, which one process ends."""
-    length, count, first, decay = 0.06, 100, 3, 0.5
+    # So many that the importance pass takes longer than the signal that stops it.
+    length, count, first, decay = 0.06, 400, 3, 0.5
     recipe, samples, questions = prepare(tmp_path, count, FALLING, ("run",))
 
     def step(model: Any, number: int) -> None:
