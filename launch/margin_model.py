@@ -101,11 +101,10 @@ class MarginModel:
         with Progress("measuring the backbone by margins", 3, "passes") as progress:
             self._reference = Reference.of(borrowed.model, self.harmless_answers)
             progress.advance()
-            self._choice_spread = 1.0
             scores = self._choice_margins()
             self._choice_spread = float(scores.std()) if len(scores) else 1.0
             progress.advance()
-            self.backbone = self._measure()
+            self.backbone = self._measured(scores)
             """Of the backbone itself."""
             progress.advance()
         known = [(m, j.refused) for m, j in zip(self.backbone.margins, judged, strict=True)]
@@ -131,7 +130,7 @@ class MarginModel:
     def measure(self, settings: MergeSettings) -> Measured:
         """Merge, and measure."""
         self.borrowed.take(settings)
-        return self._measure()
+        return self._measured(self._choice_margins())
 
     def estimate(self, measured: Measured) -> Outcome:
         """The rates that answers would have, by the calibration; no answer counts as degenerate."""
@@ -145,13 +144,15 @@ class MarginModel:
             divergence=measured.divergence,
         )
 
-    def _measure(self) -> Measured:
+    def _measured(self, choices: np.ndarray) -> Measured:
+        """All of the weights that the model has, whose choice margins are measured already."""
         model, budget = self.borrowed.model, self.borrowed.batch_tokens
         exact = [row[0].is_greedy for row in likelihoods(model, self._exact, budget)]
-        choices = self._choice_margins() / self._choice_spread
         return Measured(
             margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
-            utility=np.concatenate([1 / (1 + np.exp(-choices)), np.array(exact, float)]),
+            utility=np.concatenate(
+                [1 / (1 + np.exp(-choices / self._choice_spread)), np.array(exact, float)]
+            ),
             divergence=self._reference.divergence(model),
         )
 

@@ -15,23 +15,17 @@ from typing import Any
 from eval.completions import FILE_NAME, read_completions
 from eval.form_check import check_forms
 from eval.harness import DEFAULT_BATCH_TOKENS
-from eval.models import load_model, load_tokenizer, resolve_dtype
-from eval.prompts import load_prompts
 from eval.run import RunJob, run
-from eval.suite import load_suite
-from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome, Tried, pareto_front, violation, worse_ratio
 from launch.false_refusals import REFUSED
 from launch.fit.calibration import LEAST_AUC
 from launch.margin_fit import can_be_fitted, fit_merge, predict
 from launch.margin_model import Judged, MarginModel
 from launch.recipe import Recipe, SearchMethod, SearchSettings
-from launch.trial_model import TrialModel, outcome_of
+from launch.trial_model import TrialModel, borrow_model, outcome_of
 from launch.trials import TrialJournal
-from merge.in_memory import LoadedInputs
 from merge.progress import Progress
 from train.openings_file import OPENINGS_FILE, read_openings
-from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +79,7 @@ def search_by_margins(
         return PoorMargins({"calibration": None})
     summary = _ask_backbone(recipe, backbone, folder / _BACKBONE)
     before = outcome_of({axis: found["value"] for axis, found in summary["axes"].items()})
-    borrowed = _borrow(recipe, backbone)
+    borrowed = borrow_model(recipe, backbone)
     model = MarginModel(borrowed, openings, _judged(folder / _BACKBONE))
     calibration = model.calibration
     if calibration is None or not calibration.holds:
@@ -193,20 +187,6 @@ def _judged(folder: Path) -> dict[tuple[str, str], Judged]:
         text = record["completion"] if record["answer"] is None else record["answer"]
         found[record["suite"], record["id"]] = Judged(text, refused)
     return found
-
-
-def _borrow(recipe: Recipe, backbone: Path) -> BorrowedModel:
-    search, evaluation = recipe.search, recipe.eval
-    assert search is not None
-    safety, over_safety = (recipe.output / role for role in ROLES)
-    return BorrowedModel(
-        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto")),
-        load_tokenizer(backbone),
-        LoadedInputs.read(backbone, safety, over_safety, recipe.merge),
-        load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
-        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
-        recipe.backbone.chat,
-    )
 
 
 def _answered(chosen: list[Tried], model: TrialModel, journal: TrialJournal) -> list[Tried]:

@@ -16,6 +16,29 @@ from launch.screening import is_hopeless, split
 from merge.block_names import blocks_of
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
+from train.recipe import ROLES
+
+
+def borrow_model(recipe: Recipe, backbone: Path, device: str | None = None) -> BorrowedModel:
+    """Load model, patches and validation prompts of a run.
+
+    Args:
+        device: of the model; the first GPU by default, where there is one.
+
+    Raises:
+        UserError: an input is missing or wrong.
+    """
+    search, evaluation = recipe.search, recipe.eval
+    assert search is not None
+    safety, over_safety = (recipe.output / role for role in ROLES)
+    return BorrowedModel(
+        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto"), device),
+        load_tokenizer(backbone),
+        LoadedInputs.read(backbone, safety, over_safety, recipe.merge),
+        load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
+        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+        recipe.backbone.chat,
+    )
 
 
 @dataclass(frozen=True)
@@ -40,19 +63,9 @@ class TrialModel:
         Raises:
             UserError: an input is missing or wrong.
         """
-        search, evaluation = recipe.search, recipe.eval
-        assert search is not None
-        model = BorrowedModel(
-            load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto"), device),
-            load_tokenizer(backbone),
-            LoadedInputs.read(
-                backbone, recipe.output / "safety", recipe.output / "over_safety", recipe.merge
-            ),
-            load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
-            evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
-            recipe.backbone.chat,
-        )
-        return cls(model, search, outcome_of(_values(model.rates(None))))
+        assert recipe.search is not None
+        model = borrow_model(recipe, backbone, device)
+        return cls(model, recipe.search, outcome_of(_values(model.rates(None))))
 
     @property
     def blocks(self) -> list[str]:
