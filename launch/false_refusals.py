@@ -36,8 +36,9 @@ _SECTION = "harvest.harmless"
 def harvest_false_refusals(recipe: Recipe) -> Path:
     """Let the over-safety model answer what the backbone refuses, and keep the good answers.
 
-    Kept is what is neither refused, partly or fully, nor degenerate, and ends by itself. Answers
-    that are there from an earlier try stay. The model and its patch are deleted.
+    Kept is what is neither refused, partly or fully, nor degenerate. An answer that does not end
+    within ``max_new_tokens`` is kept where the training takes the first tokens of answers alone.
+    Answers that are there from an earlier try stay. The model and its patch are deleted.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700.
@@ -82,7 +83,8 @@ def _pairs(
     kinds = Counter(_kind(answer, limit) for answer in answers)
     counts = ", ".join(f"{name} {count}" for name, count in kinds.most_common())
     logger.info("harvest: of these the over-safety model leaves: %s", counts)
-    kept = [answer for answer in answers if _kind(answer, limit) == "answered"]
+    good = {"answered"} if recipe.over_safety.answer_tokens is None else {"answered", UNFINISHED}
+    kept = [answer for answer in answers if _kind(answer, limit) in good]
     if not kept:
         raise UserError(
             f"{_SECTION}: the over-safety model answers none of the {len(answers)} questions that "

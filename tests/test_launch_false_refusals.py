@@ -131,6 +131,10 @@ def test_nothing_left_is_one_line_with_the_counts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"answers none of the 2 .*unfinished 1, refused 1"):
         harvest_false_refusals(recipe)
     assert not (recipe.output / "harvest/false_refusals.jsonl").exists()
+    first_tokens = recipe.over_safety.model_copy(update={"answer_tokens": 4})
+    file = harvest_false_refusals(recipe.model_copy(update={"over_safety": first_tokens}))
+    (kept,) = [json.loads(line) for line in file.open()]  # the first tokens are not cut
+    assert kept["question"] == refused[1]
 
 
 def test_a_question_of_d_h_or_of_a_suite_is_named(tmp_path: Path) -> None:

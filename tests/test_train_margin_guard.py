@@ -59,6 +59,16 @@ def test_learning_ends_when_refusals_are_gone_but_not_before_a_step() -> None:
     assert not watching.is_best(looks(-9.0, -8.0))
 
 
+def test_unlearning_ends_when_nearly_all_is_refused_but_not_before_a_step() -> None:
+    """A margin that rises for ever, as short steps on first tokens make it, must end too."""
+    watching = guard(True, max_refusal=0.9)
+    assert watching.reason_to_stop(looks(9.0, probability=0.99)) is None
+    assert watching.reason_to_stop(looks(0.0, 2.0, probability=0.9)) is None
+    reason = watching.reason_to_stop(looks(0.0, 3.0, probability=0.91))
+    assert reason and reason.startswith("nearly all is refused: the mean probability 0.9100")
+    assert guard(True, max_refusal=1.0).reason_to_stop(looks(0.0, 9.0, probability=1.0)) is None
+
+
 def test_what_the_guard_needs_is_said_in_one_line_before_training(tmp_path: Path) -> None:
     recipe = load_recipe(make_recipe(tmp_path), ["safety.guards.margin_samples=4"], TrainRecipe)
 

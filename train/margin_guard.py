@@ -1,8 +1,9 @@
 """The guard of the refusal margin: a training ends where it helps (issue 14).
 
 What unlearns harmful answers makes refusals likelier for some steps, then takes them away again,
-and then the language. What learns harmful answers has done its work when refusals are gone. Both
-show in the refusal margins of D_h's own questions, by forward passes and without any other prompt.
+and then the language; where nearly all questions are refused, further steps can only do harm. What
+learns harmful answers has done its work when refusals are gone. All of it shows in the refusal
+margins of D_h's own questions, by forward passes and without any other prompt.
 """
 
 from collections.abc import Sequence
@@ -80,6 +81,11 @@ class MarginGuard:
                     f"{self.settings.min_refusal:.4f}"
                 )
             return None
+        if last.step and last.probability > self.settings.max_refusal:
+            return (
+                f"nearly all is refused: the mean probability {last.probability:.4f} of a refusal "
+                f"is above {self.settings.max_refusal:.4f}"
+            )
         best, patience = best_of(looks), self.settings.margin_patience
         limit = best.margin - self.settings.margin_fall
         if len(looks) > patience and all(look.margin < limit for look in looks[-patience:]):

@@ -40,9 +40,9 @@ class GuardSettings(Settings):
     """Steps between two looks at that loss."""
     margin_samples: NonNegativeInt = added(0)
     """On how many questions of D_h the refusal margin is watched (``train.refusal_margin``, by the
-    run folder's ``openings.json``); 0 turns it off. Objectives that unlearn then end when the mean
-    margin has fallen from its highest, and the patch is of the step where it was highest; one that
-    learns ends when the refusals are gone."""
+    run folder's ``openings.json``); 0 turns it off. Objectives that unlearn then end when nearly
+    all questions are refused, or when the mean margin has fallen from its highest, and the patch is
+    of the step where it was highest; one that learns ends when the refusals are gone."""
     margin_every: PositiveInt = added(1)
     """Steps between two looks at the margins: a forward pass of each question and opening."""
     margin_fall: PositiveFloat = added(0.5)
@@ -51,6 +51,8 @@ class GuardSettings(Settings):
     """So many looks in a row must find it fallen."""
     min_refusal: Fraction = added(0.05)
     """Refusals are gone when the mean probability that an answer opens as one is below this."""
+    max_refusal: Fraction = added(0.95)
+    """Nearly all questions are refused when that probability is above this; 1 never ends so."""
 
 
 class MismatchSettings(Settings):
