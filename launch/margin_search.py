@@ -80,7 +80,7 @@ def search_by_margins(
     summary = _ask_backbone(recipe, backbone, folder / _BACKBONE)
     before = outcome_of({axis: found["value"] for axis, found in summary["axes"].items()})
     borrowed = borrow_model(recipe, backbone)
-    model = MarginModel(borrowed, openings, _judged(folder / _BACKBONE))
+    model = MarginModel(borrowed, openings, judged_answers(folder / _BACKBONE))
     calibration = model.calibration
     if calibration is None or not calibration.holds:
         logger.warning(
@@ -179,7 +179,8 @@ def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any
     )
 
 
-def _judged(folder: Path) -> dict[tuple[str, str], Judged]:
+def judged_answers(folder: Path) -> dict[tuple[str, str], Judged]:
+    """The answers in an evaluation's folder, by suite and prompt."""
     found = {}
     for record in read_completions(folder / FILE_NAME):
         kind = record["refusal"]
