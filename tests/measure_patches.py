@@ -19,7 +19,7 @@ import sys
 from dataclasses import replace
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -72,8 +72,18 @@ _MOST_STEPS = 12
 _GROUPINGS: tuple[Grouping, ...] = GROUPINGS[:2]
 
 
-Kind = tuple[Role, str, int]
-"""A patch: its role, the name of its kind, and which order of the data."""
+class Kind(NamedTuple):
+    """A patch: its role, the name of its kind, and which order of the data."""
+
+    role: Role
+    name: str
+    order: int
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        letters = (each if each.isalnum() else "-" for each in self.name.lower())
+        return f"{''.join(letters)}-{self.order}"
 
 
 def main() -> None:
@@ -109,7 +119,7 @@ class Study:
 
     def measure(self, order: int) -> None:
         """All kinds in one order of the data."""
-        kinds = [[(role, name, order) for name in KINDS[role]] for role in ROLES]
+        kinds = [[Kind(role, name, order) for name in KINDS[role]] for role in ROLES]
         for kind in (each for of_role in kinds for each in of_role):
             if not self._derivatives(kind).is_file():
                 self._train(kind)
@@ -130,12 +140,10 @@ class Study:
         ]
 
     def _run_folder(self, kind: Kind) -> Path:
-        role, name, order = kind
-        return self.folder / role / f"{_slug(name)}-{order}"
+        return self.folder / kind.role / kind.slug
 
     def _derivatives(self, kind: Kind) -> Path:
-        role, name, order = kind
-        return self.folder / f"{role}-{_slug(name)}-{order}.npz"
+        return self.folder / f"{kind.role}-{kind.slug}.npz"
 
     def _train(self, kind: Kind) -> None:
         role, name, order = kind
@@ -161,9 +169,11 @@ class Study:
         subprocess.run([sys.executable, *command], check=True)
 
     def _differentiate(self, pair: tuple[Kind, Kind]) -> None:
-        folders = [self._run_folder(kind) / kind[0] for kind in pair]
+        folders = [self._run_folder(kind) / kind.role for kind in pair]
+        safety, over_safety = folders
         model, recipe = self._margin_model(), self.recipe
-        loaded = LoadedInputs.read(backbone_directory(recipe.backbone), *folders, recipe.merge)
+        backbone = backbone_directory(recipe.backbone)
+        loaded = LoadedInputs.read(backbone, safety, over_safety, recipe.merge)
         model.borrowed.take(None)
         borrowed = replace(model.borrowed, loaded=loaded)
         prompts = [model.prompts[place] for place in self._chosen(model)]
@@ -199,7 +209,7 @@ class Study:
         chosen = self._chosen(model)
         patches = [
             np.load(self._derivatives(kind))
-            for kind in (("safety", safety, order), ("over_safety", over_safety, order))
+            for kind in (Kind("safety", safety, order), Kind("over_safety", over_safety, order))
         ]
         names = patches[0]["names"].tolist()
         # A whole patch has one scale for all of its sets.
@@ -233,8 +243,9 @@ class Study:
     def _aucs(self, margins: np.ndarray, chosen: np.ndarray) -> dict[str, float | None]:
         model = self._margin_model()
         harmful, forms = model.harmful[chosen], model.forms[chosen]
-        sides = [Side(margins[each], forms[each]) for each in (harmful, ~harmful)]
-        return {"all": auc(*sides), "matched": auc(*sides, "matched")}
+        refuse = Side(margins[harmful], forms[harmful])
+        answer = Side(margins[~harmful], forms[~harmful])
+        return {"all": auc(refuse, answer), "matched": auc(refuse, answer, "matched")}
 
 
 def shown(rows: list[dict[str, Any]]) -> Table:
@@ -269,10 +280,6 @@ def _training(rows: list[dict[str, Any]], role: Role) -> tuple[str, str, str]:
 
 def _mean(rows: list[dict[str, Any]], grouping: str, pairing: str) -> float:
     return float(np.mean([row[grouping][pairing] for row in rows]))
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
 if __name__ == "__main__":
