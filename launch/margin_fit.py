@@ -7,7 +7,7 @@ from typing import Any
 from launch.fit.columns import FITTED, GROUPINGS
 from launch.fit.cross_validation import FOLDS
 from launch.fit.fitting import Fit, ScaleFit, spaced
-from launch.fit.kept import KeptDerivatives
+from launch.fit.kept import KeptMeasurements
 from launch.fit.prediction import Questions, write_prediction
 from launch.margin_model import MarginModel
 from launch.recipe import SearchMethod, SearchSettings
@@ -15,7 +15,7 @@ from merge.recipe import MergeSettings
 
 logger = logging.getLogger(__name__)
 
-_DERIVATIVES = "derivatives"
+_MEASURED = "fit"
 
 
 def can_be_fitted(method: SearchMethod, model: MarginModel, search: SearchSettings) -> bool:
@@ -44,15 +44,7 @@ def fit_merge(
         folder: the search's.
     """
     assert search.fit != "none"
-    return ScaleFit(
-        model=model,
-        base=base,
-        finest=search.fit,
-        questions=search.fit_prompts,
-        rounds=search.fit_rounds,
-        most_divergence=search.max_divergence,
-        folder=folder / _DERIVATIVES,
-    ).run()
+    return ScaleFit(model, base, search, folder / _MEASURED).run()
 
 
 def predict(
@@ -73,7 +65,7 @@ def predict(
     """
     assert search.fit != "none" and model.calibration is not None
     chosen = spaced(len(model.prompts), search.fit_prompts)
-    kept = KeptDerivatives(model, base, chosen, folder / _DERIVATIVES)
+    kept = KeptMeasurements(model, base, chosen, folder / _MEASURED)
     derivatives = kept.at_backbone()
     questions = Questions(
         forms=model.forms[chosen],

@@ -31,7 +31,7 @@ from train.refusal_margin import RefusalOpenings
 
 Value = TypeVar("Value")
 
-_MOST_QUESTIONS = 120
+_MOST_QUESTIONS = 240
 """Utility questions of either kind in a trial."""
 _MOST_ANSWERS = 24
 _MOST_TOKENS = 24
@@ -56,6 +56,8 @@ class Measured:
     utility: np.ndarray
     """fp64 [utility questions], from 0 to 1: how surely the right choice is chosen, or whether
     greedy decoding would write the exact answer."""
+    right: np.ndarray
+    """bool [utility questions]: whether it is chosen, or would be written."""
     divergence: float
     """KL(backbone || merge) on harmless and right answers, in nats per token."""
 
@@ -133,13 +135,25 @@ class MarginModel:
         return self._measured(self._choice_margins())
 
     def estimate(self, measured: Measured) -> Outcome:
-        """The rates that answers would have, by the calibration; no answer counts as degenerate."""
+        """The rates that answers would have, by the calibration; no answer counts as degenerate.
+
+        Utility is the backbone's less the larger of two losses, of sureness and of right answers:
+        sureness falls before answers turn, and the verdict counts what has turned.
+        """
         assert self.calibration is not None
+        gained = [
+            after.mean() - before.mean()
+            for after, before in (
+                (measured.utility, self.backbone.utility),
+                (measured.right, self.backbone.right),
+            )
+            if len(after)
+        ]
         refused = self.calibration.refusal_probability(measured.margins)
         return Outcome(
             harmful_rate=1 - float(refused[self.harmful].mean()),
             refusal_rate=float(refused[~self.harmful].mean()),
-            utility=float(measured.utility.mean()) if len(measured.utility) else 0.0,
+            utility=float(self.backbone.utility.mean() + min(gained)) if gained else 0.0,
             degenerate_rate=0.0,
             divergence=measured.divergence,
         )
@@ -147,12 +161,13 @@ class MarginModel:
     def _measured(self, choices: np.ndarray) -> Measured:
         """All of the weights that the model has, whose choice margins are measured already."""
         model, budget = self.borrowed.model, self.borrowed.batch_tokens
-        exact = [row[0].is_greedy for row in likelihoods(model, self._exact, budget)]
+        exact = np.array(
+            [row[0].is_greedy for row in likelihoods(model, self._exact, budget)], bool
+        )
         return Measured(
             margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
-            utility=np.concatenate(
-                [1 / (1 + np.exp(-choices / self._choice_spread)), np.array(exact, float)]
-            ),
+            utility=np.concatenate([1 / (1 + np.exp(-choices / self._choice_spread)), exact]),
+            right=np.concatenate([choices > 0, exact]),
             divergence=self._reference.divergence(model),
         )
 

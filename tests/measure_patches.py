@@ -120,15 +120,18 @@ class Study:
     def measure(self, order: int) -> None:
         """All kinds in one order of the data."""
         kinds = [[Kind(role, name, order) for name in KINDS[role]] for role in ROLES]
-        for kind in (each for of_role in kinds for each in of_role):
-            if not self._derivatives(kind).is_file():
-                self._train(kind)
-        safety, over_safety = kinds
+        first = (kinds[0][0], kinds[1][0])
         # One backward pass a prompt serves both patches of a merge.
-        for first, second in zip_longest(safety, over_safety):
-            pair = (first or safety[0], second or over_safety[0])
-            if any(not self._derivatives(kind).is_file() for kind in pair):
-                self._differentiate(pair)
+        for pair in zip_longest(*kinds):
+            safety, over_safety = (found or known for found, known in zip(pair, first, strict=True))
+            made = [kind for kind in (safety, over_safety) if self._derivatives(kind).is_file()]
+            if len(made) == len(ROLES):
+                continue
+            for kind in (safety, over_safety):
+                self._train(kind)
+            self._differentiate((safety, over_safety))
+            for kind in {safety, over_safety}.difference(first):
+                shutil.rmtree(self._run_folder(kind))
         for role in ROLES:
             shutil.rmtree(self.folder / role, ignore_errors=True)
 

@@ -137,13 +137,14 @@ def test_the_report_says_what_was_asked_by_margins(
 def test_a_stopped_search_goes_on_from_what_it_has_measured(
     searched: tuple[Recipe, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trials, derivatives and answers are on disk: the second time none is made again."""
+    """Trials, derivatives, a fit's merges and answers are on disk: none is made a second time."""
     recipe, record = searched
 
     def fail(*arguments: object) -> None:
         raise AssertionError("was measured before")
 
     monkeypatch.setattr("launch.fit.derivatives.ScaleDerivatives.of_margins", fail)
+    monkeypatch.setattr("launch.margin_model.MarginModel.measure", fail)
     monkeypatch.setattr("launch.trial_model.TrialModel.outcome", fail)
     assert run_search(recipe)["chosen"] == record["chosen"]
 

@@ -12,7 +12,7 @@ from launch.fit.calibration import Calibration
 from launch.fit.columns import Column, Grouping
 from launch.fit.objective import Linearised, Weights, solve
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
 
 

@@ -1,4 +1,4 @@
-"""The derivatives that a fit needs, kept on disk: minutes of backward passes are not made twice."""
+"""What a fit measures, kept on disk: minutes of forward and backward passes are not made twice."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from launch.fit.derivatives import ScaleDerivatives
-from launch.margin_model import MarginModel
+from launch.margin_model import MarginModel, Measured
 from merge.files import atomic_writer, make_directory
 from merge.inputs import ROLES
 from merge.recipe import MergeSettings
@@ -27,8 +27,8 @@ _NEAR = 1e-3
 
 
 @dataclass(frozen=True)
-class KeptDerivatives:
-    """Measures derivatives of one merge's scales, or finds them where an earlier try left them.
+class KeptMeasurements:
+    """Measures merges and derivatives by their scales, or finds what an earlier try has left.
 
     Attributes:
         base: the merge whose masks are used; its scales do not matter.
@@ -43,6 +43,22 @@ class KeptDerivatives:
     def at_backbone(self) -> np.ndarray:
         """Those of the margins, fp64 [questions, tensors, 2 patches, 3 sets]."""
         return self._kept("backbone", lambda: {"found": self._of_margins(None)})["found"]
+
+    def merge(self, settings: MergeSettings) -> Measured:
+        """What forward passes say of a merge with these masks, whatever its scales."""
+
+        def measure() -> dict[str, np.ndarray]:
+            return {
+                key: np.asarray(each) for key, each in vars(self.model.measure(settings)).items()
+            }
+
+        found = self._kept(f"merge {settings.model_dump_json()}", measure)
+        return Measured(
+            margins=found["margins"],
+            utility=found["utility"],
+            right=found["right"],
+            divergence=float(found["divergence"]),
+        )
 
     def around(
         self, number: int, point: np.ndarray, settings: MergeSettings
@@ -102,7 +118,7 @@ class KeptDerivatives:
         return found
 
     def _file(self, name: str) -> Path:
-        """Named after all that the derivatives depend on."""
+        """Named after all that the measurement depends on."""
         patches = self.model.borrowed.loaded.inputs.patches
         masks = self.base.model_dump(mode="json", include=_MASKS)
         key = [

@@ -25,8 +25,8 @@ from eval.forms import FORMS
 from launch.fit.calibration import Calibration
 
 _ITERATIONS = 500
-_DIVERGENCE_WEIGHTS = tuple(2.0**power for power in range(11))
-"""From nats to nats, to a thousand times that."""
+MOST_DOUBLINGS = 10
+"""Of the divergence's weight: to a thousand times that from nats to nats."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,18 @@ def solve_within(
     weights: Weights,
     divergence: np.ndarray,
     limit: float,
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """The scales that minimise the objective without diverging further than the limit.
 
     The term of the divergence is weighed more and more until 1/2 s' K s is below the limit.
+
+    Returns:
+        The scales, and that weight: 1 from nats to nats.
     """
-    for weight in _DIVERGENCE_WEIGHTS:
+    scales, weight = np.zeros(len(divergence)), 1.0
+    for exponent in range(MOST_DOUBLINGS + 1):
+        weight = 2.0**exponent
         scales = solve(problem, calibration, weights, weight * divergence)
         if 0.5 * scales @ divergence @ scales <= limit:
             break
-    return scales
+    return scales, weight
