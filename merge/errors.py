@@ -15,10 +15,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UserError(Exception):
-    """An error that the user can mend.
+    """An error that the user can fix.
 
-    The message is one line that names the input and the mend; it reaches the terminal without
-    a traceback, and the command ends with exit status 2.
+    The message is one line that names the input and the fix; it reaches the terminal without
+    a traceback, and the command ends with exit status 2. It is empty where another process has
+    said so.
     """
 
 
@@ -77,7 +78,8 @@ def run_command(command: Callable[[], None]) -> int:
 
 
 def _tell(message: str) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    if message:
+        sys.stderr.write(f"error: {' '.join(message.split())}\n")
     return USAGE_EXIT_STATUS
 
 
