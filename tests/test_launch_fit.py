@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from launch.fit.calibration import Calibration, calibrate
 from launch.fit.columns import Column, columns_of, sum_columns, unit_of, with_scales
-from launch.fit.cross_validation import Candidate, validate
+from launch.fit.cross_validation import Candidate, learning_curve, validate
 from launch.fit.fitting import spaced
 from launch.fit.objective import Linearised, Weights, solve
 from merge.recipe import SETS, MergeSettings
@@ -160,6 +160,22 @@ def test_cross_validation_tells_a_repair_from_noise() -> None:
     assert validate([good, finer], SURE)[0].candidate is good
     alone = validate([make_candidate("global", 60, noise, base)], SURE)[0]
     assert alone.auc < 0.65 < 0.9 < validate([good], SURE)[0].auc
+
+
+def test_more_prompts_teach_more_where_there_is_something_to_learn() -> None:
+    """Thirty columns that all help a little: few prompts cannot weigh them. All prompts give the
+    figure of the cross-validation itself."""
+    draw = np.random.default_rng(4)
+    harmful = np.arange(300) % 2 == 0
+    base = Linearised(
+        np.zeros(1), draw.normal(size=300), np.zeros((300, 1)), harmful, np.full(300, "order")
+    )
+    columns = np.where(harmful, 0.25, -0.25)[:, None] + draw.normal(size=(300, 30))
+    candidate = make_candidate("global", 30, columns, base)
+    best = validate([candidate], SURE)[0]
+    curve = learning_curve(best, candidate, SURE)
+    assert [step["prompts"] for step in curve] == [60, 120, 180, 240]
+    assert curve[-1]["auc"] == best.auc > curve[0]["auc"] + 0.02
 
 
 def test_spaced_takes_all_of_few_and_every_part_of_many() -> None:

@@ -132,6 +132,8 @@ def test_the_report_says_what_was_asked_by_margins(
     held_out = record["fit"]["difference"]["held_out_auc"]
     assert f"with an AUC of {held_out:.3f}." in page
     assert "both patches, the shared sets" in page
+    most = record["fit"]["difference"]["learning_curve"][-1]
+    assert f"{most['auc']:.3f} with {most['prompts']}; where this still rises" in page
 
 
 def test_a_stopped_search_goes_on_from_what_it_has_measured(

@@ -1,5 +1,6 @@
 """Which scales a fit may have: grouping and ridge, by cross-validation over the questions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +15,8 @@ from launch.fit.objective import Linearised, Weights, solve
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
+_SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of a fold's prompts, for the learning curve."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,24 @@ def validate(candidates: Sequence[Candidate], calibration: Calibration) -> list[
     return sorted(found, key=lambda each: each.loss)
 
 
+def learning_curve(
+    best: Validated, global_: Candidate, calibration: Calibration
+) -> list[dict[str, float]]:
+    """How well a fit does by the number of prompts that it sees, at the ridge that was chosen.
+
+    Where the last steps still rise, more validation prompts would repair more.
+
+    Returns:
+        "prompts" and "auc", as in ``Validated``, from few prompts to all that cross-validation has.
+    """
+    found = []
+    for share in _SHARES:
+        each = _validated(best.candidate, global_, best.ridge, best.from_global, calibration, share)
+        prompts = round(share * (1 - 1 / FOLDS) * len(each.margins))
+        found.append({"prompts": prompts, "auc": each.auc})
+    return found
+
+
 def best_global(global_: Candidate, calibration: Calibration, ridge: float) -> np.ndarray:
     """The global scales of a fit with this ridge, [columns of the global grouping]."""
     centre = np.zeros(len(global_.columns))
@@ -78,11 +99,14 @@ def _validated(
     ridge: float,
     from_global: bool,
     calibration: Calibration,
+    share: float = 1.0,
 ) -> Validated:
+    """Hold out every fold in turn, and fit on so much of the others."""
     problem = candidate.problem
     held_out = np.zeros(len(problem.margins))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     for seen, unseen in folds.split(problem.margins, problem.harmful):
+        seen = _part(seen, problem.harmful, share)
         centre = np.zeros(len(candidate.columns))
         if from_global:
             part = Candidate("global", global_.columns, global_.problem.take(seen),
@@ -99,3 +123,10 @@ def _validated(
         auc=float(roc_auc_score(problem.harmful, held_out)),
         margins=held_out,
     )
+
+
+def _part(places: np.ndarray, harmful: np.ndarray, share: float) -> np.ndarray:
+    """So much of some places, of both classes alike, drawn with a fixed seed."""
+    drawn = np.random.default_rng(0).permutation(places)
+    classes = [drawn[harmful[drawn] == wanted] for wanted in (True, False)]
+    return np.sort(np.concatenate([each[: math.ceil(share * len(each))] for each in classes]))

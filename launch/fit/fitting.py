@@ -9,7 +9,14 @@ import numpy as np
 
 from launch.choice import Tried
 from launch.fit.columns import GROUPINGS, Column, Grouping, columns_of, sum_columns
-from launch.fit.cross_validation import Candidate, Validated, best_global, spread, validate
+from launch.fit.cross_validation import (
+    Candidate,
+    Validated,
+    best_global,
+    learning_curve,
+    spread,
+    validate,
+)
 from launch.fit.kept import KeptMeasurements
 from launch.fit.objective import Linearised
 from launch.fit.walk import Walk
@@ -30,6 +37,8 @@ class Fit:
     """The way to fit that cross-validation chose."""
     scales: dict[Column, float]
     validated: list[Validated]
+    learning_curve: list[dict[str, float]]
+    """See ``launch.fit.cross_validation``."""
 
     def as_dict(self) -> dict[str, Any]:
         """For search.json."""
@@ -41,6 +50,7 @@ class Fit:
             "centre": "global scales" if self.best.from_global else "backbone",
             "held_out_loss": self.best.loss,
             "held_out_auc": self.best.auc,
+            "learning_curve": self.learning_curve,
             "cross_validation": [
                 {
                     "grouping": each.candidate.grouping,
@@ -87,6 +97,9 @@ class ScaleFit:
             "fit: %d scales by %s, ridge %g: held-out AUC %.3f",
             len(best.candidate.columns), best.candidate.grouping, best.ridge, best.auc,
         )  # fmt: skip
+        curve = learning_curve(best, global_, calibration)
+        steps = ", ".join(f"{step['auc']:.3f} with {step['prompts']}" for step in curve)
+        logger.info("fit: held-out AUC by prompts of the fit: %s", steps)
         centre = np.zeros(len(best.candidate.columns))
         if best.from_global:
             centre = spread(best_global(global_, calibration, best.ridge), global_, best.candidate)
@@ -97,6 +110,7 @@ class ScaleFit:
             best=best,
             scales=dict(zip(best.candidate.columns, scales.tolist(), strict=True)),
             validated=validated,
+            learning_curve=curve,
         )
 
     def _candidate(
