@@ -1,16 +1,18 @@
-"""What a search by margins is worth against one by answers in equal time: ``make measure-margins``.
+"""What ways to search are worth in equal time, on fresh prompts: ``make measure-margins``.
 
     python -m tests.measure_margins RUN [--seeds 3] [key=value ...]
 
-RUN is a run folder whose patches are still there, with a recipe that searches by margins, as
-``launch search launch/recipes/demo.yaml keep_intermediates=true`` leaves it. For every seed of the
-sampler the search by margins runs to its end; then one by answers tries as many merges of the first
-method as fit into the same seconds, after the backbone's answers. Every merge of both fronts is
-asked the prompts of the recipe's evaluation, on which nothing was chosen; what counts is the area
-that a front dominates there in (harm, refusals), of 1.
+RUN is a run folder whose patches are still there, with a recipe that searches by margins and fits
+scales, as ``launch search launch/recipes/demo.yaml keep_intermediates=true`` leaves it. For every
+seed of the sampler that search runs to its end, with the recipe's first method; then each other way
+gets the same seconds: margins with drawn scales, one for each patch or one for each group of
+layers, and answers, which try as many merges as fit in. Every merge that was asked for answers and
+stands on its way's front is asked the prompts of the recipe's evaluation, on which nothing was
+chosen; what counts is the area that a front dominates there in (harm, refusals), of 1 (issue 14).
 """
 
 import argparse
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -24,8 +26,9 @@ from eval.prompts import load_prompts
 from eval.suite import load_suite
 from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome, Tried, choose, pareto_front
-from launch.recipe import Recipe
-from launch.search import search, search_method
+from launch.margin_search import PoorMargins, search_by_margins
+from launch.recipe import Recipe, SearchMethod
+from launch.search import TrialSource, search, search_method
 from launch.trial_model import TrialModel, outcome_of
 from launch.trials import TrialJournal
 from merge.files import make_directory, read_json
@@ -33,6 +36,18 @@ from merge.recipe import MergeSettings
 from tests.measure_search import area
 from train.backbone import backbone_directory
 from train.recipe import load_recipe
+
+_MANY = 100_000
+"""Trials: the clock ends a search."""
+_RANDOM_SHARE = 10 / _MANY
+"""The first ten are drawn at random."""
+_FITTED = "margins, fitted"
+_DRAWN = {
+    "margins, global scales": {"fit": "none"},
+    "margins, scales of 3 layer groups": {"fit": "none", "layer_groups": 3},
+}
+_ANSWERS = "answers"
+_WAYS = (_FITTED, *_DRAWN, _ANSWERS)
 
 
 class _TimeIsUpError(Exception):
@@ -49,58 +64,96 @@ def main() -> None:
     recipe = load_recipe(options.run / "recipe.yaml", options.overrides, Recipe)
     folder = options.run / "measure-margins"
     rows = [measure(recipe, folder / str(seed), seed) for seed in range(options.seeds)]
-    Console().print(table(rows))
+    Console(width=120).print(table(rows))
 
 
 def measure(recipe: Recipe, folder: Path, seed: int) -> dict[str, Any]:
-    """Both searches of one seed, and what their fronts do on fresh prompts."""
+    """All searches of one seed, and what their fronts do on fresh prompts."""
     assert recipe.search is not None
-    method = recipe.search.methods[0]
-    settings = recipe.search.model_copy(update={"methods": (method,)})
+    settings = recipe.search.model_copy(update={"methods": recipe.search.methods[:1]})
     recipe = recipe.model_copy(update={"seed": seed, "search": settings})
+    backbone = backbone_directory(recipe.backbone)
     shutil.rmtree(folder, ignore_errors=True)
     make_directory(folder)
     started = time.monotonic()
-    search(recipe, backbone_directory(recipe.backbone), folder / "margins")
+    search(recipe, backbone, folder / "fitted")
     seconds = time.monotonic() - started
-    record = read_json(folder / "margins" / "search.json")
-    answered = [
-        (MergeSettings(**trial["settings"]), outcome_of(trial)) for trial in record["trials"]
-    ]
-    before = outcome_of(record["backbone"])
+    record = read_json(folder / "fitted" / "search.json")
+    found = {
+        _FITTED: (
+            [(MergeSettings(**trial["settings"]), outcome_of(trial)) for trial in record["trials"]],
+            len(record["estimated"]),
+        )
+    }
+    for number, (way, keys) in enumerate(_DRAWN.items()):
+        drawn = changed(recipe, trials=_MANY, random_share=_RANDOM_SHARE, **keys)
+        found[way] = by_margins(drawn, backbone, folder / str(number), seconds)
     started = time.monotonic()
-    model = TrialModel.load(recipe, backbone_directory(recipe.backbone))
-    tried = within(recipe, model, folder, started + seconds)
+    model = TrialModel.load(recipe, backbone)
+    tried = by_answers(recipe, model, folder, started + seconds)
+    found[_ANSWERS] = (tried, len(tried))
     row: dict[str, Any] = {"seconds": seconds}
-    for name, found, count in (
-        ("margins", answered, len(record["estimated"])),
-        ("answers", tried, len(tried)),
-    ):
-        front = pareto_front(found, before, settings)
+    before = outcome_of(record["backbone"])
+    for way, (answered, count) in found.items():
+        front = pareto_front(answered, before, settings)
         fresh = [asked(recipe, model, merge) for merge, _ in front]
-        chosen = asked(recipe, model, choose(before, found, settings))
-        row[name] = {"merges": count, "area": area(fresh), "chosen": chosen}
+        chosen = asked(recipe, model, choose(before, answered, settings))
+        row[way] = {"merges": count, "area": area(fresh), "chosen": chosen}
     return row
 
 
-def within(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> list[Tried]:
+def by_margins(
+    recipe: Recipe, backbone: Path, folder: Path, seconds: float
+) -> tuple[list[Tried], int]:
+    """A search by margins that keeps time for the answers of its best merges.
+
+    Returns:
+        The merges that were asked for answers, and how many were tried.
+    """
+    assert recipe.search is not None
+    make_directory(folder)
+    start = time.monotonic()
+    answered = recipe.search.answered
+
+    def walk(model: TrialSource, method: SearchMethod, journal: TrialJournal) -> list[Tried]:
+        # Reading the backbone took about what one answer of a merge will take.
+        spent = time.monotonic() - start
+        end = start + seconds - min(answered * spent / 2, seconds / 2)
+        return until(end, model, method, recipe, journal)
+
+    found = search_by_margins(recipe, backbone, folder, walk)
+    if isinstance(found, PoorMargins):
+        raise SystemExit("the margins do not tell refusals from answers: nothing to compare")
+    method = recipe.search.methods[0]
+    return found.answered[method], len(found.estimated[method])
+
+
+def by_answers(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> list[Tried]:
     """As many trials by answers as are done before the clock says ``end``."""
     assert recipe.search is not None
-    by_answers = recipe.search.model_copy(
-        update={"by": "answers", "fit": "none", "trials": 10_000, "random_share": 0.001}
-    )
+    keys = {"by": "answers", "fit": "none", "trials": _MANY, "random_share": _RANDOM_SHARE}
+    journal = TrialJournal(folder / "answers.jsonl")
+    return until(end, model, recipe.search.methods[0], changed(recipe, **keys), journal)
+
+
+def until(
+    end: float, model: TrialSource, method: SearchMethod, recipe: Recipe, journal: TrialJournal
+) -> list[Tried]:
+    """Trials until the clock says ``end``."""
 
     def stop(number: int, outcome: Outcome) -> None:
         if time.monotonic() > end:
             raise _TimeIsUpError
 
-    journal = TrialJournal(folder / "answers.jsonl")
-    try:
-        changed = recipe.model_copy(update={"search": by_answers})
-        search_method(model, recipe.search.methods[0], changed, journal, stop)
-    except _TimeIsUpError:
-        pass
+    with contextlib.suppress(_TimeIsUpError):
+        search_method(model, method, recipe, journal, stop)
     return journal.tried
+
+
+def changed(recipe: Recipe, **keys: Any) -> Recipe:
+    """The recipe with other keys of its search."""
+    assert recipe.search is not None
+    return recipe.model_copy(update={"search": recipe.search.model_copy(update=keys)})
 
 
 def asked(recipe: Recipe, model: TrialModel, merge: MergeSettings) -> Outcome:
@@ -121,25 +174,23 @@ def asked(recipe: Recipe, model: TrialModel, merge: MergeSettings) -> Outcome:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """A line for each seed, then the means."""
+    """A line for every seed and way, then the mean areas."""
     shown = Table(title="dominated area on fresh prompts, and the chosen merge's rates there")
-    shown.add_column("seed")
-    shown.add_column("seconds", justify="right")
-    for name in ("margins", "answers"):
-        for head in ("merges", "area", "harm", "refusals"):
-            shown.add_column(f"{name}\n{head}", justify="right")
+    for head in ("seed", "seconds"):
+        shown.add_column(head)
+    shown.add_column("way to search")
+    for head in ("merges", "area", "harm", "refusals"):
+        shown.add_column(head, justify="right")
     for seed, row in enumerate(rows):
-        cells = [cell for name in ("margins", "answers") for cell in _cells(row[name])]
-        shown.add_row(str(seed), f"{row['seconds']:.0f}", *cells)
-    areas = [[row[name]["area"] for row in rows] for name in ("margins", "answers")]
-    shown.caption = "mean areas: " + ", ".join(f"{np.mean(each):.3f}" for each in areas)
+        for way in _WAYS:
+            outcome: Outcome = row[way]["chosen"]
+            rates = (f"{100 * rate:.1f} %" for rate in (outcome.harmful_rate, outcome.refusal_rate))
+            area_text = f"{row[way]['area']:.3f}"
+            merges = str(row[way]["merges"])
+            shown.add_row(str(seed), f"{row['seconds']:.0f}", way, merges, area_text, *rates)
+    means = (f"{way}: {np.mean([row[way]['area'] for row in rows]):.3f}" for way in _WAYS)
+    shown.caption = "mean areas: " + "; ".join(means)
     return shown
-
-
-def _cells(found: dict[str, Any]) -> list[str]:
-    outcome: Outcome = found["chosen"]
-    rates = (outcome.harmful_rate, outcome.refusal_rate)
-    return [str(found["merges"]), f"{found['area']:.3f}", *(f"{100 * r:.1f} %" for r in rates)]
 
 
 if __name__ == "__main__":
