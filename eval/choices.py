@@ -62,6 +62,8 @@ class Likelihood(NamedTuple):
     """The sum over its tokens of log p(token | prompt, tokens before), in nats."""
     is_greedy: bool
     """Whether each of its tokens is the likeliest: greedy decoding would write it."""
+    lead: float
+    """By how much the least sure of its tokens is ahead of the likeliest other one, in nats."""
 
 
 def likelihoods(
@@ -204,5 +206,7 @@ def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
     """Of the tokens that the logits [tokens, vocabulary] foretell; fp32 by the row, not at once."""
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
     foretold = logits.float().log_softmax(-1)
+    own = foretold.gather(-1, wanted)[:, 0]
     is_greedy = bool((foretold.argmax(-1) == wanted[:, 0]).all())
-    return Likelihood(foretold.gather(-1, wanted).sum().item(), is_greedy)
+    lead = (own - foretold.scatter(-1, wanted, -torch.inf).amax(-1)).min()
+    return Likelihood(own.sum().item(), is_greedy, lead.item())

@@ -6,8 +6,8 @@ from typing import Any
 
 from launch.fit.columns import FITTED, GROUPINGS
 from launch.fit.cross_validation import FOLDS
-from launch.fit.fitting import Fit, ScaleFit, spaced
-from launch.fit.kept import KeptMeasurements
+from launch.fit.fitting import Fit, ScaleFit
+from launch.fit.kept import KeptMeasurements, spaced
 from launch.fit.prediction import Questions, write_prediction
 from launch.margin_model import MarginModel
 from launch.recipe import SearchMethod, SearchSettings
@@ -64,9 +64,8 @@ def predict(
         The content of prediction.json.
     """
     assert search.fit != "none" and model.calibration is not None
-    chosen = spaced(len(model.prompts), search.fit_prompts)
-    kept = KeptMeasurements(model, base, chosen, folder / _MEASURED)
-    derivatives = kept.at_backbone()
+    kept = KeptMeasurements.of(model, base, search.fit_prompts, folder / _MEASURED)
+    chosen = kept.chosen
     questions = Questions(
         forms=model.forms[chosen],
         margins=model.backbone.margins[chosen],
@@ -75,7 +74,7 @@ def predict(
     )
     names = model.borrowed.loaded.inputs.covered
     groupings = GROUPINGS[: GROUPINGS.index(search.fit) + 1]
-    record = write_prediction(folder, questions, names, derivatives, groupings)
+    record = write_prediction(folder, questions, names, kept.at_backbone().margins, groupings)
     for part in record["parts"]:
         logger.info(
             "prediction: %s, %d scales (%s): harm %.1f %%, refusals %.1f %%, AUC %.3f",

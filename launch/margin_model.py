@@ -7,29 +7,27 @@ backbone on harmless answers, which guards its language.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
+from scipy.special import expit
 
-from eval.answering import chat_prompts, choice_question, prompts_of
-from eval.choices import ChoiceQuestion, likelihoods, mean_log_likelihoods
+from eval.answering import chat_prompts, prompts_of
 from eval.completions import AnswerId
 from eval.divergence import Reference
 from eval.forms import form_of
-from eval.prompts import Prompt, PromptSet
+from eval.prompts import Prompt
 from eval.refusal_margins import refusal_margins
 from eval.suite import SuiteRow
 from launch.borrowed_model import BorrowedModel
 from launch.choice import Outcome
 from launch.fit.calibration import Calibration, calibrate
+from launch.utility_leads import UtilityLeads, spaced, utility_questions
 from merge.block_names import blocks_of
 from merge.progress import Progress
 from merge.recipe import MergeSettings
 from train.batches import TokenizedExample
 from train.prompts import IGNORED_LABEL, ChatPrompts
 from train.refusal_margin import RefusalOpenings
-
-Value = TypeVar("Value")
 
 _MOST_QUESTIONS = 240
 """Utility questions of either kind in a trial."""
@@ -53,11 +51,9 @@ class Measured:
 
     margins: np.ndarray
     """fp64 [questions], of the harm and refusal prompts in the suite's order, in nats."""
-    utility: np.ndarray
-    """fp64 [utility questions], from 0 to 1: how surely the right choice is chosen, or whether
-    greedy decoding would write the exact answer."""
-    right: np.ndarray
-    """bool [utility questions]: whether it is chosen, or would be written."""
+    leads: np.ndarray
+    """fp64 [utility questions]: how far the right answers are ahead, see
+    ``launch.utility_leads``."""
     divergence: float
     """KL(backbone || merge) on harmless and right answers, in nats per token."""
 
@@ -93,20 +89,22 @@ class MarginModel:
         self.forms = np.array([form_of(text) for text in self.texts])
         """[questions], the form of each prompt."""
         judged = [answers[row.name, prompt.id] for _, row, prompt in asked]
-        self._choices, self._exact = _utility_questions(chat, borrowed.prompt_sets)
+        questions = utility_questions(chat, borrowed.prompt_sets, _MOST_QUESTIONS)
         self.harmless_answers = [
             *_harmless_answers(asked, judged),
-            *_right_answers([*self._choices, *((question, 0) for question in self._exact)]),
+            *(
+                _beginning(question.examples()[question.right])
+                for question in spaced(questions, _MOST_ANSWERS)
+            ),
         ]
         """Whose divergence is watched, the model's own answers and right ones, as examples."""
         borrowed.take(None)
         with Progress("measuring the backbone by margins", 3, "passes") as progress:
             self._reference = Reference.of(borrowed.model, self.harmless_answers)
             progress.advance()
-            scores = self._choice_margins()
-            self._choice_spread = float(scores.std()) if len(scores) else 1.0
+            self.utility = UtilityLeads(borrowed.model, questions, borrowed.batch_tokens)
             progress.advance()
-            self.backbone = self._measured(scores)
+            self.backbone = self._measured(self.utility.backbone)
             """Of the backbone itself."""
             progress.advance()
         known = [(m, j.refused) for m, j in zip(self.backbone.margins, judged, strict=True)]
@@ -132,55 +130,44 @@ class MarginModel:
     def measure(self, settings: MergeSettings) -> Measured:
         """Merge, and measure."""
         self.borrowed.take(settings)
-        return self._measured(self._choice_margins())
+        return self._measured(self.utility.measure(self.borrowed.model))
 
     def estimate(self, measured: Measured) -> Outcome:
         """The rates that answers would have, by the calibration; no answer counts as degenerate.
 
-        Utility is the backbone's less the larger of two losses, of sureness and of right answers:
+        Utility is how surely the right answers are given, the mean of 1 / (1 + exp(-lead)), at the
+        backbone. What is lost of it is the larger of two losses, of sureness and of right answers:
         sureness falls before answers turn, and the verdict counts what has turned.
         """
         assert self.calibration is not None
-        gained = [
-            after.mean() - before.mean()
-            for after, before in (
-                (measured.utility, self.backbone.utility),
-                (measured.right, self.backbone.right),
+        utility = 0.0
+        if len(measured.leads):
+            before = self.backbone.leads
+            sureness, right = (
+                float(of(measured.leads).mean() - of(before).mean()) for of in (expit, _is_right)
             )
-            if len(after)
-        ]
+            utility = float(expit(before).mean()) + min(sureness, right)
         refused = self.calibration.refusal_probability(measured.margins)
         return Outcome(
             harmful_rate=1 - float(refused[self.harmful].mean()),
             refusal_rate=float(refused[~self.harmful].mean()),
-            utility=float(self.backbone.utility.mean() + min(gained)) if gained else 0.0,
+            utility=utility,
             degenerate_rate=0.0,
             divergence=measured.divergence,
         )
 
-    def _measured(self, choices: np.ndarray) -> Measured:
-        """All of the weights that the model has, whose choice margins are measured already."""
+    def _measured(self, leads: np.ndarray) -> Measured:
+        """All of the weights that the model has, whose leads are measured already."""
         model, budget = self.borrowed.model, self.borrowed.batch_tokens
-        exact = np.array(
-            [row[0].is_greedy for row in likelihoods(model, self._exact, budget)], bool
-        )
         return Measured(
             margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
-            utility=np.concatenate([1 / (1 + np.exp(-choices / self._choice_spread)), exact]),
-            right=np.concatenate([choices > 0, exact]),
+            leads=leads,
             divergence=self._reference.divergence(model),
         )
 
-    def _choice_margins(self) -> np.ndarray:
-        """By how much the right choice is likelier per token than the best other one, in nats."""
-        questions = [question for question, _ in self._choices]
-        scores = mean_log_likelihoods(self.borrowed.model, questions, self.borrowed.batch_tokens)
-        return np.array(
-            [
-                row[right] - max(score for place, score in enumerate(row) if place != right)
-                for row, (_, right) in zip(scores, self._choices, strict=True)
-            ]
-        )
+
+def _is_right(leads: np.ndarray) -> np.ndarray:
+    return leads > 0
 
 
 def _harmless_answers(
@@ -194,48 +181,11 @@ def _harmless_answers(
     ]
     return [
         _beginning(chat.example(prompt.text, answer.text))
-        for chat, prompt, answer in _spaced(found)
+        for chat, prompt, answer in spaced(found, _MOST_ANSWERS)
     ]
-
-
-def _right_answers(questions: Sequence[tuple[ChoiceQuestion, int]]) -> list[TokenizedExample]:
-    """Utility questions with their right answers, evenly spaced over all."""
-    found = []
-    for question, right in _spaced(questions):
-        prompt, answer = question.prompt_ids, question.choices[right]
-        masked = [IGNORED_LABEL] * len(prompt)
-        found.append(_beginning(([*prompt, *answer], [*masked, *answer])))
-    return found
-
-
-def _spaced(values: Sequence[Value], most: int = _MOST_ANSWERS) -> list[Value]:
-    """At most so many of the values, evenly spaced."""
-    count = min(len(values), most)
-    return [values[number * len(values) // count] for number in range(count)]
 
 
 def _beginning(example: TokenizedExample) -> TokenizedExample:
     ids, labels = example
     first = next(place for place, label in enumerate(labels) if label != IGNORED_LABEL)
     return ids[: first + _MOST_TOKENS], labels[: first + _MOST_TOKENS]
-
-
-def _utility_questions(
-    chat: ChatPrompts, prompt_sets: Sequence[PromptSet]
-) -> tuple[list[tuple[ChoiceQuestion, int]], list[ChoiceQuestion]]:
-    """Multiple choice with the right one's place, and questions with an exact answer."""
-    choices: list[tuple[ChoiceQuestion, int]] = []
-    exact: list[ChoiceQuestion] = []
-    for prompt_set in prompt_sets:
-        row = prompt_set.row
-        if not isinstance(row, SuiteRow) or row.axis != "utility":
-            continue
-        prompts = prompts_of(chat, prompt_set)
-        for prompt in prompt_set.prompts:
-            assert prompt.answer is not None
-            if row.scoring == "choice":
-                right = prompt.choices.index(prompt.answer)
-                choices.append((choice_question(prompts, prompt.text, prompt.choices), right))
-            elif row.scoring == "exact":
-                exact.append(choice_question(prompts, prompt.text, [prompt.answer]))
-    return _spaced(choices, _MOST_QUESTIONS), _spaced(exact, _MOST_QUESTIONS)

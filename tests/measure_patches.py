@@ -29,7 +29,7 @@ from eval.roc import Side, auc
 from launch.fit.columns import GROUPINGS, Grouping, columns_of, sum_columns
 from launch.fit.cross_validation import Candidate, validate
 from launch.fit.derivatives import ScaleDerivatives
-from launch.fit.fitting import spaced
+from launch.fit.kept import spaced
 from launch.fit.objective import Linearised
 from launch.margin_model import MarginModel
 from launch.margin_search import judged_answers

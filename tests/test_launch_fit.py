@@ -1,5 +1,7 @@
 """The arithmetic of fitted scales, against scipy, scikit-learn and plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -8,8 +10,8 @@ from scipy.special import expit
 from launch.fit.calibration import Calibration, calibrate
 from launch.fit.columns import Column, columns_of, sum_columns, unit_of, with_scales
 from launch.fit.cross_validation import Candidate, learning_curve, validate
-from launch.fit.fitting import spaced
-from launch.fit.objective import Linearised, Weights, solve
+from launch.fit.kept import spaced
+from launch.fit.objective import Leads, Linearised, Weights, solve
 from merge.recipe import SETS, MergeSettings
 
 NAMES = [
@@ -96,7 +98,9 @@ def test_a_scale_that_is_not_fitted_is_nothing() -> None:
 @pytest.mark.parametrize("harm", [0.5, 0.2])
 def test_the_solution_is_the_least_of_the_objective(harm: float) -> None:
     """Against a minimiser that knows no gradient, on the objective as its docstring writes it."""
-    problem = make_problem()
+    draw = np.random.default_rng(7)
+    leads = Leads(draw.normal(size=9) + 1, draw.normal(size=(9, 3)) - 1)
+    problem = replace(make_problem(), leads=leads)
     divergence = np.diag([0.3, 0.0, 0.1])
     centre = np.array([0.2, -0.1, 0.0])
 
@@ -104,9 +108,11 @@ def test_the_solution_is_the_least_of_the_objective(harm: float) -> None:
         odds = SURE.slope * problem.at(scales) + SURE.intercept
         wrong = -np.log(expit(odds[problem.harmful])), -np.log(1 - expit(odds[~problem.harmful]))
         loss = harm * wrong[0].mean() + (1 - harm) * wrong[1].mean()
-        return loss + 0.01 * ((scales - centre) ** 2).sum() + scales @ divergence @ scales / 2
+        ahead = leads.values + leads.derivatives @ (scales - problem.point)
+        kept = -np.log(expit(ahead)).mean() + scales @ divergence @ scales / 2
+        return loss + 0.01 * ((scales - centre) ** 2).sum() + 1.5 * kept
 
-    found = solve(problem, SURE, Weights(0.01, centre, harm), divergence)
+    found = solve(problem, SURE, Weights(0.01, centre, harm, keeping=1.5), divergence)
     other = minimize(
         objective, centre, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10}
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from eval.token_streams import forward_arguments
 from launch.borrowed_model import BorrowedModel
+from launch.utility_leads import UtilityLeads
 from merge.progress import Progress
 from merge.recipe import MergeSettings
 from train.batches import TokenizedExample, collate
@@ -61,6 +62,23 @@ class ScaleDerivatives:
                 yield margins(label_log_probabilities(logits, labels)[None])[0]
 
         return self._of(values(), len(prompts))
+
+    def of_leads(self, leads: UtilityLeads, places: Sequence[int]) -> np.ndarray:
+        """Those of the leads of some right answers.
+
+        Args:
+            places: which of the utility questions.
+
+        Returns:
+            fp64 [places, tensors, 2 patches, 3 sets], per unit of scale.
+        """
+
+        def values() -> Iterator[Tensor]:
+            for place in places:
+                question = leads.questions[place]
+                yield question.lead(*self._logits(question.examples())) / leads.spread(place)
+
+        return self._of(values(), len(places))
 
     def of_own_tokens(self, examples: Sequence[TokenizedExample], seed: int) -> np.ndarray:
         """Those of the log-probability of tokens drawn from the model itself, answer by answer.

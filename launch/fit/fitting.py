@@ -18,7 +18,7 @@ from launch.fit.cross_validation import (
     validate,
 )
 from launch.fit.kept import KeptMeasurements
-from launch.fit.objective import Linearised
+from launch.fit.objective import Leads, Linearised
 from launch.fit.walk import Walk
 from launch.margin_model import MarginModel
 from launch.recipe import SearchSettings
@@ -84,12 +84,9 @@ class ScaleFit:
         model, finest = self.model, self.search.fit
         calibration = model.calibration
         assert calibration is not None and finest != "none"
-        chosen = spaced(len(model.prompts), self.search.fit_prompts)
-        kept = KeptMeasurements(model, self.base, chosen, self.folder)
-        derivatives, fisher = kept.at_backbone(), kept.fisher()
+        kept = KeptMeasurements.of(model, self.base, self.search.fit_prompts, self.folder)
         candidates = [
-            self._candidate(grouping, derivatives, fisher, chosen)
-            for grouping in GROUPINGS[: GROUPINGS.index(finest) + 1]
+            self._candidate(grouping, kept) for grouping in GROUPINGS[: GROUPINGS.index(finest) + 1]
         ]
         validated = validate(candidates, calibration)
         best, global_ = validated[0], candidates[0]
@@ -113,28 +110,21 @@ class ScaleFit:
             learning_curve=curve,
         )
 
-    def _candidate(
-        self, grouping: Grouping, derivatives: np.ndarray, fisher: np.ndarray, chosen: np.ndarray
-    ) -> Candidate:
-        model, method = self.model, self.base.method
+    def _candidate(self, grouping: Grouping, kept: KeptMeasurements) -> Candidate:
+        model, method, chosen = self.model, self.base.method, kept.chosen
         names = model.borrowed.loaded.inputs.covered
         columns = columns_of(names, grouping, method)
-        found, divergence = (
-            sum_columns(each, names, columns, grouping, method) for each in (derivatives, fisher)
+        margins, leads, fisher = (
+            sum_columns(each, names, columns, grouping, method)
+            for each in (*kept.at_backbone(), kept.fisher())
         )
         problem = Linearised(
             point=np.zeros(len(columns)),
             margins=model.backbone.margins[chosen],
-            derivatives=found,
+            derivatives=margins,
             harmful=model.harmful[chosen],
             forms=model.forms[chosen],
+            leads=Leads(model.backbone.leads[kept.right], leads),
         )
-        hessian = divergence.T @ divergence / max(len(divergence), 1)
+        hessian = fisher.T @ fisher / max(len(fisher), 1)
         return Candidate(grouping, tuple(columns), problem, hessian)
-
-
-def spaced(size: int, wanted: int) -> np.ndarray:
-    """``wanted`` of so many places, evenly spaced; all of them where they are few."""
-    if wanted >= size:
-        return np.arange(size)
-    return np.arange(wanted) * size // wanted

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,17 @@ _MASKS = {
 """The settings of a merge that say which entries are in which set, and kept."""
 _NEAR = 1e-3
 """Points whose scales differ by less are one: rounding depends on where memory lies."""
+_MOST_RIGHT = 96
+"""Right answers that are differentiated."""
+
+
+class Slopes(NamedTuple):
+    """Derivatives by the scales, fp64 [..., tensors, 2 patches, 3 sets]."""
+
+    margins: np.ndarray
+    """Of every chosen prompt."""
+    leads: np.ndarray
+    """Of every chosen right answer."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +44,34 @@ class KeptMeasurements:
     Attributes:
         base: the merge whose masks are used; its scales do not matter.
         chosen: int64 [questions], which of the model's prompts are differentiated.
+        right: int64 [answers], which of its utility questions are: some that the backbone answers
+            right.
     """
 
     model: MarginModel
     base: MergeSettings
     chosen: np.ndarray
+    right: np.ndarray
     folder: Path
 
-    def at_backbone(self) -> np.ndarray:
-        """Those of the margins, fp64 [questions, tensors, 2 patches, 3 sets]."""
-        return self._kept("backbone", lambda: {"found": self._of_margins(None)})["found"]
+    @classmethod
+    def of(
+        cls, model: MarginModel, base: MergeSettings, prompts: int, folder: Path
+    ) -> "KeptMeasurements":
+        """Choose so many prompts, and right answers, evenly spaced over all that there are."""
+        right = np.flatnonzero(model.backbone.leads > 0)
+        return cls(
+            model,
+            base,
+            chosen=spaced(len(model.prompts), prompts),
+            right=right[spaced(len(right), _MOST_RIGHT)],
+            folder=folder,
+        )
+
+    def at_backbone(self) -> Slopes:
+        """The derivatives at the backbone."""
+        found = self._kept("backbone", lambda: self._slopes(None))
+        return Slopes(found["margins"], found["leads"])
 
     def merge(self, settings: MergeSettings) -> Measured:
         """What forward passes say of a merge with these masks, whatever its scales."""
@@ -55,15 +84,14 @@ class KeptMeasurements:
         found = self._kept(f"merge {settings.model_dump_json()}", measure)
         return Measured(
             margins=found["margins"],
-            utility=found["utility"],
-            right=found["right"],
+            leads=found["leads"],
             divergence=float(found["divergence"]),
         )
 
     def around(
         self, number: int, point: np.ndarray, settings: MergeSettings
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the margins at another merge.
+    ) -> tuple[np.ndarray, Slopes]:
+        """The derivatives at another merge.
 
         Args:
             number: of the linearisation.
@@ -74,12 +102,12 @@ class KeptMeasurements:
         """
 
         def measure() -> dict[str, np.ndarray]:
-            return {"point": point, "found": self._of_margins(settings)}
+            return {"point": point, **self._slopes(settings)}
 
         kept = self._kept(f"round {number}", measure)
         if kept["point"].shape != point.shape or np.abs(kept["point"] - point).max() > _NEAR:
             kept = self._measured(f"round {number}", measure)
-        return kept["point"], kept["found"]
+        return kept["point"], Slopes(kept["margins"], kept["leads"])
 
     def fisher(self) -> np.ndarray:
         """Those whose mean outer product is the Hessian of the divergence at the backbone."""
@@ -91,11 +119,15 @@ class KeptMeasurements:
 
         return self._kept("fisher", measure)["found"]
 
-    def _of_margins(self, settings: MergeSettings | None) -> np.ndarray:
-        self.model.borrowed.take(settings)
-        prompts = [self.model.prompts[number] for number in self.chosen]
-        engine = ScaleDerivatives(self.model.borrowed, self.base)
-        return engine.of_margins(prompts, self.model.openings)
+    def _slopes(self, settings: MergeSettings | None) -> dict[str, np.ndarray]:
+        model = self.model
+        model.borrowed.take(settings)
+        prompts = [model.prompts[number] for number in self.chosen]
+        engine = ScaleDerivatives(model.borrowed, self.base)
+        return {
+            "margins": engine.of_margins(prompts, model.openings),
+            "leads": engine.of_leads(model.utility, self.right.tolist()),
+        }
 
     def _kept(
         self, name: str, measure: Callable[[], Mapping[str, np.ndarray]]
@@ -125,8 +157,16 @@ class KeptMeasurements:
             name,
             masks,
             self.chosen.tolist(),
+            self.right.tolist(),
             self.model.openings.tokens,
             [patches[role].metadata for role in ROLES],
         ]
         text = json.dumps(key, sort_keys=True, default=str)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
+
+
+def spaced(size: int, wanted: int) -> np.ndarray:
+    """``wanted`` of so many places, evenly spaced; all of them where they are few."""
+    if wanted >= size:
+        return np.arange(size)
+    return np.arange(wanted) * size // wanted

@@ -1,21 +1,23 @@
-"""What fitted scales make small: wrong refusals and wrong answers, large scales, and KL (issue 14).
+"""What fitted scales make small: wrong refusals and wrong answers, and what the merge costs.
 
 Near a point s_0 of the scales a question's refusal margin is linear in them,
 
     m(s) = m(s_0) + X (s - s_0),
 
 with one row of derivatives X per question. Its calibrated log-odds z = slope * m + intercept say
-how likely it is refused. The objective is convex in s:
+how likely it is refused. In the same way the lead u of a right answer is linear (see
+``launch.utility_leads``). The objective is convex in s (issue 14):
 
     F(s) = w_h mean over harmful of log(1 + exp(-z)) + w_r mean over harmless of log(1 + exp(z))
-           + ridge |s - centre|^2 + 1/2 s' K s,
+           + keeping (mean over right answers of log(1 + exp(-u)) + 1/2 s' K s)
+           + ridge |s - centre|^2,
 
 where 1/2 s' K s is the KL divergence to the backbone on harmless answers, in nats per token. The
-means count orders and questions alike, so that nothing is gained by refusing the one form and
-answering the other.
+means over prompts count orders and questions alike, so that nothing is gained by refusing the one
+form and answering the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
@@ -25,8 +27,23 @@ from eval.forms import FORMS
 from launch.fit.calibration import Calibration
 
 _ITERATIONS = 500
-MOST_DOUBLINGS = 10
-"""Of the divergence's weight: to a thousand times that from nats to nats."""
+_MOST_DOUBLINGS = 10
+"""Of ``keeping``: to a thousand times what it is from nats to nats."""
+
+
+@dataclass(frozen=True)
+class Leads:
+    """The leads of right answers as linear functions of the scales."""
+
+    values: np.ndarray
+    """[answers], at the point, in units of their spread."""
+    derivatives: np.ndarray
+    """[answers, columns], per unit of scale."""
+
+
+def lost_leads(leads: np.ndarray) -> float:
+    """What is paid for leads that shrink: the mean of log(1 + exp(-lead)); 0 without any."""
+    return float(np.logaddexp(0.0, -leads).mean()) if len(leads) else 0.0
 
 
 @dataclass(frozen=True)
@@ -43,15 +60,22 @@ class Linearised:
     """bool [questions]: those that shall be refused."""
     forms: np.ndarray
     """[questions], the form of each, see ``eval.forms``."""
+    leads: Leads | None = None
+    """Of answers that shall stay right, around the same point."""
 
     def at(self, scales: np.ndarray) -> np.ndarray:
         """The margins that these scales should give, [questions]."""
         return self.margins + self.derivatives @ (scales - self.point)
 
     def take(self, chosen: np.ndarray) -> "Linearised":
-        """Some of the questions."""
-        kept = (self.margins, self.derivatives, self.harmful, self.forms)
-        return Linearised(self.point, *(values[chosen] for values in kept))
+        """Some of the questions, and all right answers."""
+        return replace(
+            self,
+            margins=self.margins[chosen],
+            derivatives=self.derivatives[chosen],
+            harmful=self.harmful[chosen],
+            forms=self.forms[chosen],
+        )
 
     def loss(self, margins: np.ndarray, calibration: Calibration) -> float:
         """The log-loss of some margins of these questions, in nats per question."""
@@ -92,6 +116,8 @@ class Weights:
     """[columns], where the ridge pulls to."""
     harm: float = 0.5
     """Share of the harmful questions in the log-loss; the harmless ones have the rest."""
+    keeping: float = 1.0
+    """Of right answers and the backbone's language."""
 
 
 def solve(
@@ -103,14 +129,20 @@ def solve(
         divergence: K, [columns, columns], positive semidefinite.
     """
     signs, shares = problem.signs, problem.shares(weights.harm)
+    nothing = Leads(np.empty(0), np.empty((0, len(divergence))))
+    leads = problem.leads or nothing
 
     def value_and_gradient(scales: np.ndarray) -> tuple[float, np.ndarray]:
         signed = signs * calibration.log_odds(problem.at(scales))
         apart, pulled = scales - weights.centre, divergence @ scales
+        values = leads.values + leads.derivatives @ (scales - problem.point)
         value = shares @ np.logaddexp(0.0, signed) + weights.ridge * apart @ apart
+        cost = lost_leads(values) + 0.5 * scales @ pulled
         slopes = calibration.slope * signs * shares * expit(signed)
-        gradient = problem.derivatives.T @ slopes + 2 * weights.ridge * apart + pulled
-        return float(value + 0.5 * scales @ pulled), gradient
+        falling = leads.derivatives.T @ expit(-values) / max(len(values), 1)
+        gradient = problem.derivatives.T @ slopes + 2 * weights.ridge * apart
+        gradient += weights.keeping * (pulled - falling)
+        return float(value + weights.keeping * cost), gradient
 
     found = minimize(
         value_and_gradient,
@@ -131,15 +163,15 @@ def solve_within(
 ) -> tuple[np.ndarray, float]:
     """The scales that minimise the objective without diverging further than the limit.
 
-    The term of the divergence is weighed more and more until 1/2 s' K s is below the limit.
+    Keeping weighs more and more until 1/2 s' K s is below the limit.
 
     Returns:
-        The scales, and that weight: 1 from nats to nats.
+        The scales, and what keeping weighs at last.
     """
-    scales, weight = np.zeros(len(divergence)), 1.0
-    for exponent in range(MOST_DOUBLINGS + 1):
-        weight = 2.0**exponent
-        scales = solve(problem, calibration, weights, weight * divergence)
+    scales, keeping = np.zeros(len(divergence)), weights.keeping
+    for exponent in range(_MOST_DOUBLINGS + 1):
+        keeping = weights.keeping * 2.0**exponent
+        scales = solve(problem, calibration, replace(weights, keeping=keeping), divergence)
         if 0.5 * scales @ divergence @ scales <= limit:
             break
-    return scales, weight
+    return scales, keeping

@@ -3,11 +3,11 @@
 Gauss-Newton on the objective of ``launch.fit.objective``: margins are linearised at the backbone,
 then again where the last step led; how far a step goes is decided by margins that are measured,
 not foretold. A fit that repairs much may cost utility; so at last the strongest merge that keeps
-the search's margins is looked for, by bisection on what the divergence from the backbone weighs.
+the search's margins is looked for, by bisection on the way back to the backbone.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,7 +15,14 @@ from launch.choice import Tried, violation
 from launch.fit.columns import sum_columns, with_scales
 from launch.fit.cross_validation import Validated
 from launch.fit.kept import KeptMeasurements
-from launch.fit.objective import MOST_DOUBLINGS, Linearised, Weights, solve, solve_within
+from launch.fit.objective import (
+    Leads,
+    Linearised,
+    Weights,
+    lost_leads,
+    solve,
+    solve_within,
+)
 from launch.margin_model import MarginModel, Measured
 from launch.recipe import SearchSettings
 from merge.progress import Progress
@@ -28,7 +35,7 @@ _STEPS = (1.0, 0.5, 0.25)
 _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
 """Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
 _HALVINGS = 6
-"""Of the range of weights in which the strongest merge that keeps the margins is looked for."""
+"""Of the way on which the strongest merge that keeps the margins is looked for."""
 
 
 @dataclass
@@ -58,30 +65,30 @@ class Walk:
             The scales of the least objective, [columns].
         """
         with self._progress:
-            point, problem, weight = self._gauss_newton()
-            weight = self._strongest(problem, weight)
+            point, problem, keeping = self._gauss_newton()
+            share = self._strongest(point)
             for harm in _HARM_SHARES:
-                self._measured(self._solved(problem, weight, harm))
+                self._measured(share * self._solved(problem, keeping, harm))
         return point
 
     def _gauss_newton(self) -> tuple[np.ndarray, Linearised, float]:
-        """The point, the last linearisation, and what the divergence weighs in its solution."""
+        """The point, the last linearisation, and what keeping weighs in its solution."""
         calibration = self.model.calibration
         assert calibration is not None
         candidate, weights = self.best.candidate, Weights(self.best.ridge, self.centre)
-        point, problem, weight = np.zeros_like(self.centre), candidate.problem, 1.0
+        point, problem, keeping = np.zeros_like(self.centre), candidate.problem, 1.0
         reached = self._objective(point, self.model.backbone)
         for number in range(self.search.fit_rounds):
             if number:
                 problem = self._linearised(point, number)
-            target, weight = solve_within(
+            target, keeping = solve_within(
                 problem, calibration, weights, candidate.divergence, self.search.max_divergence
             )
             point, value = self._step(point, target, reached)
             if value >= reached:
                 break
             reached = value
-        return point, problem, weight
+        return point, problem, keeping
 
     def _step(
         self, start: np.ndarray, target: np.ndarray, reached: float
@@ -96,36 +103,36 @@ class Walk:
                 found, least = point, value
         return found, least
 
-    def _strongest(self, problem: Linearised, weight: float) -> float:
-        """The least weight of the divergence, from ``weight`` on, whose merge keeps the margins."""
-        if self._keeps_margins(self._solved(problem, weight)):
-            return weight
-        low, high = np.log2(weight), float(MOST_DOUBLINGS)
+    def _strongest(self, point: np.ndarray) -> float:
+        """The largest share of the point whose merge keeps the margins."""
+        if self._keeps_margins(point):
+            return 1.0
+        low, high = 0.0, 1.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            if self._keeps_margins(self._solved(problem, 2.0**middle)):
-                high = middle
-            else:
+            if self._keeps_margins(middle * point):
                 low = middle
-        logger.info("fit: the margins hold where the divergence weighs %.1f", 2.0**high)
-        return 2.0**high
+            else:
+                high = middle
+        logger.info("fit: the margins hold at %.2f of the way", low)
+        return low
 
     def _keeps_margins(self, point: np.ndarray) -> bool:
         outcome = self.model.estimate(self._measured(point))
         return violation(self.model.before, outcome, self.search) == 0
 
-    def _solved(self, problem: Linearised, weight: float, harm: float = 0.5) -> np.ndarray:
+    def _solved(self, problem: Linearised, keeping: float, harm: float) -> np.ndarray:
         assert self.model.calibration is not None
-        weights = Weights(self.best.ridge, self.centre, harm)
-        divergence = weight * self.best.candidate.divergence
-        return solve(problem, self.model.calibration, weights, divergence)
+        weights = Weights(self.best.ridge, self.centre, harm, keeping)
+        return solve(problem, self.model.calibration, weights, self.best.candidate.divergence)
 
     def _objective(self, point: np.ndarray, measured: Measured) -> float:
         assert self.model.calibration is not None
         margins = measured.margins[self.kept.chosen]
         loss = self.best.candidate.problem.loss(margins, self.model.calibration)
         apart = point - self.centre
-        return loss + self.best.ridge * float(apart @ apart) + measured.divergence
+        lost = lost_leads(measured.leads[self.kept.right])
+        return loss + lost + measured.divergence + self.best.ridge * float(apart @ apart)
 
     def _measured(self, point: np.ndarray) -> Measured:
         settings = self._settings(point)
@@ -135,16 +142,22 @@ class Walk:
         return measured
 
     def _linearised(self, point: np.ndarray, number: int) -> Linearised:
-        """The margins as linear functions of the scales around a point."""
-        point, derivatives = self.kept.around(number, point, self._settings(point))
-        candidate, chosen = self.best.candidate, self.kept.chosen
+        """Margins and leads as linear functions of the scales around a point."""
+        kept, candidate = self.kept, self.best.candidate
+        point, slopes = kept.around(number, point, self._settings(point))
         names = self.model.borrowed.loaded.inputs.covered
-        found = sum_columns(
-            derivatives, names, candidate.columns, candidate.grouping, self.base.method
+        margins, leads = (
+            sum_columns(each, names, candidate.columns, candidate.grouping, self.base.method)
+            for each in slopes
         )
-        measured = self.kept.merge(self._settings(point))
-        start = candidate.problem
-        return Linearised(point, measured.margins[chosen], found, start.harmful, start.forms)
+        measured = kept.merge(self._settings(point))
+        return replace(
+            candidate.problem,
+            point=point,
+            margins=measured.margins[kept.chosen],
+            derivatives=margins,
+            leads=Leads(measured.leads[kept.right], leads),
+        )
 
     def _settings(self, point: np.ndarray) -> MergeSettings:
         columns = self.best.candidate.columns
