@@ -10,11 +10,13 @@ from merge_models import write_patch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eval.choices import ChoiceQuestion
 from eval.divergence import Reference
 from eval.refusal_margins import refusal_margins
 from launch.borrowed_model import BorrowedModel
 from launch.fit.columns import columns_of, sum_columns, with_scales
 from launch.fit.derivatives import ScaleDerivatives
+from launch.utility_leads import UtilityLeads, UtilityQuestion
 from merge.in_memory import LoadedInputs
 from merge.recipe import MergeSettings
 from train.refusal_margin import RefusalOpenings
@@ -76,3 +78,27 @@ def test_the_fisher_matrix_is_the_divergence_of_small_scales(tmp_path: Path) -> 
     borrowed.take(with_scales(settings, {columns[0]: scale}))
     expected = scale**2 * (summed[:, 0] ** 2).mean() / 2
     assert reference.divergence(borrowed.model) == pytest.approx(expected, rel=0.25)
+
+
+def test_leads_change_as_their_derivatives_say(tmp_path: Path) -> None:
+    settings = MergeSettings(method="by_set", top_safety=0.6, top_over_safety=0.5)
+    borrowed = borrow("llama", tmp_path, settings)
+    borrowed.take(None)
+    questions = [
+        UtilityQuestion(ChoiceQuestion([3, 9, 11, 4], [[5, 6], [7], [2, 8, 1]]), right=1),
+        UtilityQuestion(ChoiceQuestion([8, 2, 6], [[12, 5, 3]]), right=0),
+        UtilityQuestion(ChoiceQuestion([4, 4], [[1, 5]]), right=0),
+    ]
+    leads = UtilityLeads(borrowed.model, questions, 4096)
+    engine = ScaleDerivatives(borrowed, settings)
+    found = engine.of_leads(leads, [2, 0])
+    columns = columns_of(engine.names, "global", "by_set")
+    summed = sum_columns(found, engine.names, columns, "global", "by_set")
+    step = 0.01
+    for number, column in enumerate(columns):
+        values = []
+        for sign in (1, -1):
+            borrowed.take(with_scales(settings, {column: sign * step}))
+            values.append(leads.measure(borrowed.model)[[2, 0]])
+        slope = (values[0] - values[1]) / (2 * step)
+        assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-3), column
