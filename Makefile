@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 qwen-coder disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-margins measure-memory measure-gpu clean
+.PHONY: setup demo test test-fast lint smollm2 qwen-coder disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-margins measure-patches measure-memory measure-gpu clean
 
 setup: $(BIN)/safepatch
 
@@ -80,10 +80,15 @@ measure-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.measure_search runs/benchmark-search search.trials=90
 
-# The search by margins beside one by answers in equal time, three seeds; 10 minutes.
+# Ways to search in equal time, three seeds: fitted scales, drawn ones, answers; 15 minutes.
 measure-margins: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/measure-margins search.trials=1 search.fit=none search.answered=1 keep_intermediates=true
 	$(BIN)/python -m tests.measure_margins runs/measure-margins search.trials=40 search.fit=tensors search.answered=6
+
+# Which kinds of patches a fit can repair most with; RUN is a run folder after its search. Hours on
+# two CPU cores for a model of 0.5 B parameters.
+measure-patches: setup
+	$(BIN)/python -m tests.measure_patches $(RUN)
 
 # The training job against bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup
