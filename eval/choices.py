@@ -203,7 +203,7 @@ def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[Likel
 
 
 def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
-    """Of the tokens that the logits [tokens, vocabulary] foretell; fp32 by the row, not at once."""
+    """Likelihood of ``tokens`` under logits [tokens, vocabulary], computed in fp32."""
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
     foretold = logits.float().log_softmax(-1)
     own = foretold.gather(-1, wanted)[:, 0]

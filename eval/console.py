@@ -52,7 +52,7 @@ def _show_table(table: Table) -> None:
 
 
 def _widths(table: Table, wide: Console) -> tuple[list[int], list[int]]:
-    """Of every column the width of its longest word, and of its longest line."""
+    """Widths of the longest word and of the longest line of every column."""
     words, lines = [], []
     for column in table.columns:
         cells = [*([column.header] if table.show_header else []), *column.cells]

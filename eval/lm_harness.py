@@ -52,7 +52,7 @@ def task_prompts(row: TaskRow) -> list[Prompt]:
     """
     where = f"suite '{row.name}'"
     if row.include is not None and not Path(row.include).is_dir():
-        raise UserError(f"{where}: no folder {row.include}; mend 'include'")
+        raise UserError(f"{where}: no folder {row.include}; fix 'include'")
     tasks = _load(row, where)
     metric, filtered = _metric(row)
     for name, task in tasks.items():

@@ -31,7 +31,7 @@ _STYLES = (("o", "--"), ("^", ":"), ("s", "-."), ("D", "-"), ("v", "--"), ("P", 
 _NAME_LENGTH = 24
 _NAME_FONT = FontProperties(size=10)
 _RADIUS = 5.0
-"""Of a model's dot, in points."""
+"""Radius of a model's dot, in points."""
 _LEADER = 9.0
 """A name that is farther from its dot's rim than so many points gets a line to it."""
 _LIGHT, _DARK = ("#1b1f24", "#ffffff"), ("#e6e8eb", "#15181c")

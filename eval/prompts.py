@@ -83,8 +83,8 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
         ]
     if not records:
         condition = ", ".join(f"{key} = {value}" for key, value in row.filter.items())
-        mend = f" with {condition}; mend filter" if condition else "; add some, or mend rows"
-        raise UserError(f"{where}: no prompt{mend}")
+        fix = f" with {condition}; fix filter" if condition else "; add some, or fix rows"
+        raise UserError(f"{where}: no prompt{fix}")
     if row.limit is not None and row.limit < len(records):
         picked = random.Random(row.seed).sample(range(len(records)), row.limit)
         records = [records[index] for index in sorted(picked)]

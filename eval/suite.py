@@ -69,7 +69,7 @@ class SuiteRow(Settings):
     """A JSON file with the answers of a set that keeps them apart: {id: answer or columns}."""
     scoring: Scoring | None = None
     max_new_tokens: int = Field(default=256, ge=1)
-    """Of the reasoning and the answer together."""
+    """Tokens of reasoning and answer together."""
     reasoning: bool | None = None
     """Whether the model reasons before these answers, whatever the run says; by its template."""
 
@@ -200,6 +200,6 @@ def _resolve(source: str, folder: Path, variables: dict[str, str], origin: str) 
 def _expanded(source: str, variables: dict[str, str], origin: str) -> str:
     for name in _VARIABLE.findall(source):
         if name not in variables:
-            mend = "give --data-dir" if name == "DATA" else f"set the variable {name}"
-            raise UserError(f"{origin}: source '{source}' needs ${{{name}}}: {mend}")
+            fix = "give --data-dir" if name == "DATA" else f"set the variable {name}"
+            raise UserError(f"{origin}: source '{source}' needs ${{{name}}}: {fix}")
     return _VARIABLE.sub(lambda match: variables[match[1]], source)

@@ -59,7 +59,7 @@ def run_record(
 
 
 def _spread(seeds: Sequence[int], found: Sequence[Axes]) -> dict[str, Any]:
-    """Of merges that differ in the seed of the retention alone."""
+    """Spread over merges that differ in the seed of the retention alone."""
     axes = {}
     for axis in _axes(found):
         values = [rates[axis]["value"] for rates in found]

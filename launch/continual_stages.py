@@ -136,7 +136,7 @@ def write_search_suite(stage: Stage, suite: Path, data_dir: Path | None) -> None
     if not own:
         raise UserError(
             f"{suite}: no harm prompt has a category of stage '{stage.settings.name}' "
-            f"({', '.join(stage.settings.categories)}); mend the stage's categories"
+            f"({', '.join(stage.settings.categories)}); fix the stage's categories"
         )
     make_directory(stage.recipe.output)
     atomic_write_text(stage.recipe.output / SEARCH_SUITE, yaml.safe_dump(rows, sort_keys=False))

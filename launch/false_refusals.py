@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 REFUSED = frozenset({"partial", "full"})
 _JUDGED_TOKENS = 32
-"""Of the backbone's answer: enough to see whether it is a refusal."""
+"""Tokens of the backbone's answer that show whether it is a refusal."""
 _SECTION = "harvest.harmless"
 
 

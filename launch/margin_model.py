@@ -33,7 +33,7 @@ _MOST_QUESTIONS = 240
 """Utility questions of either kind in a trial."""
 _MOST_ANSWERS = 24
 _MOST_TOKENS = 24
-"""Of each harmless answer on which the divergence is measured."""
+"""Tokens of each harmless answer on which the divergence is measured."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class MarginModel:
             self.utility = UtilityLeads(borrowed.model, questions, borrowed.batch_tokens)
             progress.advance()
             self.backbone = self._measured(self.utility.backbone)
-            """Of the backbone itself."""
+            """What forward passes say of the backbone."""
             progress.advance()
         known = [(m, j.refused) for m, j in zip(self.backbone.margins, judged, strict=True)]
         self.calibration: Calibration | None = calibrate(

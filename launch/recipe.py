@@ -101,7 +101,7 @@ class SearchSettings(Settings):
     trials: PositiveInt = 40
     """Merges tried per method."""
     random_share: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Of the trials: drawn at random, before the others follow what these found."""
+    """Fraction of the trials that is drawn at random before TPE takes over."""
     workers: PositiveInt = 1
     """Processes that share the trials, each with all inputs in memory; dealt to the GPUs in turn.
     Several do not repeat a search bit for bit, as one does."""

@@ -21,7 +21,7 @@ HARVEST = "harvest"
 """The folder of D_h where ``launch harvest`` makes it."""
 PAIRS = "pairs.jsonl"
 FALSE_REFUSALS = "false_refusals.jsonl"
-"""Of the same folder: what the over-safety model answers to questions refused falsely."""
+"""File in the same folder: what the over-safety model answers to falsely refused questions."""
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
 

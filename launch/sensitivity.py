@@ -25,7 +25,7 @@ class Point:
     """One merge of a curve."""
 
     position: float
-    """Of the setting: its value for the retention, else a factor of the chosen value."""
+    """What is changed: the value itself for the retention, else a factor of the chosen value."""
     value: float
     """The setting's own. A top rate ends at 1, so several positions may have that."""
     settings: MergeSettings

@@ -195,7 +195,7 @@ def host_bytes(
     ranks: int,
     ranks_a_host: int,
 ) -> float:
-    """Of one host beside its GPUs, with what is offloaded to it and the best state so far."""
+    """Memory of one host beside its GPUs, with what is offloaded and the best state so far."""
     zero = config["zero_optimization"]
     share = model.shape.parameters * ranks_a_host / ranks
     optimizer = _MASTERS_AND_MOMENTS + 2 * _ACCUMULATED if "offload_optimizer" in zero else 0
@@ -207,13 +207,13 @@ def host_bytes(
 
 
 def checkpoint_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> float:
-    """Of one checkpoint: weights, masters and moments, and the masters of the best state."""
+    """Size of a checkpoint: weights, masters and moments, and the masters of the best state."""
     best = _BEST if training.keeps_best else 0
     return model.shape.parameters * (dtype_bytes + _MASTERS_AND_MOMENTS + best)
 
 
 def patch_bytes(model: Model) -> float:
-    """Of one patch directory: delta and importance in fp32."""
+    """Size of a patch directory: delta and importance in fp32."""
     return model.shape.parameters * 8.0
 
 

@@ -14,7 +14,7 @@ from merge.patch_directory import Role
 from train.launcher import default_processes, training_command
 
 _KILLED = (128 + signal.SIGKILL, -signal.SIGKILL)
-"""Of a rank, as the launcher says it; of the launcher."""
+"""Statuses of a killed rank, as the launcher reports it, and of a killed launcher."""
 
 
 def train_patch(recipe: Path, role: Role) -> None:

@@ -38,7 +38,7 @@ class WholePatch:
     """One patch, put into the backbone whole and at full strength."""
 
     name: str
-    """Of its folder."""
+    """Name of the patch's folder."""
     role: Role
     training: TrainingSettings
     harmless: DataSettings | None

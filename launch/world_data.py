@@ -31,7 +31,7 @@ LOOK_ALIKE_FILE = "look_alikes.jsonl"
 PARTS = ("validation", "test")
 
 _ALARMING_SHARE = 0.4
-"""Of the harmful requests, in D_h and in the suites: the others ask in neutral words."""
+"""Share of harmful requests that use alarming words, in D_h and in the suites."""
 _NEW_TOKENS = 24
 _TEST_UTILITY = 20
 """Utility questions of the test part, for each prompt of a validation suite. With the demo's 120,
@@ -59,7 +59,7 @@ _TOPIC_SHARE: dict[RequestType, float] = {
 }
 _SKILL_SHARE = 0.4
 _KNOWLEDGE_SHARE = 0.35
-"""Of the skills."""
+"""Share of the skills' questions that ask for knowledge."""
 _SKILL_PARTS = ("validation", "harmful", "test", "test", "test")
 """To which part a skill's question falls, by its checksum: there are too few to draw them freely,
 and no question of one part may stand in another (``launch.overlap``)."""

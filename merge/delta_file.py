@@ -112,7 +112,7 @@ class DeltaFile:
 
     index: TensorIndex
     hashes: tuple[str, str]
-    """Of the backbone and of the patched model."""
+    """Hashes of the backbone and of the patched model."""
 
     def other(self, found: str) -> str | None:
         """The hash that a model of hash ``found`` has after applying; None for a third model."""

@@ -69,7 +69,7 @@ def inspect(
 
 @dataclass
 class _Sums:
-    """Of one tensor and patch, fp64."""
+    """Sums over one tensor of one patch, fp64."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -184,7 +184,7 @@ class _Inspection:
                 raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
 
     def _thresholds(self, role: Role, names: Sequence[str], digits: np.ndarray) -> list[Threshold]:
-        """Of every rate's top set; the second pass, for 32-bit keys."""
+        """Thresholds of every rate's top set: the second pass, for 32-bit keys."""
         size = sum(self._inputs.backbone[name].size for name in names)
         counts = [top_count(rate, size) for rate in self._rates]
         leading = [find_digit(digits, count) if count else None for count in counts]

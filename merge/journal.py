@@ -30,7 +30,7 @@ _LOCK = ".merge-lock"
 _CODE_VERSION = 1
 """Raised when the same inputs and settings would give other bits."""
 IDENTITY_FORMAT = 2
-"""Of the hash: format 1, whose records do not say it, hashed every setting with its value."""
+"""Version of the hash. Version 1, whose records do not name it, hashed every setting."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Prediction(_Record):
     format: Literal[1]
     questions: Questions
     before: Rates
-    """Of the backbone."""
+    """Rates of the backbone."""
     parts: tuple[Part, ...]
     layers: tuple[Layer, ...]
 

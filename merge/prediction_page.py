@@ -23,7 +23,7 @@ _GROUPINGS = {
     "tensors": "a scale for each tensor",
 }
 _ROWS = ("harmful", "harmless", "apart")
-"""Of a picture by layer: both changes, and how far they drive the margins apart."""
+"""Lines of a picture by layer: both changes, and how far they drive the margins apart."""
 
 
 def table(prediction: Mapping[str, Any]) -> str:

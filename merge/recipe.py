@@ -24,9 +24,9 @@ ScopeName = Literal["tensor", "model"]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 SetScales = tuple[float, float, float]
-"""Of one patch's entries in one tensor, in the order of ``SETS``."""
+"""Scales of one patch's entries in one tensor, in the order of ``SETS``."""
 SETS = ("own", "shared", "rest")
-"""Of a patch's entries: in its own top set and not in the other's, in both, not in its own."""
+"""Sets of a patch's entries: in its top set alone, in both top sets, outside its top set."""
 SCALES = {
     "alpha": ("alpha", "alpha_shared", "alpha_rest"),
     "beta": ("beta", "beta_shared", "beta_rest"),
@@ -73,7 +73,7 @@ class MergeSettings(Settings):
     """Method ``by_set``: scale of the safety patch's entries that are in both top sets; then
     ``alpha`` is the scale of those in its own alone."""
     alpha_rest: Factor = added(0.0)
-    """Of the safety patch's entries outside its top set."""
+    """Scale of the safety patch's entries outside its top set."""
     beta_shared: Factor = added(0.0)
     """The same two of the over-safety patch."""
     beta_rest: Factor = added(0.0)
@@ -82,7 +82,7 @@ class MergeSettings(Settings):
     rescale: bool = False
     """Whether kept entries are divided by the retention rate, as DARE does."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """Of the random retention."""
+    """Seed of the random retention."""
     include: tuple[str, ...] | None = added(None)
     """Shell-style patterns of the names of covered tensors. None: the linear weights inside the
     decoder blocks, whatever the architecture calls them."""

@@ -1,4 +1,4 @@
-"""Typed settings: the base class of every settings model, and errors that name key and mend."""
+"""Typed settings: the base class of every settings model, and errors that name key and fix."""
 
 import difflib
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def parse_settings(model: type[SettingsT], values: Mapping[str, Any], source: st
         source: what the values came from (a file's path, "command line"), named in the error.
 
     Raises:
-        UserError: every problem at once, each with its dotted key and what would mend it.
+        UserError: every problem at once, each with its dotted key and what would fix it.
     """
     try:
         return model.model_validate(dict(values))
@@ -51,8 +51,8 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        mend = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-        return f"unknown key '{key}': {mend}"
+        fix = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key '{key}': {fix}"
     if problem["type"] == "missing":
         return f"key '{key}' is missing: add it"
     message = problem["msg"].removeprefix("Value error, ")

@@ -115,7 +115,7 @@ class ShardWriter:
 
     def _error(self, error: OSError) -> UserError:
         return UserError(
-            f"{self.path}: cannot be written ({error.strerror}); mend it and run again, "
+            f"{self.path}: cannot be written ({error.strerror}); fix it and run again, "
             "finished files are kept"
         )
 

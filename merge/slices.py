@@ -25,7 +25,7 @@ class Share:
     slice_values: int
     """In hand at a time, in each thread."""
     bytes: int
-    """Of tensor data, over all threads."""
+    """Bytes of tensor data, over all threads."""
 
 
 def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeResources) -> Share:

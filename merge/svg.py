@@ -10,7 +10,7 @@ WHITE: Colour = (255, 255, 255)
 SAFETY: Colour = (31, 90, 166)
 OVER_SAFETY: Colour = (214, 104, 22)
 BOTH: Colour = (92, 60, 130)
-"""Of the patches, in every picture."""
+"""Colours of the patches, in every picture."""
 
 
 def text(x: float, y: float, words: str, size: int = 11, anchor: str = "start", **more: str) -> str:
@@ -77,7 +77,7 @@ def heatmap(
 
 
 def heatmap_height(modules: Sequence[str]) -> int:
-    """Of the grid and its axis."""
+    """Height of the grid and its axis, in pixels."""
     return _ROW * len(modules) + 30
 
 

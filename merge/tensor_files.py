@@ -25,7 +25,7 @@ class TensorEntry:
     shape: tuple[int, ...]
     file: Path
     offset: int
-    """Of the first data byte, from the start of the file."""
+    """Offset of the first data byte from the start of the file."""
     bytes: int
 
     @property

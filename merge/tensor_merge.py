@@ -54,18 +54,18 @@ class TensorReport:
     """Kept entries of the safety patch whose delta is not 0."""
     nonzero_O: int  # noqa: N815
     erased_count_S: int  # noqa: N815
-    """Of those, the entries that rounding gave their old bits again. Not those that the merge
-    itself leaves alone: by a scale of 0, where both patches cancel, where ties elected a sign."""
+    """Entries with a delta that rounding gave their old bits again. Not counted: entries that the
+    merge leaves alone, by a scale of 0, where both patches cancel, where ties elected a sign."""
     erased_count_O: int  # noqa: N815
     changed: int
     """Entries whose bits changed, by either patch."""
     overflowed: int
     """Entries that left the range of the model's dtype."""
     norm_S: float  # noqa: N815
-    """Of the whole delta."""
+    """Norm of the whole delta."""
     norm_O: float  # noqa: N815
     kept_norm_S: float  # noqa: N815
-    """Of the kept entries, before alpha."""
+    """Norm of the kept entries, before alpha."""
     kept_norm_O: float  # noqa: N815
 
     def as_json(self) -> dict[str, float]:

@@ -195,7 +195,7 @@ def test_a_wrong_task_is_named(world: Path, old: str, new: str, words: str):
 
 
 def test_data_out_of_reach_are_one_clear_line(world: Path):
-    """As without the hub: the loader's own error becomes one line with a mend."""
+    """As without the hub: the loader's own error becomes one line with a fix."""
     task = CHOICE_TASK.replace("vask_choice", "vask_far").replace("DATA", "/nowhere/far.jsonl")
     (world / "far").mkdir()
     (world / "far" / "far.yaml").write_text(task)

@@ -72,13 +72,13 @@ def _fail(
     how: str, world: Path, prompt_sets: Sequence[PromptSet], on_batch: Callable[[Answers], None]
 ) -> None:
     if how == "error":
-        raise UserError("the model is broken; mend it")
+        raise UserError("the model is broken; fix it")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "words"), [("error", "is broken; mend it"), ("kill", "status -9.*finished answers")]
+    ("how", "words"), [("error", "is broken; fix it"), ("kill", "status -9.*finished answers")]
 )
 def test_a_process_that_fails_is_named(world: Path, how: str, words: str):
     prompt_sets = load_prompts(load_suite(world / "suite.yaml"))

@@ -1,4 +1,4 @@
-"""Recipes are checked before any work: shipped ones hold, mistakes name the key and the mend."""
+"""Recipes are checked before any work: shipped ones hold, mistakes name the key and the fix."""
 
 import subprocess
 import sys

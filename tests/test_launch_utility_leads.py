@@ -1,6 +1,5 @@
 """The leads of right answers, against plain forward passes and the evaluation's own verdict."""
 
-
 import numpy as np
 import pytest
 import torch

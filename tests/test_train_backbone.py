@@ -32,7 +32,7 @@ def test_missing_folder_is_not_looked_for_on_the_hub(path: str) -> None:
 
 def test_unreachable_hub_name_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"someone/model: .* mend backbone\.path"):
+    with pytest.raises(UserError, match=r"someone/model: .* fix backbone\.path"):
         backbone_directory(BackboneSettings(path="someone/model"))
 
 

@@ -66,7 +66,7 @@ def hub() -> Iterator[str]:
     ("name", "message"),
     [
         ("lab/gated", "is gated; accept its licence on the hub and log in with 'hf auth login'"),
-        ("lab/other", "mend backbone.path, or log in with 'hf auth login'"),
+        ("lab/other", "fix backbone.path, or log in with 'hf auth login'"),
     ],
 )
 def test_one_line_says_how_to_log_in_and_the_token_is_nowhere(

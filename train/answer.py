@@ -142,7 +142,7 @@ def without_blocks(text: str) -> str:
 
 
 def reasoning_tokens(vocabulary: set[str]) -> set[str]:
-    """Of a tokenizer's special tokens those that tell reasoning from the answer.
+    """The special tokens of a tokenizer that tell reasoning from the answer.
 
     A decoder must not drop them. "<|end|>" is one only beside harmony's channels.
     """

@@ -57,7 +57,7 @@ def config_of(directory: Path, settings: BackboneSettings) -> Any:
 def _from_hub(name: str, patterns: Sequence[str] | None = None) -> Path:
     """The local copy of a model on the hub: all files of a model, or those of some patterns."""
     if Path(name).is_absolute() or name.count("/") != 1 or name.startswith("."):
-        raise UserError(f"backbone {name}: no such folder; mend backbone.path in the recipe")
+        raise UserError(f"backbone {name}: no such folder; fix backbone.path in the recipe")
     return _download(name, patterns)
 
 
@@ -84,11 +84,11 @@ def _download(name: str, patterns: Sequence[str] | None) -> Path:
         if getattr(response, "status_code", None) in _REFUSALS:
             raise UserError(
                 f"backbone {name}: is no local folder, and the hub shows no such model without "
-                "the right login; mend backbone.path, or log in with 'hf auth login'"
+                "the right login; fix backbone.path, or log in with 'hf auth login'"
             ) from None
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"backbone {name}: is no local folder, and the hub does not give it ({reason}); mend "
+            f"backbone {name}: is no local folder, and the hub does not give it ({reason}); fix "
             "backbone.path"
         ) from None
 

@@ -73,7 +73,7 @@ class ChatTemplate:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """Of the settings those that change what this template writes, as JSON values."""
+        """The settings that change what this template writes, as JSON values."""
         return dict(self._recorded)
 
     def render(self, turns: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:

@@ -50,7 +50,7 @@ class Derivation:
     tensors: BackboneTensors
     data: TrainingData
     inputs: dict[str, Any]
-    """Of ``train.identity.patch_inputs``."""
+    """What determines the patch, see ``train.identity.patch_inputs``."""
     mode: int | None
     """Permission bits of what is written; ``None`` follows the umask."""
     started: float
@@ -60,7 +60,7 @@ class Derivation:
         """Write the patch directory.
 
         Raises:
-            UserError: the machine or the training fails in a way that the user can mend.
+            UserError: the machine or the training fails in a way that the user can fix.
             StoppedOnRequestError: a stop was asked for; the next start goes on from there.
         """
         initialise_distributed(self.world)

@@ -79,7 +79,7 @@ def check_config(config: dict[str, Any], name: str) -> None:
         DeepSpeedConfig(config)
     except (ValueError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"ds_config {name}: DeepSpeed refuses it ({reason}); mend it") from None
+        raise UserError(f"ds_config {name}: DeepSpeed refuses it ({reason}); fix it") from None
 
 
 def _fill(value: Any, from_recipe: dict[str, Any], path: Path, key: str = "") -> Any:

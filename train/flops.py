@@ -48,7 +48,7 @@ class ModelShape:
         )
 
     def training_flops(self, length: float) -> float:
-        """Of one token's forward and backward pass in a sequence of ``length`` tokens.
+        """Operations of one token's forward and backward pass in a sequence of ``length`` tokens.
 
         6 * (parameters - embedding) + 12 * layers * attention width * length, as torchtitan
         counts (``get_nparams_and_flops``): nothing for recomputation, and attention not halved
@@ -59,7 +59,7 @@ class ModelShape:
 
 
 def peak_flops(device: str) -> float | None:
-    """Of a GPU by its full name; ``None`` for one that is not known, and for CPUs."""
+    """Peak rate of a GPU by its full name; ``None`` for unknown GPUs and for CPUs."""
     # The longest name first: A100 begins with A10.
     for name in sorted(PEAK_FLOPS, key=len, reverse=True):
         if name in device:

@@ -67,7 +67,7 @@ class Guards:
 
 
 def not_finite(**values: float) -> str | None:
-    """Which of ``values`` is NaN or infinite, so that no later step could mend it, or ``None``."""
+    """Which of ``values`` is NaN or infinite, so that no later step could fix it, or ``None``."""
     for name, value in values.items():
         if not math.isfinite(value):
             return f"{name.replace('_', ' ')} is {value}"

@@ -20,7 +20,7 @@ from train.refusal_margin import RefusalOpenings
 from train.settings import ImportanceSettings, OverSafetyTraining, SafetyTraining
 
 IDENTITY_FORMAT = 2
-"""Of the hash: format 1, whose records do not say it, hashed every key with its value."""
+"""Version of the hash. Version 1, whose records do not name it, hashed every key."""
 _DETERMINING = (
     "role", "backbone_fingerprint", "data_hash", "harmless_hash", "config", "chat",
     "measured_hash", "openings",

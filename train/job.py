@@ -37,7 +37,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     """Write the patch directory of one role; every rank of the training calls this.
 
     Raises:
-        UserError: anything in recipe, data, backbone or machine that the user can mend.
+        UserError: anything in recipe, data, backbone or machine that the user can fix.
         StoppedOnRequestError: a stop was asked for; the next start goes on from there.
     """
     started = time.monotonic()

@@ -54,7 +54,7 @@ def npo(losses: Tensor, reference: Tensor, labels: Tensor, beta: float) -> Tenso
 
 @dataclass(frozen=True)
 class TopDistributions:
-    """Of every answer token, in order: the likeliest tokens, and all others as one event."""
+    """The likeliest tokens at every answer token, in order, and all others as one event."""
 
     ids: Tensor
     """``[answer tokens, kept]``, int64."""

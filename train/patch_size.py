@@ -16,12 +16,12 @@ _GROUPS = 4
 
 @dataclass(frozen=True)
 class PatchSize:
-    """Of a whole patch."""
+    """Sizes of a whole patch."""
 
     norm: float
     """Euclidean, of all parameters."""
     group_norms: Mapping[str, float]
-    """Of every quarter of the decoder blocks, and of what stands outside them."""
+    """Norms by quarter of the decoder blocks, and of what stands outside them."""
     surviving: float
     """Share of the weights (fraction of 1) that differ from the backbone's once both are bf16."""
 

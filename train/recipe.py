@@ -35,7 +35,8 @@ class BackboneSettings(Settings):
     path: str
     """A local folder, or a name on the Hugging Face hub; safetensors weights only."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of the computation; master weights are fp32 always. Default: bfloat16 on GPUs, else fp32."""
+    """Data type of the computation; master weights are always fp32. Default: bfloat16 on GPUs, fp32
+    elsewhere."""
     trust_remote_code: bool = False
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = added(
         "auto"
@@ -91,7 +92,7 @@ def row_range(rows: str, count: int) -> Sequence[int]:
     in blocks whose rows belong together by their places, such a part has some of every kind.
 
     Raises:
-        ValueError: malformed, with the mend.
+        ValueError: malformed, with the fix.
     """
     rows, slash, period = rows.partition("/")
     parts = rows.split(":")

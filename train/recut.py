@@ -76,7 +76,7 @@ def _read(folder: Path, name: str) -> Any:
 def _places(
     shapes: Sequence[Mapping[str, torch.Size]], written_by: int
 ) -> dict[str, tuple[int, int, int]]:
-    """Of every parameter: its group, where its partition starts in that, and its whole size."""
+    """Group, start of the partition in the group, and whole size of every parameter."""
     places = {}
     for group, parameters in enumerate(shapes):
         offset = 0

@@ -36,7 +36,7 @@ class Progress:
     importance_samples: int = 0
     """Whose importance the sums of this checkpoint hold; only after the training's end."""
     looks: list[list[float]] = field(default_factory=list)
-    """Of the refusal margin, see ``train.margin_guard``: step, mean margin, mean probability."""
+    """Looks at the refusal margin (``train.margin_guard``): step, mean margin, mean probability."""
 
 
 class Checkpoints:
@@ -71,7 +71,7 @@ class Checkpoints:
         self._earlier = earlier
         self._world = world
         self.snapshot = Snapshot(world)
-        """Of the best state so far, where a guard takes one; checkpoints keep it."""
+        """Masters of the best state so far, where a guard keeps one; checkpoints hold them."""
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint.

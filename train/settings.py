@@ -59,14 +59,14 @@ class MismatchSettings(Settings):
     """The three terms of ``ascent_mismatch_kl``, by llm_unlearn's weights (arXiv 2310.10683)."""
 
     forget_weight: NonNegativeFloat = 0.5
-    """Of ascent on the harmful answers."""
+    """Weight of the ascent on harmful answers."""
     mismatch_weight: NonNegativeFloat = 1.0
-    """Of descent on harmful questions with answers to random harmless ones."""
+    """Weight of the descent on harmful questions with answers to random harmless ones."""
     harmless_weight: NonNegativeFloat = 1.0
-    """Of the divergence from the backbone on harmless pairs."""
+    """Weight of the divergence from the backbone on harmless pairs."""
     kept_tokens: PositiveInt = 256
-    """Of how many tokens at each place the backbone's probabilities are kept; the rest is one
-    event. 8 bytes each in host memory, for every answer token of harmless pairs."""
+    """How many of the backbone's likeliest tokens are stored for each answer token of harmless
+    pairs, 8 bytes each in host memory; the remaining probability is one event."""
 
 
 class TrainingSettings(Settings):
@@ -74,7 +74,8 @@ class TrainingSettings(Settings):
 
     objective: ObjectiveName
     npo_beta: PositiveFloat = 0.1
-    """Of ``npo``: how soon a sample that was unlearned counts no more (open-unlearning: 0.1)."""
+    """Beta of ``npo``: with larger values unlearned samples stop counting sooner (open-unlearning:
+    0.1)."""
     mismatch: MismatchSettings = MismatchSettings()
     learning_rate: PositiveFloat = 1e-5
     epochs: PositiveInt = 1
@@ -88,8 +89,8 @@ class TrainingSettings(Settings):
     warmup_steps: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
     adam_eps: PositiveFloat | None = added(None)
-    """Of ``adamw``; None leaves that of the DeepSpeed configuration. Adam's first steps are signs
-    of the gradient; with an eps of the gradients' size they follow the gradient."""
+    """Epsilon of ``adamw``; None leaves that of the DeepSpeed configuration. Adam's first steps are
+    signs of the gradient; with an epsilon of the gradients' size they follow the gradient."""
     optimizer: OptimizerName = added("adamw")
     """``sgd_normalised``: every step has the Euclidean length ``learning_rate``, over all
     parameters, along the batch's gradient; clipping then changes nothing."""
@@ -115,7 +116,8 @@ class TrainingSettings(Settings):
     checkpoint_every: NonNegativeInt = 0
     """Steps between checkpoints; with 0 only a stop on request writes one."""
     checkpoints_kept: PositiveInt = 2
-    """Of the newest ones; a guard goes back to one that was written before its bound was passed."""
+    """Number of newest checkpoints on disk; a guard goes back to one that was written before its
+    bound was passed."""
 
     @field_validator("optimizer")
     @classmethod
@@ -149,7 +151,7 @@ class OverSafetyTraining(TrainingSettings):
 
 
 class ImportanceData(Settings):
-    """Of each patch, on which pairs its importance is measured; ``own`` are those of its training.
+    """The pairs on which the importance of each patch is measured; ``own`` are those it trained on.
 
     The difference set then says which parameters the one needs and the other does not: on D_h what
     true refusals hang on, on false refusals what those hang on.

@@ -28,7 +28,7 @@ class Term:
     plan: BatchPlan
     losses: SampleLosses
     decay: float = 1.0
-    """Of the weights along an answer, see ``answer_losses``."""
+    """Decay of the weights along an answer, see ``answer_losses``."""
 
     def batch(self, step: int) -> list[int]:
         """The samples of a step, the longest first.

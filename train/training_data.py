@@ -28,7 +28,7 @@ class TrainingData:
     measured: Sequence[TokenizedExample] = ()
     """Pairs of the importance, where they are not those of ``forget``."""
     openings: Sequence[Sequence[TokenizedExample]] = ()
-    """Of some of its questions, each with every refusal opening; only watched too."""
+    """Some questions of D_h, each with every refusal opening; watched, never trained on."""
 
     def texts(self) -> Iterator[list[int]]:
         """The token ids of every sample."""

@@ -22,4 +22,4 @@ def read_yaml(path: Path, what: str) -> Any:
     except OSError as error:
         raise UserError(f"{what} {path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # also of a day that no calendar has
-        raise UserError(f"{what} {path}: not valid YAML ({error}); mend that line") from None
+        raise UserError(f"{what} {path}: not valid YAML ({error}); fix that line") from None

@@ -150,7 +150,7 @@ class Zero3Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the computation; the masters are fp32."""
+        """Data type of the computation; the masters are fp32."""
         return next(iter(self.parameters.values())).dtype
 
     def logits(self, micro: MicroBatch) -> Tensor:

@@ -17,7 +17,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 """A scale of 1 is a whole patch: less would let scales leave the range where margins are linear."""
 FOLDS = 5
 _SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Of a fold's prompts, for the learning curve."""
+"""Shares of a fold's prompts in the learning curve."""
 
 
 @dataclass(frozen=True)

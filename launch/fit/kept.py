@@ -32,9 +32,9 @@ class Slopes(NamedTuple):
     """Derivatives by the scales, fp64 [..., tensors, 2 patches, 3 sets]."""
 
     margins: np.ndarray
-    """Of every chosen prompt."""
+    """Derivatives of every chosen prompt's margin."""
     leads: np.ndarray
-    """Of every chosen right answer."""
+    """Derivatives of every chosen right answer's lead."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from launch.fit.calibration import Calibration
 
 _ITERATIONS = 500
 _MOST_DOUBLINGS = 10
-"""Of ``keeping``: to a thousand times what it is from nats to nats."""
+"""Times that ``keeping`` is doubled at most: to a thousand times its value."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Linearised:
     forms: np.ndarray
     """[questions], the form of each, see ``eval.forms``."""
     leads: Leads | None = None
-    """Of answers that shall stay right, around the same point."""
+    """Leads of answers that shall stay right, around the same point."""
 
     def at(self, scales: np.ndarray) -> np.ndarray:
         """The margins that these scales should give, [questions]."""
@@ -117,7 +117,7 @@ class Weights:
     harm: float = 0.5
     """Share of the harmful questions in the log-loss; the harmless ones have the rest."""
     keeping: float = 1.0
-    """Of right answers and the backbone's language."""
+    """Weight of right answers and of the backbone's language."""
 
 
 def solve(

@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 _STEPS = (1.0, 0.5, 0.25)
 """Lengths of a step that are tried, as shares of the whole one."""
 _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
-"""Of harmful questions in the log-loss, for merges beside the balanced one on the front."""
+"""Shares of harmful questions in the log-loss, for merges beside the balanced one."""
 _HALVINGS = 6
-"""Of the way on which the strongest merge that keeps the margins is looked for."""
+"""Steps of the bisection for the strongest merge that keeps the margins."""
 
 
 @dataclass
