@@ -35,7 +35,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_version(parser)
     parser.add_argument("recipe", type=Path, help="the run's recipe, a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="wins over the recipe"
+    )
     parser.add_argument("--role", required=True, choices=ROLES)
     # The deepspeed launcher adds this one; LOCAL_RANK in the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
@@ -75,7 +77,7 @@ def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
         if World.from_environment().rank:
             if stop.heard:
                 stopped = isinstance(error, StoppedOnRequestError)
-                raise SystemExit(STOPPED_EXIT_STATUS if stopped else USAGE_EXIT_STATUS) from None
+                end_process(STOPPED_EXIT_STATUS if stopped else USAGE_EXIT_STATUS)
             time.sleep(_GRACE_SECONDS)
         raise
 
