@@ -52,6 +52,9 @@ def test_an_error_says_where_a_relative_path_counts_from(
     for source in ("pairs.jsonl", "parts/*.jsonl"):
         with pytest.raises(UserError, match=counted):
             read_examples(DataSettings(path=source))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match=f"no such file in the folder mine.*{counted}"):
+        read_examples(DataSettings(path="mine/pairs.jsonll"))  # no set of the hub
     with pytest.raises(UserError, match=counted):
         read_yaml(Path("mine.yaml"), "recipe")
     with pytest.raises(UserError, match=r"check the path$"):

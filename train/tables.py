@@ -80,6 +80,12 @@ def read_table(
                 f"{where}: its format is not known by its name; call it one of "
                 f"{', '.join(_FORMATS)}, also with {', '.join(_COMPRESSIONS)}"
             )
+        if path.suffix and path.parts[1:] and path.parent.is_dir() and not path.exists():
+            # Else a typo in an ending would be looked for on the hub, for half a minute.
+            raise UserError(
+                f"{where}: there is no such file in the folder {path.parent}; check the path"
+                f"{counted_from(path)}"
+            )
         return _read_dataset(str(path) if path.is_dir() else source, where, split, config)
     if is_pattern(source):
         return [
