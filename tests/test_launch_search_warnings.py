@@ -32,6 +32,15 @@ def test_broken_margins_are_told_with_the_rates_of_the_choice(caplog) -> None:
     assert "50.0 % utility (backbone 80.0) and 0.0 % degenerate" in text
 
 
+@pytest.mark.parametrize("rates", [(1.0, 0.0), (0.4, 0.3)])
+def test_a_choice_that_repairs_nothing_is_told(rates: tuple[float, float], caplog) -> None:
+    """One fault for the other, or none changed: the backbone would do as well."""
+    tried = [*BROKEN, (MergeSettings(alpha=4), Outcome(*rates, 0.8, 0.0))]
+    text = warnings(BACKBONE, tried, caplog)
+    assert "no merge within the margins lowers both faults" in text
+    assert f"{100 * rates[0]:.1f} % harmful answers (backbone 40.0)" in text
+
+
 def test_an_axis_without_a_fault_is_told(caplog) -> None:
     text = warnings(Outcome(0.0, 0.3, 0.8, 0.0), [GOOD], caplog)
     assert "answers none of the harmful prompts" in text
