@@ -14,16 +14,16 @@ from train.yaml_file import read_yaml
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RANK = """
-import atexit, os, signal
+import atexit, os, runpy, signal, sys, time, types
+from merge import errors
+def derive_patch(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise errors.{error}("for a reason")
+sys.modules["train.job"] = types.SimpleNamespace(derive_patch=derive_patch)
+time.sleep = lambda seconds: None
 atexit.register(os.abort)
-from merge.errors import {error}
-from train.__main__ import _speak_last
-from train.stopping import StopRequest
-stop = StopRequest()
-os.kill(os.getpid(), signal.SIGTERM)
-def training():
-    raise {error}("for a reason")
-_speak_last(training, stop)
+sys.argv = ["train", {recipe!r}, "--role=safety"]
+runpy.run_module("train", run_name="__main__", alter_sys=True)
 """
 
 
@@ -31,10 +31,12 @@ _speak_last(training, stop)
     ("error", "status"),
     [("StoppedOnRequestError", STOPPED_EXIT_STATUS), ("UserError", USAGE_EXIT_STATUS)],
 )
-def test_a_rank_that_was_stopped_does_not_clear_up(error: str, status: int) -> None:
+def test_a_rank_that_was_stopped_does_not_clear_up(error: str, status: int, tmp_path: Path) -> None:
     """What clears up, as a thread of gloo, can abort: a stopped training then counted as failed."""
     environment = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "PATH": ""}
-    script = _RANK.format(error=error)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{name: x, backbone: {path: b}, data: {path: d.jsonl}}")
+    script = _RANK.format(error=error, recipe=str(recipe))
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=_ROOT, env=environment, capture_output=True, text=True
     )

@@ -53,10 +53,17 @@ def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
         if World.from_environment().rank:
             if stop.heard:
                 stopped = isinstance(error, StoppedOnRequestError)
-                end_process(STOPPED_EXIT_STATUS if stopped else USAGE_EXIT_STATUS)
+                raise SystemExit(STOPPED_EXIT_STATUS if stopped else USAGE_EXIT_STATUS) from None
             time.sleep(_GRACE_SECONDS)
         raise
 
 
 if __name__ == "__main__":
-    end_process(main())
+    try:
+        status = main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+        if World.from_environment().rank:
+            # A launcher that sees this end would end the main rank before it has spoken.
+            time.sleep(_GRACE_SECONDS)
+    end_process(status)
