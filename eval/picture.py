@@ -89,7 +89,11 @@ def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> N
     for (method, tried), (mark, line) in zip(by_method(trials).items(), styles, strict=False):
         for trial in tried:
             colour = _colour(trial.get("utility"), norm)
-            axes.scatter(*_point(trial), s=16, alpha=0.5, color=colour, marker=mark, linewidths=0)
+            # The rim is seen where the colour is near the page's, as dark ones on a dark page.
+            axes.scatter(
+                *_point(trial), s=16, alpha=0.5, color=colour, marker=mark,
+                edgecolors=INK, linewidths=0.4,
+            )  # fmt: skip
         front = sorted(_point(trial) for trial in tried if trial.get("pareto"))
         label = f"front of {method}" if front else f"{method}, no front"
         along, up = zip(*front, strict=True) if front else ((), ())

@@ -57,10 +57,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             command.add_argument("stage", choices=get_args(StageName))
             continue
         command.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="win over the recipe"
+            "overrides", nargs="*", default=[], metavar="key=value", help="win over the recipe"
         )
     for name, function, words in (
-        ("status", _status, "show how far each job of a run is"),
+        ("status", _status, "show how far each stage of a run is, here or as a job"),
         ("cancel", _cancel, "end the jobs of a run; what they have saved stays"),
         ("seeds", _seeds, "average the finished runs of several seeds"),
     ):

@@ -42,12 +42,13 @@ def describe_pairs(examples: Sequence[Example], section: str = "data") -> None:
     openings = sum(map(_is_opening, examples))
     if openings > _OPENING_SHARE * len(examples):
         logger.warning(
-            "%s: %d of %d answers are only an opening phrase; ascent will unlearn the phrase "
-            "rather than the answer: give whole answers, or let the backbone write them with "
-            "python -m launch harvest",
+            "%s: %d of %d answers have at most %d words and no full stop, as opening phrases have; "
+            "if they are, ascent will unlearn the phrase rather than the answer: give whole "
+            "answers, or let the backbone write them with python -m launch harvest",
             section,
             openings,
             len(examples),
+            _OPENING_WORDS,
         )
 
 

@@ -143,7 +143,9 @@ class Evaluations:
         methods = recipe.search.methods[1:] if recipe.search else ()
         decodings = recipe.eval.decodings
         names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
-        absent = [name for name in (*methods, *recipe.ablations) if not self.is_done(name)]
+        alone = ROLES if recipe.eval.single_patches else ()
+        wanted = (*alone, *methods, *recipe.ablations)
+        absent = [name for name in wanted if not self.is_done(name)]
         if absent:
             logger.warning(
                 "%s: not in the report, as the over-safety patch was deleted after the merge; to "

@@ -1,11 +1,12 @@
 """A run folder: whose it is, and where in it things are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from launch.input_record import changed_inputs, input_hashes, record_inputs
 from launch.products import products_of, stale_products
 from launch.recipe import Recipe
 from merge.coverage import coverage
@@ -31,46 +32,56 @@ _COVERAGE = ("merge.include", "merge.exclude")
 def claim_folder(recipe: Recipe) -> Path:
     """Write the run folder's recipe, or see that what is there is of this recipe.
 
-    A section may change as long as nothing that depends on it is there (``launch.products``). What
-    costs little beside that, such as the report, is deleted and made again.
+    A section, or what the files that it names hold (``launch.input_record``), may change as long as
+    nothing that depends on it is there (``launch.products``). What costs little beside that, such
+    as the report, is deleted and made again.
 
     Returns:
         The resolved recipe's file.
 
     Raises:
         UserError: something there is of another recipe; it is named. Or the folder cannot be
-            written.
+            written, or a file that the recipe names cannot be read.
     """
     make_directory(recipe.output)
     file = recipe.output / RECIPE
+    inputs = input_hashes(recipe)
     if file.is_file():
         before = read_claimed(file)
         changed = changed_keys(before, recipe)
         cover_keys = [key for key in changed if key in _COVERAGE]
         if cover_keys and isinstance(before, Recipe) and _covers_alike(before, recipe):
             changed = [key for key in changed if key not in cover_keys]
-        _give_up_stale(recipe, changed)
+        edited = [key for key in changed_inputs(recipe.output, inputs) if key not in changed]
+        names = {key: repr(key) for key in changed}
+        _give_up_stale(recipe, names | {key: f"the content of {key!r}" for key in edited})
+    record_inputs(recipe.output, inputs)
     values = {**_values(recipe), "written_by": written_by()}
     atomic_write_text(file, yaml.safe_dump(values, sort_keys=False))
     return file
 
 
-def _give_up_stale(recipe: Recipe, changed: Sequence[str]) -> None:
-    """Delete what changed sections make stale and costs little; refuse where anything else is."""
+def _give_up_stale(recipe: Recipe, changed: Mapping[str, str]) -> None:
+    """Delete what changed keys make stale and costs little; refuse where anything else is.
+
+    Args:
+        changed: by key what an error calls it.
+    """
     folder = recipe.output
     stale = stale_products(products_of(recipe), changed, folder)
     kept = [path for path, product in stale.items() if not product.remade]
     if kept:
+        causes = [changed[key] for key in _causes(recipe, changed)]
+        made_of_them = [str(folder / path) for path in kept]
         raise UserError(
-            f"{folder}: {_listed([repr(key) for key in _causes(recipe, changed)])} changed since "
-            f"{kept[0]} was made; delete {_listed([str(folder / path) for path in kept])}, or "
-            "choose another folder with output=FOLDER"
+            f"{folder}: {_listed(causes)} changed since {kept[0]} was made; delete "
+            f"{_listed(made_of_them)}, or choose another folder with output=FOLDER"
         )
     for path in stale:
         (folder / path).unlink(missing_ok=True)
 
 
-def _causes(recipe: Recipe, changed: Sequence[str]) -> list[str]:
+def _causes(recipe: Recipe, changed: Iterable[str]) -> list[str]:
     """Those changed keys by which something there is stale that is not made again."""
     products = products_of(recipe)
     return [

@@ -21,6 +21,7 @@ from launch.margin_search import MarginSearch, PoorMargins, search_by_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
 from launch.search_result import write_result
 from launch.search_space import DIRECTIONS, new_sampler, suggest
+from launch.search_warnings import warn_of_outcome
 from launch.search_workers import search_together
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
@@ -60,6 +61,7 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     }
     for method, merge in chosen.items():
         logger.info("search %s: chose %s", method, settings_line(merge.model_dump()))
+    warn_of_outcome(found.before, found.answered, chosen, settings)
     content = _record(found, chosen, settings)
     write_result(content, folder)
     atomic_write_json(folder / "search.json", content)

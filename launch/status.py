@@ -9,6 +9,7 @@ from rich.table import Table
 
 from launch import slurm
 from launch.job_record import read_jobs
+from launch.local_state import local_state
 from launch.pipeline import Pipeline
 from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
@@ -41,7 +42,8 @@ class StageState:
 
     stage: str
     state: str
-    """``done``, ``running``, ``queued``, ``failed``, ``cancelled`` or ``not submitted``."""
+    """``done``, ``running``, ``queued``, ``failed``, ``cancelled`` or ``not submitted``; of a run
+    without jobs also ``interrupted`` or ``not begun``."""
     job: str
     detail: str
 
@@ -53,7 +55,7 @@ def run_states(run: Path) -> list[StageState]:
         UserError: no run is there, or SLURM does not answer.
     """
     if not (run / RECIPE).is_file():
-        raise UserError(f"{run}: holds no {RECIPE}; give the run folder of a submitted recipe")
+        raise UserError(f"{run}: holds no {RECIPE}; give a run's folder, as in runs/NAME")
     pipeline = Pipeline(load_recipe(run / RECIPE, [], Recipe))
     jobs = read_jobs(run)
     queued = slurm.queued_jobs() if jobs else {}
@@ -65,7 +67,7 @@ def run_states(run: Path) -> list[StageState]:
         elif pipeline.is_done(stage):
             state, detail = "done", ""
         elif job is None:
-            state, detail = "not submitted", ""
+            state, detail = ("not submitted", "") if jobs else local_state(run, stage)
         else:
             state, detail = _ended_state(job, run, stage)
         states.append(StageState(stage, state, job or "", detail))

@@ -1,5 +1,6 @@
 """All texts that a run will give to its models, checked before any training (issue 13)."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from train.recipe import ROLES
 from train.round_trip import check_round_trip
 from train.tables import is_file
 from train.vocabulary import embedding_count, refuse_unknown_ids
+
+logger = logging.getLogger(__name__)
 
 _SEARCHED_AXES = ("harm", "refusal", "utility")
 """A search weighs harm and refusals, and keeps utility."""
@@ -87,6 +90,7 @@ def _prompts(recipe: Recipe) -> list[Place]:
         places.append(prompts_at("search.suite", "validation", validation))
     if recipe.eval is not None:
         test = load_prompts(load_suite(recipe.eval.suite, data_dir))
+        _warn_of_missing_axes(test, recipe.eval.suite)
         places.append(prompts_at("eval.suite", "test", test))
     return places
 
@@ -219,9 +223,23 @@ def _check_length(tokens: int, positions: int | None, name: str) -> None:
         )
 
 
-def _refuse_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+def _missing_axes(prompt_sets: Iterable[PromptSet]) -> list[str]:
     axes = {prompt_set.row.axis for prompt_set in prompt_sets}
-    missing = [axis for axis in _SEARCHED_AXES if axis not in axes]
+    return [axis for axis in _SEARCHED_AXES if axis not in axes]
+
+
+def _warn_of_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+    missing = _missing_axes(prompt_sets)
+    if missing:
+        logger.warning(
+            "eval.suite %s: has no row of axis %s: the report cannot say what the patch does there",
+            suite,
+            " or ".join(missing),
+        )
+
+
+def _refuse_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+    missing = _missing_axes(prompt_sets)
     if missing:
         raise UserError(
             f"search.suite {suite}: has no row of axis {' or '.join(missing)}; a search weighs "

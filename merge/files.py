@@ -147,6 +147,12 @@ def _lock(descriptor: int, path: Path) -> None:
         )
 
 
+def counted_from(path: str | Path) -> str:
+    """For an error about a path that leads nowhere: from where it counts, if it is relative."""
+    path = Path(path).expanduser()
+    return "" if path.is_absolute() else f", which counts from {Path.cwd()}"
+
+
 def sha256_file(path: Path, advance: Callable[[int], object] = lambda count: None) -> str:
     """SHA-256 of a file's bytes, as hexadecimal.
 

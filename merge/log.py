@@ -21,6 +21,8 @@ def start_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(
         level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[handler]
     )
+    # It also writes its warnings itself.
+    logging.getLogger("huggingface_hub").propagate = False
     # The hub's clients tell the address of every request, and some are signed.
     for client in ("httpx", "httpx2"):
         logging.getLogger(client).setLevel(logging.WARNING)

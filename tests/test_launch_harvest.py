@@ -71,4 +71,4 @@ def test_opening_phrases_and_doubles_are_warned_of(caplog: pytest.LogCaptureFixt
         describe_pairs([*whole, whole[0]])
         assert "1 questions stand there twice" in caplog.text
         describe_pairs([Example(f"q{i}", "Sure, here is how to blip:") for i in range(3)])
-    assert "3 of 3 answers are only an opening phrase" in caplog.text
+    assert "3 of 3 answers have at most 20 words and no full stop" in caplog.text

@@ -18,6 +18,7 @@ from launch.plan import gpu_need, plan_table
 from launch.preflight import check_inputs
 from launch.recipe import Recipe
 from launch.sizing import Model, activation_bytes, checkpoint_bytes, patch_bytes
+from launch.text_check import check_data
 from merge.errors import UserError
 from train.flops import peak_flops
 from train.recipe import load_recipe
@@ -202,10 +203,20 @@ def test_run_and_plan_refuse_alike_before_any_training(fault: str, tmp_path: Pat
     assert len(faults) == 1 and re.search(message, faults[0])
 
 
-def test_a_sound_recipe_has_no_fault(tmp_path: Path) -> None:
+def test_a_sound_recipe_has_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = load_recipe(make_world(tmp_path), [], Recipe)
     check_inputs(recipe)
     assert plan_table([recipe])[1] == []
+    assert "no row of axis" not in caplog.text
+
+
+def test_a_test_suite_without_an_axis_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A verdict on harm alone would hide what a patch costs."""
+    recipe = load_recipe(make_world(tmp_path), [f"eval.suite={tmp_path / 'harm.yaml'}"], Recipe)
+    check_data(recipe.model_copy(update={"search": None}))
+    assert "has no row of axis refusal or utility: the report cannot say" in caplog.text
 
 
 def test_texts_longer_than_the_learned_positions_are_refused(tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ def test_launcher_command_runs_from_python(recipe: Path) -> None:
     assert command[3:] == ["--processes=2", str(recipe), "seed=3", "--role=safety"]
 
 
+def test_a_missing_role_is_told_once(recipe: Path) -> None:
+    command = [sys.executable, "-m", "train.launcher", "--processes=2", str(recipe)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("usage: train ") == done.stderr.count("required: --role") == 1
+
+
 def test_unknown_key_is_told_by_one_rank(recipe: Path) -> None:
     done = run_training(recipe, "safety.learning_rat=1", processes=2)
     assert_one_error_line(done, "safety.learning_rat", "did you mean 'learning_rate'?")

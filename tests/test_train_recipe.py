@@ -155,5 +155,8 @@ def test_variables_and_the_home_folder_are_put_in_everywhere(tmp_path, monkeypat
         load_recipe(file, ["output='${output}/x'"], TrainRecipe)
     with pytest.raises(UserError, match="needs NOWHERE_SET"):
         load_recipe(file, ["output='${NOWHERE_SET}/x'"], TrainRecipe)
+    for unclosed in ("x/${USER", "${a-b}/x", "${}/x"):
+        with pytest.raises(UserError, match=r"holds a '\$\{' that is no \$\{NAME\}"):
+            load_recipe(file, [f"data.path='{unclosed}'"], TrainRecipe)
     with pytest.raises(UserError, match="names no home folder"):
         load_recipe(file, ["output=~nobody_of_this_name/x"], TrainRecipe)

@@ -1,17 +1,9 @@
-"""One rank of one training.
+"""One rank of one training; ``python -m train --help`` says how it is started."""
 
-deepspeed --num_gpus N --module train RECIPE [key=value ...] --role safety|over_safety
-torchrun --nproc-per-node N -m train RECIPE [key=value ...] --role safety|over_safety
-python -m train.launcher [--processes N] RECIPE [key=value ...] --role safety|over_safety
-python -m train RECIPE [key=value ...] --role safety|over_safety        (one process)
-"""
-
-import argparse
 import gc
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from merge.errors import (
     STOPPED_EXIT_STATUS,
@@ -20,26 +12,12 @@ from merge.errors import (
     run_command,
 )
 from merge.log import start_logging
-from merge.provenance import add_version
-from train.recipe import ROLES, TrainRecipe, load_recipe
+from train.arguments import parse_arguments
+from train.recipe import TrainRecipe, load_recipe
 from train.stopping import StopRequest
 from train.world import World, end_process
 
 _GRACE_SECONDS = 5.0
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked for form."""
-    parser = argparse.ArgumentParser(
-        prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_version(parser)
-    parser.add_argument("recipe", type=Path, help="the run's recipe, a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe")
-    parser.add_argument("--role", required=True, choices=ROLES)
-    # The deepspeed launcher adds this one; LOCAL_RANK in the environment says the same.
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
-    return parser.parse_intermixed_args(arguments)
 
 
 def main() -> int:
@@ -81,4 +59,11 @@ def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    try:
+        status = main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+        if World.from_environment().rank:
+            # A launcher that sees this end would end the main rank before it has spoken.
+            time.sleep(_GRACE_SECONDS)
+    end_process(status)

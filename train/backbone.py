@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from merge.errors import UserError
+from merge.files import counted_from
 from merge.model_files import CONFIGURATION_FILES, FOREIGN_FILES
 from train.recipe import BackboneSettings
 
@@ -57,7 +58,9 @@ def config_of(directory: Path, settings: BackboneSettings) -> Any:
 def _from_hub(name: str, patterns: Sequence[str] | None = None) -> Path:
     """The local copy of a model on the hub: all files of a model, or those of some patterns."""
     if Path(name).is_absolute() or name.count("/") != 1 or name.startswith("."):
-        raise UserError(f"backbone {name}: no such folder; fix backbone.path in the recipe")
+        raise UserError(
+            f"backbone {name}: no such folder; fix backbone.path in the recipe{counted_from(name)}"
+        )
     return _download(name, patterns)
 
 

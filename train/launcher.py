@@ -22,6 +22,7 @@ from types import FrameType
 from merge.errors import STOPPED_EXIT_STATUS
 from merge.patch_directory import Role
 from merge.provenance import add_version
+from train.arguments import parse_arguments
 from train.stopping import STOP_SIGNALS, passed_on
 from train.world import free_port
 
@@ -138,6 +139,7 @@ def main() -> int:
     add_version(parser)
     parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
     options, rest = parser.parse_known_args()
+    parse_arguments(rest)  # a mistake is told here once, rather than by every rank
     try:
         return run_ranks(options.processes or default_processes(), rest)
     except KeyboardInterrupt:

@@ -230,6 +230,10 @@ def _expand(value: Any, variables: Mapping[str, str], source: str) -> Any:
     for name in _VARIABLE.findall(value):
         if name not in variables:
             raise UserError(f"{source}: '{value}' needs {name}; set the environment variable")
+    if "${" in _VARIABLE.sub("", value):
+        raise UserError(
+            f"{source}: '{value}' holds a '${{' that is no ${{NAME}}; write one, or none"
+        )
     expanded = _VARIABLE.sub(lambda match: variables[match[1]], value)
     if not _HOME.match(expanded):
         return expanded

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from merge.errors import UserError
+from merge.files import counted_from
 from train.delimited import read_delimited
 from train.line_blocks import read_line_blocks
 
@@ -79,6 +80,12 @@ def read_table(
                 f"{where}: its format is not known by its name; call it one of "
                 f"{', '.join(_FORMATS)}, also with {', '.join(_COMPRESSIONS)}"
             )
+        if path.suffix and path.parts[1:] and path.parent.is_dir() and not path.exists():
+            # Else a typo in an ending would be looked for on the hub, for half a minute.
+            raise UserError(
+                f"{where}: there is no such file in the folder {path.parent}; check the path"
+                f"{counted_from(path)}"
+            )
         return _read_dataset(str(path) if path.is_dir() else source, where, split, config)
     if is_pattern(source):
         return [
@@ -98,7 +105,9 @@ def _fitting(pattern: Path, where: str) -> list[Path]:
     rest = str(pattern.relative_to(pattern.anchor))
     files = sorted(path for path in Path(pattern.anchor or ".").glob(rest) if path.is_file())
     if not files:
-        raise UserError(f"{where}: no file fits this pattern; check the path")
+        raise UserError(
+            f"{where}: no file fits this pattern; check the path{counted_from(pattern)}"
+        )
     return files
 
 
@@ -160,7 +169,9 @@ def _read_bytes(path: Path, where: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror}); check the path") from None
+        raise UserError(
+            f"{where}: cannot be read ({error.strerror}); check the path{counted_from(path)}"
+        ) from None
     decompress = _COMPRESSIONS.get(path.suffix.lower())
     if decompress is None:
         return data

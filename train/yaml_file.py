@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from merge.errors import UserError
+from merge.files import counted_from
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -20,6 +21,8 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{what} {path}: cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"{what} {path}: cannot be read ({error.strerror}); check the path{counted_from(path)}"
+        ) from None
     except (yaml.YAMLError, ValueError) as error:  # also of a day that no calendar has
         raise UserError(f"{what} {path}: not valid YAML ({error}); fix that line") from None
