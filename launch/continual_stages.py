@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from launch.recipe import ContinualSettings, Recipe, StageSettings
+from launch.run_folder import PATCHED
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from merge.settings import parse_settings
 
-PATCHED = "patched"
 SEARCH_SUITE = "validation.yaml"
 _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 """Sections of the whole run, which no stage repeats."""

@@ -15,6 +15,7 @@ StageName = Literal[
     "safety",
     "over_safety",
     "search",
+    "ablation",
     "merge",
     "evaluate",
 ]
@@ -33,14 +34,19 @@ STAGES: dict[StageName, tuple[StageName, ...]] = {
     "safety": (*PREPARATIONS, "openings"),
     "over_safety": (*PREPARATIONS, "openings", "false_refusals"),
     "search": ("safety", "over_safety"),
-    "merge": ("safety", "over_safety", "search"),
+    "ablation": ("safety", "over_safety", "search"),
+    "merge": ("safety", "over_safety", "search", "ablation"),
     "evaluate": ("merge",),
 }
 """Every stage in order, with those that come before it where the recipe has them."""
 
 
-def stages_of(recipe: Recipe) -> list[StageName]:
-    """The stages that a recipe has, in order."""
+def stages_of(recipe: Recipe, ablate: bool = False) -> list[StageName]:
+    """The stages that a recipe has, in order.
+
+    Args:
+        ablate: with the ablation, which needs the patches that the merge deletes.
+    """
     harvest = recipe.harvest
     compares = recipe.eval and (recipe.eval.single_patches or recipe.ablations)
     without_harmless = harvest is None or harvest.harmless is None
@@ -52,6 +58,7 @@ def stages_of(recipe: Recipe) -> list[StageName]:
         "over_safety_first": without_harmless,
         "false_refusals": without_harmless,
         "search": recipe.search is None and not compares,
+        "ablation": not ablate,
         "evaluate": recipe.eval is None,
     }
     return [stage for stage in STAGES if not absent.get(stage)]
