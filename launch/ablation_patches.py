@@ -8,7 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from launch.done import is_merged
+from launch.done import is_done, is_merged
 from launch.evaluations import whole_patch
 from launch.recipe import Recipe
 from launch.run_folder import ABLATION, RECIPE, claim_folder
@@ -34,12 +34,17 @@ def missing_patches(recipe: Recipe) -> list[WholePatch]:
     Raises:
         UserError: a rival's training has wrong settings.
     """
+    if is_done(recipe, "ablation"):
+        return []
     rival_patches = [row.model for row in rivals(recipe) if isinstance(row.model, WholePatch)]
     # Two rivals may be the same training, and one may be the run's own.
     found = {patch.name: patch for patch in rival_patches if patch.name not in ROLES}
     if is_merged(recipe.output):
-        gone = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
-        found |= {role: _of_run(recipe, role) for role in gone}
+        found |= {
+            role: _of_run(recipe, role)
+            for role in ROLES
+            if not (recipe.output / role / "patch.json").is_file()
+        }
     work = recipe.output / WORK
     return [
         patch

@@ -15,6 +15,7 @@ from launch.recipe import ContinualSettings, Recipe, StageSettings
 from launch.run_folder import PATCHED
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
+from merge.journal import RECORD
 from merge.settings import parse_settings
 
 SEARCH_SUITE = "validation.yaml"
@@ -35,6 +36,12 @@ class Stage:
     def patched(self) -> Path:
         """The model that comes of it."""
         return self.recipe.output / PATCHED
+
+    def backbone(self) -> Path:
+        """The folder of the model that it patches; a hub's is downloaded."""
+        from train.backbone import backbone_directory
+
+        return backbone_directory(self.recipe.backbone)
 
 
 def continual_settings(recipe: Recipe) -> ContinualSettings:
@@ -83,6 +90,11 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[St
         stages.append(Stage(settings, listed[: number + 1], checked))
         backbone = str(stages[-1].patched)
     return stages
+
+
+def is_made(stage: Stage) -> bool:
+    """Whether the model that comes of a stage is there."""
+    return (stage.patched / RECORD).is_file()
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -263,7 +263,7 @@ class Pipeline:
 
     def _evaluate(self) -> None:
         evaluations = self._evaluations()
-        evaluations.evaluate("backbone")
+        evaluations.evaluate_backbone()
         evaluations.evaluate_decodings()
         evaluations.evaluate("safepatching", self.patched)
         evaluations.report(self.search_record)

@@ -22,6 +22,9 @@ StageName = Literal[
 PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
 """What makes backbone and data, in a recipe that does not name those that are there."""
 ENDING: tuple[StageName, ...] = ("merge", "evaluate")
+WHOLE_STAGES = ("stages", "continual")
+"""Of a continual alignment, besides all that each of its stages has: what checks these when there
+are backbone and data, and what compares them at the end."""
 HARVEST_OF_FALSE_REFUSALS: tuple[StageName, ...] = ("over_safety_first", "false_refusals")
 """A patch trained on D_h first: the model that answers what the backbone refuses falsely."""
 STAGES: dict[StageName, tuple[StageName, ...]] = {

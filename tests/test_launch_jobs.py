@@ -197,7 +197,7 @@ def test_seeds_are_an_array_of_bounded_width(tmp_path):
     overrides = [f"output={tmp_path}", "cluster={}"]
     chain = plan_chain(Path("launch/recipes/demo.yaml"), overrides, seeds=5, at_once=2)
     assert chain.array == "0-4%2"
-    scripts = chain.scripts()
+    scripts = {job.name: job.script for job in chain.jobs()}
     assert f'run={tmp_path}/seed-"$SLURM_ARRAY_TASK_ID"\n' in scripts["safety"]
     assert f'--output="{tmp_path}/seed-%a/jobs/safety.log"' in scripts["safety"]
     assert [recipe.seed for recipe in chain.recipes] == [0, 1, 2, 3, 4]
