@@ -20,6 +20,7 @@ class Job:
         over: jobs that must be over, in whatever way.
         array: which tasks, as ``0-4%2``.
         corresponding: a task waits for the same tasks of the others alone.
+        trains: whether it has the resources of the trainings.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Job:
     over: Sequence[str] = ()
     array: str | None = None
     corresponding: bool = False
+    trains: bool = False
 
     def dependency(self, ids: Mapping[str, str]) -> str | None:
         """What sbatch is told, where ``ids`` are those of the jobs that are submitted."""

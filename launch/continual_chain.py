@@ -10,7 +10,7 @@ from launch.cluster import ClusterSettings, StageResources
 from launch.continual import is_concluded, preparations, prepare_stages
 from launch.continual_stages import Stage, continual_settings, patch_stages, rival_stages
 from launch.job_container import input_folders
-from launch.job_scripts import RunPlace, render_single, render_stage
+from launch.job_scripts import TRAININGS, RunPlace, render_single, render_stage
 from launch.pipeline import Pipeline
 from launch.recipe import Recipe
 from launch.rivals import RIVAL_STAGES, RivalStage, rival_is_done
@@ -102,7 +102,7 @@ class ContinualChain:
                 script = render_single(
                     part, own, self.settings, site.place, self._resources(part), command
                 )
-            yield site.job(part, script, _RIVAL_NEEDS[part])
+            yield site.job(part, script, _RIVAL_NEEDS[part], part in TRAININGS)
 
     def _whole(self, job: str) -> str:
         """The script of one of the jobs of the whole, which use no GPU."""

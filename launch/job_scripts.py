@@ -87,7 +87,7 @@ class Training:
 
 
 _FIRST_RESULTS = (f"{HARVEST}/{FALSE_REFUSALS}", f"{FIRST}/{FIRST_ROLE}/patch.json")
-_TRAININGS: dict[StageName, Training] = {
+TRAININGS: dict[StageName, Training] = {
     "over_safety_first": Training(f"{FIRST}/{RECIPE}", FIRST_ROLE, (_MERGED, *_FIRST_RESULTS)),
     **{role: Training(RECIPE, role, (_MERGED, f"{role}/patch.json")) for role in ROLES},
 }
@@ -101,8 +101,8 @@ def render_stage(
     Args:
         changes: of the run's recipe for this job, as ``key=value``.
     """
-    if stage in _TRAININGS:
-        return render_training(stage, name, settings, place, _TRAININGS[stage])
+    if stage in TRAININGS:
+        return render_training(stage, name, settings, place, TRAININGS[stage])
     own = settings.merge if stage == "merge" else settings.evaluation_resources()
     command = f'-m launch stage "$run/{RECIPE}" {stage}' + (f" {changes}" if changes else "")
     return render_single(stage, name, settings, place, own, command)

@@ -150,6 +150,7 @@ class Pipeline:
             if self.search_record.is_file():
                 logger.info("%s: already done", name)
                 return
+            logger.info("%s: begins", name)
             with stop_on_signals(), metrics_file(self.folder, name):
                 from launch.search_workers import try_apart
 

@@ -10,6 +10,7 @@ from launch.cluster import ClusterSettings
 from launch.first_patch import prepare_first
 from launch.job_container import input_folders
 from launch.job_scripts import (
+    TRAININGS,
     WORKERS,
     RunPlace,
     Training,
@@ -47,7 +48,7 @@ class Site:
     before: Sequence[str] = ()
     array: str | None = None
 
-    def job(self, name: str, script: str, after: Sequence[str] = ()) -> Job:
+    def job(self, name: str, script: str, after: Sequence[str] = (), trains: bool = False) -> Job:
         """A job, or an array of one for each seed."""
         return Job(
             name=f"{self.prefix}{name}",
@@ -57,6 +58,7 @@ class Site:
             after=[*self.before, *(f"{self.prefix}{other}" for other in after)],
             array=self.array,
             corresponding=self.array is not None,
+            trains=trains,
         )
 
 
@@ -74,7 +76,7 @@ def stage_jobs(recipe: Recipe, stages: Sequence[StageName], site: Site) -> Itera
         # The last of its processes does what the workers have left.
         changes = "search.workers=1" if apart else ""
         script = render_stage(stage, site.name, site.settings, site.place, changes)
-        job = site.job(stage, script, needs)
+        job = site.job(stage, script, needs, stage in TRAININGS)
         yield replace(job, over=[f"{site.prefix}{WORKERS}"]) if apart else job
 
 
@@ -171,7 +173,7 @@ class RunChain:
             results = (f"{ABLATION}/{ABLATION_RECORD}", f"{folder}/{patch.role}/patch.json")
             training = Training(f"{folder}/{RECIPE}", patch.role, results)
             script = render_training(name, site.name, site.settings, site.place, training)
-            yield site.job(name, script, needs_of(patch.role, self.recipes[0]))
+            yield site.job(name, script, needs_of(patch.role, self.recipes[0]), trains=True)
 
     def _summary(self, last: Sequence[str]) -> Job:
         """The means over seeds."""

@@ -15,7 +15,7 @@ from launch.shared_trials import FILE
 from tests.tiny_run import make_run
 
 pytestmark = MARKS
-TRIALS = 60
+TRIALS = 120
 SHORT = {**TRAINING, "steps": 3, "batch_size": 1, "micro_batch_size": 1}
 
 
@@ -25,12 +25,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
         yield running
 
 
-def made_run(cluster: SlurmCluster, folder: Path, **sections: Any) -> Run:
+def made_run(cluster: SlurmCluster, folder: Path, /, **sections: Any) -> Run:
     """A run whose backbone and patches are there already."""
     recipe = yaml.safe_load(make_run(folder).read_text())
     own = {"partition": "gpu", "time": "30", "warning_seconds": 20, "interface": "eth0"}
     sections["cluster"] = own | sections.get("cluster", {})
     return Run(cluster, folder / "run", **{**RECIPE, **recipe, **sections})
+
+
+def lengthen_answers(suite: Path) -> None:
+    """So that a trial takes about a tenth of a second, and both workers come to some."""
+    rows = yaml.safe_load(suite.read_text())
+    suite.write_text(yaml.safe_dump([{**row, "max_new_tokens": 100} for row in rows]))
 
 
 def journal(run: Run) -> list[dict[str, Any]]:
@@ -50,7 +56,9 @@ def shared_search(cluster: SlurmCluster, folder: Path) -> Run:
     suite = {"suite": str(folder / "suite.yaml"), "utility_margin": 1, "degenerate_margin": 1}
     search = {**suite, "trials": TRIALS, "workers": 2}
     array = {"search_array": True, "evaluation": {"extra": ["--exclusive"]}}
-    return made_run(cluster, folder, search=search, cluster=array).submit()
+    run = made_run(cluster, folder, search=search, cluster=array)
+    lengthen_answers(folder / "suite.yaml")
+    return run.submit()
 
 
 def test_two_nodes_share_a_search_of_which_one_is_stopped(
@@ -60,9 +68,9 @@ def test_two_nodes_share_a_search_of_which_one_is_stopped(
     run = shared_search(cluster, tmp_path)
     run.when(lambda: min(claimed(run)[0], claimed(run)[1]) > 3)
     assert all(cluster.pids(node, "--worker") for node in NODES)
-    status = run.launch("status", run.folder).stdout
-    assert "search.1 │ running" in status and "search   │ queued" in status, status
     cluster.ask("scancel", "--signal=USR1", run.jobs()["search.1"])
+    status = run.launch("status", run.folder).stdout
+    assert "search.0" in status and "waits for the stages before it" in status, status
     run.finish()
     assert "stopped on request; requeued" in run.log("search.1")
     trials = json.loads((run.folder / "search/search.json").read_text())["trials"]
@@ -86,7 +94,8 @@ def test_a_search_ends_although_a_worker_is_cancelled(
 
 
 def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -> None:
-    """A rival is trained on both nodes; the patches go after what is measured of them."""
+    """A rival is trained on both nodes; the patches go after what is measured of them, which is
+    interrupted."""
     run = made_run(
         cluster,
         tmp_path,
@@ -101,9 +110,17 @@ def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -
     assert list(run.jobs()) == ["ablation.npo", "ablation", "merge", "evaluate"]
     for command in ("ablate", "run"):
         refused = run.launch(command, run.recipe)
-        assert refused.returncode == 2 and "ablation.npo (job" in refused.stderr, refused.stderr
+        assert refused.returncode == 2 and "merge (job" in refused.stderr, refused.stderr
+    outcomes = run.folder / "ablation/outcomes.jsonl"
+    run.when(lambda: outcomes.is_file() and outcomes.read_text().count("\n") > 1)
+    cluster.ask("scancel", "--signal=USR1", run.jobs()["ablation"])
     run.finish()
-    assert f"on {NODES[0]}" in run.log("ablation") or f"on {NODES[1]}" in run.log("ablation")
+    assert "stopped on request; requeued" in run.log("ablation")
+    assert "start 1 of job" in run.log("ablation.npo") and "rank1" in str(
+        list((run.folder / "jobs").glob("ablation.npo-*"))
+    )
+    keys = [json.loads(line)["key"] for line in outcomes.read_text().splitlines()]
+    assert len(keys) == len(set(keys)), "what was measured is not measured again"
     record = json.loads((run.folder / "ablation/ablation.json").read_text())
     rows = {row["name"]: row for row in record["variants"]}
     assert rows["npo"]["training"]["steps"] == 3
@@ -113,14 +130,14 @@ def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -
     assert report["safepatching"]["harmful_rate"] == rows["full"]["axes"]["harmful_rate"]
     assert "nothing to submit" in run.launch("submit", run.recipe, "--ablate").stdout
     status = run.launch("status", run.folder).stdout
-    assert status.count(" done ") == 7 and "ablation.npo" in status, status
+    assert status.count(" done ") == 6 and "ablation.npo" in status, status
 
 
 def test_a_continual_alignment_is_a_chain_of_chains(cluster: SlurmCluster, tmp_path: Path) -> None:
     """Every stage starts from the model of the stage before; the rival's beside them."""
     make_run(tmp_path)
-    for name, key in (("harm", "prompt"), ("pairs", "question")):
-        rows = [{key: f"mund {w}", "answer": "blip it", "category": w} for w in ("red", "grond")]
+    for name, key, verb in (("harm", "prompt", "it"), ("pairs", "question", "mund")):
+        rows = [{key: f"{verb} {w}", "answer": "blip it", "category": w} for w in ("red", "grond")]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())
     suite[0]["columns"] = {"category": "category"}
