@@ -93,4 +93,4 @@ def _whole_search(stage: Stage, recipe: Recipe) -> Recipe:
     if stage.recipe.search is None or recipe.search is None:
         return stage.recipe
     search = stage.recipe.search.model_copy(update={"suite": recipe.search.suite})
-    return stage.recipe.model_copy(update={"search": search})
+    return stage.recipe.model_copy(update={"search": search, "cluster": recipe.cluster})
