@@ -129,7 +129,7 @@ def test_each_stage_waits_for_the_model_of_the_stage_before(tmp_path: Path) -> N
         assert "#SBATCH --nodes=2" in directives(run, f"{second}/{role}")
     assert f"afterok:{first}/evaluate" in found[f"{second}/evaluate"]
     assert f"{first}/search" in jobs and f"{second}/search" not in jobs
-    assert found[f"{rival}/two/safety"] == {f"afterok:{rival}/one/merge"}
+    assert found[f"{rival}/two/safety"] == {f"afterok:{rival}/one/merge", "afterok:stages"}
     assert found[f"{rival}/two/evaluate"] >= {f"afterok:{rival}/two/merge"}
     for job in (f"{rival}/one/merge", f"{first}/merge", "stages", "continual"):
         assert "#SBATCH --partition=cpu" in directives(run, job)
