@@ -22,8 +22,7 @@ from launch.run_folder import ABLATION, ABLATION_RECORD, holding
 from launch.seeds import seed_recipes
 from launch.sensitivity import curves, retention_seeds
 from launch.stopping import stop_on_signals
-from launch.variants import Model, WholePatch, model_key, variants
-from merge.errors import UserError
+from launch.variants import Model, WholePatch, model_key, refuse_unevaluated, variants
 from merge.files import make_directory, read_json
 from merge.metrics import metrics_file
 from merge.progress import Progress
@@ -50,16 +49,6 @@ def ablate(recipe: Recipe) -> Path:
         folder = measure(recipe)
     pipeline.run()
     return folder
-
-
-def refuse_unevaluated(recipe: Recipe) -> None:
-    """See that there are prompts to compare models by.
-
-    Raises:
-        UserError: the recipe evaluates nothing.
-    """
-    if recipe.eval is None:
-        raise UserError(f"recipe {recipe.name}: has no eval section, which ablate needs; add one")
 
 
 def measure(recipe: Recipe) -> Path:

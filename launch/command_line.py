@@ -214,7 +214,8 @@ def _search(options: argparse.Namespace) -> None:
 
 def _continual(options: argparse.Namespace) -> None:
     from launch.continual import continual
-    from launch.continual_report import NAME, render_table
+    from launch.continual_report import render_table
+    from launch.continual_stages import NAME
     from launch.recipe import Recipe
     from merge.files import read_json
     from train.recipe import load_recipe

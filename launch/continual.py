@@ -9,8 +9,9 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from launch.continual_report import METHOD, NAME, write_summary
 from launch.continual_stages import (
+    METHOD,
+    NAME,
     Stage,
     continual_settings,
     is_made,
@@ -20,14 +21,12 @@ from launch.continual_stages import (
 )
 from launch.job_record import refuse_beside_jobs
 from launch.pipeline import Pipeline
-from launch.preflight import check_inputs
 from launch.recipe import Recipe
 from launch.revert import delta_path
 from launch.rivals import RIVAL_STAGES, run_rival
 from launch.run_folder import HARVEST, claim_folder, holding
 from launch.stages import StageName
 from launch.stopping import stop_on_signals
-from launch.text_check import check_data
 from merge.errors import UserError
 from merge.files import make_directory, read_json
 from merge.journal import RECORD
@@ -82,6 +81,9 @@ def prepare_stages(recipe: Recipe) -> None:
     Raises:
         UserError: naming what is missing or wrong, or what must be deleted.
     """
+    from launch.preflight import check_inputs
+    from launch.text_check import check_data
+
     data_dir = recipe.eval.data_dir if recipe.eval else None
     stages, *rivals = _ways(recipe)
     for stage in stages:
@@ -102,6 +104,8 @@ def conclude(recipe: Recipe) -> Path:
     Returns:
         The folder of the summary.
     """
+    from launch.continual_report import write_summary
+
     stages = patch_stages(recipe)
     with holding(recipe.output, NAME), stop_on_signals():
         for stage in stages:

@@ -18,6 +18,10 @@ from merge.files import atomic_write_text, make_directory
 from merge.journal import RECORD
 from merge.settings import parse_settings
 
+NAME = "continual"
+"""Of the folder with the summary, and of its files."""
+METHOD = "safepatching"
+"""What the summary calls the patched models, beside the rivals."""
 SEARCH_SUITE = "validation.yaml"
 _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 """Sections of the whole run, which no stage repeats."""

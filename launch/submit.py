@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import slurm
-from launch.ablate import refuse_unevaluated
 from launch.chain import Chain, Job
 from launch.cluster import ClusterSettings
 from launch.continual_chain import ContinualChain
@@ -23,6 +22,7 @@ from launch.run_chain import RunChain
 from launch.run_folder import refuse_busy
 from launch.sbatch_options import refuse_unknown
 from launch.seeds import seed_recipes
+from launch.variants import refuse_unevaluated
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
 from train.recipe import load_recipe
