@@ -14,22 +14,22 @@ from typing import Any
 
 from launch.ablation_patches import AblationPatches
 from launch.ablation_record import run_record, summarise, write_record
+from launch.done import chosen_settings
 from launch.outcomes import OutcomeJournal
 from launch.pipeline import Pipeline
 from launch.recipe import Recipe
-from launch.seeds import seed_folder, seed_recipes
+from launch.run_folder import ABLATION, ABLATION_RECORD, holding
+from launch.seeds import seed_recipes
 from launch.sensitivity import curves, retention_seeds
 from launch.stopping import stop_on_signals
-from launch.variants import Model, WholePatch, model_key, variants
-from merge.errors import UserError
+from launch.variants import Model, WholePatch, model_key, refuse_unevaluated, variants
 from merge.files import make_directory, read_json
 from merge.metrics import metrics_file
 from merge.progress import Progress
 from merge.recipe import MergeSettings
+from train.backbone import backbone_directory
 
 logger = logging.getLogger(__name__)
-
-FOLDER = "ablation"
 
 
 def ablate(recipe: Recipe) -> Path:
@@ -42,23 +42,37 @@ def ablate(recipe: Recipe) -> Path:
         UserError: the recipe evaluates nothing, or a stage cannot be done.
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
-    if recipe.eval is None:
-        raise UserError(f"recipe {recipe.name}: has no eval section, which ablate needs; add one")
+    refuse_unevaluated(recipe)
     pipeline = Pipeline(recipe)
-    chosen = pipeline.choose()
+    pipeline.choose()
+    with holding(recipe.output, ABLATION):
+        folder = measure(recipe)
+    pipeline.run()
+    return folder
+
+
+def measure(recipe: Recipe) -> Path:
+    """Evaluate every part, once the merge settings are chosen and before the merge deletes patches.
+
+    Returns:
+        As ``ablate``.
+
+    Raises:
+        UserError, StoppedOnRequestError: as ``ablate``.
+    """
+    backbone, chosen = backbone_directory(recipe.backbone), chosen_settings(recipe)
     full = next(iter(chosen.values()))
     rows, lines = variants(recipe, chosen), curves(full)
     seeds = retention_seeds(full, recipe.ablate_settings().retention_seeds)
-    folder = recipe.output / FOLDER
+    folder = recipe.output / ABLATION
     make_directory(folder)
-    patches = AblationPatches(recipe, pipeline.backbone(), folder / "work")
-    evaluator = _Evaluator(recipe, pipeline.backbone(), patches, folder)
+    patches = AblationPatches(recipe, backbone)
+    evaluator = _Evaluator(recipe, backbone, patches, folder)
     points = [point.settings for line in lines.values() for point in line]
     evaluator.evaluate([*(row.model for row in rows), *points, *seeds])
     record = run_record(recipe, full, rows, lines, seeds, evaluator.outcome)
     write_record(folder, record)
     patches.close()
-    pipeline.run()
     return folder
 
 
@@ -67,12 +81,15 @@ def ablate_seeds(recipe: Path, overrides: Sequence[str], seeds: int) -> Path:
     folder, recipes = seed_recipes(recipe, overrides, seeds)
     for each in recipes:
         ablate(each)
-    records = [
-        read_json(seed_folder(folder, seed) / FOLDER / "ablation.json") for seed in range(seeds)
-    ]
-    make_directory(folder / FOLDER)
-    write_record(folder / FOLDER, summarise(records))
-    return folder / FOLDER
+    return average(folder, [each.output for each in recipes])
+
+
+def average(folder: Path, runs: Sequence[Path]) -> Path:
+    """Summarise the ablations of runs that differ in their seed; returns the summary's folder."""
+    records = [read_json(run / ABLATION / ABLATION_RECORD) for run in runs]
+    make_directory(folder / ABLATION)
+    write_record(folder / ABLATION, summarise(records))
+    return folder / ABLATION
 
 
 class _Evaluator:
@@ -130,7 +147,7 @@ class _Evaluator:
         safety, over_safety = self._patches.run_patches()
         with (
             stop_on_signals(),
-            metrics_file(self._recipe.output, FOLDER),
+            metrics_file(self._recipe.output, ABLATION),
             Progress("ablation", len(merges), "merges") as progress,
         ):
             model = BorrowedModel(

@@ -10,6 +10,7 @@ from eval.statistics import mean_and_spread
 from launch.ablation_picture import draw
 from launch.ablation_table import markdown
 from launch.recipe import Recipe
+from launch.run_folder import ABLATION_RECORD
 from launch.sensitivity import Point
 from launch.variants import Model, Variant
 from merge.files import atomic_write_json, atomic_write_text
@@ -139,4 +140,4 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write picture, table and, last of all, numbers."""
     atomic_write_text(folder / "sensitivity.svg", draw(record))
     atomic_write_text(folder / "ablation.md", markdown(record))
-    atomic_write_json(folder / "ablation.json", record)
+    atomic_write_json(folder / ABLATION_RECORD, record)

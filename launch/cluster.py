@@ -128,6 +128,9 @@ class ClusterSettings(Settings):
     """The merge: no GPU, and 128 MiB of tensors in memory."""
     evaluation: StageResources | None = None
     """The world, the search, and the evaluation. Default: one of the trainings' GPUs, if any."""
+    search_array: bool = False
+    """Whether the workers of a search (``search.workers``) are jobs of an array, on as many nodes
+    as are free, each with the resources of ``evaluation``; else they are processes of one job."""
 
     @model_validator(mode="after")
     def _agrees(self) -> "ClusterSettings":

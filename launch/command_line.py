@@ -7,7 +7,15 @@ from typing import get_args
 
 from eval.console import show
 from launch.gguf import GgufDtype
-from launch.stages import StageName
+from launch.job_commands import (
+    average_seeds,
+    cancel_jobs,
+    run_stage,
+    show_seeds,
+    show_status,
+    submit_jobs,
+)
+from launch.stages import WHOLE_STAGES, StageName
 from merge.errors import UserError
 from merge.provenance import add_version
 
@@ -32,6 +40,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     jobs = commands.add_parser("submit", help="run it as a chain of SLURM jobs")
     jobs.add_argument("--dry-run", action="store_true", help="only print the scripts")
     jobs.add_argument("--seeds", type=_count, help="as repeat does, by job arrays")
+    whole = jobs.add_mutually_exclusive_group()
+    whole.add_argument("--ablate", action="store_true", help="with what ablate does")
+    whole.add_argument("--continual", action="store_true", help="what continual does")
     jobs.add_argument("--at-once", type=_count, help="how many seeds of a stage may run together")
     pairs = commands.add_parser("harvest", help="make data of questions and the model's answers")
     refusing = commands.add_parser(
@@ -47,22 +58,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parts.add_argument("--seeds", type=_count, help="with so many seeds, and average")
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
-        (run, _run), (several, _repeat), (sizes, _plan), (jobs, _submit), (pairs, _harvest),
+        (run, _run), (several, _repeat), (sizes, _plan), (jobs, submit_jobs), (pairs, _harvest),
         (refusing, _openings), (found, _search), (patches, _continual), (parts, _ablate),
-        (one, _stage),
+        (one, run_stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
         if command is one:
-            command.add_argument("stage", choices=get_args(StageName))
-            continue
+            command.add_argument("stage", choices=(*get_args(StageName), *WHOLE_STAGES))
+            command.add_argument("--worker", type=int, help="of the search: one of its workers")
+            command.add_argument("--rival", metavar="RIVAL/STAGE", help="of a continual alignment")
         command.add_argument(
             "overrides", nargs="*", default=[], metavar="key=value", help="win over the recipe"
         )
     for name, function, words in (
-        ("status", _status, "show how far each stage of a run is, here or as a job"),
-        ("cancel", _cancel, "end the jobs of a run; what they have saved stays"),
-        ("seeds", _seeds, "average the finished runs of several seeds"),
+        ("status", show_status, "show how far each stage of a run is, here or as a job"),
+        ("cancel", cancel_jobs, "end the jobs of a run; what they have saved stays"),
+        ("seeds", average_seeds, "average the finished runs of several seeds"),
     ):
         command = commands.add_parser(name, help=words)
         command.set_defaults(command=function)
@@ -123,7 +135,7 @@ def _run(options: argparse.Namespace) -> None:
 def _repeat(options: argparse.Namespace) -> None:
     from launch.repeat import repeat
 
-    _show_seeds(*repeat(options.recipe, options.overrides, options.seeds))
+    show_seeds(*repeat(options.recipe, options.overrides, options.seeds))
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -146,23 +158,6 @@ def _plan(options: argparse.Namespace) -> None:
     show(shown)
     if faults:
         raise UserError("; ".join(faults))
-
-
-def _submit(options: argparse.Namespace) -> None:
-    from launch.submit import plan_chain, submit
-
-    chain = plan_chain(options.recipe, options.overrides, options.seeds, options.at_once)
-    if options.dry_run:
-        for stage, script in chain.scripts().items():
-            file = chain.place.folder / "jobs" / f"{stage}.sbatch"
-            show(f"### {file}\n{script}")
-        return
-    submitted = submit(chain)
-    for stage, job in submitted.items():
-        show(f"{stage}: job {job}")
-    if not submitted:
-        show("nothing to submit: every stage is done")
-    show(f"follow it: python -m launch status {chain.place.folder}")
 
 
 def _harvest(options: argparse.Namespace) -> None:
@@ -219,7 +214,8 @@ def _search(options: argparse.Namespace) -> None:
 
 def _continual(options: argparse.Namespace) -> None:
     from launch.continual import continual
-    from launch.continual_report import NAME, render_table
+    from launch.continual_report import render_table
+    from launch.continual_stages import NAME
     from launch.recipe import Recipe
     from merge.files import read_json
     from train.recipe import load_recipe
@@ -256,45 +252,3 @@ def _ablate(options: argparse.Namespace) -> None:
         folder = ablate_seeds(options.recipe, options.overrides, options.seeds)
     show(render(read_json(folder / "ablation.json")))
     show(f"curves and spread: {folder / 'ablation.md'}")
-
-
-def _stage(options: argparse.Namespace) -> None:
-    from launch.pipeline import Pipeline
-    from launch.recipe import Recipe
-    from train.recipe import load_recipe
-
-    Pipeline(load_recipe(options.recipe, [], Recipe)).run_job(options.stage)
-
-
-def _status(options: argparse.Namespace) -> None:
-    from launch.status import render_status
-
-    show(render_status(options.folder))
-
-
-def _cancel(options: argparse.Namespace) -> None:
-    from launch.submit import cancel
-
-    jobs = cancel(options.folder.resolve())
-    words = f"cancelled: {', '.join(jobs)}" if jobs else "no job of this run is in the queue"
-    show(words)
-
-
-def _seeds(options: argparse.Namespace) -> None:
-    from launch.repeat import summarise
-    from launch.seeds import seed_runs
-
-    runs = seed_runs(options.folder)
-    if not runs:
-        raise UserError(
-            f"{options.folder}: holds no run of a seed (seed-0, seed-1, ...); give the folder that "
-            "'python -m launch repeat' or 'submit --seeds' has filled"
-        )
-    _show_seeds(options.folder, summarise(options.folder, runs))
-
-
-def _show_seeds(folder: Path, record: dict[str, object]) -> None:
-    from launch.repeat import render
-
-    show(render(record))
-    show(f"numbers: {folder / 'seeds.json'}")

@@ -9,34 +9,30 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from launch.continual_report import write_summary
 from launch.continual_stages import (
+    METHOD,
+    NAME,
     Stage,
     continual_settings,
+    is_made,
     patch_stages,
     rival_stages,
     write_search_suite,
 )
-from launch.evaluations import Evaluations
 from launch.job_record import refuse_beside_jobs
 from launch.pipeline import Pipeline
-from launch.preflight import check_inputs
 from launch.recipe import Recipe
 from launch.revert import delta_path
-from launch.run_folder import HARVEST, claim_folder
+from launch.rivals import RIVAL_STAGES, run_rival
+from launch.run_folder import HARVEST, claim_folder, holding
+from launch.stages import StageName
 from launch.stopping import stop_on_signals
-from launch.text_check import check_data
 from merge.errors import UserError
-from merge.files import atomic_write_text, make_directory
+from merge.files import make_directory, read_json
 from merge.journal import RECORD
-from merge.recipe import MergeSettings
-from merge.resources import MergeResources
 from merge.tensor_files import read_index
 
 logger = logging.getLogger(__name__)
-
-COMPLETIONS = "completions.jsonl"
-_WHOLE = MergeSettings(method="safety", retention=1, include=("*",))
 
 
 def continual(recipe: Recipe) -> Path:
@@ -54,25 +50,67 @@ def continual(recipe: Recipe) -> Path:
     rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
     refuse_beside_jobs(recipe.output)
     claim_folder(recipe)
-    if not all(_is_made(stage) for way in (stages, *rivals.values()) for stage in way):
-        base = Pipeline(recipe)
-        for preparation in base.preparations():
-            base.run_unless_done(preparation)
-    _check_all(recipe, stages)
-    for way in (stages, *rivals.values()):
-        _refuse_later(way)
-    for stage, before in zip(stages, [None, *stages], strict=False):
+    base = Pipeline(recipe)
+    for preparation in preparations(recipe):
+        base.run_unless_done(preparation)
+    prepare_stages(recipe)
+    for stage in stages:
         logger.info("stage %s of SafePatching", stage.settings.name)
-        if before is not None:
-            _hand_over_answers(before, stage)
         Pipeline(stage.recipe).run()
         with stop_on_signals():
             _write_delta(recipe, stage)
-    for name, path in rivals.items():
-        for stage in path:
+    for name, way in rivals.items():
+        for stage in way:
             logger.info("stage %s of %s", stage.settings.name, name)
-            _run_rival(stage, name)
-    with stop_on_signals():
+            for part in RIVAL_STAGES:
+                run_rival(stage, name, part)
+    return conclude(recipe)
+
+
+def preparations(recipe: Recipe) -> list[StageName]:
+    """What makes backbone and data and is still to be done; nothing once every stage is made."""
+    if all(is_made(stage) for way in _ways(recipe) for stage in way):
+        return []
+    base = Pipeline(recipe)
+    return [stage for stage in base.preparations() if not base.is_done(stage)]
+
+
+def prepare_stages(recipe: Recipe) -> None:
+    """Give every stage its folder, and see that it has data and prompts: none may fail after hours.
+
+    Raises:
+        UserError: naming what is missing or wrong, or what must be deleted.
+    """
+    from launch.preflight import check_inputs
+    from launch.text_check import check_data
+
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    stages, *rivals = _ways(recipe)
+    for stage in stages:
+        claim_folder(stage.recipe)
+        if is_made(stage):
+            continue
+        if stage.recipe.search is not None and recipe.search is not None:
+            write_search_suite(stage, recipe.search.suite, data_dir)
+        # The backbone of a later stage is what the stage before will make.
+        (check_inputs if stage is stages[0] else check_data)(stage.recipe)
+    for way in (stages, *rivals):
+        _refuse_later(way)
+
+
+def conclude(recipe: Recipe) -> Path:
+    """Write the delta files that are not there yet, and compare all stages.
+
+    Returns:
+        The folder of the summary.
+    """
+    from launch.continual_report import write_summary
+
+    stages = patch_stages(recipe)
+    with holding(recipe.output, NAME), stop_on_signals():
+        for stage in stages:
+            _write_delta(recipe, stage)
+        rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
         folder = write_summary(recipe, stages, rivals)
     harvested = recipe.output / HARVEST
     if harvested.exists() and not recipe.keep_intermediates:
@@ -80,21 +118,21 @@ def continual(recipe: Recipe) -> Path:
     return folder
 
 
-def _is_made(stage: Stage) -> bool:
-    return (stage.patched / RECORD).is_file()
+def is_concluded(recipe: Recipe) -> bool:
+    """Whether the summary is there, of these stages and rivals, and so are the delta files."""
+    file = recipe.output / NAME / f"{NAME}.json"
+    if not file.is_file():
+        return False
+    summary, settings = read_json(file), continual_settings(recipe)
+    stages = {stage.name: list(stage.categories) for stage in settings.stages}
+    same = summary["stages"] == stages and summary["models"].keys() == {METHOD, *settings.rivals}
+    return same and all(delta_path(recipe.output, name).is_file() for name in stages)
 
 
-def _check_all(recipe: Recipe, stages: list[Stage]) -> None:
-    """See that every stage has its folder, data and prompts: none may fail after hours."""
-    data_dir = recipe.eval.data_dir if recipe.eval else None
-    for stage in stages:
-        claim_folder(stage.recipe)
-        if _is_made(stage):
-            continue
-        if stage.recipe.search is not None and recipe.search is not None:
-            write_search_suite(stage, recipe.search.suite, data_dir)
-        # The backbone of a later stage is what the stage before will make.
-        (check_inputs if stage is stages[0] else check_data)(stage.recipe)
+def _ways(recipe: Recipe) -> list[list[Stage]]:
+    """SafePatching's stages, and each rival's."""
+    rivals = continual_settings(recipe).rivals
+    return [patch_stages(recipe), *(rival_stages(recipe, name) for name in rivals)]
 
 
 def _refuse_later(way: list[Stage]) -> None:
@@ -105,23 +143,11 @@ def _refuse_later(way: list[Stage]) -> None:
     """
     for before, stage in pairwise(way):
         made = [stage.patched / RECORD, stage.recipe.output / "safety" / "patch.json"]
-        if not _is_made(before) and any(file.is_file() for file in made):
+        if not is_made(before) and any(file.is_file() for file in made):
             raise UserError(
                 f"{stage.recipe.output}: was made from the model of stage "
                 f"'{before.settings.name}', which is to be made again; delete that folder"
             )
-
-
-def _hand_over_answers(before: Stage, stage: Stage) -> None:
-    """Spare the evaluation of a stage's backbone, which answered as the stage before's result.
-
-    Answers are known by the hash of the weights, so none can be taken for another model's.
-    """
-    found = before.recipe.output / "eval" / "safepatching" / COMPLETIONS
-    wanted = stage.recipe.output / "eval" / "backbone" / COMPLETIONS
-    if found.is_file() and not wanted.exists():
-        make_directory(wanted.parent)
-        atomic_write_text(wanted, found.read_text(encoding="utf-8"))
 
 
 def _write_delta(recipe: Recipe, stage: Stage) -> None:
@@ -133,29 +159,6 @@ def _write_delta(recipe: Recipe, stage: Stage) -> None:
         return
     make_directory(file.parent)
     changed = write_delta_file(
-        file, read_index(_backbone(stage), "model"), read_index(stage.patched, "model")
+        file, read_index(stage.backbone(), "model"), read_index(stage.patched, "model")
     )
     logger.info("%s: %d changed values", file, changed)
-
-
-def _run_rival(stage: Stage, name: str) -> None:
-    """Train one stage of a rival, and evaluate the trained model as it is."""
-    claim_folder(stage.recipe)
-    patch = stage.recipe.output / "safety"
-    if not _is_made(stage):
-        Pipeline(stage.recipe).run_unless_done("safety")
-        from merge.build import build
-
-        with stop_on_signals():
-            # The one patch stands for both: this method merges no other.
-            build(_backbone(stage), patch, patch, stage.patched, _WHOLE, MergeResources())
-    if patch.exists() and not stage.recipe.keep_intermediates:
-        shutil.rmtree(patch)
-    with stop_on_signals():
-        Evaluations(stage.recipe, _backbone(stage)).evaluate(name, stage.patched)
-
-
-def _backbone(stage: Stage) -> Path:
-    from train.backbone import backbone_directory
-
-    return backbone_directory(stage.recipe.backbone)

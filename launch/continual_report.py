@@ -9,13 +9,12 @@ from rich.table import Table
 
 from eval.statistics import rate
 from eval.table import TITLES, percent
-from launch.continual_stages import Stage, belongs
+from launch.continual_stages import METHOD, NAME, Stage, belongs
 from launch.recipe import Recipe, StageSettings
 from launch.revert import delta_path
 from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
-NAME = "continual"
-METHOD, BACKBONE = "safepatching", "backbone"
+BACKBONE = "backbone"
 SO_FAR = "harmful_rate_so_far"
 _AXES = ("refusal_rate", "utility", "degenerate_rate")
 

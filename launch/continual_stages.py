@@ -12,11 +12,16 @@ from typing import Any
 import yaml
 
 from launch.recipe import ContinualSettings, Recipe, StageSettings
+from launch.run_folder import PATCHED
 from merge.errors import UserError
 from merge.files import atomic_write_text, make_directory
+from merge.journal import RECORD
 from merge.settings import parse_settings
 
-PATCHED = "patched"
+NAME = "continual"
+"""Of the folder with the summary, and of its files."""
+METHOD = "safepatching"
+"""What the summary calls the patched models, beside the rivals."""
 SEARCH_SUITE = "validation.yaml"
 _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 """Sections of the whole run, which no stage repeats."""
@@ -35,6 +40,12 @@ class Stage:
     def patched(self) -> Path:
         """The model that comes of it."""
         return self.recipe.output / PATCHED
+
+    def backbone(self) -> Path:
+        """The folder of the model that it patches; a hub's is downloaded."""
+        from train.backbone import backbone_directory
+
+        return backbone_directory(self.recipe.backbone)
 
 
 def continual_settings(recipe: Recipe) -> ContinualSettings:
@@ -83,6 +94,11 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[St
         stages.append(Stage(settings, listed[: number + 1], checked))
         backbone = str(stages[-1].patched)
     return stages
+
+
+def is_made(stage: Stage) -> bool:
+    """Whether the model that comes of a stage is there."""
+    return (stage.patched / RECORD).is_file()
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
-from launch.run_folder import report_file
-from merge.files import make_directory
+from launch.run_folder import PATCHED, report_file
+from merge.files import atomic_write_text, make_directory
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings
 from merge.resources import MergeResources
@@ -16,6 +16,7 @@ from merge.settings import parse_settings
 from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
+COMPLETIONS = "completions.jsonl"
 logger = logging.getLogger(__name__)
 
 
@@ -97,6 +98,16 @@ class Evaluations:
             tensorboard=tensorboard,
         )
 
+    def evaluate_backbone(self) -> None:
+        """Answer with the backbone; what it answered as another run's patched model is kept."""
+        before = self._backbone.parent / "eval" / "safepatching" / COMPLETIONS
+        answers = self._folder / "eval" / "backbone" / COMPLETIONS
+        if self._backbone.name == PATCHED and before.is_file() and not answers.exists():
+            # Known by the hash of the weights, so none can be taken for another model's.
+            make_directory(answers.parent)
+            atomic_write_text(answers, before.read_text(encoding="utf-8"))
+        self.evaluate("backbone")
+
     def evaluate_decodings(self) -> None:
         """Answer with the backbone by each decoding of the recipe."""
         assert self._recipe.eval is not None
@@ -151,7 +162,7 @@ class Evaluations:
                 "%s: not in the report, as the over-safety patch was deleted after the merge; to "
                 "have them, delete %s and run again, with keep_intermediates: true",
                 ", ".join(absent),
-                self._folder / "patched",
+                self._folder / PATCHED,
             )
         report = compare(
             [self._folder / "eval" / name for name in names if self.is_done(name)],
@@ -160,6 +171,6 @@ class Evaluations:
         )
         folder = report_file(self._folder).parent
         # Before the report, whose last file says that the evaluation is done.
-        write_evaluation(self._folder / "patched", self._backbone, report)
+        write_evaluation(self._folder / PATCHED, self._backbone, report)
         write_report(report, folder)
         return folder

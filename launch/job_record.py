@@ -87,6 +87,12 @@ def _refuse(folder: Path, jobs: dict[str, str]) -> None:
         )
 
 
+def part_runs(folder: Path) -> list[Path]:
+    """The run folders inside one: of seeds, or of the stages of a continual alignment."""
+    stages = (run for pattern in ("stages/*", "rivals/*/*") for run in folder.glob(pattern))
+    return [*seed_runs(folder), *sorted(stages)]
+
+
 def _recorded(folder: Path) -> dict[str, str]:
-    runs = (folder, *seed_runs(folder))
+    runs = (folder, *part_runs(folder))
     return {job: stage for run in runs for stage, job in read_jobs(run).items()}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.cluster import ClusterSettings
+from launch.cluster import ClusterSettings, StageResources
 from launch.first_patch import FIRST, FIRST_ROLE
 from launch.job_container import container_lines, container_words
 from launch.job_environment import clean_lines, environment_lines, rendezvous_lines
@@ -23,11 +23,14 @@ from launch.job_resources import (
 )
 from launch.job_template import END, HEAD, WATCH
 from launch.rank import FILES_VARIABLE, JOBS_FOLDER
-from launch.run_folder import FALSE_REFUSALS, HARVEST, RECIPE
+from launch.run_folder import FALSE_REFUSALS, HARVEST, PATCHED, RECIPE
 from launch.stages import StageName
 from merge.errors import UserError
+from merge.patch_directory import Role
 from train.recipe import ROLES
 
+WORKERS = "search.workers"
+_MERGED = f"{PATCHED}/merge.json"
 _PLAIN_PATH = re.compile(r"[\w ./@+=~-]+")
 
 
@@ -68,67 +71,118 @@ def check_path(path: Path) -> None:
         )
 
 
-def render_stage(stage: StageName, name: str, settings: ClusterSettings, place: RunPlace) -> str:
-    """The script of one stage of a run called ``name``."""
-    if stage in ROLES or stage == "over_safety_first":
-        directives, extra = training_directives(settings), settings.extra
-        command, results = _training(stage)
-        done = " || ".join(f"-e $run/{file}" for file in results)
-        work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
-        work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
-        step, gpus = training_step(settings), settings.node_gpus
-    else:
-        own = settings.merge if stage == "merge" else settings.evaluation_resources()
-        directives, extra = single_directives(own, settings), own.extra
-        work = ""
-        command = f'-m launch stage "$run/{RECIPE}" {stage}'
-        step, gpus = single_step(own), own.gpu_total
-    head = _head(stage, name, settings, place, directives, extra)
-    limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
-    start = f"\n{_srun(step, command, settings, place, gpus > 0)} &\n"
-    return f"{head}{limits}{WATCH}{_environment(settings)}{work}{start}{END}"
+@dataclass(frozen=True)
+class Training:
+    """One training of a run.
 
-
-def _training(stage: StageName) -> tuple[str, tuple[str, ...]]:
-    """What srun runs for one training, and the files of which one says that it is done.
-
-    Its patch may be merged, or have served, and be gone.
+    Attributes:
+        recipe: its file, in the run folder.
+        results: in the run folder; any of them says that it is done: a patch that is merged, or
+            has served, may be gone.
     """
-    merged = "patched/merge.json"
-    if stage in ROLES:
-        command = f'-m launch.rank "$run/{RECIPE}" --role {stage}'
-        return command, (merged, f"{stage}/patch.json")
-    command = f'-m launch.rank "$run/{FIRST}/{RECIPE}" --role {FIRST_ROLE}'
-    return command, (
-        merged,
-        f"{HARVEST}/{FALSE_REFUSALS}",
-        f"{FIRST}/{FIRST_ROLE}/patch.json",
-    )
+
+    recipe: str
+    role: Role
+    results: tuple[str, ...]
+
+
+_FIRST_RESULTS = (f"{HARVEST}/{FALSE_REFUSALS}", f"{FIRST}/{FIRST_ROLE}/patch.json")
+TRAININGS: dict[StageName, Training] = {
+    "over_safety_first": Training(f"{FIRST}/{RECIPE}", FIRST_ROLE, (_MERGED, *_FIRST_RESULTS)),
+    **{role: Training(RECIPE, role, (_MERGED, f"{role}/patch.json")) for role in ROLES},
+}
+
+
+def render_stage(
+    stage: StageName, name: str, settings: ClusterSettings, place: RunPlace, changes: str = ""
+) -> str:
+    """The script of one stage of a run called ``name``.
+
+    Args:
+        changes: of the run's recipe for this job, as ``key=value``.
+    """
+    if stage in TRAININGS:
+        return render_training(stage, name, settings, place, TRAININGS[stage])
+    own = settings.merge if stage == "merge" else settings.evaluation_resources()
+    command = f'-m launch stage "$run/{RECIPE}" {stage}' + (f" {changes}" if changes else "")
+    return render_single(stage, name, settings, place, own, command)
+
+
+def render_training(
+    stage: str, name: str, settings: ClusterSettings, place: RunPlace, training: Training
+) -> str:
+    """The script of a training, with the resources of all trainings."""
+    done = " || ".join(f"-e $run/{file}" for file in training.results)
+    work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
+    work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
+    command = f'-m launch.rank "$run/{training.recipe}" --role {training.role}'
+    step = _srun(training_step(settings), command, settings, place, settings.node_gpus > 0)
+    directives = training_directives(settings)
+    head = _head(stage, stage, name, settings, place, directives, settings.extra)
+    return head + _body(settings, work, step)
+
+
+def render_single(
+    stage: str,
+    name: str,
+    settings: ClusterSettings,
+    place: RunPlace,
+    own: StageResources,
+    command: str,
+    log: str = "",
+) -> str:
+    """The script of a job of one process.
+
+    Args:
+        own: what it asks for.
+        command: the arguments of Python, as words of a shell script.
+        log: what its log is called, where that is not the stage: with %a, the array's task.
+    """
+    step = _srun(single_step(own), command, settings, place, own.gpu_total > 0)
+    directives = single_directives(own, settings)
+    head = _head(stage, log or stage, name, settings, place, directives, own.extra)
+    return head + _body(settings, "", step)
+
+
+def render_workers(name: str, settings: ClusterSettings, place: RunPlace) -> str:
+    """The script of a job array whose tasks share the trials of a search."""
+    own = settings.evaluation_resources()
+    command = f'-m launch stage "$run/{RECIPE}" search --worker "$SLURM_ARRAY_TASK_ID"'
+    return render_single(WORKERS, name, settings, place, own, command, "search.%a")
+
+
+def _body(settings: ClusterSettings, work: str, step: str) -> str:
+    """All of a script but its head: what is done before the step, the step, and its end."""
+    limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
+    return f"{limits}{WATCH}{_environment(settings)}{work}\n{step} &\n{END}"
 
 
 def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:
     """The script that averages over seeds, when all their reports are there."""
     single = RunPlace(place.folder)
     own = settings.merge
-    head = _head("seeds", name, settings, single, single_directives(own, settings), own.extra)
+    directives = single_directives(own, settings)
+    head = _head("seeds", "seeds", name, settings, single, directives, own.extra)
     words = '-m launch seeds "$run"'
     command = _srun(single_step(own), words, settings, single, with_gpus=False)
     return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
 
 
 def _head(
-    stage: str,
+    script: str,
+    log: str,
     name: str,
     settings: ClusterSettings,
     place: RunPlace,
     directives: list[str],
     extra: Sequence[str],
 ) -> str:
+    """The lines up to where a job knows its stage, which its log is called by, and its run."""
     check_path(Path.cwd())
     options = [
-        f"--job-name={re.sub(r'[^A-Za-z0-9_.-]+', '-', f'{stage}-{name}')}",
+        f"--job-name={re.sub(r'[^A-Za-z0-9_.-]+', '-', f'{script}-{name}')}",
         f'--chdir="{Path.cwd()}"',
-        f'--output="{place.log_pattern(stage)}"',
+        f'--output="{place.log_pattern(log)}"',
         "--open-mode=append",
         "--requeue",
         f"--signal=USR1@{settings.warning_seconds}",
@@ -137,9 +191,9 @@ def _head(
         *extra,
     ]
     head = HEAD.format(
-        script=f"{stage}.sbatch",
+        script=f"{script}.sbatch",
         directives="\n".join(f"#SBATCH {option}" for option in options),
-        stage=stage,
+        stage=log.replace("%a", "$SLURM_ARRAY_TASK_ID"),
         run=place.shell(),
     )
     return head + clean_lines(extra)

@@ -9,17 +9,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from launch.ablation_patches import hand_over_openings
+from launch.done import chosen_settings, intermediates, is_done
 from launch.evaluations import Evaluations
-from launch.first_patch import FIRST, first_patch, prepare_first, train_first
+from launch.first_patch import prepare_first, train_first
 from launch.job_record import refuse_beside_jobs
 from launch.recipe import Recipe
 from launch.run_folder import (
-    ALIGNMENT,
     FALSE_REFUSALS,
     HARVEST,
     PAIRS,
+    PATCHED,
     RECIPE,
+    SEARCH_RECORD,
     claim_folder,
+    holding,
     report_file,
 )
 from launch.stages import (
@@ -31,11 +35,10 @@ from launch.stages import (
 )
 from launch.stopping import stop_on_signals
 from launch.training import train_patch
-from launch.world import RECORD, build_world
-from merge.files import held, read_json
+from launch.world import build_world
+from merge.files import read_json
 from merge.metrics import metrics_file
 from merge.recipe import MergeSettings
-from train.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
@@ -47,8 +50,8 @@ class Pipeline:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.folder = recipe.output
-        self.patched = self.folder / "patched"
-        self.search_record = self.folder / "search" / "search.json"
+        self.patched = self.folder / PATCHED
+        self.search_record = self.folder / SEARCH_RECORD
 
     def run(self) -> Path | None:
         """Run every stage that is not done yet.
@@ -133,6 +136,26 @@ class Pipeline:
         if stage in PREPARATIONS and all(map(self.is_done, self.preparations())):
             self.check()
 
+    def try_merges(self, worker: int) -> None:
+        """What one job of an array does for the search: its share of the trials.
+
+        Args:
+            worker: its number in the array.
+
+        Raises:
+            UserError, StoppedOnRequestError: as ``run``.
+        """
+        name = f"search.{worker}"
+        with holding(self.folder, name):
+            if self.search_record.is_file():
+                logger.info("%s: already done", name)
+                return
+            logger.info("%s: begins", name)
+            with stop_on_signals(), metrics_file(self.folder, name):
+                from launch.search_workers import try_apart
+
+                try_apart(self.recipe, self.backbone(), self.search_record.parent, worker)
+
     def preparations(self) -> list[StageName]:
         """The stages that make what the trainings start from."""
         return [stage for stage in self.stages() if stage in PREPARATIONS]
@@ -143,29 +166,7 @@ class Pipeline:
 
     def is_done(self, stage: StageName) -> bool:
         """Whether a stage has left all its files, or what was made of them is there."""
-        if stage == "world":
-            return (self.folder / "world" / RECORD).is_file()
-        if stage == "alignment":
-            return (self.folder / ALIGNMENT / "backbone").is_dir()
-        if stage == "evaluate":
-            return report_file(self.folder).is_file()
-        merged = (self.patched / "merge.json").is_file()
-        if stage == "merge":
-            return merged and not self._intermediates()
-        if stage == "search":
-            # A comparison that the recipe has got since can be made while the patches are there.
-            return (merged and not self._has_patches()) or self._is_searched()
-        if stage == "harvest":
-            return merged or (self.folder / HARVEST / PAIRS).is_file()
-        if stage == "openings":
-            return merged or (self.folder / OPENINGS_FILE).is_file()
-        harvested = (self.folder / HARVEST / FALSE_REFUSALS).is_file()
-        if stage == "over_safety_first":
-            return merged or harvested or (first_patch(self.folder) / "patch.json").is_file()
-        if stage == "false_refusals":
-            left = (self.folder / FIRST).exists() and not self.recipe.keep_intermediates
-            return merged or (harvested and not left)
-        return merged or (self.folder / stage / "patch.json").is_file()
+        return is_done(self.recipe, stage)
 
     def run_unless_done(self, stage: StageName) -> None:
         """Do one stage, from where an earlier attempt has left it.
@@ -174,8 +175,7 @@ class Pipeline:
             UserError: it cannot be done, or another process is at it.
             StoppedOnRequestError: a signal asked for it.
         """
-        busy = f"{self.folder}: another process is at stage {stage}; wait for it, or stop it"
-        with held(self.folder / f".{stage}.lock", busy):
+        with holding(self.folder, stage):
             if self.is_done(stage):
                 logger.info("%s: already done", stage)
             else:
@@ -188,6 +188,11 @@ class Pipeline:
             return
         if stage == "over_safety_first":
             train_first(self.recipe)
+            return
+        if stage == "ablation":
+            from launch.ablate import measure
+
+            measure(self.recipe)
             return
         work = {
             "world": self._build_world,
@@ -222,6 +227,7 @@ class Pipeline:
         write_run_openings(self.recipe)
         if "over_safety_first" in self.stages():
             prepare_first(self.recipe)
+        hand_over_openings(self.folder)
 
     def _harvest_false_refusals(self) -> None:
         from launch.false_refusals import harvest_false_refusals
@@ -239,28 +245,12 @@ class Pipeline:
         for comparison in evaluations.alternatives(self.chosen_settings()):
             evaluations.compare(comparison)
 
-    def _has_patches(self) -> bool:
-        return all((self.folder / role / "patch.json").is_file() for role in ROLES)
-
-    def _is_searched(self) -> bool:
-        if self.recipe.search is not None and not self.search_record.is_file():
-            return False
-        evaluations = Evaluations(self.recipe, self.folder)
-        compared = [
-            *evaluations.single_patches(),
-            *evaluations.alternatives(self.chosen_settings()),
-        ]
-        return all(evaluations.is_done(comparison.name) for comparison in compared)
-
     def chosen_settings(self) -> dict[str, MergeSettings]:
         """The merge settings by method, those of the patched model first.
 
         They come from the search, or are the recipe's own.
         """
-        if self.recipe.search is None:
-            return {self.recipe.merge.method: self.recipe.merge}
-        chosen = read_json(self.search_record)["chosen"]
-        return {method: MergeSettings(**values) for method, values in chosen.items()}
+        return chosen_settings(self.recipe)
 
     def _merge(self) -> None:
         if not (self.patched / "merge.json").is_file():
@@ -268,20 +258,13 @@ class Pipeline:
             # One that is there is of a model that was deleted.
             report_file(self.folder).unlink(missing_ok=True)
             self._evaluations().build(settings, self.patched, self.folder / "tensorboard" / "merge")
-        for folder in self._intermediates():
+        for folder in intermediates(self.recipe):
             logger.info("%s: deleted, as it is merged", folder)
             shutil.rmtree(folder)
 
-    def _intermediates(self) -> list[Path]:
-        """What goes once it is merged: the over-safety patch is a jailbreak."""
-        if self.recipe.keep_intermediates:
-            return []
-        names = ("over_safety", FIRST, "comparisons", HARVEST)
-        return [self.folder / name for name in names if (self.folder / name).exists()]
-
     def _evaluate(self) -> None:
         evaluations = self._evaluations()
-        evaluations.evaluate("backbone")
+        evaluations.evaluate_backbone()
         evaluations.evaluate_decodings()
         evaluations.evaluate("safepatching", self.patched)
         evaluations.report(self.search_record)

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from launch.gpus import GPU_GIGABYTES
+from launch.plan_chains import chain_table
 from launch.plan_checks import Checks, planned_checks
 from launch.plan_stages import answering_needs, fitting_sizes, memory_table, time_table
 from launch.recipe import Recipe
@@ -59,7 +60,7 @@ def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> tuple[RenderableType
     skeleton = _skeleton(recipe)
     model, training = Model.of(skeleton), recipe.safety
     checks = planned_checks(recipe, skeleton)
-    asking = memory_table(model, recipe)
+    asking, jobs = memory_table(model, recipe), chain_table(recipe)
     shown = Group(
         f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters; "
         f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
@@ -68,6 +69,7 @@ def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> tuple[RenderableType
         *([asking] if asking is not None else []),
         _disk_table(model, recipe),
         time_table(model, recipe, nodes * gpus_per_node),
+        *([jobs] if jobs is not None else []),
         _checks_table(checks),
     )
     return shown, checks.faults

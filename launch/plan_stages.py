@@ -17,11 +17,18 @@ from launch.answer_sizing import (
 )
 from launch.gpus import ASSUMED_MFU, GPUS
 from launch.measured_rates import Rates, read_rates
+from launch.plan_chains import (
+    ablation_models,
+    ablation_trainings,
+    continual_recipes,
+    rival_recipes,
+)
 from launch.recipe import Recipe
 from launch.sizing import Model, training_seconds
 from merge.errors import UserError
 from train.data import read_examples
 from train.recipe import ROLES
+from train.settings import TrainingSettings
 
 _GB = 1e9
 
@@ -86,7 +93,12 @@ def time_table(model: Model, recipe: Recipe, ranks: int) -> Table:
         table.add_column(f"{gpu.gigabytes} GB", justify="right", no_wrap=True)
     if rates.any():
         table.add_column("as measured here", justify="right")
-    times = [*_training_times(model, recipe, ranks, rates), *_asking_times(model, recipe, rates)]
+    times = [
+        *_training_times(model, recipe, ranks, rates),
+        *_asking_times(model, recipe, rates),
+        *_ablation_times(model, recipe, ranks, rates),
+        *_continual_times(model, recipe, ranks, rates),
+    ]
     for time in times:
         cells = [readable_time(seconds) for seconds in time.seconds]
         measured = "-" if time.measured is None else readable_time(time.measured)
@@ -99,13 +111,47 @@ def time_table(model: Model, recipe: Recipe, ranks: int) -> Table:
 def _training_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
     samples = _sample_count(recipe)
     for role in ROLES:
-        training = recipe.training(role)
-        batch = training.batch_of(samples)
-        steps = training.steps or training.epochs * -(-samples // batch)
-        tokens = steps * batch * training.max_length
-        work = f"{steps} steps, {tokens / 1e6:.1f} M tokens"
-        times = [training_seconds(model, training, tokens, ranks * gpu.flops) for gpu in GPUS]
-        yield StageTime(role, work, times, _at(rates.training, tokens / ranks))
+        yield _training_time(role, model, recipe.training(role), samples, ranks, rates)
+
+
+def _training_time(
+    stage: str, model: Model, training: TrainingSettings, samples: int, ranks: int, rates: Rates
+) -> StageTime:
+    batch = training.batch_of(samples)
+    steps = training.steps or training.epochs * -(-samples // batch)
+    tokens = steps * batch * training.max_length
+    work = f"{steps} steps, {tokens / 1e6:.1f} M tokens"
+    times = [training_seconds(model, training, tokens, ranks * gpu.flops) for gpu in GPUS]
+    return StageTime(stage, work, times, _at(rates.training, tokens / ranks))
+
+
+def _ablation_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
+    """Of `launch ablate`, where the recipe has a section for it."""
+    for patch in ablation_trainings(recipe):
+        name, samples = f"ablation.{patch.name}", _sample_count(recipe)
+        yield _training_time(name, model, patch.training, samples, ranks, rates)
+    if recipe.ablate is not None and recipe.eval is not None:
+        yield from _evaluation_time(model, recipe, ablation_models(recipe), "ablation", rates)
+
+
+def _continual_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
+    """Of `launch continual`: a line for each stage, one of its jobs after the other."""
+    for name, stage in continual_recipes(recipe):
+        # The trainings are side by side.
+        trainings = _training_times(model, stage, ranks, rates)
+        longest = max(trainings, key=lambda time: time.seconds[0])
+        yield _one_after_another(name, [longest, *_asking_times(model, stage, rates)])
+    for name, stage in rival_recipes(recipe):
+        training = next(iter(_training_times(model, stage, ranks, rates)))
+        asking = _evaluation_time(model, stage, 1, name, rates)
+        yield _one_after_another(name, [training, *asking])
+
+
+def _one_after_another(name: str, times: Sequence[StageTime]) -> StageTime:
+    seconds = [sum(each) for each in zip(*(time.seconds for time in times), strict=True)]
+    measured = [time.measured for time in times if time.measured is not None]
+    words = "; ".join(time.work for time in times)
+    return StageTime(name, words, seconds, sum(measured) if len(measured) == len(times) else None)
 
 
 def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageTime]:
@@ -126,15 +172,28 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
             times = [sum(pair) for pair in zip(times, passes, strict=True)]
             quick = _at(rates.margin_trial, trials)
             measured = None if quick is None or measured is None else quick + measured
+        if recipe.cluster is not None and recipe.cluster.search_array:
+            times = [time / search.workers for time in times]
+            measured = None if measured is None else measured / search.workers
+            work += f"; by {search.workers} jobs at once"
         if search.fit != "none" and measured is not None:
             work += "; as measured without fits"
         yield StageTime("search", work, times, measured)
-    asked = None if recipe.eval is None else _questions(recipe.eval.suite, data_dir)
-    if recipe.eval is not None and asked is not None:
-        models = compared_models(recipe)
+    if recipe.eval is not None:
+        yield from _evaluation_time(model, recipe, compared_models(recipe), "evaluation", rates)
+
+
+def _evaluation_time(
+    model: Model, recipe: Recipe, models: int, stage: str, rates: Rates
+) -> Iterator[StageTime]:
+    """Of so many models that answer the evaluation's suite, where that is here."""
+    assert recipe.eval is not None
+    asked = _questions(recipe.eval.suite, recipe.eval.data_dir)
+    if asked is not None:
+        tokens = recipe.eval.batch_tokens
         times = [models * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
         measured = _at(rates.answering, models * asked.count)
-        yield StageTime("evaluation", _words(models, asked), times, measured)
+        yield StageTime(stage, _words(models, asked), times, measured)
 
 
 def compared_models(recipe: Recipe) -> int:

@@ -43,7 +43,7 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
     """The products of a recipe by their paths in its run folder, in the order of the stages.
 
     Sections that no product reads may change at any time: ``cluster``, ``keep_intermediates``,
-    ``continual``, ``ablate``, the name, and where the folder is.
+    ``continual``, the name, and where the folder is.
     """
     base = ("world", "alignment/backbone")
     harvest = (*base, "harvest/pairs.jsonl")
@@ -90,6 +90,9 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             ("backbone", "data", "harmless", "importance", "seed"),
             ("safety", "over_safety"),
             ("ablation/outcomes.jsonl", "ablation/work"),
+        ),
+        "ablation/ablation.json": Product(
+            (*_ASKED, "ablate", "merge"), ("ablation", "search/search.json"), remade=True
         ),
         "patched": Product(
             ("merge",),

@@ -1,6 +1,7 @@
 """A run folder: whose it is, and where in it things are."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from launch.products import products_of, stale_products
 from launch.recipe import Recipe
 from merge.coverage import coverage
 from merge.errors import UserError
-from merge.files import atomic_write_text, make_directory
+from merge.files import atomic_write_text, held, make_directory
 from merge.patch_directory import read_patch
 from merge.provenance import written_by
 from train.recipe import load_recipe
@@ -25,6 +26,13 @@ FALSE_REFUSALS = "false_refusals.jsonl"
 """File in the same folder: what the over-safety model answers to falsely refused questions."""
 ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
+PATCHED = "patched"
+"""The folder of the patched model."""
+SEARCH_RECORD = "search/search.json"
+ABLATION = "ablation"
+"""The folder of ``launch ablate``."""
+ABLATION_RECORD = "ablation.json"
+"""In that folder, the last file that an ablation writes."""
 
 _COVERAGE = ("merge.include", "merge.exclude")
 
@@ -159,6 +167,30 @@ def _from_folder(value: Any, folder: str) -> Any:
 def _listed(words: Sequence[str]) -> str:
     *others, last = words
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def holding(folder: Path, stage: str) -> AbstractContextManager[None]:
+    """Keep other processes out of one stage of a run folder, while the block lasts.
+
+    Raises:
+        UserError: another one is at it.
+    """
+    return held(folder / f".{stage}.lock", _busy(folder, stage))
+
+
+def refuse_busy(folder: Path) -> None:
+    """See that no process of this machine, or of its filesystem, is at any stage of a run folder.
+
+    Raises:
+        UserError: naming the first stage that one is at.
+    """
+    for file in sorted(folder.glob(".*.lock")):
+        with held(file, _busy(folder, file.name[1 : -len(".lock")])):
+            pass
+
+
+def _busy(folder: Path, stage: str) -> str:
+    return f"{folder}: another process is at stage {stage}; wait for it, or stop it"
 
 
 def report_file(folder: Path) -> Path:

@@ -2,7 +2,8 @@
 
 A trial merges in memory, lends the merged weights to a model that is loaded once, and asks the
 validation prompts. Trials go to disk; an interrupted search continues there. One process does them
-in order (launch/trials.py), or several share them (launch/search_workers.py).
+in order (launch/trials.py), or several share them (launch/search_workers.py); what several have
+begun one may end.
 """
 
 import logging
@@ -23,6 +24,7 @@ from launch.search_result import write_result
 from launch.search_space import DIRECTIONS, new_sampler, suggest
 from launch.search_warnings import warn_of_outcome
 from launch.search_workers import search_together
+from launch.shared_trials import FILE
 from launch.trial_model import TrialModel
 from launch.trials import TrialJournal
 from merge.files import atomic_write_json, make_directory
@@ -85,7 +87,7 @@ def _by_margins(
 def _by_answers(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial) -> MarginSearch:
     settings = recipe.search
     assert settings is not None
-    if settings.workers == 1:
+    if settings.workers == 1 and not (folder / FILE).is_file():
         return MarginSearch(*_search_alone(recipe, backbone, folder, on_trial))
     return MarginSearch(*search_together(recipe, settings, backbone, folder, on_trial))
 

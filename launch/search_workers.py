@@ -1,5 +1,8 @@
 """A search by several processes: each loads the model and the patches, and tries what it claims.
 
+They are processes of this machine, or jobs on the nodes of a cluster, after which a last process
+does what these have left.
+
 The trials are on disk (launch/shared_trials.py), so any process may die at any time, this one too:
 what it had begun is asked again. Which settings are tried depends on who is done when; so, unlike a
 search by one process, this one does not repeat itself bit for bit.
@@ -17,10 +20,10 @@ import torch
 
 from launch.choice import Outcome, Tried, within_margins
 from launch.recipe import Recipe, SearchMethod, SearchSettings
-from launch.shared_trials import SharedTrials, drop_half_line
+from launch.shared_trials import SharedTrials
 from launch.trial_model import TrialModel
 from merge.errors import UserError
-from merge.files import atomic_write_json, read_json
+from merge.files import atomic_write_json, make_directory, read_json
 from merge.progress import Progress
 
 BACKBONE = "backbone.json"
@@ -49,7 +52,6 @@ def search_together(
     Raises:
         UserError: an input is wrong, or workers die again and again; trials that are done stay.
     """
-    drop_half_line(folder)
     shared = _shared_trials(recipe, search, folder)
     reported: set[tuple[SearchMethod, int]] = set()
 
@@ -79,10 +81,10 @@ def search_together(
 
 
 def _shared_trials(
-    recipe: Recipe, search: SearchSettings, folder: Path
+    recipe: Recipe, search: SearchSettings, folder: Path, worker: int | None = None
 ) -> Mapping[SearchMethod, SharedTrials]:
     return {
-        method: SharedTrials(folder, method, search, recipe.merge, recipe.seed)
+        method: SharedTrials(folder, method, search, recipe.merge, recipe.seed, worker)
         for method in search.methods
     }
 
@@ -139,14 +141,57 @@ def _work(
     try:
         model = _load(rank, recipe, search, backbone)
         atomic_write_json(folder / BACKBONE, model.before.as_dict())
-        for trials in _shared_trials(recipe, search, folder).values():
-            while (claimed := trials.claim(model.blocks)) is not None:
-                trial, settings = claimed
-                kept = within_margins(list(trials.done().values()), model.before, search)
-                outcome = model.outcome(settings, [other for _, other in kept])
-                trials.tell(trial, settings, outcome, model.before)
+        _try_all(model, search, _shared_trials(recipe, search, folder))
     except UserError as error:
         told.send(str(error))
+
+
+def try_apart(recipe: Recipe, backbone: Path, folder: Path, worker: int) -> None:
+    """Do trials beside the same work of other nodes, until all that there should be are begun.
+
+    What an earlier start of this worker had begun is asked again; what others have begun is theirs.
+
+    Args:
+        worker: its number, which no other process has at the same time.
+
+    Raises:
+        UserError: an input is wrong.
+    """
+    search = recipe.search
+    assert search is not None
+    make_directory(folder)
+    shared = _shared_trials(recipe, search, folder, worker)
+    for trials in shared.values():
+        trials.ask_again()
+    model = TrialModel.load(recipe, backbone)
+    atomic_write_json(folder / BACKBONE, model.before.as_dict())
+
+    done = 0
+
+    def newly_done() -> int:
+        nonlocal done
+        before, done = done, sum(len(trials.done()) for trials in shared.values())
+        return done - before
+
+    with Progress("search", len(search.methods) * search.trials, "trials") as progress:
+        progress.skip(newly_done())
+        _try_all(model, search, shared, lambda: progress.advance(newly_done()))
+
+
+def _try_all(
+    model: TrialModel,
+    search: SearchSettings,
+    shared: Mapping[SearchMethod, SharedTrials],
+    report: Callable[[], None] = lambda: None,
+) -> None:
+    """Claim and do trials until all are begun; ``report`` is called after each."""
+    for trials in shared.values():
+        while (claimed := trials.claim(model.blocks)) is not None:
+            trial, settings = claimed
+            kept = within_margins(list(trials.done().values()), model.before, search)
+            outcome = model.outcome(settings, [other for _, other in kept])
+            trials.tell(trial, settings, outcome, model.before)
+            report()
 
 
 def _load(rank: int, recipe: Recipe, search: SearchSettings, backbone: Path) -> TrialModel:

@@ -1,16 +1,20 @@
 """The trials of a search that several processes share: optuna's storage, in one file on disk.
 
 A process claims a trial under a lock, so that as many are begun as there should be, and each once.
-Both locks are the system's own: they end with the process that holds them, also with `kill -9`.
+On one machine the locks are the system's own: they end with the process that holds them, also with
+`kill -9`. Between nodes these may say nothing, as many a shared filesystem keeps them on each node
+alone: there a file that is made anew is the lock, which every such filesystem makes but once. What
+a killed process has left locked so is taken after half a minute.
 """
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock  # exported nowhere else
 from optuna.trial import TrialState
 
@@ -18,10 +22,14 @@ from launch.choice import Outcome, Tried, violation
 from launch.recipe import SearchMethod, SearchSettings
 from launch.search_space import DIRECTIONS, new_sampler, suggest
 from merge.errors import UserError
-from merge.files import atomic_write_text
 from merge.recipe import MergeSettings
 
-FILE, CLAIMS = "trials.jsonl", "claims.lock"
+FILE = "trials.jsonl"
+_LOCKS = f"{FILE}.lock", "claims.lock"
+"""Of one machine: for the file, and for claims."""
+_LOCKS_BETWEEN_NODES = f"{FILE}.nodes", "claims.nodes"
+_WORKER = "worker"
+"""What a trial is marked with by the worker that has claimed it."""
 _SEED_STEP = 10_000
 """Between the seeds of two searches, more than trials in one."""
 
@@ -45,11 +53,25 @@ class _FileLock(BaseJournalFileLock):
     def release(self) -> None:
         os.close(self._descriptor)
 
-    def __enter__(self) -> None:
-        self.acquire()
 
-    def __exit__(self, *error: object) -> None:
-        self.release()
+class _WholeLinesLock(BaseJournalFileLock):
+    """A lock to append to a file, whose last line is then a whole one.
+
+    What is appended to half a line, as a full disk or the fall of a machine leaves it, would make
+    optuna refuse the file with all that is in it.
+    """
+
+    def __init__(self, lock: BaseJournalFileLock, file: Path) -> None:
+        self._lock = lock
+        self._file = file
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        drop_half_line(self._file)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 class SharedTrials:
@@ -59,6 +81,8 @@ class SharedTrials:
         folder: the search's; the trials of all methods are in one file there.
         base: the recipe's settings of the merge, for what is not drawn.
         seed: of the drawing. A trial's random numbers depend on its number, not on who claims it.
+        worker: the number of this process, where others are on other nodes; None where all are on
+            this machine.
     """
 
     def __init__(
@@ -68,6 +92,7 @@ class SharedTrials:
         settings: SearchSettings,
         base: MergeSettings,
         seed: int,
+        worker: int | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         file = folder / FILE
@@ -75,9 +100,11 @@ class SharedTrials:
         self._settings = settings
         self._base = base
         self._seed = seed
-        self._claims = _FileLock(folder / CLAIMS)
-        backend = JournalFileBackend(str(file), lock_obj=_FileLock(folder / f"{FILE}.lock"))
-        with self._claims:
+        self._worker = worker
+        names = _LOCKS if worker is None else _LOCKS_BETWEEN_NODES
+        lock, self._claims = (_lock(folder / name, worker is not None) for name in names)
+        backend = JournalFileBackend(str(file), lock_obj=_WholeLinesLock(lock, file))
+        with self._claiming():
             self._study = optuna.create_study(
                 study_name=method,
                 storage=optuna.storages.JournalStorage(backend),
@@ -91,7 +118,7 @@ class SharedTrials:
         Args:
             blocks: see ``suggest``.
         """
-        with self._claims:
+        with self._claiming():
             known = self._study.get_trials(deepcopy=False)
             begun = [t for t in known if t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
             if len(begun) >= self._settings.trials:
@@ -99,6 +126,8 @@ class SharedTrials:
             seed = self._seed * _SEED_STEP + len(known)
             self._study.sampler = new_sampler(self._settings, seed)
             trial = self._study.ask()
+            if self._worker is not None:
+                trial.set_user_attr(_WORKER, self._worker)
             return trial, suggest(trial, self._method, self._settings, self._base, blocks)
 
     def tell(
@@ -121,16 +150,40 @@ class SharedTrials:
         }
 
     def ask_again(self) -> None:
-        """Give back the trials that are begun and not done; only while no process works on any."""
-        for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
-                self._study.enqueue_trial(trial.params)
+        """Give back the trials that are begun and not done: those that an earlier start of this
+        worker had claimed, or all of them where no process is on another node.
+
+        Only while no process works on any of these.
+        """
+        with self._claiming():
+            for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if self._worker is not None and trial.user_attrs.get(_WORKER) != self._worker:
+                    continue
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                if trial.params:
+                    self._study.enqueue_trial(trial.params)
+
+    @contextlib.contextmanager
+    def _claiming(self) -> Iterator[None]:
+        self._claims.acquire()
+        try:
+            yield
+        finally:
+            self._claims.release()
 
 
-def drop_half_line(folder: Path) -> None:
-    """Take off what a fall of the whole machine left of a last line; nobody may be writing."""
-    file = folder / FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if not text.endswith("\n") and text:
-        atomic_write_text(file, text[: text.rfind("\n") + 1])
+def _lock(path: Path, between_nodes: bool) -> BaseJournalFileLock:
+    return JournalFileOpenLock(str(path)) if between_nodes else _FileLock(path)
+
+
+def drop_half_line(file: Path) -> None:
+    """Take off what a full disk or the fall of a machine left of a last line; under the lock."""
+    with file.open("rb+") as lines:
+        size = end = lines.seek(0, os.SEEK_END)
+        while end > 0:
+            lines.seek(end - 1)
+            if lines.read(1) == b"\n":
+                break
+            end -= 1
+        if end < size:
+            lines.truncate(end)

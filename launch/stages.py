@@ -15,12 +15,16 @@ StageName = Literal[
     "safety",
     "over_safety",
     "search",
+    "ablation",
     "merge",
     "evaluate",
 ]
 PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
 """What makes backbone and data, in a recipe that does not name those that are there."""
 ENDING: tuple[StageName, ...] = ("merge", "evaluate")
+WHOLE_STAGES = ("stages", "continual")
+"""Of a continual alignment, besides all that each of its stages has: what checks these when there
+are backbone and data, and what compares them at the end."""
 HARVEST_OF_FALSE_REFUSALS: tuple[StageName, ...] = ("over_safety_first", "false_refusals")
 """A patch trained on D_h first: the model that answers what the backbone refuses falsely."""
 STAGES: dict[StageName, tuple[StageName, ...]] = {
@@ -33,14 +37,19 @@ STAGES: dict[StageName, tuple[StageName, ...]] = {
     "safety": (*PREPARATIONS, "openings"),
     "over_safety": (*PREPARATIONS, "openings", "false_refusals"),
     "search": ("safety", "over_safety"),
-    "merge": ("safety", "over_safety", "search"),
+    "ablation": ("safety", "over_safety", "search"),
+    "merge": ("safety", "over_safety", "search", "ablation"),
     "evaluate": ("merge",),
 }
 """Every stage in order, with those that come before it where the recipe has them."""
 
 
-def stages_of(recipe: Recipe) -> list[StageName]:
-    """The stages that a recipe has, in order."""
+def stages_of(recipe: Recipe, ablate: bool = False) -> list[StageName]:
+    """The stages that a recipe has, in order.
+
+    Args:
+        ablate: with the ablation, which needs the patches that the merge deletes.
+    """
     harvest = recipe.harvest
     compares = recipe.eval and (recipe.eval.single_patches or recipe.ablations)
     without_harmless = harvest is None or harvest.harmless is None
@@ -52,6 +61,7 @@ def stages_of(recipe: Recipe) -> list[StageName]:
         "over_safety_first": without_harmless,
         "false_refusals": without_harmless,
         "search": recipe.search is None and not compares,
+        "ablation": not ablate,
         "evaluate": recipe.eval is None,
     }
     return [stage for stage in STAGES if not absent.get(stage)]

@@ -1,20 +1,24 @@
 """`python -m launch status RUN`: how far each stage is, from SLURM and from the run folder."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich.markup import escape
 from rich.table import Table
 
 from launch import slurm
+from launch.continual_stages import continual_settings, patch_stages, rival_stages
+from launch.job_done import job_is_done
 from launch.job_record import read_jobs
 from launch.local_state import local_state
-from launch.pipeline import Pipeline
 from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
-from launch.run_folder import RECIPE
+from launch.run_folder import ABLATION, RECIPE
 from launch.seeds import seed_runs
+from launch.stages import WHOLE_STAGES, StageName, stages_of
 from merge.errors import UserError
 from merge.progress import last_line
 from train.recipe import load_recipe
@@ -48,23 +52,26 @@ class StageState:
     detail: str
 
 
-def run_states(run: Path) -> list[StageState]:
-    """The states of all stages of one run.
+def run_states(run: Path, rival: str | None = None) -> list[StageState]:
+    """The states of all stages of one run, or of one stage of a continual alignment.
+
+    Args:
+        rival: whose run it is, where it is one of a continual alignment.
 
     Raises:
         UserError: no run is there, or SLURM does not answer.
     """
     if not (run / RECIPE).is_file():
         raise UserError(f"{run}: holds no {RECIPE}; give a run's folder, as in runs/NAME")
-    pipeline = Pipeline(load_recipe(run / RECIPE, [], Recipe))
+    recipe = load_recipe(run / RECIPE, [], Recipe)
     jobs = read_jobs(run)
     queued = slurm.queued_jobs() if jobs else {}
     states = []
-    for stage in pipeline.stages():
+    for stage in _names(recipe, jobs, rival):
         job = jobs.get(stage)
         if job in queued:
             state, detail = _queued_state(queued[job], run, stage)
-        elif pipeline.is_done(stage):
+        elif job_is_done(recipe, stage, rival):
             state, detail = "done", ""
         elif job is None:
             state, detail = ("not submitted", "") if jobs else local_state(run, stage)
@@ -72,6 +79,20 @@ def run_states(run: Path) -> list[StageState]:
             state, detail = _ended_state(job, run, stage)
         states.append(StageState(stage, state, job or "", detail))
     return states
+
+
+def _names(recipe: Recipe, jobs: Mapping[str, str], rival: str | None) -> list[str]:
+    """The stages of a run in order, each after the jobs that are parts of it.
+
+    Of a rival, and of a continual alignment itself, those that were submitted.
+    """
+    if rival is not None or WHOLE_STAGES[-1] in jobs:
+        return list(jobs)
+    names: list[str] = []
+    for stage in stages_of(recipe, ablate=ABLATION in jobs):
+        names += [name for name in jobs if name.startswith(f"{stage}.")]
+        names.append(stage)
+    return names
 
 
 def _queued_state(job: slurm.QueuedJob, run: Path, stage: str) -> tuple[str, str]:
@@ -83,6 +104,9 @@ def _queued_state(job: slurm.QueuedJob, run: Path, stage: str) -> tuple[str, str
 
 def _ended_state(job: str, run: Path, stage: str) -> tuple[str, str]:
     ended = slurm.ended_state(job) or "no longer known to SLURM"
+    if ended == "COMPLETED" and stage not in get_args(StageName):
+        # It leaves nothing that is its own.
+        return "done", ""
     mend = _MENDS.get(ended, "see the last lines of its log")
     lines = _log_of_last_start(run, stage)
     errors = [line for line in lines if line.startswith("error: ")]
@@ -109,7 +133,7 @@ def _log_of_last_start(run: Path, stage: str) -> list[str]:
 
 
 def render_status(folder: Path) -> Table:
-    """The states of a run, or of the runs of all seeds in a folder, as a table.
+    """The states of a run, or of those of all seeds or stages in a folder, as a table.
 
     Raises:
         UserError: no run is there, or SLURM does not answer.
@@ -117,8 +141,23 @@ def render_status(folder: Path) -> Table:
     table = Table(title=str(folder))
     for column in ("stage", "state", "job", "detail"):
         table.add_column(column, overflow="fold")
-    for run in seed_runs(folder) or [folder]:
-        for found in run_states(run):
-            name = found.stage if run == folder else f"{run.name} {found.stage}"
-            table.add_row(name, found.state, found.job, escape(found.detail))
+    for run, rival in _runs(folder):
+        label = "" if run == folder else f"{run.relative_to(folder)} "
+        for found in run_states(run, rival):
+            table.add_row(f"{label}{found.stage}", found.state, found.job, escape(found.detail))
     return table
+
+
+def _runs(folder: Path) -> list[tuple[Path, str | None]]:
+    """The run folders in one, or itself, and whose they are where they are a rival's."""
+    seeds = seed_runs(folder)
+    if seeds or WHOLE_STAGES[-1] not in read_jobs(folder):
+        return [(run, None) for run in seeds or [folder]]
+    recipe = load_recipe(folder / RECIPE, [], Recipe)
+    stages = [(folder / "stages" / stage.settings.name, None) for stage in patch_stages(recipe)]
+    rivals = [
+        (folder / "rivals" / rival / stage.settings.name, rival)
+        for rival in continual_settings(recipe).rivals
+        for stage in rival_stages(recipe, rival)
+    ]
+    return [*stages, *rivals, (folder, None)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.recipe import Recipe
+from merge.errors import UserError
 from merge.methods import METHODS
 from merge.patch_directory import Role
 from merge.recipe import MergeSettings, MethodName
@@ -66,6 +67,16 @@ class Variant:
     how: str
     """Where its settings come from."""
     model: Model
+
+
+def refuse_unevaluated(recipe: Recipe) -> None:
+    """See that there are prompts to compare models by.
+
+    Raises:
+        UserError: the recipe evaluates nothing.
+    """
+    if recipe.eval is None:
+        raise UserError(f"recipe {recipe.name}: has no eval section, which ablate needs; add one")
 
 
 def variants(recipe: Recipe, chosen: Mapping[str, MergeSettings]) -> list[Variant]:

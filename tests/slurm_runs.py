@@ -1,15 +1,27 @@
 """Small runs on the cluster of slurm_cluster.py, for its tests."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from slurm_cluster import SlurmCluster, wait_for
+from slurm_cluster import SlurmCluster, wait_for, why_impossible
 
+_IMPOSSIBLE = why_impossible()
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # .ci/run installs it, and there a test that is passed over would be a mistake.
+    pytest.mark.skipif(
+        _IMPOSSIBLE is not None and "REQUIRE_SLURM" not in os.environ,
+        reason=f"no SLURM here: {_IMPOSSIBLE}",
+    ),
+]
 PATIENCE = 400
 """Seconds for any one thing to happen, on a machine that is busy with others."""
 HASHED = (
@@ -72,7 +84,7 @@ class Run:
         return self
 
     def jobs(self) -> dict[str, str]:
-        return json.loads((self.folder / "jobs/jobs.json").read_text())
+        return _read(self.folder / "jobs/jobs.json")
 
     def log(self, stage: str) -> str:
         file = self.folder / f"jobs/{stage}.log"
@@ -80,7 +92,7 @@ class Run:
 
     def finish(self) -> None:
         """Wait until none of its jobs is in the queue."""
-        ours = set(self.jobs().values())
+        ours = {job for file in self.folder.rglob("jobs.json") for job in _read(file).values()}
         wait_for(
             lambda: not ours & set(self.cluster.ask("squeue", "-h", "-r", "-o", "%i").split()),
             PATIENCE,
@@ -95,6 +107,10 @@ class Run:
 
     def contents(self) -> dict[str, bytes]:
         return {name: (self.folder / name).read_bytes() for name in HASHED}
+
+
+def _read(file: Path) -> dict[str, str]:
+    return json.loads(file.read_text())
 
 
 def sections_of_the_world(run: Path) -> dict[str, Any]:

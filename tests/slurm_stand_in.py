@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+from launch.chain import Chain
 from launch.submit import cancel, plan_chain, submit
 
 _SBATCH = """\
@@ -48,7 +49,12 @@ class SlurmStandIn:
         """Submit the demo's recipe with ``run`` as its run folder, with changed variables."""
         recipe = Path("launch/recipes/demo.yaml")
         with mock.patch.dict(os.environ, self.variables(**changes), clear=True):
-            return submit(plan_chain(recipe, [f"output={run}", f"cluster={cluster}"], None, None))
+            return submit(plan_chain(recipe, [f"output={run}", f"cluster={cluster}"]))
+
+    def queue(self, chain: Chain) -> dict[str, str]:
+        """Submit a chain; returns the id of each of its jobs by name."""
+        with mock.patch.dict(os.environ, self.variables(), clear=True):
+            return submit(chain)
 
     def cancel(self, run: Path) -> list[str]:
         """Cancel a run's jobs."""

@@ -68,7 +68,7 @@ def test_a_patch_that_is_trained_again_has_the_runs_openings(run, monkeypatch):
         seen.append(read_openings(recipe_file.parent / "openings.json"))
 
     monkeypatch.setattr("launch.ablation_patches.train_patch", train)
-    patches = AblationPatches(recipe, run.parent / "backbone", run.parent / "work")
+    patches = AblationPatches(recipe, run.parent / "backbone")
     patches.directory(WholePatch("gradient_ascent", "safety", recipe.safety, None))
     assert seen == [openings]
 

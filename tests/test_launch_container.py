@@ -125,7 +125,7 @@ def test_a_submission_binds_by_itself(tmp_path: Path) -> None:
         "cluster": {"container": {"image": "/x.sif"}, "env": {"HF_HOME": str(tmp_path / "hub")}},
     }
     recipe.write_text(yaml.safe_dump(values))
-    for text in plan_chain(recipe, [], None, None).scripts().values():
+    for text in (job.script for job in plan_chain(recipe, []).jobs()):
         assert f'--bind={Path.cwd()},"$run",{tmp_path}/hub,{tmp_path}/in ' in text
         assert f"export HF_HOME={tmp_path}/hub\n" in text
 

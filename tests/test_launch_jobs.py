@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from launch.choice import Outcome
 from launch.cluster import ClusterSettings
-from launch.job_scripts import RunPlace, render_stage, render_summary
+from launch.job_scripts import (
+    RunPlace,
+    Training,
+    render_stage,
+    render_summary,
+    render_training,
+    render_workers,
+)
 from launch.rank import rank_environment, step_status
 from launch.stages import STAGES
 from launch.submit import plan_chain
@@ -158,6 +165,9 @@ def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
     place = RunPlace(Path("/scratch/my runs/x"), seeds)
     scripts = {stage: render_stage(stage, "x", settings(**changes), place) for stage in STAGES}
     scripts["seeds"] = render_summary("x", settings(**changes), place)
+    scripts["workers"] = render_workers("x", settings(**changes), RunPlace(place.folder))
+    training = Training("ablation/work/npo/recipe.yaml", "safety", ("ablation/ablation.json",))
+    scripts["rival"] = render_training("ablation.npo", "x", settings(**changes), place, training)
     for name, text in scripts.items():
         (tmp_path / f"{name}.sh").write_text(text)
         checked = subprocess.run(["bash", "-n", tmp_path / f"{name}.sh"], capture_output=True)
@@ -197,7 +207,7 @@ def test_seeds_are_an_array_of_bounded_width(tmp_path):
     overrides = [f"output={tmp_path}", "cluster={}"]
     chain = plan_chain(Path("launch/recipes/demo.yaml"), overrides, seeds=5, at_once=2)
     assert chain.array == "0-4%2"
-    scripts = chain.scripts()
+    scripts = {job.name: job.script for job in chain.jobs()}
     assert f'run={tmp_path}/seed-"$SLURM_ARRAY_TASK_ID"\n' in scripts["safety"]
     assert f'--output="{tmp_path}/seed-%a/jobs/safety.log"' in scripts["safety"]
     assert [recipe.seed for recipe in chain.recipes] == [0, 1, 2, 3, 4]

@@ -152,6 +152,6 @@ def test_every_stage_has_its_products_and_every_product_comes_after_what_it_is_m
     for path, product in known.items():
         assert all(places[other] < places[path] for other in product.of), path
     stages = {"world", "alignment", "harvest", "openings", "over_safety.first", "false_refusals",
-              "safety", "over_safety", "search", "patched", "report"}  # fmt: skip
+              "safety", "over_safety", "search", "ablation", "patched", "report"}  # fmt: skip
     assert len(stages) == len(STAGES)
     assert all(any(name in path for path in known) for name in stages)

@@ -1,5 +1,6 @@
 """Workers that share a search: every trial once, none lost when one of them or all are killed."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from launch.choice import Outcome, choose
 from launch.recipe import Recipe
 from launch.search import search
 from launch.search_workers import search_together
-from launch.shared_trials import FILE, SharedTrials, drop_half_line
+from launch.shared_trials import FILE, SharedTrials
 from launch.trial_model import TrialModel
 from merge.errors import UserError
 from merge.recipe import MergeSettings
@@ -135,10 +136,77 @@ def test_claims_are_never_more_than_trials(tmp_path):
     assert len({settings.model_dump_json() for settings in claims}) == TRIALS
 
 
-def test_a_half_line_is_taken_off(tmp_path):
-    (tmp_path / FILE).write_text('{"a": 1}\n{"b"')
-    drop_half_line(tmp_path)
-    assert (tmp_path / FILE).read_text() == '{"a": 1}\n'
+BLOCKS = ["model.layers.0", "model.layers.1"]
+
+
+def do_trials(trials: SharedTrials, count: int) -> None:
+    outcome = Outcome(0.5, 0.5, 0.5, 0)
+    for _ in range(count):
+        claimed = trials.claim(BLOCKS)
+        assert claimed is not None
+        trials.tell(*claimed, outcome, outcome)
+
+
+def test_half_a_line_costs_no_other_workers_trials(tmp_path):
+    """As a full disk or a node that fell leaves it, while others go on."""
+    recipe = shared_recipe(tmp_path)
+
+    def worker(number: int) -> SharedTrials:
+        assert recipe.search is not None
+        return SharedTrials(tmp_path, "dense", recipe.search, recipe.merge, recipe.seed, number)
+
+    others = worker(0)
+    do_trials(others, 2)
+    with (tmp_path / FILE).open("a") as lines:
+        lines.write('{"op_code": 8, "wor')
+    do_trials(others, 1)
+    do_trials(worker(1), 1)
+    assert len(worker(2).done()) == 4
+    assert len(journal(tmp_path)) == (tmp_path / FILE).read_text().count("\n")
+
+
+def test_a_worker_takes_back_its_own_trials_and_no_others(tmp_path, monkeypatch):
+    """Between nodes, whose filesystem need not know a lock of the system's; then the last process
+    takes back all."""
+    recipe = shared_recipe(tmp_path, trials=4)
+
+    def trials(worker: int | None) -> SharedTrials:
+        assert recipe.search is not None
+        return SharedTrials(tmp_path, "dense", recipe.search, recipe.merge, recipe.seed, worker)
+
+    with monkeypatch.context() as between_nodes:
+        between_nodes.setattr(fcntl, "flock", lambda *_: pytest.fail("a lock of one machine"))
+        claims = {number: trials(number).claim(BLOCKS) for number in (0, 1)}
+        again = trials(1)
+        again.ask_again()
+        claimed = again.claim(BLOCKS)
+        assert claimed is not None and claims[1] is not None
+        assert claimed[1] == claims[1][1] and claimed[0].number != claims[1][0].number
+        again.tell(*claimed, Outcome(0.5, 0.5, 0.5, 0), Outcome(0.5, 0.5, 0.5, 0))
+        do_trials(again, 2)
+        assert again.claim(BLOCKS) is None, "the first worker's trial is begun"
+    last = trials(None)
+    last.ask_again()
+    claimed = last.claim(BLOCKS)
+    assert claimed is not None and claims[0] is not None and claimed[1] == claims[0][1]
+
+
+@pytest.mark.slow
+def test_one_process_ends_what_several_have_begun(tmp_path):
+    """Also with ``workers: 1``: none of their trials is asked again."""
+    recipe = shared_recipe(tmp_path, methods=["difference"], workers=1, trials=5)
+    folder = tmp_path / "search"
+    folder.mkdir()
+    assert recipe.search is not None
+    parts = (folder, "difference", recipe.search, recipe.merge, recipe.seed)
+    do_trials(SharedTrials(*parts, 0), 3)
+    before = SharedTrials(*parts).done()
+    search(recipe, tmp_path / "backbone", folder)
+    trials = json.loads((folder / "search.json").read_text())["trials"]
+    assert len(trials) == 5
+    assert [MergeSettings(**trial["settings"]) for trial in trials[:3]] == [
+        settings for settings, _ in before.values()
+    ]
 
 
 @pytest.mark.slow

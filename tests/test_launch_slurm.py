@@ -15,22 +15,21 @@ from slurm_cluster import (
     kill,
     slurm_cluster,
     wait_for,
-    why_impossible,
 )
-from slurm_runs import HASHED, PATIENCE, RECIPE, TRAINING, Run, sections_of_the_world, whole_chain
+from slurm_runs import (
+    HASHED,
+    MARKS,
+    PATIENCE,
+    RECIPE,
+    TRAINING,
+    Run,
+    sections_of_the_world,
+    whole_chain,
+)
 
 from launch.job_record import read_jobs
 
-IMPOSSIBLE = why_impossible()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    # .ci/run installs it, and there a test that is passed over would be a mistake.
-    pytest.mark.skipif(
-        IMPOSSIBLE is not None and "REQUIRE_SLURM" not in os.environ,
-        reason=f"no SLURM here: {IMPOSSIBLE}",
-    ),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

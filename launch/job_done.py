@@ -1,0 +1,34 @@
+"""Whether what a job was for is done, whatever kind of job it is."""
+
+from typing import cast, get_args
+
+from launch.ablation_patches import WORK
+from launch.continual import is_concluded
+from launch.continual_stages import patch_stages
+from launch.done import is_done
+from launch.recipe import Recipe
+from launch.run_folder import ABLATION
+from launch.stages import WHOLE_STAGES, StageName
+
+CHECKS, SUMMARY = WHOLE_STAGES
+
+
+def job_is_done(recipe: Recipe, name: str, rival: str | None = None) -> bool:
+    """Whether a run folder holds what a job of it was for.
+
+    Args:
+        recipe: of that folder.
+        name: a stage, or a part of one as ``search.0``.
+        rival: whose run it is, where it is one of a continual alignment.
+    """
+    folder = recipe.output
+    if rival is not None and name == "evaluate":
+        return (folder / "eval" / rival / "summary.json").is_file()
+    if name == SUMMARY:
+        return is_concluded(recipe)
+    if name == CHECKS:
+        return is_done(patch_stages(recipe)[0].recipe, "safety")  # which waits for it
+    stage, _, part = name.partition(".")
+    if stage == ABLATION and part and any((folder / WORK / part).glob("*/patch.json")):
+        return True
+    return stage in get_args(StageName) and is_done(recipe, cast("StageName", stage))
