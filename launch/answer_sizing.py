@@ -28,7 +28,7 @@ _UNREAD_PROMPT = 150
 """Tokens of a prompt that cannot be read here."""
 _SHORTEST_ROW = 64
 _LAYER_SECONDS = 8e-4
-"""Of a token's way through one layer, where starting the kernels takes longer than they do."""
+"""Seconds of a token in one layer, where starting the kernels takes longer than they do."""
 _FIT_PASS = SafetyTraining(micro_batch_size=8, max_length=256)
 """A prompt with eight openings, of which a fit goes back through all layers."""
 
@@ -41,7 +41,7 @@ class AnsweringMemory:
     cache: float
     """Keys and values of all tokens of a batch."""
     activations: float
-    """Of one block as prompts are read; of all as a fit goes back through them."""
+    """Activations of one block while prompts are read; of all blocks in a fit's backward pass."""
     logits: float
     base: float = _BASE
 
@@ -54,7 +54,7 @@ class AnsweringMemory:
 def answering_memory(
     model: Model, batch_tokens: int, search: SearchSettings | None = None
 ) -> AnsweringMemory:
-    """Of an evaluation, or of a search, whose merges are made in the host's memory.
+    """Memory of an evaluation, or of a search, whose merges are made in the host's memory.
 
     Args:
         batch_tokens: rows x (prompt + new tokens) of one batch.
@@ -80,9 +80,9 @@ class Asked:
 
     count: int
     prompt_tokens: float
-    """Of one prompt with its choices."""
+    """Tokens of one prompt with its choices."""
     new_tokens: int
-    """Of an answer at most; 0 where a choice is scored."""
+    """Most tokens of an answer; 0 where a choice is scored."""
     axis: str
 
 
@@ -127,7 +127,7 @@ def _tokens(prompts: PromptSet) -> float:
 
 
 def answering_seconds(model: Model, questions: Questions, batch_tokens: int, gpu: Gpu) -> float:
-    """Of one model and all prompts, every answer as long as it may be.
+    """Time of one model with all prompts, every answer as long as it may be.
 
     A new token reads all weights once for its whole batch.
     """
@@ -143,7 +143,7 @@ def answering_seconds(model: Model, questions: Questions, batch_tokens: int, gpu
 
 
 def margin_seconds(model: Model, questions: Questions, search: SearchSettings, gpu: Gpu) -> float:
-    """Of the forward passes of a search by margins, and the backward passes of its fits."""
+    """Time of the forward passes of a search by margins, and of its fits' backward passes."""
     weights = 2.0 * model.shape.parameters
     read = sum(row.count * row.prompt_tokens for row in questions.rows)
     passes = search.trials * len(search.methods) * read

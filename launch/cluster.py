@@ -86,19 +86,19 @@ class ClusterSettings(Settings):
     qos: Name | None = None
     constraint: Constraint | None = None
     time: Duration | None = None
-    """Of a training; its job goes on in another when the time is over."""
+    """Time limit of a training; another job continues it when the time is over."""
     nodes: PositiveInt = 1
-    """Of each of the two trainings, which run side by side."""
+    """Nodes of each of the two trainings, which run side by side."""
     gpus_per_node: NonNegativeInt = 0
     gpu_type: Name | None = None
     gres: Gres | None = None
-    """Of a node, as gpu:a100:8: in place of ``gpus_per_node`` where a site wants it so (the other
-    jobs then ask for their GPUs so, too), or for other things than GPUs."""
+    """Resources of a node, as gpu:a100:8: in place of ``gpus_per_node`` where a site wants it so
+    (the other jobs then ask for their GPUs so, too), or for other things than GPUs."""
     processes_per_node: PositiveInt | None = None
-    """Of a training. Default: one for each GPU, or one where there is none."""
+    """Processes of a training on a node. Default: one for each GPU, or one where there is none."""
     cpus_per_process: PositiveInt | None = None
     memory: Memory | None = None
-    """Of a node, as 480G."""
+    """Memory of a node, as 480G."""
     modules: tuple[Module, ...] = ()
     """Loaded by ``module load`` in this order."""
     setup: tuple[SetupLine, ...] = ()
@@ -112,7 +112,7 @@ class ClusterSettings(Settings):
     extra: tuple[ExtraLine, ...] = ()
     """More sbatch options of a training, as --exclusive; merge and evaluation have their own."""
     comment: Comment | None = None
-    """Of all jobs, as some sites ask for."""
+    """Comment on all jobs, as some sites ask for."""
     mail_user: MailAddress | None = None
     mail_type: tuple[MailEvent, ...] = ()
     """When SLURM writes, of every job: as [END, FAIL]."""
@@ -176,7 +176,7 @@ class ClusterSettings(Settings):
         return self.python or ("python3" if self.container else str(own))
 
     def evaluation_resources(self) -> StageResources:
-        """Of the stages that use one GPU at most."""
+        """Resources of the stages that use one GPU at most."""
         return self.evaluation or StageResources(gpus=min(1, self.node_gpus))
 
     def extras(self) -> dict[str, tuple[str, ...]]:

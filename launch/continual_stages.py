@@ -19,7 +19,7 @@ from merge.journal import RECORD
 from merge.settings import parse_settings
 
 NAME = "continual"
-"""Of the folder with the summary, and of its files."""
+"""Name of the folder with the summary, and of its files."""
 METHOD = "safepatching"
 """What the summary calls the patched models, beside the rivals."""
 SEARCH_SUITE = "validation.yaml"

@@ -16,7 +16,7 @@ from merge.files import atomic_write_json, read_json, sha256_file
 from train.tables import is_file, is_pattern
 
 FILE = "inputs.json"
-"""Of a run folder: a hash by the recipe's key, of what the files of that key held."""
+"""File of a run folder: for each key of the recipe a hash of what its files held."""
 
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:

@@ -58,7 +58,7 @@ def input_folders(recipe: Recipe, variables: Mapping[str, str]) -> tuple[Path, .
 
 
 def _paths_in(values: Any, base: Path, seen: set[Path]) -> Iterator[Path]:
-    """Of all texts in nested values those that are paths here, relative ones below ``base``."""
+    """The texts in nested values that are paths here, relative ones below ``base``."""
     if isinstance(values, Mapping | list | tuple):
         for value in values.values() if isinstance(values, Mapping) else values:
             yield from _paths_in(value, base, seen)

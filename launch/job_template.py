@@ -69,7 +69,7 @@ case $status in
         fi
         echo "error: $stage was stopped $starts times; raise cluster.requeue_limit, submit again"
         ;;
-    2) ;; # the error line above says what a person has to mend
+    2) ;; # the error line above says what a person has to fix
     *)
         echo "$stage: failed with status $status"
         # On a full disk nothing can be counted, and nothing is tried again.

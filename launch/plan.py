@@ -36,7 +36,7 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class Need:
-    """Of one DeepSpeed configuration on some GPUs."""
+    """Memory and time of one DeepSpeed configuration on some GPUs."""
 
     config: str
     gpu: Memory

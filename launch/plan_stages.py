@@ -126,7 +126,7 @@ def _training_time(
 
 
 def _ablation_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
-    """Of `launch ablate`, where the recipe has a section for it."""
+    """Stages of `launch ablate`, where the recipe has a section for it."""
     for patch in ablation_trainings(recipe):
         name, samples = f"ablation.{patch.name}", _sample_count(recipe)
         yield _training_time(name, model, patch.training, samples, ranks, rates)
@@ -135,7 +135,7 @@ def _ablation_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> I
 
 
 def _continual_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
-    """Of `launch continual`: a line for each stage, one of its jobs after the other."""
+    """Stages of `launch continual`: a line for each stage, one of its jobs after the other."""
     for name, stage in continual_recipes(recipe):
         # The trainings are side by side.
         trainings = _training_times(model, stage, ranks, rates)
@@ -155,7 +155,7 @@ def _one_after_another(name: str, times: Sequence[StageTime]) -> StageTime:
 
 
 def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageTime]:
-    """Of a suite that is not here, as one that the run makes itself, nothing is said."""
+    """Times of search and evaluation; none of a suite that the run makes itself."""
     tokens = _batch_tokens(recipe)
     data_dir = recipe.eval.data_dir if recipe.eval else None
     search = recipe.search
@@ -186,7 +186,7 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
 def _evaluation_time(
     model: Model, recipe: Recipe, models: int, stage: str, rates: Rates
 ) -> Iterator[StageTime]:
-    """Of so many models that answer the evaluation's suite, where that is here."""
+    """Time of so many models that answer the evaluation's suite, where that is here."""
     assert recipe.eval is not None
     asked = _questions(recipe.eval.suite, recipe.eval.data_dir)
     if asked is not None:

@@ -26,7 +26,7 @@ from merge.recipe import MergeSettings
 
 FILE = "trials.jsonl"
 _LOCKS = f"{FILE}.lock", "claims.lock"
-"""Of one machine: for the file, and for claims."""
+"""Lock files between processes of one machine: for the trials, and for claims."""
 _LOCKS_BETWEEN_NODES = f"{FILE}.nodes", "claims.nodes"
 _WORKER = "worker"
 """What a trial is marked with by the worker that has claimed it."""

@@ -14,7 +14,7 @@ _PREFIXES = (
     *("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "PMI_", "PMIX_"),
 )
 _NAMES = ("PYTHONPATH", "PYTHONHOME", "CUDA_VISIBLE_DEVICES")
-"""Of a module system, and of the GPUs that an interactive session was given."""
+"""Variables of a module system, and of the GPUs that an interactive session was given."""
 _KEPT = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SBATCH_CLUSTERS")
 """Which SLURM answers, and to whom."""
 _DEFAULTS = {

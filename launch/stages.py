@@ -23,8 +23,8 @@ PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
 """What makes backbone and data, in a recipe that does not name those that are there."""
 ENDING: tuple[StageName, ...] = ("merge", "evaluate")
 WHOLE_STAGES = ("stages", "continual")
-"""Of a continual alignment, besides all that each of its stages has: what checks these when there
-are backbone and data, and what compares them at the end."""
+"""Jobs of a continual alignment beside those of its stages: one checks them all when backbone and
+data are there, one compares them at the end."""
 HARVEST_OF_FALSE_REFUSALS: tuple[StageName, ...] = ("over_safety_first", "false_refusals")
 """A patch trained on D_h first: the model that answers what the backbone refuses falsely."""
 STAGES: dict[StageName, tuple[StageName, ...]] = {

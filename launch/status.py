@@ -28,15 +28,15 @@ _TAIL_BYTES = 20_000
 _WAITING = {
     "Dependency": "waits for the stages before it",
     "BeginTime": "stopped and requeued; starts again soon",
-    "DependencyNeverSatisfied": "can never start: a stage before it failed; mend that, then cancel",
+    "DependencyNeverSatisfied": "can never start: a stage before it failed; fix that, then cancel",
     "JobArrayTaskLimit": "waits for other seeds, see --at-once",
 }
-_MENDS = {
+_FIXES = {
     "TIMEOUT": "raise cluster.time or cluster.warning_seconds",
     "OUT_OF_MEMORY": "raise cluster.memory or cluster.nodes (see python -m launch plan)",
     "NODE_FAIL": "nothing: a node was lost",
     "CANCELLED": "nothing: it was cancelled",
-    "DependencyNeverSatisfied": "a stage before it failed; mend that one",
+    "DependencyNeverSatisfied": "a stage before it failed; fix that one",
 }
 
 
@@ -107,7 +107,7 @@ def _ended_state(job: str, run: Path, stage: str) -> tuple[str, str]:
     if ended == "COMPLETED" and stage not in get_args(StageName):
         # It leaves nothing that is its own.
         return "done", ""
-    mend = _MENDS.get(ended, "see the last lines of its log")
+    fix = _FIXES.get(ended, "see the last lines of its log")
     lines = _log_of_last_start(run, stage)
     errors = [line for line in lines if line.startswith("error: ")]
     told = errors[-1:] if errors else lines[-_TAIL_LINES:]
@@ -116,8 +116,8 @@ def _ended_state(job: str, run: Path, stage: str) -> tuple[str, str]:
     else:
         state = "failed"
     log = run / JOBS_FOLDER / f"{stage}.log"
-    then = f"{mend}; then submit again, which continues"
-    return state, "\n".join([f"{ended} ({log})" if told else ended, *told, f"mend: {then}"])
+    then = f"{fix}; then submit again, which continues"
+    return state, "\n".join([f"{ended} ({log})" if told else ended, *told, f"fix: {then}"])
 
 
 def _log_of_last_start(run: Path, stage: str) -> list[str]:

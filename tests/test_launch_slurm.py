@@ -227,7 +227,7 @@ def test_a_full_disk_ends_the_chain_and_it_goes_on_when_there_is_room(
     assert not (run.folder / "safety/patch.json").exists()
     status = run.launch("status", run.folder).stdout
     assert "FAILED" in status and "submit again" in status, status
-    assert run.log("safety").count(": start ") == 1, "a full disk does not mend itself"
+    assert run.log("safety").count(": start ") == 1, "a full disk does not fix itself"
     filler.unlink()
     run.submit().finish()
     for name in HASHED[:4]:
