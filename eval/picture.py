@@ -3,10 +3,11 @@
 import io
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -32,6 +33,10 @@ _NAME_LENGTH = 24
 _NAME_FONT = FontProperties(size=10)
 _RADIUS = 5.0
 """Radius of a model's dot, in points."""
+_RING, _MARK = 6.0, 1.5
+"""Half the width of the ring of a chosen merge, and of a front's mark, in points."""
+_PIECES = 6
+"""Pieces of a front's line between two marks."""
 _LEADER = 9.0
 """A name that is farther from its dot's rim than so many points gets a line to it."""
 _LIGHT, _DARK = ("#1b1f24", "#ffffff"), ("#e6e8eb", "#15181c")
@@ -79,7 +84,7 @@ def trade_off_svg(report: dict[str, Any], narrow: bool = False) -> str:
     figure.draw_without_rendering()  # the points' places are known from here on
     for axis in (axes.xaxis, axes.yaxis):  # the room for names is no rate below 0 or above 100
         axis.set_ticks([tick for tick in axis.get_ticklocs() if 0 <= tick <= 100])
-    _name_models(axes, drawn)
+    _name_models(axes, drawn, trials)
     return svg_element(figure, "narrow" if narrow else "")
 
 
@@ -94,7 +99,7 @@ def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> N
                 *_point(trial), s=16, alpha=0.5, color=colour, marker=mark,
                 edgecolors=INK, linewidths=0.4,
             )  # fmt: skip
-        front = sorted(_point(trial) for trial in tried if trial.get("pareto"))
+        front = _front(tried)
         label = f"front of {method}" if front else f"{method}, no front"
         along, up = zip(*front, strict=True) if front else ((), ())
         axes.plot(along, up, color=INK, lw=0.8, ls=line, marker=mark, ms=3, label=label)
@@ -105,6 +110,10 @@ def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> N
             )
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, loc="upper right", fontsize="small")
+
+
+def _front(tried: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    return sorted(_point(trial) for trial in tried if trial.get("pareto"))
 
 
 def _point(trial: Mapping[str, Any]) -> tuple[float, float]:
@@ -128,7 +137,9 @@ def _bars(rates: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
     return [[(end, y) for end in along], [(x, end) for end in up]]
 
 
-def _name_models(axes: Axes, models: Mapping[str, dict[str, Any]]) -> None:
+def _name_models(
+    axes: Axes, models: Mapping[str, dict[str, Any]], trials: Sequence[dict[str, Any]]
+) -> None:
     """Write each name beside its dot; the patched model's has the first choice of a place."""
     names = sorted(models, key=lambda name: name != PATCHED)
     shares = [tuple(100 * models[name][axis]["value"] for axis in _PLANE) for name in names]
@@ -143,8 +154,14 @@ def _name_models(axes: Axes, models: Mapping[str, dict[str, Any]]) -> None:
         [_text_size(label) for label in labels],
         _RADIUS,
         _box(axes.bbox, scale),
-        [_box(legend.get_window_extent(), scale)] if legend else [],
-        [_line(axes, ends, scale) for name in names for ends in _bars(models[name])],
+        [
+            *_marks(axes, trials, scale),
+            *([_box(legend.get_window_extent(), scale)] if legend else []),
+        ],
+        [
+            *(_line(axes, ends, scale) for name in names for ends in _bars(models[name])),
+            *_front_lines(axes, trials, scale),
+        ],
     )
     for label, share, place, box in zip(labels, shares, places, boxes, strict=True):
         corner = (box.left - place[0], box.bottom - place[1])
@@ -158,6 +175,23 @@ def _name_models(axes: Axes, models: Mapping[str, dict[str, Any]]) -> None:
             axes.annotate("", share, end, textcoords="offset points", arrowprops=line)
 
 
+def _marks(axes: Axes, trials: Sequence[dict[str, Any]], scale: float) -> Iterator[Box]:
+    """What the marks of fronts and the rings of choices cover, in points."""
+    for trial in trials:
+        half = _RING if trial.get("chosen") else _MARK if trial.get("pareto") else None
+        if half is not None:
+            yield _line(axes, [_point(trial)] * 2, scale).grown(half)
+
+
+def _front_lines(axes: Axes, trials: Sequence[dict[str, Any]], scale: float) -> Iterator[Box]:
+    """What the lines of the fronts cover, piece by piece: a whole one's box would be too large."""
+    for tried in by_method(trials).values():
+        for start, end in itertools.pairwise(_front(tried)):
+            steps = np.linspace(start, end, _PIECES + 1)
+            for piece in itertools.pairwise(map(tuple, steps)):
+                yield _line(axes, list(piece), scale)
+
+
 def _text_size(text: str) -> tuple[float, float]:
     """Width and height in points."""
     width, height, _ = TextToPath().get_text_width_height_descent(text, _NAME_FONT, ismath=False)
@@ -165,7 +199,8 @@ def _text_size(text: str) -> tuple[float, float]:
 
 
 def _line(axes: Axes, ends: list[tuple[float, float]], scale: float) -> Box:
-    (left, bottom), (right, top) = scale * axes.transData.transform(ends)
+    places = scale * axes.transData.transform(ends)
+    (left, bottom), (right, top) = places.min(axis=0), places.max(axis=0)
     return Box(left, bottom, right, top).grown(0.5)
 
 

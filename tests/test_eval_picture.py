@@ -92,6 +92,28 @@ def test_every_name_is_in_the_picture_as_it_is():
     assert all(texts.count(name) == 1 for name in names)
 
 
+def test_names_make_way_for_the_chosen_merge_and_the_fronts():
+    """Where a name stood beside its dot, a search's choice or front is drawn: the name moves."""
+
+    def place(trials: list[dict[str, Any]]) -> str | None:
+        report = {**_report(["one", "two"]), "search": {"trials": trials}}
+        texts = ET.fromstring(trade_off_svg(report)).iter(f"{SVG}text")
+        return next(text.get("transform") for text in texts if text.text == "two")
+
+    far = {
+        "method": "dense",
+        "refusal_rate": 0.9,
+        "harmful_rate": 0.2,
+        "pareto": True,
+        "chosen": True,
+    }
+    beside = {**far, "refusal_rate": 0.107, "harmful_rate": 0.9}  # "two" is at 0.1 and 0.9
+    plain = place([far])
+    assert plain is not None and place([{**far, "chosen": False}, far]) == plain
+    assert place([far, {**beside, "pareto": False}]) != plain
+    assert place([far, {**beside, "chosen": False}]) != plain
+
+
 def test_ticks_and_bars_stay_between_0_and_100():
     """The first model's intervals would reach from -5 to 105 %."""
     drawn = ET.fromstring(trade_off_svg(_report(["one", "two"])))
