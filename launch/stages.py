@@ -68,9 +68,13 @@ def stages_of(recipe: Recipe, ablate: bool = False) -> list[StageName]:
 
 
 def needs_openings(recipe: Recipe) -> bool:
-    """Whether a run measures refusal margins."""
-    searched = recipe.search is not None and recipe.search.by == "margins"
-    return searched or any(recipe.training(role).guards.margin_samples for role in ROLES)
+    """Whether a run lets the backbone answer before its trainings.
+
+    Refusal margins need the openings of its refusals; and where there is a validation suite, a
+    backbone without a fault is to be known before it is trained.
+    """
+    watched = any(recipe.training(role).guards.margin_samples for role in ROLES)
+    return watched or recipe.search is not None
 
 
 def needs_of(stage: StageName, recipe: Recipe) -> tuple[StageName, ...]:

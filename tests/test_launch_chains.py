@@ -122,8 +122,9 @@ def test_each_stage_waits_for_the_model_of_the_stage_before(tmp_path: Path) -> N
     found = dependencies(slurm, jobs)
     first, second, rival = "stages/one", "stages/two", "rivals/npo"
     assert found["stages"] == {"afterok:world"}
-    for job in (f"{first}/safety", f"{first}/over_safety", f"{rival}/one/safety"):
-        assert found[job] == {"afterok:stages"}
+    assert found[f"{rival}/one/safety"] == {"afterok:stages"}
+    for role in ("safety", "over_safety"):
+        assert found[f"{first}/{role}"] == {"afterok:stages", f"afterok:{first}/openings"}
     for role in ("safety", "over_safety"):
         assert found[f"{second}/{role}"] == {f"afterok:{first}/merge", "afterok:stages"}
         assert "#SBATCH --nodes=2" in directives(run, f"{second}/{role}")
@@ -146,21 +147,21 @@ def run_states_of(slurm: SlurmStandIn, run: Path, rival: str | None) -> list[Any
 
 def test_jobs_of_a_stage_are_those_of_the_whole(tmp_path: Path) -> None:
     """Refused beside them, cancelled with them, and forgotten when they are taken back."""
-    waiting = "503|PENDING|Dependency|0:00|\\n"
+    waiting = "504|PENDING|Dependency|0:00|\\n"
     slurm = SlurmStandIn(tmp_path / "slurm", "echo $number", waiting)
     run = tmp_path / "run"
     record_jobs(run / "stages/one", {"safety": "7"})
     chain = plan_continual(CONTINUAL, [f"output={run}", CLUSTER, TWO_STAGES])
     slurm.queue(chain)
-    assert recorded(run / "stages/one")["safety"] == "503"
+    assert recorded(run / "stages/one")["safety"] == "504"
     with (
         mock.patch.dict(os.environ, slurm.variables(), clear=True),
-        pytest.raises(UserError, match=r"safety \(job 503\)"),
+        pytest.raises(UserError, match=r"safety \(job 504\)"),
     ):
         refuse_beside_jobs(run)
-    with pytest.raises(UserError, match=r"safety \(job 503\)"):
+    with pytest.raises(UserError, match=r"safety \(job 504\)"):
         slurm.queue(chain)
-    assert slurm.cancel(run) == ["503"]
+    assert slurm.cancel(run) == ["504"]
 
 
 def test_a_chain_of_stages_that_cannot_be_whole_is_taken_back(tmp_path: Path) -> None:
@@ -244,15 +245,16 @@ def test_the_plan_counts_what_would_be_queued(tmp_path: Path) -> None:
     table = chain_table(recipe)
     assert table is not None
     cells = list(zip(*(column.cells for column in table.columns), strict=True))
-    # A run is world, both trainings, search, merge and evaluate. Of the rivals of an ablation
-    # gradient ascent is the safety patch itself, and mismatch training has no pairs. The stages
-    # have five and four jobs, the rival's three each; world, checks and summary are of the whole.
+    # A run is world, openings, both trainings, search, merge and evaluate. Of the rivals of an
+    # ablation gradient ascent is the safety patch itself, and mismatch training has no pairs. The
+    # stages have six and four jobs, the rival's three each; world, checks and summary are of the
+    # whole.
     assert cells == [
-        ("launch submit", "6", "2", "4"),
-        ("launch submit --ablate", "8", "3", "5"),
-        ("launch submit --continual", "18", "6", "12"),
+        ("launch submit", "7", "2", "5"),
+        ("launch submit --ablate", "9", "3", "6"),
+        ("launch submit --continual", "19", "6", "13"),
     ]
-    assert len(plan_continual(CONTINUAL, overrides).jobs()) == 18
+    assert len(plan_continual(CONTINUAL, overrides).jobs()) == 19
 
 
 def test_an_ablation_counts_a_model_once(tmp_path: Path) -> None:
