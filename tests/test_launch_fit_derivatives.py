@@ -1,5 +1,7 @@
 """Derivatives by the scales of a merge, against differences of merges that are truly made."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from eval.choices import ChoiceQuestion
 from eval.divergence import Reference
 from eval.refusal_margins import refusal_margins
 from launch.borrowed_model import BorrowedModel
-from launch.fit.columns import columns_of, sum_columns, with_scales
+from launch.fit.columns import Column, columns_of, sum_columns, with_scales
 from launch.fit.derivatives import ScaleDerivatives
 from launch.utility_leads import UtilityLeads, UtilityQuestion
 from merge.in_memory import LoadedInputs
@@ -42,6 +44,21 @@ def borrow(kind: str, folder: Path, settings: MergeSettings) -> BorrowedModel:
     )
 
 
+def difference(
+    borrowed: BorrowedModel,
+    settings: MergeSettings,
+    column: Column,
+    measure: Callable[[], np.ndarray],
+    step: float,
+) -> np.ndarray:
+    """The central difference of what is measured of merges, by one scale at the backbone."""
+    values = []
+    for sign in (1, -1):
+        borrowed.take(with_scales(settings, {column: sign * step}))
+        values.append(measure())
+    return (values[0] - values[1]) / (2 * step)
+
+
 @pytest.mark.parametrize("kind", ["llama", "mixtral"])
 def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> None:
     """Mixtral's files hold each expert apart, its parameters all together."""
@@ -52,13 +69,14 @@ def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> N
     found = engine.of_margins(PROMPTS, OPENINGS)
     columns = columns_of(engine.names, "layers", "by_set")
     summed = sum_columns(found, engine.names, columns, "layers", "by_set")
-    step = 0.02
     for number, column in enumerate(columns):
-        margins = []
-        for sign in (1, -1):
-            borrowed.take(with_scales(settings, {column: sign * step}))
-            margins.append(np.array(refusal_margins(borrowed.model, PROMPTS, OPENINGS, 4096)))
-        slope = (margins[0] - margins[1]) / (2 * step)
+        slope = difference(
+            borrowed,
+            settings,
+            column,
+            lambda: np.array(refusal_margins(borrowed.model, PROMPTS, OPENINGS, 4096)),
+            0.02,
+        )
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-4), column
 
 
@@ -94,11 +112,7 @@ def test_leads_change_as_their_derivatives_say(tmp_path: Path) -> None:
     found = engine.of_leads(leads, [2, 0])
     columns = columns_of(engine.names, "global", "by_set")
     summed = sum_columns(found, engine.names, columns, "global", "by_set")
-    step = 0.01
     for number, column in enumerate(columns):
-        values = []
-        for sign in (1, -1):
-            borrowed.take(with_scales(settings, {column: sign * step}))
-            values.append(leads.measure(borrowed.model)[[2, 0]])
-        slope = (values[0] - values[1]) / (2 * step)
+        measured = partial(leads.measure, borrowed.model)
+        slope = difference(borrowed, settings, column, measured, 0.01)[[2, 0]]
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-3), column
