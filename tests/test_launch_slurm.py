@@ -66,13 +66,14 @@ def test_the_whole_chain_ends_in_its_report(undisturbed: Run) -> None:
     report = json.loads((undisturbed.folder / "report/report.json").read_text())
     assert {"backbone", "safety", "over_safety", "safepatching"} == set(report["models"])
     jobs = undisturbed.folder / "jobs"
-    for stage in ("world", "safety", "over_safety", "search", "merge", "evaluate"):
+    stages = ("world", "openings", "safety", "over_safety", "search", "merge", "evaluate")
+    for stage in stages:
         assert (jobs / f"{stage}.sbatch").is_file() and (jobs / f"{stage}.log").is_file()
         assert "start 1 of job" in undisturbed.log(stage)
     assert (jobs / f"safety-{NODES[1]}-rank1.log").is_file()
     assert not list(jobs.glob("safety-*-rank0.log")), "rank 0 speaks to the job's log"
     status = undisturbed.launch("status", undisturbed.folder)
-    assert status.returncode == 0 and status.stdout.count(" done ") == 6, status.stdout
+    assert status.returncode == 0 and status.stdout.count(" done ") == len(stages), status.stdout
     again = undisturbed.launch("submit", undisturbed.recipe)
     assert "nothing to submit" in again.stdout
 
