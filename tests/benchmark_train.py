@@ -135,7 +135,7 @@ def timed(run: Callable[[], None]) -> float:
 
 
 def ratios(ours: Sequence[float], others: Sequence[float]) -> str:
-    """Of turns of the same round, without the first: what disturbs a round meets both."""
+    """Ratios of turns of the same round, without the first: what disturbs a round meets both."""
     found = [one / other for one, other in zip(ours[1:], others[1:], strict=True)]
     return f"median {median(found):.3f} ({min(found):.3f} - {max(found):.3f})"
 

@@ -67,7 +67,7 @@ class SlurmStandIn:
         return dict(line.split("=", 1) for line in text.split("\0") if line)
 
     def lines(self, name: str) -> list[str]:
-        """Of ``submitted`` or ``cancelled``: the arguments of every call."""
+        """The arguments of every call, ``submitted`` or ``cancelled``."""
         file = self.folder / name
         return file.read_text().splitlines() if file.exists() else []
 

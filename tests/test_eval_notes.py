@@ -47,7 +47,7 @@ def test_the_share_is_read_from_the_merge(tmp_path: Path) -> None:
 
 
 def test_a_patch_of_which_rounding_erased_most_is_noted(tmp_path: Path) -> None:
-    """Of that model alone, by the merge's own counts."""
+    """The note is of that model alone, by the merge's own counts."""
     tuned = evaluated(tmp_path / "tuned", None, erased={"over_safety": 0.9876})
     folders = [evaluated(tmp_path / "backbone", None), tuned]
     (line,) = compare(folders)["notes"]

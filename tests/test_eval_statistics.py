@@ -87,7 +87,7 @@ def test_a_judge_no_better_than_chance_cannot_be_corrected():
 
 
 def test_the_mean_of_rates_covers_the_truth_and_has_width_at_the_edges():
-    """Of one rate it is Wilson's interval; of several it covers their true mean."""
+    """For one rate it is Wilson's interval; of several it covers their true mean."""
     assert mean_of_rates([rate(3, 40)]) == pytest.approx(rate(3, 40))
     assert mean_of_rates([rate(0, 50), rate(0, 50)]).high > 0
     draw, truths, sizes = np.random.default_rng(0), [0.02, 0.4, 0.75], [120, 60, 300]

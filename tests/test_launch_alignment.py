@@ -47,7 +47,7 @@ def make_recipe(folder: Path, steps: int = 40) -> Recipe:
 
 
 def mean_loss(directory: Path, pairs: list[tuple[str, str]]) -> float:
-    """Of the answers, in nats a token, pair by pair without a padding."""
+    """Mean loss of the answers, in nats a token, pair by pair without a padding."""
     prompts = ChatPrompts(load_tokenizer(directory))
     model = AutoModelForCausalLM.from_pretrained(directory)
     losses = []

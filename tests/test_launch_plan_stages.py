@@ -113,7 +113,7 @@ def rows_of(model: Model, recipe: Recipe) -> dict[str, list[str]]:
 def test_times_come_from_measured_rates_where_the_run_has_them(
     tmp_path: Path, llama_7b: Model
 ) -> None:
-    """Of a training by tokens and processes, of answers by their number."""
+    """Times of a training by tokens and processes, of answers by their number."""
     recipe, run = make_recipe(tmp_path), tmp_path / "run"
     assert compared_models(recipe) == 7, "backbone, two patches, dense, bare, cd, safepatching"
     before = rows_of(llama_7b, recipe)

@@ -62,7 +62,7 @@ def test_leads_are_those_of_plain_forward_passes(model: PreTrainedModel) -> None
 
 
 def test_a_lead_above_nothing_is_a_right_answer(model: PreTrainedModel) -> None:
-    """Of exact answers: what greedy decoding writes, and what it does not."""
+    """Exact answers: what greedy decoding writes, and what it does not."""
     prompt = [8, 2, 6]
     written: list[int] = []
     for _ in range(3):

@@ -136,7 +136,7 @@ def test_what_an_older_version_has_not_counted_is_unknown() -> None:
 
 
 def test_an_older_merge_is_still_read(tmp_path: Path) -> None:
-    """Of a finished merge TensorBoard's events can still be made."""
+    """After a finished merge TensorBoard's events can still be made."""
     make_erasable_case(tmp_path, torch.bfloat16)
     run_build(tmp_path, **SETTINGS)
     record = read_json(tmp_path / "out/merge.json")

@@ -30,7 +30,7 @@ def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def log_probabilities(logits: Tensor, row: int) -> list[Tensor]:
-    """Of the whole vocabulary, at each place that predicts an answer token."""
+    """Log-probabilities of the whole vocabulary, at each place that predicts an answer token."""
     return [torch.log_softmax(logits[row, place - 1], 0) for place in ANSWERS[row]]
 
 
@@ -84,7 +84,7 @@ def test_npo_follows_its_formula_over_whole_answers(beta: float) -> None:
 
 
 def test_npo_starts_as_ascent_on_the_whole_answer() -> None:
-    """Of its log probability, that is; far from the backbone the gradient dies out."""
+    """It ascends the answer's log-probability; far from the backbone the gradient dies out."""
     _, labels = batch()
     counts = torch.tensor([4.0, 1.0, 2.0])
     for rise, share in ((0.0, 1.0), (50.0, 0.0)):

@@ -23,7 +23,7 @@ from train.settings import ImportanceSettings
 pytestmark = pytest.mark.slow
 
 DELTA_TOLERANCE = 1e-6
-"""Of the learning rate 1e-3 per step; the deltas are about 4e-3."""
+"""Tolerance beside the learning rate 1e-3 per step; the deltas are about 4e-3."""
 
 
 @pytest.fixture(scope="module")

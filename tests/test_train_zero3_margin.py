@@ -41,7 +41,7 @@ FALLING = ((62,), (68, 9))
 """Descent on first tokens makes these less likely at every step."""
 Openings = tuple[tuple[int, ...], ...]
 EPSILON = 1e-3
-"""Of Adam, by the recipe's key."""
+"""Epsilon of Adam, by the recipe's key."""
 Deltas = dict[str, np.ndarray]
 
 
@@ -82,7 +82,7 @@ def plain_look(
 
 
 def plain_losses(model: Any, sample: Any) -> torch.Tensor:
-    """Of every answer token of one sample."""
+    """Losses of every answer token of one sample."""
     ids, labels = sample
     places = [place for place, label in enumerate(labels) if label != -100]
     logits = model(input_ids=torch.tensor([ids])).logits[0, [place - 1 for place in places]]

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 BATCH, STEPS = 5, 4
 EPSILON = 1e-3
-"""Of Adam. The divergence starts at 0, so words that only harmless pairs have get a first gradient
-of rounding alone, of which the usual 1e-8 would make a whole step."""
+"""Epsilon of Adam. The divergence starts at 0, so words that only harmless pairs have get a first
+gradient of rounding alone, of which the usual 1e-8 would make a whole step."""
 
 
 @pytest.fixture(scope="module")
