@@ -181,7 +181,7 @@ def test_a_comparison_holds_the_areas_of_the_margins(world: Path, tmp_path: Path
 
 
 def test_a_comparison_reads_folders_without_margins(world: Path, tmp_path: Path) -> None:
-    """Margins of older runs, whose lines and summaries lack them, and of models asked without openings."""
+    """Older runs have none in lines and summaries, nor have models asked without openings."""
     run(_job(world, tmp_path / "backbone"))
     run(_job(world, tmp_path / "other", model="other"))
     older = [

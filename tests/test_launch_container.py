@@ -46,7 +46,7 @@ def make_recipe(folder: Path, **sections: Any) -> Recipe:
 
 
 def test_all_that_a_run_reads_outside_of_the_project_is_bound(tmp_path: Path) -> None:
-    """Folders of the recipe, of a suite's rows and of a judge's file; a folder once, with its parts."""
+    """Folders of recipe, suite rows and a judge's file; each once, with its parts."""
     inputs, hub = tmp_path / "in", tmp_path / "hub"
     hub.mkdir()
     recipe = make_recipe(inputs)

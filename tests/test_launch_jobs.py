@@ -115,7 +115,7 @@ def test_a_nasty_run_name_runs_nothing(name, tmp_path, monkeypatch):
 
 
 def test_the_first_patch_is_a_training_with_files_of_its_own(tmp_path):
-    """A patch of the same role as the run's own over-safety patch: neither reads the other's files."""
+    """It has the role of the run's own over-safety patch: neither reads the other's files."""
     tools, run = tmp_path / "tools", tmp_path / "run"
     tools.mkdir()
     (run / "jobs").mkdir(parents=True)

@@ -111,7 +111,7 @@ def test_command_tells_all_that_a_training_needs_from_a_configuration(tmp_path: 
 
 
 def test_one_table_says_what_fits_where(tmp_path: Path, llama_7b: Model) -> None:
-    """Plans of 7B and 13B on 1 to 16 GPUs of five sizes; 18 bytes a parameter alone decide the edges."""
+    """7B and 13B on 1 to 16 GPUs of five sizes; 18 bytes a parameter alone decide the edges."""
     seven = make_recipe(tmp_path / "7b", num_hidden_layers=32)
     sizes: dict[str, Any] = {"hidden_size": 5120, "intermediate_size": 13824}
     thirteen = make_recipe(tmp_path / "13b", **sizes, num_hidden_layers=40, num_attention_heads=40)
