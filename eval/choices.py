@@ -60,10 +60,9 @@ class Likelihood(NamedTuple):
 
     total: float
     """The sum over its tokens of log p(token | prompt, tokens before), in nats."""
-    is_greedy: bool
-    """Whether each of its tokens is the likeliest: greedy decoding would write it."""
     lead: float
-    """By how much the least sure of its tokens is ahead of the likeliest other one, in nats."""
+    """By how much the least sure of its tokens is ahead of the likeliest other one, in nats; above
+    0 where greedy decoding would write it."""
 
 
 def likelihoods(
@@ -207,6 +206,5 @@ def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
     foretold = logits.float().log_softmax(-1)
     own = foretold.gather(-1, wanted)[:, 0]
-    is_greedy = bool((foretold.argmax(-1) == wanted[:, 0]).all())
     lead = (own - foretold.scatter(-1, wanted, -torch.inf).amax(-1)).min()
-    return Likelihood(own.sum().item(), is_greedy, lead.item())
+    return Likelihood(own.sum().item(), lead.item())

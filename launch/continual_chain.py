@@ -16,9 +16,8 @@ from launch.recipe import Recipe
 from launch.rivals import RIVAL_STAGES, RivalStage, rival_is_done
 from launch.run_chain import Site, stage_jobs
 from launch.run_folder import RECIPE, claim_folder
-from launch.stages import WHOLE_STAGES, StageName
+from launch.stages import CHECKS, SUMMARY, StageName
 
-CHECKS, SUMMARY = WHOLE_STAGES
 _RIVAL_NEEDS: dict[RivalStage, tuple[RivalStage, ...]] = {
     "openings": (),
     "safety": ("openings",),

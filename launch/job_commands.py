@@ -37,6 +37,7 @@ def run_stage(options: argparse.Namespace) -> None:
     from launch.pipeline import Pipeline
     from launch.recipe import Recipe
     from launch.rivals import find_rival, run_rival
+    from launch.stages import CHECKS, SUMMARY
     from train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
@@ -44,9 +45,9 @@ def run_stage(options: argparse.Namespace) -> None:
         run_rival(*find_rival(recipe, options.rival), options.stage)
     elif options.worker is not None:
         Pipeline(recipe).try_merges(options.worker)
-    elif options.stage == "stages":
+    elif options.stage == CHECKS:
         prepare_stages(recipe)
-    elif options.stage == "continual":
+    elif options.stage == SUMMARY:
         conclude(recipe)
     else:
         Pipeline(recipe).run_job(options.stage)

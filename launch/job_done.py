@@ -8,9 +8,7 @@ from launch.continual_stages import patch_stages
 from launch.done import is_done
 from launch.recipe import Recipe
 from launch.run_folder import ABLATION
-from launch.stages import WHOLE_STAGES, StageName
-
-CHECKS, SUMMARY = WHOLE_STAGES
+from launch.stages import CHECKS, SUMMARY, StageName
 
 
 def job_is_done(recipe: Recipe, name: str, rival: str | None = None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from launch.fit.columns import FITTED, GROUPINGS
 from launch.fit.cross_validation import FOLDS
 from launch.fit.fitting import Fit, ScaleFit
-from launch.fit.kept import KeptMeasurements, spaced
+from launch.fit.kept import KeptMeasurements, spaced_places
 from launch.fit.prediction import Questions, write_prediction
 from launch.margin_model import MarginModel
 from launch.recipe import SearchMethod, SearchSettings
@@ -22,7 +22,7 @@ def can_be_fitted(method: SearchMethod, model: MarginModel, search: SearchSettin
     """Whether scales are wanted, the method is linear in them, and the prompts suffice."""
     if search.fit == "none" or method not in FITTED:
         return False
-    harmful = model.harmful[spaced(len(model.prompts), search.fit_prompts)]
+    harmful = model.harmful[spaced_places(len(model.prompts), search.fit_prompts)]
     fewest = min(int(harmful.sum()), int((~harmful).sum()))
     if fewest < FOLDS:
         logger.warning(

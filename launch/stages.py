@@ -22,7 +22,7 @@ StageName = Literal[
 PREPARATIONS: tuple[StageName, ...] = ("world", "alignment", "harvest")
 """What makes backbone and data, in a recipe that does not name those that are there."""
 ENDING: tuple[StageName, ...] = ("merge", "evaluate")
-WHOLE_STAGES = ("stages", "continual")
+CHECKS, SUMMARY = WHOLE_STAGES = ("stages", "continual")
 """Jobs of a continual alignment beside those of its stages: one checks them all when backbone and
 data are there, one compares them at the end."""
 HARVEST_OF_FALSE_REFUSALS: tuple[StageName, ...] = ("over_safety_first", "false_refusals")

@@ -18,7 +18,7 @@ from launch.rank import JOBS_FOLDER
 from launch.recipe import Recipe
 from launch.run_folder import ABLATION, RECIPE
 from launch.seeds import seed_runs
-from launch.stages import WHOLE_STAGES, StageName, stages_of
+from launch.stages import SUMMARY, StageName, stages_of
 from merge.errors import UserError
 from merge.progress import last_line
 from train.recipe import load_recipe
@@ -86,7 +86,7 @@ def _names(recipe: Recipe, jobs: Mapping[str, str], rival: str | None) -> list[s
 
     Of a rival, and of a continual alignment itself, those that were submitted.
     """
-    if rival is not None or WHOLE_STAGES[-1] in jobs:
+    if rival is not None or SUMMARY in jobs:
         return list(jobs)
     names: list[str] = []
     for stage in stages_of(recipe, ablate=ABLATION in jobs):
@@ -151,7 +151,7 @@ def render_status(folder: Path) -> Table:
 def _runs(folder: Path) -> list[tuple[Path, str | None]]:
     """The run folders in one, or itself, and whose they are where they are a rival's."""
     seeds = seed_runs(folder)
-    if seeds or WHOLE_STAGES[-1] not in read_jobs(folder):
+    if seeds or SUMMARY not in read_jobs(folder):
         return [(run, None) for run in seeds or [folder]]
     recipe = load_recipe(folder / RECIPE, [], Recipe)
     stages = [(folder / "stages" / stage.settings.name, None) for stage in patch_stages(recipe)]

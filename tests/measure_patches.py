@@ -29,7 +29,7 @@ from eval.roc import Side, auc
 from launch.fit.columns import GROUPINGS, Grouping, columns_of, sum_columns
 from launch.fit.cross_validation import Candidate, validate
 from launch.fit.derivatives import ScaleDerivatives
-from launch.fit.kept import spaced
+from launch.fit.kept import spaced_places
 from launch.fit.objective import Linearised
 from launch.margin_model import MarginModel
 from launch.margin_search import judged_answers
@@ -204,7 +204,7 @@ class Study:
 
     def _chosen(self, model: MarginModel) -> np.ndarray:
         assert self.recipe.search is not None
-        return spaced(len(model.prompts), self.recipe.search.fit_prompts)
+        return spaced_places(len(model.prompts), self.recipe.search.fit_prompts)
 
     def _compared(self, safety: str, over_safety: str, order: int) -> dict[str, Any]:
         model = self._margin_model()

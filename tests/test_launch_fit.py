@@ -10,7 +10,7 @@ from scipy.special import expit
 from launch.fit.calibration import Calibration, calibrate
 from launch.fit.columns import Column, columns_of, sum_columns, unit_of, with_scales
 from launch.fit.cross_validation import Candidate, learning_curve, validate
-from launch.fit.kept import spaced
+from launch.fit.kept import spaced_places
 from launch.fit.objective import Leads, Linearised, Weights, solve
 from merge.recipe import SETS, MergeSettings
 
@@ -185,5 +185,5 @@ def test_more_prompts_teach_more_where_there_is_something_to_learn() -> None:
 
 
 def test_spaced_takes_all_of_few_and_every_part_of_many() -> None:
-    assert spaced(3, 9).tolist() == [0, 1, 2]
-    assert spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert spaced_places(3, 9).tolist() == [0, 1, 2]
+    assert spaced_places(10, 4).tolist() == [0, 2, 5, 7]

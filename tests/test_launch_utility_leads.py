@@ -71,7 +71,7 @@ def test_a_lead_above_nothing_is_a_right_answer(model: PreTrainedModel) -> None:
     questions = [UtilityQuestion(ChoiceQuestion(prompt, [each]), 0) for each in (written, wrong)]
     leads = UtilityLeads(model, questions, 4096).backbone
     assert leads[0] > 0 > leads[1]
-    greedy = [row[0].is_greedy for row in likelihoods(model, [q.question for q in questions], 4096)]
+    greedy = [row[0].lead > 0 for row in likelihoods(model, [q.question for q in questions], 4096)]
     assert greedy == [True, False]
 
 

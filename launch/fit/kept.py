@@ -12,6 +12,7 @@ import numpy as np
 
 from launch.fit.derivatives import ScaleDerivatives
 from launch.margin_model import MarginModel, Measured
+from launch.utility_leads import spaced
 from merge.files import atomic_writer, make_directory
 from merge.inputs import ROLES
 from merge.recipe import MergeSettings
@@ -63,8 +64,8 @@ class KeptMeasurements:
         return cls(
             model,
             base,
-            chosen=spaced(len(model.prompts), prompts),
-            right=right[spaced(len(right), _MOST_RIGHT)],
+            chosen=spaced_places(len(model.prompts), prompts),
+            right=right[spaced_places(len(right), _MOST_RIGHT)],
             folder=folder,
         )
 
@@ -165,8 +166,6 @@ class KeptMeasurements:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
 
 
-def spaced(size: int, wanted: int) -> np.ndarray:
+def spaced_places(size: int, wanted: int) -> np.ndarray:
     """``wanted`` of so many places, evenly spaced; all of them where they are few."""
-    if wanted >= size:
-        return np.arange(size)
-    return np.arange(wanted) * size // wanted
+    return np.array(spaced(range(size), wanted), dtype=np.int64)
