@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -17,6 +18,7 @@ from train.stopping import STOP_SIGNALS, passed_on
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE_SECONDS = 5.0
+_AGAIN_SECONDS = 0.01
 
 
 class _Stop(BaseException):
@@ -30,17 +32,27 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        # A clearing up may hang, and code that C calls swallows whatever is raised in it.
         end = threading.Timer(_PATIENCE_SECONDS, os._exit, (STOPPED_EXIT_STATUS,))
-        end.daemon = True
+        end.daemon = True  # A clearing up may hang.
         end.start()
         raise _Stop
 
+    def stop_again(swallowed: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(swallowed.exc_type, _Stop):
+            return former_hook(swallowed)
+        signal.signal(signal.SIGTERM, stop)
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return None
+
+    # Python code that C calls, a callback or a finalizer, swallows whatever is raised in it.
+    former_hook, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         with _handling(stop):
             yield
     except _Stop:
         raise StoppedOnRequestError("finished work is kept") from None
+    finally:
+        sys.unraisablehook = former_hook
 
 
 def run_with_signals(command: Sequence[str]) -> int:
