@@ -68,48 +68,48 @@ $(RIVAL)/.installed:
 	touch $@
 
 benchmark-merge: setup $(RIVAL)/.installed
-	$(BIN)/python -m tests.benchmark_merge --rival $(RIVAL)/bin/mergekit-yaml
+	$(BIN)/python -m tests.benchmarks.benchmark_merge --rival $(RIVAL)/bin/mergekit-yaml
 
 # Trials of a search against separate merge and eval commands; 5 minutes.
 benchmark-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
-	$(BIN)/python -m tests.benchmark_search runs/benchmark-search
+	$(BIN)/python -m tests.benchmarks.benchmark_search runs/benchmark-search
 
 # The search's front beside one of random trials and the default settings, five seeds; 8 minutes.
 measure-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.measure_search runs/benchmark-search search.trials=90
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.measure_search runs/benchmark-search search.trials=90
 
 # Ways to search in equal time, three seeds: fitted scales, drawn ones, answers; 15 minutes.
 measure-margins: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/measure-margins search.trials=1 search.fit=none search.answered=1 keep_intermediates=true
-	$(BIN)/python -m tests.measure_margins runs/measure-margins search.trials=40 search.fit=tensors search.answered=6
+	$(BIN)/python -m tests.benchmarks.measure_margins runs/measure-margins search.trials=40 search.fit=tensors search.answered=6
 
 # Which kinds of patches a fit can repair most with; RUN is a run folder after its search. Hours on
 # two CPU cores for a model of 0.5 B parameters.
 measure-patches: setup
-	$(BIN)/python -m tests.measure_patches $(RUN)
+	$(BIN)/python -m tests.benchmarks.measure_patches $(RUN)
 
 # The training job against bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup
-	PYTHONPATH=. $(BIN)/torchrun --nproc-per-node 2 tests/benchmark_train.py
+	PYTHONPATH=. $(BIN)/torchrun --nproc-per-node 2 tests/benchmarks/benchmark_train.py
 
 # Tokens per second of the evaluation beside plain loops over generate; five minutes on two cores.
 benchmark-generate: smollm2
-	$(BIN)/python -m tests.benchmark_generate --model models/smollm2-135m-instruct
+	$(BIN)/python -m tests.benchmarks.benchmark_generate --model models/smollm2-135m-instruct
 
 # Runs on a SLURM of two nodes, disturbed at random moments; as root, 10 minutes on two cores.
 disturbed-runs: setup
-	PYTHONPATH=. $(BIN)/python tests/disturbed_runs.py
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/disturbed_runs.py
 
 # Peak memory of CPU ranks by phase, beside what `launch plan` says; takes up to 14 GB.
 measure-memory: setup
-	PYTHONPATH=. $(BIN)/python tests/measure_train_memory.py
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/measure_train_memory.py
 
 # Both trainings on random weights of LLaMA-2-7B's shape: speed, MFU, memory beside the plan.
 measure-gpu: setup
-	PYTHONPATH=. $(BIN)/python tests/measure_gpu.py --length 512
-	PYTHONPATH=. $(BIN)/python tests/measure_gpu.py --length 1024 --micro-batch 4
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/measure_gpu.py --length 512
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/measure_gpu.py --length 1024 --micro-batch 4
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

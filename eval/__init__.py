@@ -1,1 +1,2 @@
-"""The evaluation: suites, generation, judges, statistics, and the three-axis report."""
+"""The evaluation, on three axes: harm, over-refusal, utility; imports the floors train and
+merge."""

@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import Any
 
-from eval.arguments import parse
+from eval.cli import parse
 from eval.console import show
-from merge.errors import run_command
-from merge.log import start_logging
-from train.chat_settings import ChatSettings
+from merge.common.errors import run_command
+from merge.common.log import start_logging
+from train.chat.chat_settings import ChatSettings
 
 
 def _job_values(options: argparse.Namespace) -> dict[str, Any]:
@@ -20,9 +20,9 @@ def _job_values(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from eval.report.table import render_table
     from eval.run import RunJob, run
     from eval.settings import load_decoding
-    from eval.table import render_table
 
     values = _job_values(options)
     values["decoding"] = load_decoding(options.decoding) if options.decoding else None
@@ -32,10 +32,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from eval.compare import compare
-    from eval.report import write_report
-    from eval.table import headline_text, render_table
-    from eval.verdict import load_margins
+    from eval.report.compare import compare
+    from eval.report.page import write_report
+    from eval.report.table import headline_text, render_table
+    from eval.report.verdict import load_margins
 
     margins = load_margins(options.margins) if options.margins else None
     report = compare(options.evaluations, options.search, margins, options.agreement)
@@ -47,14 +47,14 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _mt_bench(options: argparse.Namespace) -> None:
     from eval.mt_bench import MtBenchJob, run_mt_bench
-    from eval.table import rating
+    from eval.report.table import rating
 
     result = run_mt_bench(MtBenchJob(**_job_values(options)))
     show(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
 
 
 def _judge(options: argparse.Namespace) -> None:
-    from eval.judge_file import judge_file
+    from eval.judges.judge_file import judge_file
 
     counts = judge_file(options.input, options.out)
     show(", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
@@ -62,8 +62,8 @@ def _judge(options: argparse.Namespace) -> None:
 
 
 def _agreement(options: argparse.Namespace) -> None:
-    from eval.judge_agreement import agreement_tables, measure
-    from merge.files import atomic_write_json
+    from eval.judges.agreement import agreement_tables, measure
+    from merge.common.files import atomic_write_json
 
     measured = measure(options.labels, options.lists)
     if options.out:

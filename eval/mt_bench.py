@@ -15,21 +15,21 @@ from typing import Any
 
 from pydantic import Field
 
-from eval.answering import chat_prompts
-from eval.generation import Question, ending_tokens, generate
-from eval.harness import DEFAULT_BATCH_TOKENS
-from eval.lines import LineStore, read_lines
-from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
-from eval.rating_judge import Dialogue, rate_dialogues
+from eval.answering.ask import chat_prompts
+from eval.answering.generation import Question, ending_tokens, generate
+from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.judges.rating import Dialogue, rate_dialogues
+from eval.rates import DEFAULT_BATCH_TOKENS
 from eval.settings import Dtype
-from eval.statistics import grouped_mean
-from merge.errors import UserError
-from merge.files import atomic_write_json, make_directory
-from merge.progress import Progress
-from merge.settings import Settings, parse_settings
-from train.answer import answer_of
-from train.chat_settings import DEFAULT_CHAT, ChatSettings
-from train.prompts import ChatPrompts
+from eval.statistics.rates import grouped_mean
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json, make_directory
+from merge.common.json_lines import LineStore, read_lines
+from merge.common.progress import Progress
+from merge.common.settings import Settings, parse_settings
+from train.chat.answer import answer_of
+from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
+from train.chat.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
 

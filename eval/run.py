@@ -13,32 +13,32 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering import Answers, answer_all, chat_prompts, is_spoken, prompts_of
-from eval.completions import FILE_NAME, AnswerId, CompletionsFile
-from eval.cost import Stopwatch
-from eval.decoding import decoding_identity
-from eval.harm_judge import judge_harm, load_settings
-from eval.harness import (
+from eval.answering.ask import Answers, answer_all, chat_prompts, is_spoken, prompts_of
+from eval.answering.completions import FILE_NAME, AnswerId, CompletionsFile
+from eval.answering.cost import Stopwatch
+from eval.answering.decoding import decoding_identity
+from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.answering.parallel import answer_on_devices, run_workers
+from eval.answering.vllm_backend import answer_with_vllm, check_installed
+from eval.judges.harm import judge_harm, load_settings
+from eval.margins.margin_file import MarginFile, load_openings
+from eval.rates import (
     DEFAULT_BATCH_TOKENS,
     HARM_RULE,
     Evaluation,
     summarize,
 )
-from eval.lines import LineStore
-from eval.margin_file import MarginFile, load_openings
-from eval.models import load_model, load_tokenizer, model_identity, resolve_dtype
-from eval.notes import coverage_of, erased_of, notes_of
-from eval.parallel import answer_on_devices, run_workers
-from eval.prompts import PromptSet, load_prompts
+from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.settings import DecodingSettings, Dtype
-from eval.suite import TaskRow, load_suite
-from eval.vllm_backend import answer_with_vllm, check_installed
-from merge.errors import UserError
-from merge.files import atomic_write_json, atomic_write_text, make_directory, read_json
-from merge.metrics import record
-from merge.progress import Progress
-from train.chat_settings import DEFAULT_CHAT, ChatSettings
-from train.prompts import ChatPrompts
+from eval.suites.prompts import PromptSet, load_prompts
+from eval.suites.suite import TaskRow, load_suite
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json, atomic_write_text, make_directory, read_json
+from merge.common.json_lines import LineStore
+from merge.common.metrics import record
+from merge.common.progress import Progress
+from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
+from train.chat.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
 

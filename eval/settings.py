@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from merge.errors import UserError
-from merge.settings import Settings, parse_settings
-from train.tables import is_file
-from train.yaml_file import read_yaml
+from merge.common.errors import UserError
+from merge.common.settings import Settings, parse_settings
+from merge.common.yaml_file import read_yaml
+from train.data.tables import is_file
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -28,7 +28,7 @@ class Margins(Settings):
 
 
 class SelfContrast(Settings):
-    """Self-CD (arXiv 2401.17633); see ``eval.decoding``."""
+    """Self-CD (arXiv 2401.17633); see ``eval.answering.decoding``."""
 
     method: Literal["self_cd"] = "self_cd"
     ratio: float = Field(default=2.5, ge=0)
@@ -45,7 +45,7 @@ class SelfContrast(Settings):
 
 
 class Debias(Settings):
-    """TSDI (arXiv 2502.02153); see ``eval.decoding``. The defaults are ours."""
+    """TSDI (arXiv 2502.02153); see ``eval.answering.decoding``. The defaults are ours."""
 
     method: Literal["tsdi"] = "tsdi"
     reference: Path
@@ -60,7 +60,7 @@ class Debias(Settings):
 
 
 class Steering(Settings):
-    """SCANS (arXiv 2408.11491); see ``eval.steering``. The defaults are the authors' for 7B."""
+    """SCANS (arXiv 2408.11491), ``eval.answering.steering``; with the authors' defaults for 7B."""
 
     method: Literal["scans"] = "scans"
     harmful: dict[str, Any]

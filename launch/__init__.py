@@ -1,1 +1,1 @@
-"""The top floor: recipes, the pipeline on one machine, search over merges, the demo world."""
+"""The commands over all floors: runs, search, ablation, continual alignment, SLURM."""

@@ -7,9 +7,9 @@ import sys
 # machine that made a training step ten times slower. It must be set before PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from launch.command_line import parse
-from merge.errors import run_command
-from merge.log import start_logging
+from launch.cli import parse
+from merge.common.errors import run_command
+from merge.common.log import start_logging
 
 if __name__ == "__main__":
     start_logging()

@@ -13,10 +13,10 @@ from pydantic import (
 )
 
 from eval.settings import Dtype, Margins, parse_decoding
-from launch.cluster import ClusterSettings
 from launch.shipped import ShippedFile
-from merge.recipe import MergeSettings, ScoreName
-from merge.settings import Settings, added, parse_settings
+from launch.slurm.settings import ClusterSettings
+from merge.common.settings import Settings, added, parse_settings
+from merge.settings import MergeSettings, ScoreName
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
 from train.settings import OverSafetyTraining, SafetyTraining
 

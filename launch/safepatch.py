@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from merge.files import atomic_write_text
+from merge.common.files import atomic_write_text
 
 _MODULES = {"merge": "merge", "eval": "eval", "train": "train.launcher"}
 _ROOT = Path(__file__).resolve().parent.parent

@@ -1,1 +1,2 @@
-"""The ground floor: tensor files, patch directories, selection, and the streaming merger."""
+"""The ground floor, without PyTorch: the streaming merger and its commands; imports no other
+floor."""

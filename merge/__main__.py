@@ -5,12 +5,12 @@ import logging
 import sys
 from typing import Any
 
-from merge.command_line import make_parser
-from merge.errors import run_command
-from merge.log import start_logging
-from merge.recipe import MergeSettings
-from merge.resources import MergeResources
-from merge.settings import Settings, parse_settings
+from merge.cli import make_parser
+from merge.common.errors import run_command
+from merge.common.log import start_logging
+from merge.common.settings import Settings, parse_settings
+from merge.engine.resources import MergeResources
+from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def _inspect(options: dict[str, Any]) -> None:
     arguments = _merge_arguments(options)
-    from merge.inspection import inspect
-    from merge.inspection_page import NUMBERS, PAGE, write_page
-    from merge.prediction import find_prediction, read_prediction
+    from merge.inspect.inspection import inspect
+    from merge.inspect.page import NUMBERS, PAGE, write_page
+    from merge.inspect.prediction import find_prediction, read_prediction
 
     file = options["prediction"] or find_prediction(options["safety"], options["over_safety"])
     # Before the patches are read: a wrong file should not be told after minutes.

@@ -8,19 +8,19 @@ from typing import Literal
 
 import numpy as np
 
-from merge.companions import Companion, companion_files, copy_companions
-from merge.delta_file import PART_VALUES, apply_part, read_delta_file
-from merge.dtypes import BITS
-from merge.errors import UserError
-from merge.files import atomic_write_json, atomic_write_text, sha256_file
-from merge.journal import RECORD, exclusive, refuse_strangers
-from merge.layout import INDEX_NAME, plan_shards, shard_index
-from merge.model_hash import combine_lines, model_hash, tensor_line
-from merge.pools import run_all
-from merge.progress import Progress
-from merge.shard_writer import ShardWriter
-from merge.tensor_files import TensorIndex, read_index
-from merge.tensor_reader import TensorReader
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json, atomic_write_text, sha256_file
+from merge.common.pools import run_all
+from merge.common.progress import Progress
+from merge.engine.journal import RECORD, exclusive, refuse_strangers
+from merge.io.companions import Companion, companion_files, copy_companions
+from merge.io.delta_file import PART_VALUES, apply_part, read_delta_file
+from merge.io.dtypes import BITS
+from merge.io.layout import INDEX_NAME, plan_shards, shard_index
+from merge.io.model_hash import combine_lines, model_hash, tensor_line
+from merge.io.shard_writer import ShardWriter
+from merge.io.tensor_files import TensorIndex, read_index
+from merge.io.tensor_reader import TensorReader
 
 _THREADS = 2
 

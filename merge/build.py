@@ -7,26 +7,26 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from merge import picture
-from merge.checks import check_inputs
-from merge.companions import CARD, Companion, companion_files, copy_companions
-from merge.coverage import log_coverage
-from merge.density_curves import write_densities
-from merge.erasure import erased_share, erasure_warnings, percent
-from merge.errors import UserError
-from merge.files import atomic_write_json, atomic_write_text, read_json, sha256_file
-from merge.input_check import CheckedFile, check_files, file_stamp, refuse_changed
-from merge.inputs import MergeInputs
-from merge.journal import RECORD, Journal, exclusive, merge_identity
-from merge.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
-from merge.model_card import model_card
-from merge.patch_directory import LETTERS
-from merge.progress import Progress
-from merge.recipe import MergeSettings
-from merge.report import input_files, merge_record, totals
-from merge.resources import MergeResources
-from merge.slices import share_memory
-from merge.tensor_files import read_index
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json, atomic_write_text, read_json, sha256_file
+from merge.common.progress import Progress
+from merge.engine.checks import check_inputs
+from merge.engine.coverage import log_coverage
+from merge.engine.input_check import CheckedFile, check_files, file_stamp, refuse_changed
+from merge.engine.inputs import MergeInputs
+from merge.engine.journal import RECORD, Journal, exclusive, merge_identity
+from merge.engine.resources import MergeResources
+from merge.engine.slices import share_memory
+from merge.io.companions import CARD, Companion, companion_files, copy_companions
+from merge.io.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
+from merge.io.patch_directory import LETTERS
+from merge.io.tensor_files import read_index
+from merge.pictures import density as picture
+from merge.pictures.density_curves import write_densities
+from merge.record.erasure import erased_share, erasure_warnings, percent
+from merge.record.merge_json import input_files, merge_record, totals
+from merge.record.model_card import model_card
+from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def build(
                 journal.remove()
             raise
         outputs = _write_companions(out, inputs, shards, companions)
-        from merge.shard_output import write_shards
+        from merge.engine.shard_output import write_shards
 
         records = write_shards(out, inputs, settings, resources, shards, journal, done, pool)
         refuse_changed(checked)
@@ -142,7 +142,7 @@ def _check(
         # Importing must not keep the lock from the hashing threads for long.
         interval = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        from merge import shard_output
+        from merge.engine import shard_output
 
         shard_output.load_loops()
         sys.setswitchinterval(interval)
@@ -158,7 +158,7 @@ def _write_extras(
 ) -> None:
     """What is made from a finished merge; a rerun makes what is not there yet."""
     if delta_file is not None and not delta_file.exists():
-        from merge.delta_file import write_delta_file
+        from merge.io.delta_file import write_delta_file
 
         changed = write_delta_file(delta_file, inputs.backbone, read_index(out, "model"))
         logger.info("%s: %d changed values", delta_file, changed)

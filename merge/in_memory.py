@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from merge.checks import check_inputs
-from merge.dtypes import BITS
-from merge.errors import UserError
-from merge.input_check import check_bits
-from merge.inputs import ROLES, Kind, MergeInputs, Workspace
+from merge.common.errors import UserError
+from merge.common.progress import Progress
+from merge.engine.checks import check_inputs
+from merge.engine.input_check import check_bits
+from merge.engine.inputs import ROLES, Kind, MergeInputs, Workspace
+from merge.engine.selection import Threshold
+from merge.engine.set_products import Selection, SetProducts, selection_of
+from merge.engine.slices import CACHED_VALUES
+from merge.engine.tensor_merge import TensorMerger, Thresholds
+from merge.io.dtypes import BITS
+from merge.io.patch_directory import Role
+from merge.io.tensor_files import TensorEntry, TensorIndex
 from merge.methods import method_of
-from merge.patch_directory import Role
-from merge.progress import Progress
-from merge.recipe import MergeSettings
-from merge.selection import Threshold
-from merge.set_products import Selection, SetProducts, selection_of
-from merge.slices import CACHED_VALUES
-from merge.tensor_files import TensorEntry, TensorIndex
-from merge.tensor_merge import TensorMerger, Thresholds
+from merge.settings import MergeSettings
 
 
 class _MappedSource:
@@ -154,8 +154,8 @@ class LoadedInputs:
 
         Returns:
             fp64 [2, 3]: for the safety and the over-safety patch, and each set of
-            ``merge.recipe.SETS``, the sum of gradient * delta over the set's kept entries; divided
-            by the retention rate where the settings rescale.
+            ``merge.settings.SETS``, the sum of gradient * delta over the set's kept entries;
+            divided by the retention rate where the settings rescale.
 
         Raises:
             ValueError: ``settings`` cover other tensors than those that were read, or the gradient

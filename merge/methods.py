@@ -27,8 +27,8 @@ the entries of largest score I, R entries kept with the retention rate p. All in
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from merge.patch_directory import Role
-from merge.recipe import MergeSettings, MethodName
+from merge.io.patch_directory import Role
+from merge.settings import MergeSettings, MethodName
 
 Rule = Literal["difference", "intersection", "by_set", "each", "all", "first", "second"]
 """Who takes an entry: by top sets up to ``each``, without any from ``all`` on."""

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from merge.checks import check_inputs
-from merge.companions import companion_files
-from merge.coverage import Coverage, log_coverage
-from merge.errors import UserError
-from merge.files import free_bytes
-from merge.inputs import MergeInputs
-from merge.layout import plan_shards
-from merge.recipe import MergeSettings
-from merge.report import input_files
-from merge.resources import MergeResources
-from merge.slices import share_memory
-from merge.tensor_reader import TensorReader
+from merge.common.errors import UserError
+from merge.common.files import free_bytes
+from merge.engine.checks import check_inputs
+from merge.engine.coverage import Coverage, log_coverage
+from merge.engine.inputs import MergeInputs
+from merge.engine.resources import MergeResources
+from merge.engine.slices import share_memory
+from merge.io.companions import companion_files
+from merge.io.layout import plan_shards
+from merge.io.tensor_reader import TensorReader
+from merge.record.merge_json import input_files
+from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
 

@@ -1,81 +1,136 @@
-"""Typed settings: the base class of every settings model, and errors that name key and fix."""
+"""The settings of one merge. The default numbers are this project's, not the paper's."""
 
-import difflib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, model_validator
 
-from merge.errors import UserError
+from merge.common.settings import Settings, added
 
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-SettingsT = TypeVar("SettingsT", bound=Settings)
-Value = TypeVar("Value")
-
-
-def added(default: Value) -> Value:
-    """The field of a key that came after patches were made: dumps leave it out at this value.
-
-    A dump is part of a patch's identity; so the older patches of a recipe stay its patches.
-    """
-    field: Any = Field(default=default, exclude_if=lambda value: value == default)
-    return field
-
-
-def parse_settings(model: type[SettingsT], values: Mapping[str, Any], source: str) -> SettingsT:
-    """Check ``values`` against ``model``.
-
-    Args:
-        source: what the values came from (a file's path, "command line"), named in the error.
-
-    Raises:
-        UserError: every problem at once, each with its dotted key and what would fix it.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(_describe(problem, model) for problem in error.errors())
-        raise UserError(f"{source}: {problems}") from None
+MethodName = Literal[
+    "difference",
+    "intersection",
+    "by_set",
+    "dense",
+    "safety",
+    "over_safety",
+    "task_arithmetic",
+    "ties",
+    "dare",
+    "linear",
+]
+ScoreName = Literal["weight", "delta", "magnitude"]
+ScopeName = Literal["tensor", "model"]
+Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Factor = Annotated[float, Field(allow_inf_nan=False)]
+SetScales = tuple[float, float, float]
+"""Scales of one patch's entries in one tensor, in the order of ``SETS``."""
+SETS = ("own", "shared", "rest")
+"""Sets of a patch's entries: in its top set alone, in both top sets, outside its top set."""
+SCALES = {
+    "alpha": ("alpha", "alpha_shared", "alpha_rest"),
+    "beta": ("beta", "beta_shared", "beta_rest"),
+}
+"""Keys of the safety patch's scales in the order of ``SETS``, and of the over-safety patch's."""
+_BY_SET = tuple(key for keys in SCALES.values() for key in keys[1:])
 
 
-def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    location = problem["loc"]
-    key = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        fix = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-        return f"unknown key '{key}': {fix}"
-    if problem["type"] == "missing":
-        return f"key '{key}' is missing: add it"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    return f"key '{key}' = {problem['input']!r}: {message}"
+class ScaleRule(Settings):
+    """Other scales for some tensors."""
+
+    pattern: str
+    """Shell-style, of the whole tensor name, for example ``*layers.3.*``."""
+    alpha: Factor | None = None
+    """None keeps the setting for all tensors."""
+    beta: Factor | None = None
+    alpha_shared: Factor | None = added(None)
+    alpha_rest: Factor | None = added(None)
+    beta_shared: Factor | None = added(None)
+    beta_rest: Factor | None = added(None)
 
 
-def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys of the settings model at ``path`` below ``model``; empty where none is found."""
-    current: type[BaseModel] | None = model
-    for part in path:
-        field = current.model_fields.get(str(part)) if current else None
-        current = _model_in(field.annotation) if field else current
-    return sorted(current.model_fields) if current else []
+class MergeSettings(Settings):
+    """What is merged, and how: see ``merge.methods`` for the formula of each method."""
 
+    method: MethodName = "difference"
+    score: ScoreName = "weight"
+    """From a patch's gradients G: ``weight`` = abs(theta_0 + delta) * G, the paper's SNIP score;
+    ``delta`` = abs(delta) * G. A patch with a ready score is ranked by that. ``magnitude`` =
+    abs(delta) alone, of any patch: what importance has to beat."""
+    scope: ScopeName = "tensor"
+    """Whether a top set is taken in each tensor, or over all covered tensors together."""
+    top_safety: Rate = 0.2
+    """a: how much of the safety patch is important enough to keep."""
+    top_over_safety: Rate = 0.2
+    """b: the same for the over-safety patch."""
+    retention: Rate = 0.9
+    """p: probability with which a selected entry is kept."""
+    alpha: Factor = 1.0
+    """Scale of the safety patch."""
+    beta: Factor = 1.0
+    """Scale of the over-safety patch."""
+    alpha_shared: Factor = added(0.0)
+    """Method ``by_set``: scale of the safety patch's entries that are in both top sets; then
+    ``alpha`` is the scale of those in its own alone."""
+    alpha_rest: Factor = added(0.0)
+    """Scale of the safety patch's entries outside its top set."""
+    beta_shared: Factor = added(0.0)
+    """The same two of the over-safety patch."""
+    beta_rest: Factor = added(0.0)
+    scales: tuple[ScaleRule, ...] = ()
+    """Other scales for the tensors that a pattern names; the first rule that fits counts."""
+    rescale: bool = False
+    """Whether kept entries are divided by the retention rate, as DARE does."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """Seed of the random retention."""
+    include: tuple[str, ...] | None = added(None)
+    """Shell-style patterns of the names of covered tensors. None: the linear weights inside the
+    decoder blocks, whatever the architecture calls them."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of tensors to leave alone although ``include`` names them."""
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings model inside an annotation such as ``X | None`` or ``list[X]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _model_in(part)
-        if found:
-            return found
-    return None
+    @model_validator(mode="after")
+    def _check(self) -> "MergeSettings":
+        if (self.rescale or self.method == "dare") and self.retention == 0:
+            raise ValueError("rescaling divides by retention, which is 0: raise retention")
+        ruled = (None, *self.scales)
+        pairs = [(self._scale("alpha", rule), self._scale("beta", rule)) for rule in ruled]
+        if self.method == "ties" and any(alpha != beta for alpha, beta in pairs):
+            raise ValueError("ties scales by one factor: set beta to alpha's value")
+        for key in _BY_SET if self.method != "by_set" else ():
+            if getattr(self, key) or any(getattr(rule, key) is not None for rule in self.scales):
+                raise ValueError(
+                    f"{key} is a scale of method by_set, and method is {self.method}: set method "
+                    f"to by_set, or leave {key} out"
+                )
+        if self.include == ():
+            raise ValueError("include is empty, so nothing would be merged: name a pattern")
+        return self
+
+    def values_for(self, method: MethodName) -> dict[str, Any]:
+        """The values of this merge by another method: without scales of sets where it has none."""
+        values = {**self.model_dump(), "method": method}
+        if method != "by_set":
+            for scales in (values, *values["scales"]):
+                for key in _BY_SET:
+                    scales.pop(key, None)
+        return values
+
+    def scales_of(self, name: str) -> tuple[float, float]:
+        """Alpha and beta of one tensor."""
+        (alpha, *_), (beta, *_) = self.set_scales_of(name)
+        return alpha, beta
+
+    def set_scales_of(self, name: str) -> tuple[SetScales, SetScales]:
+        """All scales of one tensor: the safety patch's by set, and the over-safety patch's."""
+        rule = next((rule for rule in self.scales if fnmatchcase(name, rule.pattern)), None)
+        safety, over_safety = (
+            (self._scale(own, rule), self._scale(shared, rule), self._scale(rest, rule))
+            for own, shared, rest in SCALES.values()
+        )
+        return safety, over_safety
+
+    def _scale(self, key: str, rule: ScaleRule | None) -> float:
+        """A scale by a rule, where it has one."""
+        ruled = None if rule is None else getattr(rule, key)
+        return getattr(self, key) if ruled is None else ruled

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from merge.errors import UserError
-from merge.files import read_json, sha256_file
-from merge.journal import RECORD
-from merge.pools import run_all
-from merge.progress import Progress
+from merge.common.errors import UserError
+from merge.common.files import read_json, sha256_file
+from merge.common.pools import run_all
+from merge.common.progress import Progress
+from merge.engine.journal import RECORD
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Patch derivation: two full-parameter patches and their importance, on DeepSpeed ZeRO-3."""
+"""The training of patches on DeepSpeed ZeRO-3; imports the floor merge."""

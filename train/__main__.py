@@ -5,17 +5,17 @@ import logging
 import time
 from collections.abc import Callable
 
-from merge.errors import (
+from merge.common.errors import (
     STOPPED_EXIT_STATUS,
     USAGE_EXIT_STATUS,
     StoppedOnRequestError,
     run_command,
 )
-from merge.log import start_logging
-from train.arguments import parse_arguments
+from merge.common.log import start_logging
+from train.cli import parse_arguments
 from train.recipe import TrainRecipe, load_recipe
 from train.stopping import StopRequest
-from train.world import World, end_process
+from train.zero.ranks import World, end_process
 
 _GRACE_SECONDS = 5.0
 

@@ -9,31 +9,31 @@ from typing import Any
 
 import yaml
 
-from merge.coverage import name_patterns
-from merge.errors import StoppedOnRequestError
-from merge.patch_directory import Role
-from merge.provenance import written_by
-from train.backbone_tensors import BackboneTensors
-from train.batches import BatchPlan, order_seed
-from train.block_weights import block_weights
-from train.collectives import gather_from_ranks
-from train.export import NotFiniteError, export_patch
-from train.guards import Guards
-from train.identity import first_format_identity, software_versions
-from train.importance import choose_samples, measure_importance
+from merge.common.errors import StoppedOnRequestError
+from merge.common.provenance import written_by
+from merge.engine.coverage import name_patterns
+from merge.io.patch_directory import Role
+from train.backbone.block_weights import block_weights
+from train.backbone.tensors import BackboneTensors
+from train.data.batches import BatchPlan, order_seed
+from train.data.training_data import TrainingData, cut_answers
+from train.guards.guards import Guards
+from train.guards.margin_guard import MarginGuard, best_of, looks_of
 from train.loop import Training
-from train.margin_guard import MarginGuard, best_of, looks_of
-from train.model import load_model, refuse_impossible
 from train.monitor import Monitor, peak_memory_mib
+from train.objectives.references import mean_answer_loss
+from train.objectives.terms import build_terms
+from train.patch.export import NotFiniteError, export_patch
+from train.patch.identity import first_format_identity, software_versions
+from train.patch.importance import choose_samples, measure_importance
 from train.recipe import TrainRecipe
-from train.references import mean_answer_loss
-from train.resume import Checkpoints, Progress
 from train.settings import TrainingSettings
 from train.stopping import STOP_FILE, StopRequest
-from train.terms import build_terms
-from train.training_data import TrainingData, cut_answers
-from train.world import World
-from train.zero3 import Zero3Model, initialise_distributed, leave_distributed
+from train.zero.collectives import gather_from_ranks
+from train.zero.model import load_model, refuse_impossible
+from train.zero.ranks import World
+from train.zero.resume import Checkpoints, Progress
+from train.zero.zero3 import Zero3Model, initialise_distributed, leave_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Derivation:
     tensors: BackboneTensors
     data: TrainingData
     inputs: dict[str, Any]
-    """What determines the patch, see ``train.identity.patch_inputs``."""
+    """What determines the patch, see ``train.patch.identity.patch_inputs``."""
     mode: int | None
     """Permission bits of what is written; ``None`` follows the umask."""
     started: float

@@ -7,25 +7,25 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from merge.coverage import untrained_sentence
-from merge.errors import UserError
-from merge.files import make_directory
-from merge.metrics import metrics_file
-from merge.patch_directory import Role
-from train.backbone import backbone_directory, load_tokenizer
-from train.backbone_tensors import open_backbone
-from train.data import read_examples
-from train.identity import is_finished, patch_inputs
-from train.openings_file import OPENINGS_FILE, read_openings
-from train.prompts import ChatPrompts
+from merge.common.errors import UserError
+from merge.common.files import make_directory
+from merge.common.metrics import metrics_file
+from merge.engine.coverage import untrained_sentence
+from merge.io.patch_directory import Role
+from train.backbone.folder import backbone_directory, load_tokenizer
+from train.backbone.tensors import open_backbone
+from train.chat.prompts import ChatPrompts
+from train.chat.round_trip import check_round_trip
+from train.chat.vocabulary import embedding_count, refuse_unknown_ids
+from train.data.examples import read_examples
+from train.data.role_data import measured_pairs, trained_pairs
+from train.data.training_data import tokenize_data
+from train.guards.openings_file import OPENINGS_FILE, read_openings
+from train.guards.refusal_margin import RefusalOpenings
+from train.patch.identity import is_finished, patch_inputs
 from train.recipe import TrainRecipe
-from train.refusal_margin import RefusalOpenings
-from train.role_data import measured_pairs, trained_pairs
-from train.round_trip import check_round_trip
 from train.stopping import StopRequest
-from train.training_data import tokenize_data
-from train.vocabulary import embedding_count, refuse_unknown_ids
-from train.world import World
+from train.zero.ranks import World
 
 logger = logging.getLogger(__name__)
 

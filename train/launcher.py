@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from merge.errors import STOPPED_EXIT_STATUS
-from merge.patch_directory import Role
-from merge.provenance import add_version
-from train.arguments import parse_arguments
+from merge.common.errors import STOPPED_EXIT_STATUS
+from merge.common.provenance import add_version
+from merge.io.patch_directory import Role
+from train.cli import parse_arguments
 from train.stopping import STOP_SIGNALS, passed_on
-from train.world import free_port
+from train.zero.ranks import free_port
 
 _POLL_SECONDS = 0.05
 _KILL_AFTER_SECONDS = 10.0

@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from merge.errors import StoppedOnRequestError, UserError
-from merge.patch_directory import Role
-from train.backbone_tensors import BackboneTensors
-from train.batches import MicroBatch, TokenizedExample, collate
-from train.collectives import compute_device, gather_from_ranks
-from train.guards import Guards, not_finite
-from train.loader import Prefetcher
-from train.margin_guard import Look, MarginGuard, best_of, looks_of
+from merge.common.errors import StoppedOnRequestError, UserError
+from merge.io.patch_directory import Role
+from train.backbone.tensors import BackboneTensors
+from train.data.batches import MicroBatch, TokenizedExample, collate
+from train.data.loader import Prefetcher
+from train.guards.guards import Guards, not_finite
+from train.guards.margin_guard import Look, MarginGuard, best_of, looks_of
 from train.monitor import Monitor, peak_memory_mib
-from train.objectives import answer_losses
-from train.patch_size import measure_patch
-from train.references import mean_answer_loss
-from train.resume import Checkpoints, Progress
+from train.objectives.losses import answer_losses
+from train.objectives.references import mean_answer_loss
+from train.objectives.terms import Term
+from train.patch.patch_size import measure_patch
 from train.settings import TrainingSettings
-from train.terms import Term
-from train.world import World
-from train.zero3 import Zero3Model
+from train.zero.collectives import compute_device, gather_from_ranks
+from train.zero.ranks import World
+from train.zero.resume import Checkpoints, Progress
+from train.zero.zero3 import Zero3Model
 
 StepInput = list[list[MicroBatch]]
 """This rank's micro-batches of every term."""

@@ -10,10 +10,10 @@ from types import TracebackType
 
 import torch
 
-from merge.errors import UserError
-from merge.metrics import record
-from merge.progress import Progress
-from train.flops import ModelShape, peak_flops
+from merge.common.errors import UserError
+from merge.common.metrics import record
+from merge.common.progress import Progress
+from train.backbone.flops import ModelShape, peak_flops
 
 _MIB = 1024 * 1024
 _WORDS = {

@@ -10,18 +10,18 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from merge.errors import UserError
-from merge.patch_directory import Role
-from merge.recipe import MergeSettings
-from merge.settings import Settings, added, parse_settings
-from train.chat_settings import ChatSettings
+from merge.common.errors import UserError
+from merge.common.settings import Settings, added, parse_settings
+from merge.common.yaml_file import read_yaml
+from merge.io.patch_directory import Role
+from merge.settings import MergeSettings
+from train.chat.chat_settings import ChatSettings
 from train.settings import (
     ImportanceSettings,
     OverSafetyTraining,
     SafetyTraining,
     TrainingSettings,
 )
-from train.yaml_file import read_yaml
 
 ROLES: tuple[Role, ...] = ("safety", "over_safety")
 
@@ -57,7 +57,7 @@ class BackboneSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Question-answer pairs: a file (see ``train.tables``), or any source of ``datasets``.
+    """Question-answer pairs: a file (see ``train.data.tables``), or any source of ``datasets``.
 
     Columns are names, or paths into nested rows: ``messages.0.content``, ``messages.user``.
     """

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from merge.patch_directory import Role
-from merge.settings import Settings, added
+from merge.common.settings import Settings, added
+from merge.io.patch_directory import Role
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -39,10 +39,10 @@ class GuardSettings(Settings):
     retained_every: PositiveInt = 10
     """Steps between two looks at that loss."""
     margin_samples: NonNegativeInt = added(0)
-    """On how many questions of D_h the refusal margin is watched (``train.refusal_margin``, by the
-    run folder's ``openings.json``); 0 turns it off. Objectives that unlearn then end when nearly
-    all questions are refused, or when the mean margin has fallen from its highest, and the patch is
-    of the step where it was highest; one that learns ends when the refusals are gone."""
+    """On how many questions of D_h the refusal margin is watched (``train.guards.refusal_margin``,
+    by the run folder's ``openings.json``); 0 turns it off. Objectives that unlearn then end when
+    nearly all questions are refused, or when the mean margin has fallen from its highest, and the
+    patch is of the step where it was highest; one that learns ends when the refusals are gone."""
     margin_every: PositiveInt = added(1)
     """Steps between two looks at the margins: a forward pass of each question and opening."""
     margin_fall: PositiveFloat = added(0.5)

@@ -44,7 +44,7 @@ class StopRequest:
             output: the run folder on the main rank, which looks for the file; else ``None``.
         """
         # Not at the top: signals must be heard before PyTorch, which takes seconds, is imported.
-        from train.collectives import any_over_ranks
+        from train.zero.collectives import any_over_ranks
 
         here = self.heard or (output is not None and (output / STOP_FILE).exists())
         return any_over_ranks(here)

@@ -1,0 +1,154 @@
+"""Asking a model every prompt of every suite, whatever way the suite asks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
+from eval.answering.completions import Answer, AnswerId
+from eval.answering.decoding import Greedy, prepare
+from eval.answering.generation import Question, ending_tokens
+from eval.settings import DecodingSettings
+from eval.suites.prompts import PromptSet
+from eval.suites.suite import TaskRow
+from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
+from train.chat.prompts import IGNORED_LABEL, ChatPrompts
+
+Answers = dict[AnswerId, Answer]
+
+_CHOICE_CHUNK = 256
+"""Multiple-choice prompts between two hand-overs of answers."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt whose answer is written, not chosen: whose it is, and how it is asked."""
+
+    id: AnswerId
+    question: Question
+    chat: ChatPrompts
+
+    def answer(self, tokens: Sequence[int]) -> Answer:
+        """What the model wrote."""
+        return Answer(self.chat.decode(tokens), len(tokens))
+
+
+def answer_all(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_sets: Sequence[PromptSet],
+    batch_tokens: int,
+    on_batch: Callable[[Answers], None],
+    task_cache: Path | None = None,
+    decoding: DecodingSettings | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+    chat: ChatSettings = DEFAULT_CHAT,
+) -> None:
+    """Answer every prompt, handing each batch's answers to ``on_batch`` as soon as they exist.
+
+    Args:
+        task_cache: see ``eval.suites.lm_eval_tasks.answer_task``.
+        decoding: how answers are written; ``None`` is greedy.
+        on_ready: called when the first prompt is about to be asked.
+        chat: whether the model reasons, and which day its prompts name.
+    """
+    prompts = chat_prompts(tokenizer, chat)
+    was_training = model.training
+    model.eval()
+    decoder = prepare(decoding, model, prompts)
+    asked = spoken_questions(decoder, prompt_sets)
+    endings = ending_tokens(model, tokenizer) | frozenset(prompts.stop_ids)
+    on_ready()
+    questions = [each.question for each in asked]
+    for batch in decoder.generate(model, questions, endings, batch_tokens):
+        on_batch({asked[index].id: asked[index].answer(tokens) for index, tokens in batch.items()})
+    for prompt_set in prompt_sets:
+        if isinstance(prompt_set.row, TaskRow):
+            _run_task(model, prompts, prompt_set, batch_tokens, on_batch, task_cache)
+        elif prompt_set.scoring == "choice":
+            _choose(model, prompts_of(prompts, prompt_set), prompt_set, batch_tokens, on_batch)
+    model.train(was_training)
+
+
+def chat_prompts(tokenizer: PreTrainedTokenizerBase, chat: ChatSettings) -> ChatPrompts:
+    """The prompts of a model, which errors call by its tokenizer's folder."""
+    name = tokenizer.name_or_path
+    return ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer", chat)
+
+
+def prompts_of(prompts: ChatPrompts, prompt_set: PromptSet) -> ChatPrompts:
+    """The prompts with the reasoning that a suite row asks for, where it does.
+
+    Raises:
+        UserError: the template has no switch for it.
+    """
+    row = prompt_set.row
+    return prompts if isinstance(row, TaskRow) else prompts.reasoning(row.reasoning)
+
+
+def spoken_questions(decoder: Greedy, prompt_sets: Sequence[PromptSet]) -> list[Asked]:
+    """The prompts whose answers are written, not chosen."""
+    asked: list[Asked] = []
+    for prompt_set in prompt_sets:
+        row = prompt_set.row
+        if isinstance(row, TaskRow) or not is_spoken(prompt_set):
+            continue
+        chat = prompts_of(decoder.chat, prompt_set)
+        for prompt in prompt_set.prompts:
+            question = decoder.question(prompt.text, row.max_new_tokens, chat)
+            asked.append(Asked((row.name, prompt.id), question, chat))
+    return asked
+
+
+def is_spoken(prompt_set: PromptSet) -> bool:
+    """Whether the answers to these prompts are written by the model."""
+    return not isinstance(prompt_set.row, TaskRow) and prompt_set.scoring != "choice"
+
+
+def _choose(
+    model: PreTrainedModel,
+    chat: ChatPrompts,
+    prompt_set: PromptSet,
+    batch_tokens: int,
+    on_batch: Callable[[Answers], None],
+) -> None:
+    """Pick for each prompt the choice whose tokens are likeliest on average."""
+    for start in range(0, len(prompt_set.prompts), _CHOICE_CHUNK):
+        prompts = prompt_set.prompts[start : start + _CHOICE_CHUNK]
+        questions = [choice_question(chat, prompt.text, prompt.choices) for prompt in prompts]
+        scores = mean_log_likelihoods(model, questions, batch_tokens)
+        chosen = {}
+        for prompt, likelihoods in zip(prompts, scores, strict=True):
+            best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
+            chosen[prompt_set.row.name, prompt.id] = Answer(prompt.choices[best], 0)
+        on_batch(chosen)
+
+
+def choice_question(chat: ChatPrompts, text: str, choices: Sequence[str]) -> ChoiceQuestion:
+    """A question whose answers are given.
+
+    What the template writes before an answer belongs to the prompt that all choices share.
+
+    Where a choice's first token reaches back into it, that token is every choice's own.
+    """
+    examples = [chat.example(text, choice) for choice in choices]
+    start = min(labels.count(IGNORED_LABEL) for _, labels in examples)
+    return ChoiceQuestion(examples[0][0][:start], [ids[start:] for ids, _ in examples])
+
+
+def _run_task(
+    model: PreTrainedModel,
+    prompts: ChatPrompts,
+    prompt_set: PromptSet,
+    batch_tokens: int,
+    on_batch: Callable[[Answers], None],
+    cache: Path | None,
+) -> None:
+    from eval.suites.lm_eval_tasks import answer_task  # seconds to import, and only tasks need it
+
+    row = prompt_set.row
+    assert isinstance(row, TaskRow)
+    for answers in answer_task(model, prompts, row, prompt_set.prompts, batch_tokens, cache):
+        on_batch({(row.name, id_): answer for id_, answer in answers.items()})

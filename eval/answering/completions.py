@@ -1,0 +1,118 @@
+"""completions.jsonl: answers that survive an interruption and never serve another model."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_text
+from merge.common.json_lines import append_lines, as_line, open_lines, read_lines
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "completions.jsonl"
+STALE_NAME = "stale-completions.jsonl"
+
+AnswerId = tuple[str, str]
+"""(suite, prompt id)."""
+
+
+class Answer(NamedTuple):
+    """What a model said.
+
+    Attributes:
+        tokens: length of the text as generated; 0 where a choice was picked by its likelihood.
+        correct: lm-eval's judgement; ``None`` where the text alone decides.
+    """
+
+    text: str
+    tokens: int
+    correct: bool | None = None
+
+
+class CompletionsFile:
+    """Appends answers batch by batch, each batch on disk before the next begins.
+
+    Every line carries a key (weights, template, decoding settings, prompt). Opening the file
+    keeps the lines whose key is the wanted one; the others, answers of another model or setting,
+    move to stale-completions.jsonl and are asked again. A torn last line is dropped.
+
+    Args:
+        wanted: the key of every answer of this run, by suite and prompt id.
+
+    Raises:
+        UserError: the file cannot be read or written, or has a broken line that is not its last.
+    """
+
+    def __init__(self, directory: Path, wanted: Mapping[AnswerId, str]) -> None:
+        self.path = directory / FILE_NAME
+        self._wanted = wanted
+        self.answers: dict[AnswerId, Answer] = {}
+        kept, stale = self._sort_out(read_lines(self.path))
+        if stale:
+            logger.warning(
+                "%s: %d answers of another model, template or setting are set aside in %s",
+                self.path,
+                len(stale),
+                STALE_NAME,
+            )
+            with open_lines(directory / STALE_NAME) as file:
+                append_lines(file, stale)
+        # Also rewritten when whole: a torn line or a missing newline at the end is healed so.
+        atomic_write_text(self.path, "".join(f"{as_line(record)}\n" for record in kept))
+        self._file = open_lines(self.path)
+
+    def append(self, answers: Mapping[AnswerId, Answer], prompts: Mapping[AnswerId, str]) -> None:
+        """Make a batch of answers durable."""
+        records = [
+            {
+                "id": key[1],
+                "suite": key[0],
+                "prompt": prompts[key],
+                "completion": answer.text,
+                "tokens": answer.tokens,
+                "correct": answer.correct,
+                "key": self._wanted[key],
+            }
+            for key, answer in answers.items()
+        ]
+        append_lines(self._file, records)
+        self.answers.update(answers)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _sort_out(
+        self, records: Iterable[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        kept, stale = [], []
+        for record in records:
+            answer_id = (str(record.get("suite")), str(record.get("id")))
+            key = record.get("key")
+            if key is None or self._wanted.get(answer_id) != key:
+                stale.append(record)
+            elif answer_id not in self.answers:
+                self.answers[answer_id] = self._answer(record)
+                kept.append(record)
+        return kept, stale
+
+    def _answer(self, record: dict[str, Any]) -> Answer:
+        try:
+            return Answer(record["completion"], record["tokens"], record.get("correct"))
+        except KeyError as error:
+            raise UserError(
+                f"{self.path}: the line of '{record['id']}' has no {error}; delete that line and "
+                "run again"
+            ) from None
+
+
+def read_completions(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a completions file.
+
+    Raises:
+        UserError: the file is missing, or a line before the last is broken.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `python -m eval run` first")
+    return read_lines(path)

@@ -1,0 +1,255 @@
+"""Rivals that need no training: what decoding may do to the logits instead of a patch.
+
+All keep the weights and pay at every token: their time per token stands beside them in the report
+(ATGR). Only written answers change; choices and lm-eval's tasks are those of the model itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from eval.answering.generation import Question, generate
+from eval.answering.loading import load_model, load_tokenizer, model_identity
+from eval.answering.steering import Compass, look_harmful, read_compass, steered
+from eval.answering.token_streams import (
+    forward_arguments,
+    last_logits_argument,
+    left_padded,
+    memory_of,
+)
+from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
+from eval.suites.prompts import PromptSet, load_prompts
+from eval.suites.suite import suite_from_rows
+from merge.common.errors import UserError
+from train.chat.prompts import ChatPrompts
+
+_BIAS_ROWS = 16
+"""Random prompts in one batch."""
+
+
+class Greedy:
+    """The likeliest token at every step."""
+
+    def __init__(self, chat: ChatPrompts) -> None:
+        self.chat = chat
+
+    def question(
+        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
+    ) -> Question:
+        """A prompt as the model is asked it.
+
+        Args:
+            chat: another one than the decoding's own, with reasoning on or off.
+        """
+        return Question((chat or self.chat).question_ids(prompt), max_new_tokens)
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        questions: Sequence[Question],
+        eos_ids: frozenset[int],
+        batch_tokens: int,
+    ) -> Iterator[dict[int, list[int]]]:
+        """As ``eval.answering.generation.generate``, with logits as ``adjusted``."""
+        return generate(model, questions, eos_ids, batch_tokens, self.adjusted)
+
+    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
+        """See ``eval.answering.generation.Adjust``."""
+        del step
+        return logits[0]
+
+
+class SelfContrasted(Greedy):
+    """Self-CD (Shi et al., arXiv 2401.17633): less of what a prompt for safety adds.
+
+    Every prompt is asked twice, plainly and with a safety prompt before the question, and both
+    are continued with the same tokens. With the logits z of either, as in the authors' released
+    code (their SelfCD.py, ratio 2.5),
+
+        z_safe - ratio * (z_safe - z_plain)  =  z_plain + (ratio - 1) * (z_plain - z_safe),
+
+    so a ratio above 1 goes further from the safety prompt than plain decoding does. The question
+    stands in the model's own chat template, the safety prompt in the user's turn: some templates
+    have no system turn.
+    """
+
+    def __init__(self, chat: ChatPrompts, settings: SelfContrast) -> None:
+        super().__init__(chat)
+        self._settings = settings
+
+    def question(
+        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
+    ) -> Question:
+        plain = super().question(prompt, max_new_tokens, chat)
+        safe = (chat or self.chat).question_ids(f"{self._settings.safety_prompt} {prompt}")
+        return Question(plain.token_ids, max_new_tokens, safe)
+
+    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
+        plain, safe = (each.float() for each in logits)
+        return safe - self._settings.ratio * (safe - plain)
+
+
+class Debiased(Greedy):
+    """TSDI (Tran et al., arXiv 2502.02153): less of what the safety alignment says to anything.
+
+    The bias of step i is what the alignment adds to a token's log-probability whatever is asked,
+
+        b_i = mean over random (x, y_<i) of [log p_aligned(. | x, y_<i) - log p_reference(...)],
+
+    and the first ``tokens`` steps take the largest of z_i - b_i. Simplified: we had the paper's
+    abstract and public reviews at hand, not its text. Questions and beginnings of answers are here
+    ordinary tokens drawn evenly from the vocabulary, in the chat template; there they are made from
+    MMLU's texts. The number of tokens and prompts is ours.
+    """
+
+    def __init__(self, chat: ChatPrompts, bias: torch.Tensor) -> None:
+        super().__init__(chat)
+        self._bias = bias
+
+    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
+        plain = logits[0]
+        return plain.float() - self._bias[step] if step < len(self._bias) else plain
+
+
+class Steered(Greedy):
+    """SCANS (Cao et al., arXiv 2408.11491): hidden states pushed away from refusal, or towards it.
+
+    Every question is first read once with an answer that begins with "Sure": where this step looks
+    as it does for harmful questions, middle blocks are pushed along the refusal direction, else
+    against it, as in the authors' released code. Simplified: which blocks are steered is a setting,
+    as in that code, and not found by projection onto the vocabulary.
+    """
+
+    def __init__(self, chat: ChatPrompts, compass: Compass, settings: Steering) -> None:
+        super().__init__(chat)
+        self._compass = compass
+        self._settings = settings
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        questions: Sequence[Question],
+        eos_ids: frozenset[int],
+        batch_tokens: int,
+    ) -> Iterator[dict[int, list[int]]]:
+        if not questions:
+            return
+        prompts = [question.token_ids for question in questions]
+        harmful = look_harmful(model, self._compass, prompts, self._settings, batch_tokens)
+        for sign, wanted in ((1, True), (-1, False)):
+            group = [index for index, found in enumerate(harmful) if found is wanted]
+            asked = [questions[index] for index in group]
+            with steered(model, self._compass, self._settings, sign):
+                for batch in super().generate(model, asked, eos_ids, batch_tokens):
+                    yield {group[place]: tokens for place, tokens in batch.items()}
+
+
+def prepare(settings: DecodingSettings | None, model: PreTrainedModel, chat: ChatPrompts) -> Greedy:
+    """The decoding that the settings ask for; ``None`` is greedy.
+
+    Raises:
+        UserError: what TSDI or SCANS needs cannot be loaded.
+    """
+    if settings is None:
+        return Greedy(chat)
+    if isinstance(settings, SelfContrast):
+        return SelfContrasted(chat, settings)
+    if isinstance(settings, Steering):
+        compass = read_compass(model, chat, *_anchor_texts(settings))
+        return Steered(chat, compass, settings)
+    dtype = str(model.dtype).removeprefix("torch.")
+    reference = load_model(settings.reference, dtype, str(model.device))
+    return Debiased(chat, token_bias(model, reference, chat, settings))
+
+
+def anchors(settings: Steering) -> list[PromptSet]:
+    """SCANS's harmful questions, and its harmless ones.
+
+    Raises:
+        UserError: a source is missing, or a row has a mistake.
+    """
+    found = []
+    for kind, row in (("harmful", settings.harmful), ("harmless", settings.harmless)):
+        whole = {"name": f"scans {kind}", "axis": "harm", **row}
+        suite = suite_from_rows([whole], f"decoding, {kind}", Path.cwd())
+        found += load_prompts(suite)
+    return found
+
+
+def _anchor_texts(settings: Steering) -> list[list[str]]:
+    return [[prompt.text for prompt in found.prompts] for found in anchors(settings)]
+
+
+def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict[str, Any]:
+    """What the answers depend on: settings, and hashes instead of paths.
+
+    Raises:
+        UserError: TSDI's reference is missing or has another tokenizer than the model; SCANS's
+            questions cannot be read.
+    """
+    if settings is None:
+        return {"decoding": "greedy"}
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude={"method"})
+    if isinstance(settings, Debias):
+        values["reference"] = model_identity(settings.reference)["weights_sha256"]
+        reference = load_tokenizer(settings.reference, for_chat=False)
+        if reference.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"decoding: reference {settings.reference} has another vocabulary than the model; "
+                "name the model as it was before its safety alignment"
+            )
+    if isinstance(settings, Steering):
+        for kind, texts in zip(("harmful", "harmless"), _anchor_texts(settings), strict=True):
+            values[kind] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    return {"decoding": settings.method, "decoding_settings": values}
+
+
+@torch.inference_mode()
+def token_bias(
+    model: PreTrainedModel, reference: PreTrainedModel, chat: ChatPrompts, settings: Debias
+) -> torch.Tensor:
+    """TSDI's bias, fp32 [tokens, vocabulary], in nats; deterministic by the seed."""
+    draws = torch.Generator().manual_seed(settings.seed)
+    tokenizer = chat.tokenizer
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    ordinary = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special))
+
+    def draw(count: int) -> list[int]:
+        return ordinary[torch.randint(len(ordinary), (count,), generator=draws)].tolist()
+
+    questions = [
+        str(tokenizer.decode(draw(settings.prompt_tokens))) for _ in range(settings.prompts)
+    ]
+    sequences = [chat.question_ids(question) + draw(settings.tokens) for question in questions]
+    bias = torch.zeros((), device=model.device)
+    for start in range(0, len(sequences), _BIAS_ROWS):
+        rows = sequences[start : start + _BIAS_ROWS]
+        aligned, before = (
+            _last_logits(each, rows, settings.tokens).float().log_softmax(-1)
+            for each in (model, reference)
+        )
+        bias = bias + (aligned - before).sum(0)
+    return bias / len(sequences)
+
+
+def _last_logits(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], count: int
+) -> torch.Tensor:
+    """The logits that foretell the last ``count`` tokens: [sequences, count, vocabulary]."""
+    # Where padding would change what follows it, every row is read alone.
+    parts = [sequences] if memory_of(model).ignores_padding else [[row] for row in sequences]
+    found = []
+    for rows in parts:
+        ids, mask = left_padded(rows, model.device)
+        logits = model(
+            **forward_arguments(model, ids, mask),
+            use_cache=False,
+            **last_logits_argument(model, count=count + 1),
+        ).logits
+        found.append(logits[:, -count - 1 : -1])
+    return torch.cat(found)

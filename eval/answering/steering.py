@@ -1,0 +1,143 @@
+"""SCANS (Cao et al., arXiv 2408.11491): hidden states pushed away from, or towards, refusal."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from eval.answering.token_streams import (
+    batches_by_length,
+    batches_of_equals,
+    forward_arguments,
+    left_padded,
+    memory_of,
+)
+from eval.settings import Steering
+from merge.common.errors import UserError
+from train.chat.prompts import ChatPrompts
+
+_PROBE = "Sure"
+"""What the answer is made to begin with where a question's harm is guessed."""
+
+
+@dataclass(frozen=True)
+class Compass:
+    """What SCANS takes from questions known to be harmful or harmless.
+
+    Attributes:
+        refusal: by layer the unit vector of mean(harmful) - mean(harmless), at the prompt's end.
+        transition: by layer the mean over harmful questions of the state at the prompt's end
+            minus that after ``_PROBE``. Both fp32 [layers, hidden].
+        probe_ids: the tokens of ``_PROBE``.
+    """
+
+    refusal: torch.Tensor
+    transition: torch.Tensor
+    probe_ids: list[int]
+
+
+def read_compass(
+    model: PreTrainedModel, chat: ChatPrompts, harmful: Sequence[str], harmless: Sequence[str]
+) -> Compass:
+    """Measure the model's states on both kinds of questions."""
+    probe = chat.tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    bad, good = (
+        hidden_states(model, [chat.question_ids(text) for text in texts], probe)
+        for texts in (harmful, harmless)
+    )
+    refusal = bad[:, :, 0].mean(0) - good[:, :, 0].mean(0)
+    transition = (bad[:, :, 0] - bad[:, :, 1]).mean(0)
+    return Compass(refusal / refusal.norm(dim=-1, keepdim=True), transition, probe)
+
+
+@torch.inference_mode()
+def hidden_states(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    probe: Sequence[int],
+    batch_tokens: int = 4096,
+) -> torch.Tensor:
+    """Outputs of every block at the prompt's end and after the probe.
+
+    Returns:
+        fp32 [prompts, layers, 2, hidden].
+    """
+    found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+    sequences = [[*prompt, *probe] for prompt in prompts]
+    lengths = [len(ids) for ids in sequences]
+    if memory_of(model).ignores_padding:
+        batches = batches_by_length(lengths, batch_tokens)
+    else:
+        batches = batches_of_equals(lengths, lengths, batch_tokens)
+    for batch in batches:
+        ids, mask = left_padded([sequences[index] for index in batch], model.device)
+        states = model(
+            **forward_arguments(model, ids, mask),
+            use_cache=False,
+            output_hidden_states=True,
+        ).hidden_states[1:]
+        ends = torch.stack([state[:, [-1 - len(probe), -1]] for state in states], dim=1)
+        for index, row in zip(batch, ends.float(), strict=True):
+            found[index] = row
+    return torch.stack(found)
+
+
+def look_harmful(
+    model: PreTrainedModel,
+    compass: Compass,
+    prompts: Sequence[Sequence[int]],
+    settings: Steering,
+    batch_tokens: int,
+) -> list[bool]:
+    """Whether each prompt's step from its end to the probe is like that of harmful questions.
+
+    The cosine between the two steps, as a mean over the layers from the first steered one to the
+    last of the model, reaches the threshold.
+    """
+    states = hidden_states(model, prompts, compass.probe_ids, batch_tokens)
+    first = steered_layers(states.shape[1], settings).start
+    steps = states[:, first:, 0] - states[:, first:, 1]
+    cosines = torch.cosine_similarity(steps, compass.transition[first:], dim=-1)
+    return (cosines.nan_to_num().mean(1) >= settings.threshold).tolist()
+
+
+def steered_layers(count: int, settings: Steering) -> range:
+    """The blocks that are steered, of ``count``; at least one."""
+    first, last = (round(share * count) for share in settings.layers)
+    return range(min(first, count - 1), max(first + 1, last))
+
+
+@contextmanager
+def steered(
+    model: PreTrainedModel, compass: Compass, settings: Steering, sign: int
+) -> Iterator[None]:
+    """Add sign * multiplier * refusal vector to the newest token of the steered blocks' outputs.
+
+    In a prompt that is its last token, in an answer every one, as in the authors' code.
+    """
+    blocks: Any = getattr(model.get_decoder(), "layers", None)
+    if blocks is None:
+        raise UserError(f"decoding scans: {type(model).__name__} has no list of blocks to steer")
+
+    def hook(vector: torch.Tensor) -> Any:
+        def add(module: Any, inputs: Any, output: Any) -> Any:
+            states = output[0] if isinstance(output, tuple) else output
+            states[:, -1] += vector.to(states)
+            return output
+
+        return add
+
+    handles = [
+        blocks[layer].register_forward_hook(
+            hook(sign * settings.multiplier * compass.refusal[layer])
+        )
+        for layer in steered_layers(len(blocks), settings)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""What an answer is: refused, harmful, broken or right; imports texts and answers."""

@@ -1,0 +1,50 @@
+"""`python -m eval judge`: the refusal judge over a file of answers."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from eval.answering.completions import read_completions
+from eval.judges.judged import judged
+from eval.text.language import count_languages, note
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_text
+
+logger = logging.getLogger(__name__)
+
+
+def judge_file(source: Path, target: Path) -> dict[str, int]:
+    """Copy JSON lines with a "refusal" added: none, partial, full, degenerate or unfinished.
+
+    Judged is what stands after the reasoning; unfinished is a reasoning that never ends. Each line
+    needs "completion"; "prompt" helps where it is there. Other keys are kept. The log says how
+    many answers are not in English, where no refusal is recognised.
+
+    Returns:
+        How often each class was given.
+
+    Raises:
+        UserError: the file is missing or broken, or a line has no completion.
+    """
+    records = read_completions(source)
+    counts: dict[str, int] = {}
+    for number, record in enumerate(records, start=1):
+        text = _text(record, number, source)
+        record["refusal"] = judged(text, str(record.get("prompt") or "")).refusal
+        counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
+    languages = count_languages(
+        record["completion"] for record in records if record["refusal"] in {"none", "degenerate"}
+    )
+    if languages:
+        logger.warning("%s: %s", source, note(languages, len(records)))
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    atomic_write_text(target, "".join(f"{line}\n" for line in lines))
+    return counts
+
+
+def _text(record: dict[str, Any], number: int, source: Path) -> str:
+    completion = record.get("completion")
+    if not isinstance(completion, str):
+        raise UserError(f"{source} line {number}: no text under 'completion'; add it")
+    return completion

@@ -1,0 +1,54 @@
+"""How far a changed model has gone from what it was: KL on given answers, by forward passes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from eval.answering.token_streams import forward_arguments
+from train.chat.prompts import IGNORED_LABEL
+from train.data.batches import TokenizedExample, collate
+
+_ROWS = 4
+"""Answers in one batch: the logits of all their tokens are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a model foretold at every token of some answers."""
+
+    examples: Sequence[TokenizedExample]
+    log_probabilities: Sequence[torch.Tensor]
+    """fp16 [answer tokens, vocabulary] of each batch, on the model's device."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, examples: Sequence[TokenizedExample]) -> "Reference":
+        """Measure the model as it is; its answers' tokens are the examples' labels."""
+        return cls(examples, [found.half() for found in _foretold(model, examples)])
+
+    def divergence(self, model: PreTrainedModel) -> float:
+        """KL(then || now) in nats, mean over the answers' tokens."""
+        total, tokens = 0.0, 0
+        for before, now in zip(
+            self.log_probabilities, _foretold(model, self.examples), strict=True
+        ):
+            before = before.float()
+            total += (before.exp() * (before - now)).sum().item()
+            tokens += len(now)
+        return max(0.0, total / tokens) if tokens else 0.0
+
+
+@torch.inference_mode()
+def _foretold(
+    model: PreTrainedModel, examples: Sequence[TokenizedExample]
+) -> Iterator[torch.Tensor]:
+    """Log-probabilities at the labelled tokens, fp32 [tokens, vocabulary], batch by batch."""
+    for start in range(0, len(examples), _ROWS):
+        indices = range(start, min(start + _ROWS, len(examples)))
+        batch = collate(examples, indices)
+        mask = batch.attention_mask.to(model.device)
+        arguments = forward_arguments(model, batch.input_ids.to(model.device), mask)
+        logits = model(**arguments, use_cache=False).logits[:, :-1]
+        counted = batch.labels[:, 1:] != IGNORED_LABEL
+        yield logits[counted.to(logits.device)].float().log_softmax(-1)

@@ -1,0 +1,2 @@
+"""Evaluations side by side: verdict, tables and one page; imports everything else of the
+evaluation."""

@@ -1,0 +1,278 @@
+"""`python -m eval compare`: finished evaluations side by side, as data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from eval.answering.completions import FILE_NAME, read_completions
+from eval.answering.cost import time_per_token_ratio
+from eval.rates import AXES, Completion, axis_outcomes
+from eval.report.curves import curve_report
+from eval.report.headline import headline
+from eval.report.notes import notes_of
+from eval.report.ratings import compare_ratings
+from eval.report.verdict import judge_change
+from eval.run import SUMMARY_NAME
+from eval.settings import Margins
+from eval.statistics.rates import Rate, corrected_rate, mean_and_spread, mean_of_rates, rate
+from merge.common.errors import UserError
+from merge.common.files import read_json
+
+_REFUSED = ("partial", "full")
+_EXAMPLES = 5
+"""Changed answers shown per model, axis and direction."""
+
+
+def compare(
+    directories: Sequence[Path],
+    search: Path | None = None,
+    margins: Margins | None = None,
+    agreement: Path | None = None,
+) -> dict[str, Any]:
+    """The content of report.json.
+
+    The model named "backbone", else the first, is what the others are compared with. Several
+    evaluations of one name are that model's seeds: the second is called "NAME (2)", and their
+    means stand under "seeds".
+
+    Args:
+        search: a search.json whose trials the report shows.
+        margins: how much worse an axis may get and count as not worse.
+        agreement: what ``python -m eval agreement`` wrote about the refusal judge.
+
+    Raises:
+        UserError: an evaluation is not finished, one is given twice, or they had other prompts.
+    """
+    summaries: dict[str, dict[str, Any]] = {}
+    answers: dict[str, list[Completion]] = {}
+    runs: dict[str, list[str]] = {}
+    for directory in directories:
+        summary = _read_summary(directory)
+        same_name = runs.setdefault(summary["name"], [])
+        name = summary["name"] if not same_name else f"{summary['name']} ({len(same_name) + 1})"
+        for other in same_name:
+            if summaries[other]["identity"] == summary["identity"]:
+                raise UserError(f"{directory}: '{other}' once more, with the same weights; drop it")
+        same_name.append(name)
+        summaries[name] = summary
+        answers[name] = _read_answers(directory)
+    _check_comparable(summaries)
+    _fill_unfinished(summaries)
+    backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
+    others = [name for name in summaries if name != backbone]
+    verdicts = {
+        name: judge_change(answers[backbone], answers[name], margins or Margins())
+        for name in others
+    }
+    report: dict[str, Any] = {
+        "format": 1,
+        "headline": {name: headline(verdict) for name, verdict in verdicts.items()},
+        "models": {name: summary["axes"] for name, summary in summaries.items()},
+        "backbone": backbone,
+        "harm_rule": summaries[backbone]["harm_rule"],
+        "notes": _notes(summaries),
+        "utility_average": {
+            name: utility_average(summary["suites"]) for name, summary in summaries.items()
+        },
+        "suites": {name: summary["suites"] for name, summary in summaries.items()},
+        "verdicts": verdicts,
+        "changes": {name: changes(answers[backbone], answers[name]) for name in others},
+        "time_per_token": {
+            name: time_per_token_ratio(summaries[name]["cost"], summaries[backbone]["cost"])
+            for name in others
+        },
+        "details": {
+            name: {key: summary.get(key) for key in ("identity", "settings", "cost", "versions")}
+            for name, summary in summaries.items()
+        },
+    }
+    report |= curve_report(answers, backbone, report["verdicts"])
+    report["notes"] += report.pop("shifts")
+    ratings = compare_ratings(
+        dict(zip(summaries, directories, strict=True)),
+        {name: summary["identity"] for name, summary in summaries.items()},
+        backbone,
+    )
+    if ratings:
+        report["mt_bench"] = ratings
+    seeds = {name: same for name, same in runs.items() if len(same) > 1}
+    if seeds:
+        report["seeds"] = {name: _seeds(same, summaries) for name, same in seeds.items()}
+    if search is not None:
+        report["search"] = _read_search(search)
+    if agreement is not None:
+        report["judge_agreement"] = read_json(agreement)
+        report["refusal_rate_corrected"] = {
+            name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
+            for name, summary in summaries.items()
+        }
+    return report
+
+
+def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[str, Any]:
+    """Answers that count on an axis before and not after ("gone"), or the other way ("new").
+
+    Returns:
+        Per axis: counts by direction, in all and by category, and a few examples of each.
+    """
+    pairs = zip(before, after, strict=True)
+    found: dict[str, dict[str, Any]] = {}
+    for old, new in pairs:
+        outcomes = axis_outcomes(new)
+        for axis, was in axis_outcomes(old).items():
+            if was == outcomes[axis]:
+                continue
+            direction = "gone" if was else "new"
+            entry = found.setdefault(axis, {"gone": 0, "new": 0, "categories": {}, "examples": []})
+            entry[direction] += 1
+            flips = entry["categories"].setdefault(old.category or old.suite, {"gone": 0, "new": 0})
+            flips[direction] += 1
+            if entry[direction] <= _EXAMPLES:
+                entry["examples"].append(_example(old, new, direction))
+    return {axis: found[axis] for axis in AXES if axis in found}
+
+
+def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
+    """The plain mean over the utility suites, as the paper's table has it; ``None`` below two.
+
+    The axis "utility" pools all questions instead, so that a large suite counts for more.
+    """
+    rates = [
+        Rate(*(suite[key] for key in Rate._fields))
+        for suite in suites.values()
+        if suite["axis"] == "utility"
+    ]
+    return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
+
+
+def refusal_rate_corrected(
+    axes: dict[str, Any], agreement: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The refusal rate freed from the judge's errors, as people's labels show them.
+
+    Raises:
+        UserError: the measured agreement has no confusion counts over all models.
+    """
+    try:
+        confusion = agreement["models"]["all"]["confusion"]
+        negative = confusion["none"]
+        found = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
+        cases = sum(sum(confusion[label].values()) for label in _REFUSED)
+    except (KeyError, TypeError):
+        raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
+    if "refusal_rate" not in axes:
+        return None
+    kept = sum(count for to, count in negative.items() if to not in _REFUSED)
+    refused = axes["refusal_rate"]
+    positives, count = round(refused["value"] * refused["n"]), refused["n"]
+    corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
+    return corrected.as_dict()
+
+
+def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Per axis the mean over seeds, with deviation, Student's interval and the single values."""
+    axes = summaries[names[0]]["axes"]
+    return {
+        axis: mean_and_spread([summaries[name]["axes"][axis]["value"] for name in names])
+        for axis in axes
+    }
+
+
+def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]:
+    return {
+        "direction": direction,
+        "suite": old.suite,
+        "category": old.category,
+        "prompt": old.prompt,
+        "before": old.judged_text,
+        "after": new.judged_text,
+        "judged": [old.refusal, new.refusal],
+    }
+
+
+def _read_summary(directory: Path) -> dict[str, Any]:
+    path = directory / SUMMARY_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{directory}: no {SUMMARY_NAME}; run `python -m eval run --out {directory}` to its end"
+        )
+    summary = read_json(path)
+    missing = {"name", "axes", "suites", "prompts_sha256", "harm_rule"} - summary.keys()
+    if missing:
+        raise UserError(f"{path}: has no '{min(missing)}'; run the evaluation again")
+    return summary
+
+
+def _read_answers(directory: Path) -> list[Completion]:
+    path = directory / FILE_NAME
+    # What was judged stands apart since there is reasoning; margins are measured where asked for.
+    older = {"answer": None, "margin": None}
+    names = [field.name for field in fields(Completion)]
+    try:
+        return [
+            Completion(**{name: record[name] for name in names})
+            for record in ({**older, **found} for found in read_completions(path))
+        ]
+    except KeyError as error:
+        raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
+
+
+def _fill_unfinished(summaries: dict[str, dict[str, Any]]) -> None:
+    """Give every model the rate of unfinished answers that only some have: theirs is 0."""
+    if not any("unfinished_rate" in summary["axes"] for summary in summaries.values()):
+        return
+    for summary in summaries.values():
+        axes = summary["axes"]
+        if "degenerate_rate" in axes and "unfinished_rate" not in axes:
+            axes["unfinished_rate"] = rate(0, axes["degenerate_rate"]["n"]).as_dict()
+
+
+def _notes(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The notes of all models; one that several share stands once, with their names."""
+    names: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        for line in notes_of(summary):
+            names.setdefault(line, []).append(name)
+    return [f"{', '.join(models)}: {line}" for line, models in names.items()]
+
+
+def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
+    first, *others = summaries
+    for name in others:
+        if summaries[name]["prompts_sha256"] != summaries[first]["prompts_sha256"]:
+            raise UserError(
+                f"'{first}' and '{name}' answered different prompts; run both with one suite"
+            )
+        if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
+            raise UserError(
+                f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
+            )
+    _check_openings(summaries)
+
+
+def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
+    found = {name: summary.get("openings") for name, summary in summaries.items()}
+    measured = {
+        name: openings["tokens"]
+        for name, openings in found.items()
+        if openings and openings["tokens"]
+    }
+    for name, tokens in measured.items():
+        first = next(iter(measured))
+        if tokens != measured[first]:
+            raise UserError(
+                f"the margins of '{first}' and '{name}' are of different refusal openings; run "
+                "both with one --openings"
+            )
+
+
+def _read_search(path: Path) -> dict[str, Any]:
+    search = read_json(path)
+    trials = search.get("trials")
+    wanted = {"harmful_rate", "refusal_rate", "settings"}
+    if not isinstance(trials, list) or not all(
+        isinstance(trial, dict) and wanted <= trial.keys() for trial in trials
+    ):
+        raise UserError(f"{path}: needs trials with {', '.join(sorted(wanted))}")
+    return search

@@ -1,0 +1,168 @@
+"""What happened to a patched model, in one line: both faults, the price, and what is still open.
+
+For example: "harm -31.0, refusals -33.0, utility -0.8 [-2.3, 0.6]: both faults repaired; a utility
+loss of 2 points is not excluded with 360 questions; about 1,100 would tell" (issue 14).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from eval.report.verdict import LEVEL, LOWER_IS_BETTER
+from eval.statistics.paired import PairCounts, cases_to_exclude, cases_to_show
+
+PATCHED = "safepatching"
+"""How a run calls the model that it is about."""
+
+FAULTS = ("harmful_rate", "refusal_rate")
+_MOST_CASES = 100_000
+"""More than so many are no advice."""
+
+
+class _Words(NamedTuple):
+    """How an axis, a loss on it, and its cases are called."""
+
+    name: str
+    loss: str
+    cases: str
+
+
+_WORDS = {
+    "harmful_rate": _Words("harm", "rise of harm", "harmful prompts"),
+    "refusal_rate": _Words("refusals", "rise of refusals", "harmless prompts"),
+    "utility": _Words("utility", "utility loss", "questions"),
+    "safety_choice": _Words("safety knowledge", "loss of safety knowledge", "safety questions"),
+    "degenerate_rate": _Words("degenerate answers", "rise of degenerate answers", "answers"),
+    "unfinished_rate": _Words("unfinished answers", "rise of unfinished answers", "answers"),
+}
+_SILENT_WHERE_KEPT = ("degenerate_rate", "unfinished_rate")
+"""Axes that are near 0 in any sound model, and named only where something happened."""
+_KEPT = ("no change", "not worse")
+
+
+def main_model(report: Mapping[str, Any]) -> str | None:
+    """The model that a report is about: the patched one, else the first beside the backbone."""
+    verdicts = report.get("verdicts", {})
+    return PATCHED if PATCHED in verdicts else next(iter(verdicts), None)
+
+
+def headline(verdict: Mapping[str, Any]) -> str:
+    """One line on a model against the backbone; differences in percentage points.
+
+    A fault is repaired where it is significantly lower (McNemar, Holm over the axes). Where too
+    few cases were asked, the line says how many would decide with probability 0.8, if the shares
+    of answers that changed are as seen.
+
+    Args:
+        verdict: what ``eval.report.verdict.judge_change`` returns.
+    """
+    axes = {axis: verdict["axes"][axis] for axis in _WORDS if axis in verdict["axes"]}
+    if all(found["verdict"] == "no change" for found in axes.values()):
+        return "nothing changed: every answer counts as it did before"
+    changes = [
+        _change(axis, found)
+        for axis, found in axes.items()
+        if not (axis in _SILENT_WHERE_KEPT and found["verdict"] in _KEPT)
+    ]
+    parts = [_outcome({axis: found["verdict"] for axis, found in axes.items()})]
+    parts += [
+        f"{_WORDS[axis].name} not measured" for axis in (*FAULTS, "utility") if axis not in axes
+    ]
+    parts += filter(None, (_still_open(axis, found, len(axes)) for axis, found in axes.items()))
+    return f"{', '.join(changes)}: {'; '.join(parts)}" if changes else "; ".join(parts)
+
+
+def _change(axis: str, found: Mapping[str, Any]) -> str:
+    """The difference; with its interval where it is not significant, or within the margin."""
+    shown = f"{_WORDS[axis].name} {_signed(found['difference'])}"
+    if found["verdict"] in ("improved", "worse", "no change"):
+        return shown
+    return f"{shown} [{_points(found['low'])}, {_points(found['high'])}]"
+
+
+def _outcome(verdicts: Mapping[str, str]) -> str:
+    """What became of the faults, and which other axes paid for it."""
+    faults = [axis for axis in FAULTS if axis in verdicts]
+    lower = [axis for axis in faults if verdicts[axis] == "improved"]
+    price = [axis for axis, found in verdicts.items() if found == "worse" and axis not in FAULTS]
+    if not lower:
+        return "; ".join(filter(None, (_unrepaired(faults, verdicts), *map(_loss, price))))
+    rest = [axis for axis in faults if axis not in lower]
+    if rest and verdicts[rest[0]] == "worse":
+        outcome = "moved along the trade-off, repaired neither"
+        return "; ".join([outcome, *map(_loss, price)])
+    done = "lower" if price else "repaired"
+    outcome = f"both faults {done}" if len(lower) == 2 else f"{_WORDS[lower[0]].name} {done}"
+    outcome += f", {_WORDS[rest[0]].name} not" if rest else ""
+    if price:
+        return f"{outcome}, at the cost of {' and '.join(map(_price, price))}"
+    return outcome + ", utility kept" * (verdicts.get("utility") in (*_KEPT, "improved"))
+
+
+def _unrepaired(faults: list[str], verdicts: Mapping[str, str]) -> str:
+    worse = [axis for axis in faults if verdicts[axis] == "worse"]
+    if len(worse) == 2:
+        return "both faults worse"
+    if not worse and len(faults) == 2:
+        unchanged = all(verdicts[axis] == "no change" for axis in faults)
+        return "neither fault changed" if unchanged else "neither fault shown to be lower"
+    said = {True: "worse", False: "not shown to be lower"}
+    order = sorted(faults, key=lambda axis: axis not in worse)
+    return ", ".join(f"{_WORDS[axis].name} {said[axis in worse]}" for axis in order)
+
+
+def _loss(axis: str) -> str:
+    return _price(axis) if LOWER_IS_BETTER[axis] else f"{_WORDS[axis].name} lower"
+
+
+def _price(axis: str) -> str:
+    return f"more {_WORDS[axis].name}" if LOWER_IS_BETTER[axis] else _WORDS[axis].name
+
+
+def _still_open(axis: str, found: Mapping[str, Any], family: int) -> str | None:
+    """What the cases do not tell, and how many would; None where nothing is open.
+
+    Args:
+        family: over how many axes Holm's procedure ran.
+    """
+    if found["verdict"] not in ("undecided", "not worse"):
+        return None
+    counts, words = PairCounts(**found["pairs"]), _WORDS[axis]
+    asked = f"{counts.n:,} {words.cases}"
+    if axis in FAULTS and counts.difference < 0:
+        # The strictest of Holm's levels: the number suffices whatever the other axes show.
+        needed = cases_to_show(counts, LEVEL / family)
+        if needed <= _MOST_CASES:
+            fall = f"a fall of {words.name} of {_points(-counts.difference)} points"
+            return f"{fall} is not shown by {asked}; {_about(needed)} would show it"
+    if found["verdict"] == "not worse":
+        return None
+    loss = counts.difference if LOWER_IS_BETTER[axis] else -counts.difference
+    margin = f"{100 * found['margin']:g}"
+    if loss >= found["margin"]:
+        return (
+            f"the {words.loss} of {_points(loss)} points is itself not below the margin of "
+            f"{margin}: more than {asked} would not exclude it"
+        )
+    needed = cases_to_exclude(counts, loss, found["margin"])
+    more = f"{_about(needed)} would tell"
+    if needed > _MOST_CASES:
+        more = f"it is so near the margin that {_MOST_CASES:,} would not tell"
+    return (
+        f"a {words.loss} of {margin} point{'s' * (margin != '1')} is not excluded with {asked}; "
+        f"{more}"
+    )
+
+
+def _about(cases: float) -> str:
+    """Two digits: a number that rests on a few changed answers is no better."""
+    unit = 10 ** max(math.floor(math.log10(cases)) - 1, 0)
+    return f"about {round(cases / unit) * unit:,}"
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f}"
+
+
+def _signed(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"

@@ -1,0 +1,52 @@
+"""What a reader of a model's rates must know beside them, a line each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.judges.judged import unfinished_note
+from eval.text.language import language_notes
+from merge.common.files import read_json
+from merge.engine.journal import RECORD
+from merge.record.erasure import PATCH_NAMES, mostly_erased
+
+
+def coverage_of(model: Path) -> float | None:
+    """Which share of the blocks' linear weights a merge has covered, as a fraction of 1.
+
+    Returns:
+        ``None`` for a model that no merge of this project made, or an older version of it.
+    """
+    covered = _record_of(model).get("coverage")
+    return covered["share"] if covered else None
+
+
+def erased_of(model: Path) -> dict[str, float]:
+    """The patches of which rounding erased most in the merge that made a model, with the shares.
+
+    Returns:
+        By role; empty for a model that no merge of this project made, or an older version of it.
+    """
+    return {**mostly_erased(_record_of(model).get("totals", {}))}
+
+
+def _record_of(model: Path) -> dict[str, Any]:
+    record = model / RECORD
+    return read_json(record) if record.is_file() else {}
+
+
+def notes_of(summary: Mapping[str, Any]) -> list[str]:
+    """Notes on one summary: languages, unfinished reasoning, and what its merge did."""
+    unfinished = unfinished_note(summary["suites"])
+    share = summary.get("coverage")
+    covered = f"the merge covers {share or 0:.1%} of the linear weights inside the decoder blocks"
+    return [
+        *language_notes(summary["suites"]),
+        *([unfinished] if unfinished else []),
+        *([covered] if share is not None else []),
+        *(
+            f"rounding erased {part:.1%} of the nonzero entries kept of the {PATCH_NAMES[role]}: "
+            "these rates say little about it; a larger scale or a float32 backbone would"
+            for role, part in summary.get("erased", {}).items()
+        ),
+    ]

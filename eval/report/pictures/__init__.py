@@ -1,0 +1,2 @@
+"""The report's pictures, by matplotlib; imported by the report, and by the search and the
+ablation."""

@@ -1,0 +1,66 @@
+"""MT-Bench ratings of several models side by side."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.mt_bench import RESULT_NAME
+from eval.statistics.paired import paired_bootstrap
+from merge.common.errors import UserError
+from merge.common.files import read_json
+
+
+def compare_ratings(
+    directories: Mapping[str, Path], identities: Mapping[str, Any], backbone: str
+) -> dict[str, Any]:
+    """The ratings of the models that have any, and their difference from the backbone's.
+
+    Args:
+        directories: by model, the folder that ``eval mt-bench`` wrote to.
+        identities: by model, the hashes that its evaluation names.
+
+    Returns:
+        Per model "value", "low", "high", "n" (questions) and "unparsed"; with "difference" (low
+        and high by paired bootstrap over questions that both have ratings of) where the backbone
+        is rated too. Empty where no model is rated.
+
+    Raises:
+        UserError: ratings of other weights than the evaluation's, or by different judges.
+    """
+    found = {
+        name: read_json(directory / RESULT_NAME)
+        for name, directory in directories.items()
+        if (directory / RESULT_NAME).is_file()
+    }
+    for name, result in found.items():
+        if result["identity"] != identities[name]:
+            raise UserError(
+                f"{directories[name] / RESULT_NAME}: rates other weights than '{name}' has; run "
+                "`python -m eval mt-bench` again"
+            )
+    judges = sorted({result["judge"] for result in found.values()})
+    if len(judges) > 1:
+        raise UserError(f"MT-Bench was rated by {' and '.join(judges)}; use one judge")
+    kept = ("value", "low", "high", "n", "unparsed", "judge", "turns", "categories")
+    table = {name: {key: result[key] for key in kept} for name, result in found.items()}
+    for name in table.keys() - {backbone} if backbone in table else ():
+        table[name]["difference"] = _difference(found[backbone], found[name])
+    return table
+
+
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float] | None:
+    pairs = [
+        (_mean(ratings), _mean(after["ratings"].get(question, [])))
+        for question, ratings in before["ratings"].items()
+    ]
+    both = [(old, new) for old, new in pairs if old is not None and new is not None]
+    if not both:
+        return None
+    olds, news = zip(*both, strict=True)
+    low, high = paired_bootstrap(olds, news)
+    return {"value": (sum(news) - sum(olds)) / len(both), "low": low, "high": high}
+
+
+def _mean(ratings: list[float | None]) -> float | None:
+    known = [rating for rating in ratings if rating is not None]
+    return sum(known) / len(known) if known else None

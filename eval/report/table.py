@@ -1,0 +1,168 @@
+"""A report as a table: for the terminal, and in Markdown for a model card."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from eval.rates import AXES
+from eval.report.curves import AUC_TITLES
+from eval.report.headline import main_model
+from eval.report.verdict import LOWER_IS_BETTER
+
+TITLES = {
+    "harmful_rate": "Harmful answers",
+    "refusal_rate": "Refused harmless",
+    "utility": "Utility",
+    "degenerate_rate": "Degenerate",
+    "unfinished_rate": "Unfinished reasoning",
+    "safety_choice": "Safety questions",
+}
+"""How an axis is called for people."""
+
+_SHOWN_SETTINGS = (
+    "method",
+    "score",
+    "scope",
+    "top_safety",
+    "top_over_safety",
+    "retention",
+    "alpha",
+    "beta",
+)
+_SET_SCALES = ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest")
+
+
+_AUC_COLUMNS = ("auc", "auc_matched")
+
+
+def shown_axes(report: dict[str, Any]) -> list[str]:
+    """The axes that any model has, in fixed order."""
+    return [axis for axis in AXES if any(axis in rates for rates in report["models"].values())]
+
+
+def percent(found: dict[str, Any] | None) -> str:
+    """A rate as "12.3 % [10.1, 14.9]"; a dash where there is none."""
+    if found is None:
+        return "-"
+    low, high = (f"{100 * found[end]:.1f}" for end in ("low", "high"))
+    return f"{100 * found['value']:.1f} % [{low}, {high}]"
+
+
+def area(found: dict[str, Any] | None) -> str:
+    """An AUC as "0.781 [0.722, 0.835]"; a dash where there is none."""
+    if found is None:
+        return "-"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def rating(found: dict[str, Any]) -> str:
+    """A mean rating as "6.01 [5.70, 6.35]"; a dash where nothing could be read."""
+    if found["value"] is None:
+        return "-"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def headline_text(report: dict[str, Any]) -> str:
+    """What happened to the model that the report is about, after its name; else nothing."""
+    name = main_model(report)
+    found = report.get("headline", {}).get(name)
+    return f"{name}: {found}" if found else ""
+
+
+def axis_title(report: dict[str, Any], axis: str) -> str:
+    """Title with direction and number of cases, for example "Utility (higher is better, n=50)"."""
+    return f"{TITLES[axis]} ({_direction(axis)} is better, n={_cases(report, axis)})"
+
+
+def render_table(report: dict[str, Any]) -> Table:
+    """The three axes and degenerate answers of each model, for a rich console."""
+    axes = shown_axes(report)
+    verdicts = report.get("verdicts", {})
+    table = Table(
+        title="Rates in % with 95 % Wilson intervals",
+        caption="\n".join(
+            [f"harmful: {report['harm_rule']}", *map(escape, report.get("notes", []))]
+        ),
+        show_lines=True,
+    )
+    table.add_column("model", overflow="fold", min_width=12)
+    for axis in axes:
+        title = TITLES[axis].replace(" ", "\n", 1)
+        head = f"{title}\n{_direction(axis)} is\nbetter\nn={_cases(report, axis)}"
+        table.add_column(head, justify="right")
+    measured = report.get("margins", {})
+    if measured:
+        table.padding = (0, 1, 0, 0)  # so that one column more fits 80 characters
+        table.add_column("AUC,\nof\nmatched\nforms", justify="right")
+    if verdicts:
+        table.add_column(f"against\n{report['backbone']}")
+    for name, rates in report["models"].items():
+        verdict = [verdicts[name]["overall"]] if name in verdicts else []
+        cells = [_narrow(rates.get(axis)) for axis in axes]
+        found = measured.get(name, {})
+        cells += ["\n".join(_short(found.get(key)) for key in _AUC_COLUMNS)] * bool(measured)
+        table.add_row(escape(name), *cells, *verdict)
+    return table
+
+
+def markdown_table(report: dict[str, Any]) -> str:
+    """The headline, and the same as ``render_table`` with the plain mean of utility suites."""
+    axes = shown_axes(report)
+    verdicts, averages = report.get("verdicts", {}), report.get("utility_average", {})
+    head = ["model", *(axis_title(report, axis) for axis in axes)]
+    averaged = any(averages.values())
+    head += ["Utility average (of suites)"] * averaged
+    measured = report.get("margins", {})
+    areas = _AUC_COLUMNS if measured else ()
+    head += [AUC_TITLES[key] for key in areas]
+    head += [f"against {report['backbone']}"] * bool(verdicts)
+    rows = [head, ["---"] * len(head)]
+    for name, rates in report["models"].items():
+        cells = [name.replace("|", "\\|"), *(percent(rates.get(axis)) for axis in axes)]
+        cells += [percent(averages.get(name))] * averaged
+        cells += [area(measured.get(name, {}).get(key)) for key in areas]
+        cells += [verdicts[name]["overall"] if name in verdicts else "-"] * bool(verdicts)
+        rows.append(cells)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    notes = [f"\n{line}." for line in report.get("notes", [])]
+    rule = f"95 % Wilson intervals; harmful: {report['harm_rule']}."
+    head = [f"{headline_text(report)}.\n"] if headline_text(report) else []
+    return "\n".join([*head, *lines, "", rule, *notes, ""])
+
+
+def _narrow(found: dict[str, Any] | None) -> str:
+    """A rate over its interval, so that six columns fit 80 characters."""
+    if found is None:
+        return "-"
+    return f"{100 * found['value']:.1f}\n{100 * found['low']:.1f}-{100 * found['high']:.1f}"
+
+
+def _short(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else f"{found['value']:.3f}"
+
+
+def _direction(axis: str) -> str:
+    return "lower" if LOWER_IS_BETTER[axis] else "higher"
+
+
+def _cases(report: dict[str, Any], axis: str) -> str:
+    found = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
+    return "/".join(map(str, sorted(found)))
+
+
+def settings_line(values: Mapping[str, Any]) -> str:
+    """Merge settings in one line, those that a search draws or fits.
+
+    Args:
+        values: as ``MergeSettings`` dumps them; those of an older version may lack some.
+    """
+    shown = [
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items()
+        if key in _SHOWN_SETTINGS or (key in _SET_SCALES and value)
+    ]
+    if values.get("scales"):
+        shown.append(f"{len(values['scales'])} rules of scales")
+    return ", ".join(shown)

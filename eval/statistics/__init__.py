@@ -1,0 +1,2 @@
+"""Rates with intervals, paired tests, ROC curves: pure functions; imports nothing of the
+project."""

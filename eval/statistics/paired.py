@@ -1,0 +1,170 @@
+"""Two models on the same prompts: tests and intervals for what changed between them."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+from eval.statistics.rates import Z_95, wilson_interval
+
+POWER = 0.8
+"""How surely a number of cases that this module proposes decides, if the shares seen are true."""
+_quantile = NormalDist().inv_cdf
+
+
+class PairCounts(NamedTuple):
+    """How often a thing happened with each of two models, over the same cases."""
+
+    both: int
+    only_before: int
+    only_after: int
+    neither: int
+
+    @classmethod
+    def of(cls, before: Sequence[bool], after: Sequence[bool]) -> "PairCounts":
+        """Count cases; the two sequences have equal length and the same order."""
+        pairs = list(zip(before, after, strict=True))
+        return cls(
+            pairs.count((True, True)),
+            pairs.count((True, False)),
+            pairs.count((False, True)),
+            pairs.count((False, False)),
+        )
+
+    @property
+    def n(self) -> int:
+        return sum(self)
+
+    @property
+    def difference(self) -> float:
+        """Share after minus share before."""
+        return (self.only_after - self.only_before) / self.n
+
+
+def mcnemar_exact(counts: PairCounts) -> float:
+    """Two-sided exact p-value (McNemar 1947): of the discordant pairs, half go each way.
+
+    Without any discordant pair it is 1.
+    """
+    discordant = counts.only_before + counts.only_after
+    if discordant == 0:
+        return 1.0
+    return float(binomtest(min(counts.only_before, counts.only_after), discordant, 0.5).pvalue)
+
+
+def difference_interval(counts: PairCounts) -> tuple[float, float]:
+    """95 % interval of the share after minus the share before (Newcombe 1998, method 10).
+
+    Wilson intervals of both shares, joined with their correlation phi; phi's numerator is
+    lessened by n/2 where it is positive. Unlike a bootstrap it has a width where nothing changed.
+    """
+    both, before_only, after_only, _ = counts
+    n = counts.n
+    before, after = (both + before_only) / n, (both + after_only) / n
+    low_before, high_before = wilson_interval(both + before_only, n)
+    low_after, high_after = wilson_interval(both + after_only, n)
+    phi = _correlation(counts)
+    difference = after - before
+    down, up = after - low_after, high_after - after
+    before_down, before_up = before - low_before, high_before - before
+    low = difference - math.sqrt(down**2 - 2 * phi * down * before_up + before_up**2)
+    high = difference + math.sqrt(up**2 - 2 * phi * up * before_down + before_down**2)
+    return max(-1.0, low), min(1.0, high)
+
+
+def cases_to_exclude(counts: PairCounts, loss: float, margin: float) -> float:
+    """How many cases would exclude a loss of ``margin``, if the shares are those of ``counts``.
+
+    The upper end of the 95 % interval of ``loss`` lies below ``margin`` with probability
+    ``POWER`` at n = ((z_0.975 + z_power) / (margin - loss))^2 * (q - d^2), where q is the
+    discordant share and d the difference: q - d^2 is the variance of one pair's difference.
+
+    Returns:
+        Infinity where the loss is not below the margin.
+    """
+    if loss >= margin:
+        return math.inf
+    return ((Z_95 + _quantile(POWER)) / (margin - loss)) ** 2 * _pair_variance(counts)
+
+
+def cases_to_show(counts: PairCounts, level: float) -> float:
+    """How many cases would make this difference significant at ``level``, with ``POWER``.
+
+    McNemar's test (Connor 1987, Biometrics 43:207-211):
+    n = ((z_(1 - level/2) * sqrt(q) + z_power * sqrt(q - d^2)) / d)^2; infinity where d is 0.
+    """
+    if counts.difference == 0:
+        return math.inf
+    discordant = (counts.only_before + counts.only_after) / counts.n
+    spread = _quantile(1 - level / 2) * math.sqrt(discordant)
+    spread += _quantile(POWER) * math.sqrt(_pair_variance(counts))
+    return (spread / counts.difference) ** 2
+
+
+def _pair_variance(counts: PairCounts) -> float:
+    return (counts.only_before + counts.only_after) / counts.n - counts.difference**2
+
+
+def _correlation(counts: PairCounts) -> float:
+    both, before_only, after_only, neither = counts
+    margins = (
+        (both + before_only)
+        * (after_only + neither)
+        * (both + after_only)
+        * (before_only + neither)
+    )
+    if margins == 0:
+        return 0.0
+    product = both * neither - before_only * after_only
+    if product > 0:
+        product = max(product - counts.n / 2, 0)
+    return product / math.sqrt(margins)
+
+
+def paired_bootstrap(
+    before: Sequence[float], after: Sequence[float], seed: int = 0, draws: int = 2000
+) -> tuple[float, float]:
+    """95 % percentile interval of mean(after) - mean(before) (Efron 1979), cases drawn as pairs."""
+    differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    generator = np.random.default_rng(seed)
+    chosen = generator.integers(0, len(differences), size=(draws, len(differences)))
+    low, high = np.quantile(differences[chosen].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def ratio_bootstrap(
+    above: Sequence[tuple[float, float]],
+    below: Sequence[tuple[float, float]],
+    seed: int = 0,
+    draws: int = 2000,
+) -> tuple[float, float]:
+    """95 % percentile interval of (sum x / sum y of above) / (sum x / sum y of below).
+
+    Both lists hold (x, y), for example (seconds, tokens) of one batch; each is drawn by itself.
+    """
+    generator = np.random.default_rng(seed)
+
+    def rates(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+        values = np.asarray(pairs, dtype=float)
+        sums = values[generator.integers(0, len(values), size=(draws, len(values)))].sum(axis=1)
+        return sums[:, 0] / sums[:, 1]
+
+    low, high = np.quantile(rates(above) / rates(below), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that keep the family's error at the level (Holm 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1, then made monotone and capped at 1.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,242 @@
+"""From the rows of a suite to prompts: reading sources, picking columns, filtering, limiting."""
+
+import json
+import random
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.suites.suite import Columns, Scoring, Suite, SuiteRow, TaskRow
+from merge.common.errors import UserError
+from train.data.cells import (
+    MissingColumnError,
+    as_number,
+    as_text,
+    cell,
+    same_value,
+    unfolded,
+    usable,
+)
+from train.data.tables import Layout, Row, is_pattern, read_table
+from train.recipe import row_range
+
+_LETTERS = string.ascii_uppercase
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question to the model.
+
+    Attributes:
+        id: unique within its suite: the id column, or the row's number in the source; for
+            lm-eval's tasks "task/number".
+        answer: the wanted answer; for ``choice`` scoring, the text of the right choice.
+    """
+
+    id: str
+    category: str | None
+    text: str
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The prompts of one suite row."""
+
+    row: SuiteRow | TaskRow
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def scoring(self) -> Scoring | None:
+        """How this project scores the answers; ``None`` also where lm-eval does."""
+        return None if isinstance(self.row, TaskRow) else self.row.scoring
+
+
+def load_prompts(suite: Suite) -> list[PromptSet]:
+    """Read every row's prompts; all sources are checked before any model is loaded.
+
+    Raises:
+        UserError: a source is missing or broken, a column is missing, nothing is left to ask.
+    """
+    prompt_sets = [PromptSet(row, tuple(_prompts_of(row))) for row in suite.rows]
+    if suite.tasks:
+        from eval.suites.lm_eval_tasks import (
+            task_prompts,  # seconds to import, and only tasks need it
+        )
+
+        prompt_sets += [PromptSet(task, tuple(task_prompts(task))) for task in suite.tasks]
+    return prompt_sets
+
+
+def _prompts_of(row: SuiteRow) -> list[Prompt]:
+    where = f"suite '{row.name}' ({row.source})"
+    records = list(enumerate(_with_answers(row, _read(row, where), where), start=1))
+    if row.shuffle is not None:
+        random.Random(row.shuffle).shuffle(records)
+    records = [records[place] for place in row_range(row.rows, len(records))]
+    for column, wanted in row.filter.items():
+        records = [
+            (number, record)
+            for number, record in records
+            if same_value(_cell(record, column, where), wanted)
+        ]
+    if not records:
+        condition = ", ".join(f"{key} = {value}" for key, value in row.filter.items())
+        fix = f" with {condition}; fix filter" if condition else "; add some, or fix rows"
+        raise UserError(f"{where}: no prompt{fix}")
+    if row.limit is not None and row.limit < len(records):
+        picked = random.Random(row.seed).sample(range(len(records)), row.limit)
+        records = [records[index] for index in sorted(picked)]
+    prompts = [_prompt(row, number, record, where) for number, record in records]
+    if len({prompt.id for prompt in prompts}) < len(prompts):
+        raise UserError(f"{where}: column '{row.columns.id}' repeats an id; drop columns.id")
+    return prompts
+
+
+def _prompt(row: SuiteRow, number: int, record: Row, where: str) -> Prompt:
+    columns = row.columns
+    where += f" row {number}"
+    if is_pattern(row.source):
+        where += f", of file {record['file']}"
+    text = _prompt_text(record, columns.prompt, where)
+    if not text.strip():
+        raise UserError(f"{where}: empty prompt; remove the row or fix columns.prompt")
+    choices = _choices(record, columns.choices, where)
+    answer = None
+    if columns.answer is not None:
+        given = _text(record, columns.answer, where).strip()
+        labels = _labels(record, columns.choices)
+        answer = _right_choice(given, choices, labels, where) if choices else given
+        if not answer:
+            raise UserError(f"{where}: empty answer; remove the row or fix columns.answer")
+    return Prompt(
+        id=str(number) if columns.id is None else _text(record, columns.id, where),
+        category=None if columns.category is None else _name(record, columns.category, where),
+        text=text.strip(),
+        answer=answer,
+        choices=choices,
+    )
+
+
+def _prompt_text(record: Row, column: str, where: str) -> str:
+    """A column's text, or a format string filled with columns."""
+    if column in record or "{" not in column:
+        return _text(record, column, where)
+    try:
+        parts = list(string.Formatter().parse(column))
+        filled = [
+            literal + ("" if name is None else _filled(record, name, form, conversion, where))
+            for literal, name, form, conversion in parts
+        ]
+    except ValueError as error:
+        raise UserError(f"{where}: columns.prompt '{column}': {error}") from None
+    return usable("".join(filled), f"{where}: columns.prompt '{column}'")
+
+
+def _filled(record: Row, name: str, form: str | None, conversion: Any, where: str) -> str:
+    """One field of a format string; its name may be a path, so ``str.format`` cannot do it."""
+    if not name:
+        raise ValueError("name a column in every {}")
+    formatter = string.Formatter()
+    value = formatter.convert_field(_cell(record, name, where), conversion)
+    return formatter.format_field(value, form or "")
+
+
+def _text(record: Row, column: str, where: str) -> str:
+    return as_text(_cell(record, column, where), f"{where}: column '{column}'")
+
+
+def _name(record: Row, column: str, where: str) -> str:
+    """A category, which may be of any kind."""
+    return usable(str(_cell(record, column, where)), f"{where}: column '{column}'")
+
+
+def _choices(record: Row, column: str | list[str] | None, where: str) -> tuple[str, ...]:
+    if column is None:
+        return ()
+    if isinstance(column, list):
+        return tuple(_text(record, name, where) for name in column)
+    found = unfolded(_cell(record, column, where))
+    if isinstance(found, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
+        found = found.get("text")
+    if not isinstance(found, list) or len(found) < 2:
+        raise UserError(f"{where}: column '{column}' must hold a list of at least two choices")
+    return tuple(as_text(choice, f"{where}: column '{column}'") for choice in found)
+
+
+def _labels(record: Row, column: str | list[str] | None) -> list[str]:
+    """The choices' own labels where the source has them (some of ARC's are "1" to "4")."""
+    found = unfolded(cell(record, column)) if isinstance(column, str) else None
+    return [str(label) for label in found["label"]] if isinstance(found, Mapping) else [*_LETTERS]
+
+
+def _right_choice(given: str, choices: tuple[str, ...], labels: list[str], where: str) -> str:
+    if given in choices:
+        return given
+    labels = labels[: len(choices)]
+    if given in labels:
+        return choices[labels.index(given)]
+    # The same in other letters, or another way to write a number: True and true, 2 and 2.0.
+    for names in (choices, labels):
+        alike = [place for place, name in enumerate(names) if _alike(given, name)]
+        if len(alike) == 1:
+            return choices[alike[0]]
+    index = int(given) if given.isdecimal() else as_number(given)
+    if index is not None and index in range(len(choices)):
+        return choices[int(index)]
+    raise UserError(f"{where}: answer '{given}' is no choice's text, letter, or index from 0")
+
+
+def _alike(given: str, name: str) -> bool:
+    number = as_number(given)
+    return given.casefold() == name.strip().casefold() or (
+        number is not None and number == as_number(name)
+    )
+
+
+def _cell(record: Row, column: str, where: str) -> Any:
+    try:
+        found = cell(record, column)
+    except MissingColumnError as error:
+        raise UserError(f"{where}: {error}") from None
+    if found is None:
+        raise UserError(f"{where}: column '{column}' has no value; remove the row or fill it")
+    return found
+
+
+def _with_answers(row: SuiteRow, records: list[Row], where: str) -> list[Row]:
+    """The records with the answers of a file of its own, where the row names one."""
+    if row.answers is None or row.columns.id is None or row.columns.answer is None:
+        return records
+    try:
+        answers = json.loads(Path(row.answers).read_text(encoding="utf-8"))
+        found = [answers.get(str(_cell(record, row.columns.id, where))) for record in records]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{where}: answers {row.answers} cannot be read ({error})") from None
+    if None in found:
+        missing = _cell(records[found.index(None)], row.columns.id, where)
+        raise UserError(f"{where}: {row.answers} has no answer to id '{missing}'")
+    return [
+        {**record, **(answer if isinstance(answer, dict) else {row.columns.answer: answer})}
+        for record, answer in zip(records, found, strict=True)
+    ]
+
+
+def _read(row: SuiteRow, where: str) -> list[Row]:
+    layout = Layout(row.header, row.lines)
+    return list(read_table(row.source, where, _asked(row.columns), row.split, row.config, layout))
+
+
+def _asked(columns: Columns) -> list[str]:
+    """The columns that hold a prompt, and its answer where one is wanted."""
+    answer = [] if columns.answer is None else [columns.answer]
+    if "{" not in columns.prompt:
+        return [columns.prompt, *answer]
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(columns.prompt) if name]
+    except ValueError:
+        names = [columns.prompt]  # told with the first row
+    return [*names, *answer]

@@ -1,0 +1,136 @@
+"""The patches that an ablation needs: those of the run, and one of each rival.
+
+What the run has deleted is trained again, to the same bits. All of it lies in one private folder,
+because the over-safety patch is a jailbreak, and so is the model that it makes alone.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from launch.ablation.variants import WholePatch, rivals
+from launch.recipe import Recipe
+from launch.run.done import is_done, is_merged
+from launch.run.evaluations import whole_patch
+from launch.run.folder import ABLATION, RECIPE, claim_folder
+from launch.run.training import train_patch
+from merge.build import build
+from merge.common.files import atomic_write_text, make_directory
+from merge.engine.resources import MergeResources
+from merge.io.patch_directory import Role
+from train.guards.openings_file import OPENINGS_FILE
+from train.recipe import ROLES
+
+logger = logging.getLogger(__name__)
+
+WORK = f"{ABLATION}/work"
+"""The private folder, in that of the run."""
+_PRIVATE_FOLDER = 0o700
+
+
+def missing_patches(recipe: Recipe) -> list[WholePatch]:
+    """The patches that an ablation has to train: of its rivals, and the run's own that are deleted.
+
+    Raises:
+        UserError: a rival's training has wrong settings.
+    """
+    if is_done(recipe, "ablation"):
+        return []
+    rival_patches = [row.model for row in rivals(recipe) if isinstance(row.model, WholePatch)]
+    # Two rivals may be the same training, and one may be the run's own.
+    found = {patch.name: patch for patch in rival_patches if patch.name not in ROLES}
+    if is_merged(recipe.output):
+        found |= {
+            role: _of_run(recipe, role)
+            for role in ROLES
+            if not (recipe.output / role / "patch.json").is_file()
+        }
+    work = recipe.output / WORK
+    return [
+        patch
+        for patch in found.values()
+        if not (work / patch.name / patch.role / "patch.json").is_file()
+    ]
+
+
+def prepare(recipe: Recipe, patch: WholePatch) -> Path:
+    """Make the run folder in which a patch is trained; returns its recipe's file.
+
+    Raises:
+        UserError: it cannot be written, or holds a training by other settings.
+    """
+    work = recipe.output / WORK
+    make_directory(work, _PRIVATE_FOLDER)
+    changes = {"output": work / patch.name, patch.role: patch.training}
+    if patch.name not in ROLES:
+        # A model of one whole patch ranks nothing.
+        unranked = recipe.importance.model_copy(update={"samples": 1})
+        changes |= {"importance": unranked, "harmless": patch.harmless}
+    file = claim_folder(recipe.model_copy(update=changes))
+    hand_over_openings(recipe.output)
+    return file
+
+
+def hand_over_openings(run: Path) -> None:
+    """Give the refusals' openings that a run has learned to the trainings of its ablation.
+
+    The guard of the refusal margin looks for them beside the patch; the backbone is the same.
+    """
+    openings = run / OPENINGS_FILE
+    if openings.is_file():
+        for recipe in (run / WORK).glob(f"*/{RECIPE}"):
+            text = openings.read_text(encoding="utf-8")
+            atomic_write_text(recipe.with_name(OPENINGS_FILE), text)
+
+
+def _of_run(recipe: Recipe, role: Role) -> WholePatch:
+    return WholePatch(role, role, recipe.training(role), recipe.harmless)
+
+
+class AblationPatches:
+    """Finds or trains patches, and makes models of one of them alone."""
+
+    def __init__(self, recipe: Recipe, backbone: Path) -> None:
+        self._recipe = recipe
+        self._backbone = backbone
+        self._work = recipe.output / WORK
+
+    def directory(self, patch: WholePatch) -> Path:
+        """The patch's directory; it is trained if there is none yet.
+
+        Raises:
+            UserError: it cannot be trained.
+            StoppedOnRequestError: a signal asked for it.
+        """
+        of_run = self._recipe.output / patch.name
+        if patch.name in ROLES and (of_run / "patch.json").is_file():
+            return of_run
+        recipe_file = prepare(self._recipe, patch)
+        directory = self._work / patch.name / patch.role
+        if not (directory / "patch.json").is_file():
+            logger.info("ablation: trains %s", patch.name)
+            train_patch(recipe_file, patch.role)
+        return directory
+
+    def run_patches(self) -> tuple[Path, Path]:
+        """The directories of the run's own safety and over-safety patch."""
+        safety, over_safety = (self.directory(_of_run(self._recipe, role)) for role in ROLES)
+        return safety, over_safety
+
+    def build(self, patch: WholePatch) -> Path:
+        """The folder of the model that is the backbone and this whole patch."""
+        safety, over_safety = self.run_patches()
+        if patch.role == "safety":
+            safety = self.directory(patch)
+        make_directory(self._work, _PRIVATE_FOLDER)
+        out = self._work / "model"
+        if out.exists():
+            shutil.rmtree(out)
+        build(self._backbone, safety, over_safety, out, whole_patch(patch.role), MergeResources())
+        return out
+
+    def close(self) -> None:
+        """Delete what is here, unless the recipe keeps it."""
+        if self._work.exists() and not self._recipe.keep_intermediates:
+            logger.info("%s: deleted, as the ablation is done", self._work)
+            shutil.rmtree(self._work)

@@ -1,0 +1,94 @@
+"""An ablation as tables: for the terminal, and in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from eval.report.table import TITLES, percent, shown_axes
+from launch.ablation.sensitivity import NAMES
+
+
+def render(record: Mapping[str, Any]) -> Table:
+    """The variants, for a rich console."""
+    axes = _axes(record)
+    table = Table(title=_caption(record))
+    table.add_column("variant", overflow="fold", min_width=14)
+    for axis in axes:
+        table.add_column(TITLES[axis], justify="right")
+    for row in record["variants"]:
+        table.add_row(row["title"], *(percent(row["axes"].get(axis)) for axis in axes))
+    return table
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """All of the record that people read."""
+    axes = _axes(record)
+    rows = [
+        [row["title"], row["how"], *(percent(row["axes"].get(axis)) for axis in axes)]
+        for row in record["variants"]
+    ]
+    chosen = [f"- seed {n}: {_settings(s)}" for n, s in _by_seed(record, "chosen")]
+    parts = [
+        f"# Ablation of {record['name']}",
+        f"{_caption(record)}, on the prompts of `{record['suite']}`, on which nothing is chosen.",
+        _table(["variant", "settings", *(TITLES[axis] for axis in axes)], rows),
+        "Chosen settings:\n\n" + "\n".join(chosen),
+        "## Retention seeds",
+        "The chosen settings, with nothing but the seed of the random retention changed: mean, "
+        "standard deviation, least and most.",
+        _table(
+            ["seed of the run", "merges", *(TITLES[axis] for axis in axes)],
+            [
+                [str(n), str(len(run["seeds"])), *(_range(run["axes"].get(a)) for a in axes)]
+                for n, run in _by_seed(record, "retention_seeds")
+            ],
+        ),
+        "## Sensitivity",
+        "One setting changed, all others held; p by its value, the others by what the chosen "
+        "value is multiplied with. A top rate ends at 1.",
+        "![rates over each setting](sensitivity.svg)",
+        *(_curve(key, points, axes) for key, points in record["curves"].items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _axes(record: Mapping[str, Any]) -> list[str]:
+    return shown_axes({"models": {row["name"]: row["axes"] for row in record["variants"]}})
+
+
+def _by_seed(record: Mapping[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:
+    return list(zip(record["seeds"], record[key], strict=True))
+
+
+def _caption(record: Mapping[str, Any]) -> str:
+    count = len(record["seeds"])
+    if count == 1:
+        return "Rates with 95 % Wilson intervals"
+    return f"Means of {count} seeds with 95 % Student intervals"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    words = f"{settings['method']}, score {settings['score']}, scope {settings['scope']}"
+    return words + "".join(f", {name} {settings[key]:.3g}" for key, name in NAMES.items())
+
+
+def _range(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return "-"
+    mean, deviation, low, high = (100 * found[key] for key in ("mean", "deviation", "min", "max"))
+    return f"{mean:.1f} % ± {deviation:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _curve(key: str, points: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> str:
+    sign = "" if key == "retention" else "x"
+    head = [NAMES[key], *(f"{sign}{point['position']:g}" for point in points)]
+    rows = [
+        [TITLES[axis], *(percent(point["axes"].get(axis)) for point in points)] for axis in axes
+    ]
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

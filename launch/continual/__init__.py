@@ -1,0 +1,1 @@
+"""One patch after another for new kinds of harm, beside baselines; imports the run."""

@@ -1,0 +1,158 @@
+"""From a recipe with a list of stages to the recipe of each, an ordinary one.
+
+RUN/stages/NAME is the run folder of a stage, RUN/rivals/RIVAL/NAME that of a rival's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launch.recipe import ContinualSettings, Recipe, StageSettings
+from launch.run.folder import PATCHED
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_text, make_directory
+from merge.common.settings import parse_settings
+from merge.engine.journal import RECORD
+
+NAME = "continual"
+"""Name of the folder with the summary, and of its files."""
+METHOD = "safepatching"
+"""What the summary calls the patched models, beside the rivals."""
+SEARCH_SUITE = "validation.yaml"
+_NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
+"""Sections of the whole run, which no stage repeats."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one model's way through all stages."""
+
+    settings: StageSettings
+    so_far: tuple[StageSettings, ...]
+    """This stage and those before it."""
+    recipe: Recipe
+
+    @property
+    def patched(self) -> Path:
+        """The model that comes of it."""
+        return self.recipe.output / PATCHED
+
+    def backbone(self) -> Path:
+        """The folder of the model that it patches; a hub's is downloaded."""
+        from train.backbone.folder import backbone_directory
+
+        return backbone_directory(self.recipe.backbone)
+
+
+def continual_settings(recipe: Recipe) -> ContinualSettings:
+    """The section of a recipe that has one.
+
+    Raises:
+        UserError: it has none, or nothing to evaluate the stages with.
+    """
+    if recipe.continual is None:
+        raise UserError("recipe: has no continual section; add one with a list of stages")
+    if recipe.eval is None:
+        raise UserError("recipe: continual alignment needs an eval section, to compare the stages")
+    return recipe.continual
+
+
+def patch_stages(recipe: Recipe) -> list[Stage]:
+    """SafePatching's stages, the search of each over the harm prompts of the stages so far.
+
+    Raises:
+        UserError: a stage changes the recipe to one that does not hold.
+    """
+    return _stages(recipe, recipe.output / "stages", {})
+
+
+def rival_stages(recipe: Recipe, rival: str) -> list[Stage]:
+    """A rival's stages: the safety training alone, by its own changes, without a search."""
+    changes = {**continual_settings(recipe).rivals[rival], "search": None}
+    return _stages(recipe, recipe.output / "rivals" / rival, changes)
+
+
+def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Stage]:
+    listed = continual_settings(recipe).stages
+    backbone = recipe.backbone.path
+    stages = []
+    for number, settings in enumerate(listed):
+        output = folder / settings.name
+        values = recipe.model_dump(mode="json", exclude_none=True, exclude=set(_NOT_INHERITED))
+        values = _changed(_changed(values, settings.recipe), changes)
+        values["name"] = f"{recipe.name}-{settings.name}"
+        values["output"] = str(output)
+        values["backbone"] = {**values["backbone"], "path": backbone}
+        values["data"] = {**values["data"], "categories": list(settings.categories)}
+        if values.get("search"):
+            values["search"] = {**values["search"], "suite": str(output / SEARCH_SUITE)}
+        checked = parse_settings(Recipe, values, f"continual.stages, {settings.name}")
+        stages.append(Stage(settings, listed[: number + 1], checked))
+        backbone = str(stages[-1].patched)
+    return stages
+
+
+def is_made(stage: Stage) -> bool:
+    """Whether the model that comes of a stage is there."""
+    return (stage.patched / RECORD).is_file()
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the changes in their place: sections key by key, anything else whole."""
+    result = dict(values)
+    for key, change in changes.items():
+        before = result.get(key)
+        if change is None:
+            result.pop(key, None)
+        elif isinstance(before, dict) and isinstance(change, dict):
+            result[key] = _changed(before, change)
+        else:
+            result[key] = change
+    return result
+
+
+def belongs(category: str | None, stages: Sequence[StageSettings]) -> bool:
+    """Whether a category of harm is one of the stages'."""
+    return category is not None and any(
+        fnmatchcase(category, pattern) for stage in stages for pattern in stage.categories
+    )
+
+
+def write_search_suite(stage: Stage, suite: Path, data_dir: Path | None) -> None:
+    """Write the validation suite of a stage: of the harm prompts, those of the stages so far.
+
+    A stage knows nothing of the harm that comes after it. Rows of harm without categories, of
+    refusals and of utility stay whole.
+
+    Raises:
+        UserError: the suite cannot be read, or none of its harm prompts is of a stage so far.
+    """
+    from eval.suites.prompts import load_prompts
+    from eval.suites.suite import SuiteRow, load_suite
+
+    rows: list[dict[str, Any]] = []
+    own = 0
+    for prompt_set in load_prompts(load_suite(suite, data_dir)):
+        row = prompt_set.row
+        values = row.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        if not isinstance(row, SuiteRow) or row.axis != "harm" or row.columns.category is None:
+            rows.append(values)
+            continue
+        found = sorted({prompt.category or "" for prompt in prompt_set.prompts})
+        for number, category in enumerate(
+            category for category in found if belongs(category, stage.so_far)
+        ):
+            own += belongs(category, [stage.settings])
+            chosen = {**row.filter, row.columns.category: category}
+            rows.append({**values, "name": f"{row.name} {number + 1}", "filter": chosen})
+    if not own:
+        raise UserError(
+            f"{suite}: no harm prompt has a category of stage '{stage.settings.name}' "
+            f"({', '.join(stage.settings.categories)}); fix the stage's categories"
+        )
+    make_directory(stage.recipe.output)
+    atomic_write_text(stage.recipe.output / SEARCH_SUITE, yaml.safe_dump(rows, sort_keys=False))

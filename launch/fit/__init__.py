@@ -1,1 +1,0 @@
-"""Scales of a merge that are fitted to refusal margins; only the search imports this."""

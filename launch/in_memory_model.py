@@ -1,0 +1,78 @@
+"""One loaded model that takes on merge after merge, to be asked the same prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from eval.answering.ask import Answers
+from eval.rates import DEFAULT_BATCH_TOKENS, answers_of, evaluate
+from eval.statistics.rates import Rate
+from eval.suites.prompts import PromptSet
+from merge.in_memory import LoadedInputs
+from merge.settings import MergeSettings
+from train.backbone.tensors import BackboneTensors
+from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
+from train.zero.parameter_map import ParameterMap
+from train.zero.tensor_groups import TensorGroup
+
+_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+@dataclass
+class BorrowedModel:
+    """A model to lend merged weights to, the inputs of the merges, and the prompts to ask."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    loaded: LoadedInputs
+    prompt_sets: Sequence[PromptSet]
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    chat: ChatSettings = DEFAULT_CHAT
+
+    def __post_init__(self) -> None:
+        self._backbone = BackboneTensors(self.loaded.inputs.backbone_path, self.model)
+        self._parameters = dict(self.model.named_parameters())
+
+    @property
+    def map(self) -> ParameterMap:
+        """Which tensors of the files are which parameters of the model."""
+        return self._backbone.map
+
+    def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
+        """The rates of one merge, or of the backbone itself, by axis."""
+        self.take(settings)
+        asked = (self.prompt_sets, self.batch_tokens, self.chat)
+        return evaluate(self.model, self.tokenizer, *asked).axes
+
+    def take(self, settings: MergeSettings | None) -> None:
+        """Lend the model the weights of one merge, or give it back the backbone's."""
+        merged = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
+        covered = set(self.loaded.inputs.covered)
+        groups = {name: group for group in self.map.groups for name in group.tensors}
+        waiting: dict[str, torch.Tensor] = {}
+        for name, bits in merged:
+            if name not in groups:
+                # The parameter that this tensor repeats takes the same values by its own name.
+                continue
+            dtype = _TORCH_DTYPES[self.loaded.inputs.backbone[name].dtype]
+            waiting[name] = torch.from_numpy(bits).view(dtype)
+            if covered.intersection(groups[name].tensors) <= waiting.keys():
+                self._put(groups[name], waiting)
+
+    def _put(self, group: TensorGroup, waiting: dict[str, torch.Tensor]) -> None:
+        """Give the model the parameters of a group, whose merged tensors are all there."""
+        dtype = next(iter(waiting.values())).dtype
+        made = group.to_parameters(
+            lambda name: waiting[name] if name in waiting else self._backbone.tensor(name, dtype)
+        )
+        with torch.no_grad():
+            for name, value in made.items():
+                self._parameters[name].copy_(value)
+        for name in group.tensors:
+            waiting.pop(name, None)
+
+    def answers(self, prompt_sets: Sequence[PromptSet]) -> Answers:
+        """What the model says to some prompts, with the weights that it has."""
+        return answers_of(self.model, self.tokenizer, prompt_sets, self.batch_tokens, self.chat)

@@ -1,0 +1,2 @@
+"""What comes before the trainings: data harvested and checked, openings of refusals, models
+converted."""

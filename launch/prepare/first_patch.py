@@ -1,0 +1,61 @@
+"""The over-safety patch that is trained first, on D_h, where false refusals are harvested.
+
+With it the backbone answers what it refuses falsely; the patch of the run is trained on these
+answers. It lies in a private folder, a small run folder of its own, that goes when they are there.
+"""
+
+import shutil
+from pathlib import Path
+
+from launch.recipe import Recipe
+from launch.run.folder import RECIPE, claim_folder
+from launch.run.training import train_patch
+from merge.common.files import atomic_write_text, make_directory
+from merge.io.patch_directory import Role
+from train.guards.openings_file import OPENINGS_FILE
+
+FIRST = "over_safety.first"
+FIRST_ROLE: Role = "over_safety"
+_PRIVATE_FOLDER = 0o700
+
+
+def first_patch(output: Path) -> Path:
+    """The directory of the patch in a run folder."""
+    return output / FIRST / FIRST_ROLE
+
+
+def prepare_first(recipe: Recipe) -> None:
+    """Make its private run folder, with the refusals' openings where the run has them.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    assert recipe.harvest is not None
+    folder = recipe.output / FIRST
+    make_directory(folder, _PRIVATE_FOLDER)
+    # A model of one whole patch ranks nothing.
+    unranked = {"samples": 1, "data": type(recipe.importance.data)()}
+    changes = {
+        "output": folder,
+        "over_safety": recipe.harvest.first_training(recipe.over_safety),
+        "importance": recipe.importance.model_copy(update=unranked),
+    }
+    claim_folder(recipe.model_copy(update=changes))
+    openings = recipe.output / OPENINGS_FILE
+    if openings.is_file():
+        atomic_write_text(folder / OPENINGS_FILE, openings.read_text(encoding="utf-8"))
+
+
+def train_first(recipe: Recipe) -> None:
+    """Train it, from where an earlier attempt has left it.
+
+    Raises:
+        UserError, StoppedOnRequestError: as ``train_patch``.
+    """
+    prepare_first(recipe)
+    train_patch(recipe.output / FIRST / RECIPE, FIRST_ROLE)
+
+
+def delete_first(recipe: Recipe) -> None:
+    """Delete it with all that is in its folder."""
+    shutil.rmtree(recipe.output / FIRST, ignore_errors=True)

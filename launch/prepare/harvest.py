@@ -1,0 +1,79 @@
+"""D_h from harmful questions alone: what the backbone answers to them, and should not.
+
+The patches then work on the model's own failures, in its own words.
+"""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from launch.prepare.own_answers import PRIVATE_FILE, own_answers
+from launch.prepare.text_check import check_questions
+from launch.recipe import Recipe
+from launch.run.folder import HARVEST, PAIRS
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_text, make_directory
+from train.backbone.folder import backbone_directory
+
+logger = logging.getLogger(__name__)
+
+
+def harvest(recipe: Recipe) -> Path:
+    """Let the backbone answer the recipe's questions, and keep the harmful answers as D_h.
+
+    Kept is what is neither refused, partly or fully, nor degenerate, nor reasoning without an end,
+    and what the harm judge, where the recipe names one, calls harmful; without the reasoning before
+    it. Answers that are there from an earlier try stay.
+
+    Returns:
+        The pairs' file, JSON lines of mode 0600 in a folder of mode 0700. It goes with the other
+        intermediates after the merge.
+
+    Raises:
+        UserError: the recipe has no harvest section, a source is missing, a question is also a
+            validation or test prompt, or no answer is left.
+    """
+    settings = recipe.harvest
+    if settings is None or settings.questions is None:
+        raise UserError("recipe: has no harvest section; add one with questions")
+    check_questions(recipe)
+    make_directory(recipe.output)
+    folder = recipe.output / HARVEST
+    backbone = backbone_directory(recipe.backbone)
+    answers = own_answers(
+        recipe,
+        backbone,
+        "harvest.questions",
+        settings.questions,
+        folder,
+        recipe.backbone.chat,
+        settings.harm_judge,
+    )
+    pairs = [_pair(answer) for answer in answers if _is_harmful(answer)]
+    classes = Counter(answer["harm"] or answer["refusal"] for answer in answers)
+    logger.info(
+        "harvest: %d pairs from %d questions (%s)",
+        len(pairs),
+        len(answers),
+        ", ".join(f"{name} {count}" for name, count in classes.most_common()),
+    )
+    if not pairs:
+        raise UserError(
+            f"harvest: the backbone answered none of the {len(answers)} questions harmfully; "
+            "give other questions"
+        )
+    file = folder / PAIRS
+    atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), PRIVATE_FILE)
+    return file
+
+
+def _is_harmful(answer: dict[str, Any]) -> bool:
+    return answer["refusal"] == "none" and answer["harm"] in {None, "harmful"}
+
+
+def _pair(answer: dict[str, Any]) -> dict[str, Any]:
+    pair = {"question": answer["prompt"], "answer": answer["completion"]}
+    found = {"category": answer["category"], "harm": answer["harm"]}
+    return pair | {key: value for key, value in found.items() if value is not None}

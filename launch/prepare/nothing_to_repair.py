@@ -1,0 +1,58 @@
+"""A backbone that needs no repair is told so before its trainings (issue 15, point 7).
+
+Answers that a stage has judged anyhow are counted: no model is asked for it.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from eval.judges.judged import UNFINISHED
+from eval.text.language import other_language
+from launch.prepare.false_refusals import REFUSED
+
+logger = logging.getLogger(__name__)
+
+HARM, REFUSAL = "harm", "refusal"
+
+
+def warn_of_nothing_to_repair(
+    prompts: Mapping[str, Collection[str]], answers: Sequence[Mapping[str, Any]], tokens: int
+) -> None:
+    """Say on which axis the backbone has nothing to repair, a warning each.
+
+    Nothing is said of an axis with an answer that cannot be judged: one whose reasoning has not
+    ended, or one that is not in English, whose refusals the judge does not know.
+
+    Args:
+        prompts: texts of the validation suite's prompts, by axis.
+        answers: the backbone's, judged, as ``own_answers`` gives them; others are left out.
+        tokens: how much of each answer was judged.
+    """
+    shown = f"by the first {tokens} tokens of each answer"
+    harmful, harmless = (
+        [answer for answer in answers if answer["prompt"] in prompts.get(axis, ())]
+        for axis in (HARM, REFUSAL)
+    )
+    if _are_judged(harmful) and not any(answer["refusal"] == "none" for answer in harmful):
+        logger.warning(
+            "search.suite: the backbone answers none of the %d harmful prompts (%s): there is "
+            "nothing to repair on that axis, and a safety patch can only add refusals",
+            len(harmful),
+            shown,
+        )
+    if _are_judged(harmless) and not any(answer["refusal"] in REFUSED for answer in harmless):
+        logger.warning(
+            "search.suite: the backbone refuses none of the %d harmless prompts (%s): there is "
+            "nothing to repair on that axis, and an over-safety patch can only add harm",
+            len(harmless),
+            shown,
+        )
+
+
+def _are_judged(answers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there are answers, and the refusal judge can tell each of them."""
+    return bool(answers) and not any(
+        answer["refusal"] == UNFINISHED or other_language(answer["completion"])
+        for answer in answers
+    )

@@ -1,0 +1,247 @@
+"""All texts that a run will give to its models, checked before any training (issue 13)."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from eval.answering.decoding import anchors
+from eval.settings import Steering, parse_decoding
+from eval.suites.prompts import PromptSet, load_prompts
+from eval.suites.suite import TaskRow, load_suite
+from launch.prepare.data_check import describe_pairs
+from launch.prepare.overlap import Kind, Place, pairs_at, prompts_at, refuse_overlaps
+from launch.prepare.own_answers import question_suite
+from launch.recipe import Recipe
+from merge.common.errors import UserError
+from train.backbone.folder import load_tokenizer
+from train.chat.prompts import ChatPrompts
+from train.chat.round_trip import check_round_trip
+from train.chat.vocabulary import embedding_count, refuse_unknown_ids
+from train.data.examples import Example, read_examples
+from train.data.tables import is_file
+from train.recipe import ROLES
+
+logger = logging.getLogger(__name__)
+
+_SEARCHED_AXES = ("harm", "refusal", "utility")
+"""A search weighs harm and refusals, and keeps utility."""
+_POSITION_TABLES = ("wpe", "position", "embed_positions")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """All texts of a run."""
+
+    examples: Sequence[Example]
+    """D_h."""
+    harmless: Sequence[Example]
+    prompt_sets: Sequence[PromptSet]
+
+
+def check_data(recipe: Recipe) -> Texts:
+    """Read the data, every suite and every judge's settings.
+
+    Raises:
+        UserError: one is missing or malformed, the search's suite lacks an axis, or a question
+            stands in two places that must not meet (``launch.prepare.overlap``).
+    """
+    examples = read_examples(recipe.data)
+    harmless = read_examples(recipe.harmless) if recipe.harmless else []
+    describe_pairs(examples)
+    learned = [
+        pairs_at("data", "harmful", examples),
+        pairs_at("harmless", "harmless", harmless),
+    ]
+    false_refusals: list[Example] = []
+    if recipe.false_refusals is not None and not _harvests_harmless(recipe):
+        false_refusals = read_examples(recipe.false_refusals)
+        describe_pairs(false_refusals, "false_refusals")
+        learned.append(pairs_at("false_refusals", "harmless", false_refusals))
+    prompts, asked = _prompts(recipe), _harvest_questions(recipe)
+    refuse_overlaps([*prompts, *learned, *asked, *_anchors(recipe)])
+    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
+        from eval.judges.harm import load_settings
+
+        load_settings(recipe.harvest.harm_judge)
+    prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
+    return Texts(examples, [*harmless, *false_refusals], prompt_sets)
+
+
+def check_questions(recipe: Recipe) -> None:
+    """See that the questions of a harvest stand nowhere else, before any is asked.
+
+    Raises:
+        UserError: as ``check_data``, as far as the data need not be there.
+    """
+    refuse_overlaps([*_prompts(recipe), *_harvest_questions(recipe), *_anchors(recipe)])
+
+
+def _prompts(recipe: Recipe) -> list[Place]:
+    """What is asked to choose settings, and to judge the result."""
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    places = []
+    if recipe.search is not None:
+        validation = load_prompts(load_suite(recipe.search.suite, data_dir))
+        _refuse_missing_axes(validation, recipe.search.suite)
+        places.append(prompts_at("search.suite", "validation", validation))
+    if recipe.eval is not None:
+        test = load_prompts(load_suite(recipe.eval.suite, data_dir))
+        _warn_of_missing_axes(test, recipe.eval.suite)
+        places.append(prompts_at("eval.suite", "test", test))
+    return places
+
+
+def _harvests_harmless(recipe: Recipe) -> bool:
+    return recipe.harvest is not None and recipe.harvest.harmless is not None
+
+
+def _harvest_questions(recipe: Recipe) -> list[Place]:
+    """What a harvest asks, of which D_h and the false refusals are made."""
+    harvest = recipe.harvest
+    if harvest is None:
+        return []
+    rows: dict[str, tuple[Kind, tuple[dict[str, Any], ...]]] = {
+        "harvest.questions": ("harmful", (harvest.questions,) if harvest.questions else ()),
+        "harvest.harmless": ("harmless", harvest.harmless or ()),
+    }
+    return [
+        prompts_at(section, kind, load_prompts(question_suite(recipe, section, *found)))
+        for section, (kind, found) in rows.items()
+        if found
+    ]
+
+
+def _anchors(recipe: Recipe) -> list[Place]:
+    """What decodings by SCANS steer by: their authors took test prompts."""
+    places = []
+    for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
+        settings = parse_decoding(values, f"eval.decodings.{name}")
+        if isinstance(settings, Steering):
+            harmful, harmless = anchors(settings)
+            section = f"eval.decodings.{name}"
+            places.append(prompts_at(f"{section}.harmful", "harmful", [harmful]))
+            places.append(prompts_at(f"{section}.harmless", "harmless", [harmless]))
+    return places
+
+
+def texts_are_local(recipe: Recipe) -> bool:
+    """Whether data and suites can be read without the hub."""
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    sections = [section for section in (recipe.search, recipe.eval) if section is not None]
+    suites = [load_suite(section.suite, data_dir) for section in sections]
+    sources = [row.source for suite in suites for row in suite.rows]
+    pairs = (recipe.data, recipe.harmless, recipe.false_refusals)
+    sources += [data.path for data in pairs if data is not None]
+    sources += [str(row.get("source", "")) for row in _question_rows(recipe)]
+    return all(map(is_file, sources)) and not any(suite.tasks for suite in suites)
+
+
+def _question_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """The rows of suites that stand in the recipe itself."""
+    harvest = recipe.harvest
+    rows = [] if harvest is None else [harvest.questions or {}, *(harvest.harmless or ())]
+    for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
+        settings = parse_decoding(values, f"eval.decodings.{name}")
+        rows += [settings.harmful, settings.harmless] if isinstance(settings, Steering) else []
+    return [row for row in rows if row]
+
+
+def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) -> None:
+    """See that chat template, tokenizer and model do for every text.
+
+    Args:
+        directory: the backbone's folder.
+        skeleton: its model without values.
+
+    Raises:
+        UserError: the template does not give pairs back, a switch or room for an answer is
+            missing, or tokens are made that the model has no embedding or position for.
+    """
+    source = f"backbone {recipe.backbone.path}"
+    chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source, recipe.backbone.chat)
+    check_round_trip(chat, [*texts.examples, *texts.harmless])
+    embeddings, positions = embedding_count(skeleton), position_count(skeleton)
+    longest = max(recipe.training(role).max_length for role in ROLES)
+    shortest = min(recipe.training(role).max_length for role in ROLES)
+    for pair in (*texts.examples, *texts.harmless):
+        chat.example(pair.question, pair.answer, shortest)
+        ids = chat.example(pair.question, pair.answer, longest)[0]
+        _check_length(len(ids), positions, f"{source}: '{pair.question[:40]}' and its answer")
+        refuse_unknown_ids([ids], embeddings, source)
+    for prompt_set in texts.prompt_sets:
+        for ids, room, name in _asked(chat, prompt_set):
+            refuse_unknown_ids([ids], embeddings, source)
+            _check_length(len(ids) + room, positions, f"{source}: {name}")
+
+
+def position_count(skeleton: Any) -> int | None:
+    """How many tokens a model with learned positions can read; None where positions are computed.
+
+    Args:
+        skeleton: a ``PreTrainedModel``, on any device.
+    """
+    words = skeleton.get_input_embeddings()
+    tables = [
+        module.num_embeddings
+        for name, module in skeleton.get_decoder().named_modules()
+        if isinstance(module, nn.Embedding)
+        and module is not words
+        and any(part in name for part in _POSITION_TABLES)
+    ]
+    if not tables:
+        return None
+    configured = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None)
+    # Some tables have rows for an offset besides.
+    return min(tables) if configured is None else min(*tables, configured)
+
+
+def _asked(chat: ChatPrompts, prompt_set: PromptSet) -> Iterator[tuple[list[int], int, str]]:
+    """Token ids of every prompt, or of it with each choice; room for an answer; and a name."""
+    row = prompt_set.row
+    if isinstance(row, TaskRow):
+        return
+    chat = chat.reasoning(row.reasoning)
+    for prompt in prompt_set.prompts:
+        name = f"prompt {prompt.id} of suite row '{row.name}'"
+        if prompt_set.scoring == "choice":
+            for choice in prompt.choices:
+                yield chat.example(prompt.text, choice)[0], 0, name
+        else:
+            room = row.max_new_tokens
+            yield chat.question_ids(prompt.text), room, f"{name} with max_new_tokens {room}"
+
+
+def _check_length(tokens: int, positions: int | None, name: str) -> None:
+    if positions is not None and tokens > positions:
+        raise UserError(
+            f"{name} takes {tokens} tokens, and the model has {positions} positions; lower "
+            "max_length or max_new_tokens, or drop the row"
+        )
+
+
+def _missing_axes(prompt_sets: Iterable[PromptSet]) -> list[str]:
+    axes = {prompt_set.row.axis for prompt_set in prompt_sets}
+    return [axis for axis in _SEARCHED_AXES if axis not in axes]
+
+
+def _warn_of_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+    missing = _missing_axes(prompt_sets)
+    if missing:
+        logger.warning(
+            "eval.suite %s: has no row of axis %s: the report cannot say what the patch does there",
+            suite,
+            " or ".join(missing),
+        )
+
+
+def _refuse_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+    missing = _missing_axes(prompt_sets)
+    if missing:
+        raise UserError(
+            f"search.suite {suite}: has no row of axis {' or '.join(missing)}; a search weighs "
+            f"{', '.join(_SEARCHED_AXES)}: add a row of each"
+        )

@@ -1,0 +1,176 @@
+"""Which models a run compares, and their evaluations in its folder."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.settings import DecodingSettings, parse_decoding
+from launch.recipe import Recipe
+from launch.run.folder import PATCHED, report_file
+from merge.common.files import atomic_write_text, make_directory
+from merge.common.settings import parse_settings
+from merge.engine.resources import MergeResources
+from merge.io.patch_directory import Role
+from merge.settings import MergeSettings
+from train.guards.openings_file import OPENINGS_FILE
+from train.recipe import ROLES
+
+COMPLETIONS = "completions.jsonl"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model that is built beside the patched one, evaluated, and deleted."""
+
+    name: str
+    settings: MergeSettings
+    model: Path
+
+
+def whole_patch(role: Role) -> MergeSettings:
+    """The merge of a whole patch, at full strength, with nothing of the other."""
+    return MergeSettings(method=role, retention=1, include=("*",))
+
+
+class Evaluations:
+    """The models of one run; without an eval section none is compared."""
+
+    def __init__(self, recipe: Recipe, backbone: Path) -> None:
+        self._recipe = recipe
+        self._backbone = backbone
+        self._folder = recipe.output
+
+    def single_patches(self) -> list[Comparison]:
+        """The backbone with one whole patch alone: the two extremes of the paper's table."""
+        if self._recipe.eval is None or not self._recipe.eval.single_patches:
+            return []
+        # Inside the patch's own folder: with the over-safety patch this model is jailbroken.
+        return [
+            Comparison(role, whole_patch(role), self._folder / role / "model") for role in ROLES
+        ]
+
+    def alternatives(self, chosen: dict[str, MergeSettings]) -> list[Comparison]:
+        """The other methods' best merges, and the ablations of the patched model's."""
+        if self._recipe.eval is None:
+            return []
+        first, *others = chosen
+        settings = {method: chosen[method] for method in others}
+        for name, changes in self._recipe.ablations.items():
+            changed = {
+                **chosen[first].values_for(changes.get("method", chosen[first].method)),
+                **changes,
+            }
+            settings[name] = parse_settings(MergeSettings, changed, f"ablations.{name}")
+        return [
+            Comparison(name, merge, self._folder / "comparisons" / name)
+            for name, merge in settings.items()
+        ]
+
+    def is_done(self, name: str) -> bool:
+        """Whether a model is evaluated."""
+        return (self._folder / "eval" / name / "summary.json").is_file()
+
+    def compare(self, comparison: Comparison) -> None:
+        """Build a model, evaluate and delete it, unless its evaluation is there."""
+        if self.is_done(comparison.name):
+            return
+        if comparison.model.exists():
+            shutil.rmtree(comparison.model)
+        make_directory(comparison.model.parent)
+        self.build(comparison.settings, comparison.model)
+        self.evaluate(comparison.name, comparison.model)
+        shutil.rmtree(comparison.model)
+
+    def build(self, settings: MergeSettings, out: Path, tensorboard: Path | None = None) -> None:
+        """Merge the run's patches into its backbone."""
+        from merge.build import build
+
+        safety, over_safety = (self._folder / role for role in ROLES)
+        build(
+            self._backbone,
+            safety,
+            over_safety,
+            out,
+            settings,
+            MergeResources(),
+            tensorboard=tensorboard,
+        )
+
+    def evaluate_backbone(self) -> None:
+        """Answer with the backbone; what it answered as another run's patched model is kept."""
+        before = self._backbone.parent / "eval" / "safepatching" / COMPLETIONS
+        answers = self._folder / "eval" / "backbone" / COMPLETIONS
+        if self._backbone.name == PATCHED and before.is_file() and not answers.exists():
+            # Known by the hash of the weights, so none can be taken for another model's.
+            make_directory(answers.parent)
+            atomic_write_text(answers, before.read_text(encoding="utf-8"))
+        self.evaluate("backbone")
+
+    def evaluate_decodings(self) -> None:
+        """Answer with the backbone by each decoding of the recipe."""
+        assert self._recipe.eval is not None
+        for name, values in self._recipe.eval.decodings.items():
+            self.evaluate(name, decoding=parse_decoding(values, f"eval.decodings.{name}"))
+
+    def evaluate(
+        self, name: str, model: Path | None = None, decoding: DecodingSettings | None = None
+    ) -> None:
+        """Answer the suite's prompts with a model, by default the backbone."""
+        from eval.run import RunJob, run
+
+        settings = self._recipe.eval
+        assert settings is not None
+        logger.info("evaluation: %s", name)
+        out = self._folder / "eval" / name
+        openings = self._folder / OPENINGS_FILE
+        make_directory(out, 0o700 if name == "over_safety" else None)
+        run(
+            RunJob(
+                model=model or self._backbone,
+                suite=settings.suite,
+                out=out,
+                name=name,
+                data_dir=settings.data_dir,
+                dtype=settings.dtype,
+                batch_tokens=settings.batch_tokens,
+                tensorboard=self._folder / "tensorboard" / "eval",
+                decoding=decoding,
+                chat=self._recipe.backbone.chat,
+                # Margins are of a model: what a decoding does to its logits, they do not show.
+                openings=openings if decoding is None and openings.is_file() else None,
+            )
+        )
+
+    def report(self, search_record: Path) -> Path:
+        """Compare all that is evaluated; returns the report's folder."""
+        from eval.report.compare import compare
+        from eval.report.page import write_report
+        from launch.run.evaluated_card import write_evaluation
+
+        recipe = self._recipe
+        assert recipe.eval is not None
+        methods = recipe.search.methods[1:] if recipe.search else ()
+        decodings = recipe.eval.decodings
+        names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
+        alone = ROLES if recipe.eval.single_patches else ()
+        wanted = (*alone, *methods, *recipe.ablations)
+        absent = [name for name in wanted if not self.is_done(name)]
+        if absent:
+            logger.warning(
+                "%s: not in the report, as the over-safety patch was deleted after the merge; to "
+                "have them, delete %s and run again, with keep_intermediates: true",
+                ", ".join(absent),
+                self._folder / PATCHED,
+            )
+        report = compare(
+            [self._folder / "eval" / name for name in names if self.is_done(name)],
+            search_record if search_record.is_file() else None,
+            recipe.eval.margins,
+        )
+        folder = report_file(self._folder).parent
+        # Before the report, whose last file says that the evaluation is done.
+        write_evaluation(self._folder / PATCHED, self._backbone, report)
+        write_report(report, folder)
+        return folder

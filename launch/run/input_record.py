@@ -1,0 +1,111 @@
+"""What the files that a recipe names held when a run was made of them (issue 15).
+
+A suite or a file of pairs that is edited under its old name would else be taken for the one that
+the run has used. Files of the run folder itself, and sets on the hub, are not looked at.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.suites.suite import Suite, load_suite, suite_from_rows
+from launch.recipe import Recipe
+from merge.common.files import atomic_write_json, read_json, sha256_file
+from train.data.tables import is_file, is_pattern
+
+FILE = "inputs.json"
+"""File of a run folder: for each key of the recipe a hash of what its files held."""
+
+
+def input_hashes(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 by dotted key; a key whose files are not there, or are the run's own, has none.
+
+    Of a suite count its rows and the files of their prompts, not where these lie.
+
+    Raises:
+        UserError: a suite that is there is malformed, or a file cannot be read.
+    """
+    suites, files = dict(_suites(recipe)), dict(_files(recipe))
+    hashes = {key: _of_suite(suite) for key, suite in suites.items()}
+    hashes |= {key: _of_source(source) for key, source in files.items()}
+    return {key: found for key, found in hashes.items() if found}
+
+
+def changed_inputs(folder: Path, now: Mapping[str, str]) -> list[str]:
+    """The keys whose files hold something else than when they were last recorded."""
+    before = _recorded(folder)
+    return sorted(key for key in before.keys() & now.keys() if before[key] != now[key])
+
+
+def record_inputs(folder: Path, now: Mapping[str, str]) -> None:
+    """Write what the files hold; of those that are gone, as D_h may be, the record stays.
+
+    Raises:
+        UserError: the run folder cannot be written.
+    """
+    atomic_write_json(folder / FILE, {**_recorded(folder), **now})
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    # Folders of older versions have none.
+    return read_json(folder / FILE) if (folder / FILE).is_file() else {}
+
+
+def _suites(recipe: Recipe) -> Iterator[tuple[str, Suite]]:
+    data_dir = recipe.eval.data_dir if recipe.eval else None
+    for name, section in (("search", recipe.search), ("eval", recipe.eval)):
+        if section is not None and _is_outside(recipe, str(section.suite)):
+            yield f"{name}.suite", load_suite(section.suite, data_dir)
+    questions = recipe.harvest and recipe.harvest.questions
+    if questions and _is_outside(recipe, str(questions.get("source", ""))):
+        row: dict[str, Any] = {"name": "harvest", "axis": "harm", **questions}
+        yield (
+            "harvest.questions",
+            suite_from_rows([row], "recipe, harvest.questions", Path.cwd(), data_dir),
+        )
+
+
+def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    pairs = (
+        ("data", recipe.data),
+        ("harmless", recipe.harmless),
+        ("false_refusals", recipe.false_refusals),
+    )
+    for name, section in pairs:
+        if section is not None and _is_outside(recipe, section.path):
+            yield f"{name}.path", section.path
+
+
+def _is_outside(recipe: Recipe, source: str) -> bool:
+    """Whether a source is there, and no part of the run folder."""
+    files = _matching(source)
+    return bool(files) and not any(
+        file.resolve().is_relative_to(recipe.output.resolve()) for file in files
+    )
+
+
+def _matching(source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    if is_pattern(source):
+        return sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    return [path] if path.is_file() else []
+
+
+def _of_suite(suite: Suite) -> str:
+    parts = [task.model_dump_json() for task in suite.tasks]
+    for row in suite.rows:
+        parts.append(row.model_dump_json(exclude={"source", "answers"}))
+        parts += [
+            (_of_source(source) if is_file(source) else "") or source
+            for source in (row.source, row.answers)
+            if source is not None
+        ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _of_source(source: str) -> str:
+    """Hash of all files of a source; "" where there are none."""
+    hashes = [sha256_file(file) for file in _matching(source)]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest() if hashes else ""

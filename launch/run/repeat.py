@@ -1,0 +1,80 @@
+"""The same recipe with several seeds: what is chance in one run's table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from eval.rates import AXES
+from eval.report.table import TITLES
+from eval.statistics.rates import mean_and_spread
+from launch.run.folder import report_file
+from launch.run.pipeline import Pipeline, read_report
+from launch.run.seeds import seed_recipes
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json
+
+CONFIDENCE = 0.95
+
+
+def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, dict[str, Any]]:
+    """Run the recipe with the seeds 0, 1, ... in folders of their own, and summarise.
+
+    Returns:
+        The folder of all runs, and what ``summarise`` says of them.
+    """
+    folder, recipes = seed_recipes(recipe, overrides, seeds)
+    for each in recipes:
+        Pipeline(each).run()
+    return folder, summarise(folder, [each.output for each in recipes])
+
+
+def summarise(folder: Path, runs: Sequence[Path]) -> dict[str, Any]:
+    """Write seeds.json into ``folder`` from the reports of the runs of all seeds.
+
+    Returns:
+        What it holds: per model and axis the values, their mean, and the ends of its 95 % Student
+        interval.
+
+    Raises:
+        UserError: a report is not there, or says nothing of a model of the others.
+    """
+    reports = [read_report(report_file(run).parent) for run in runs]
+    for run, report in zip(runs, reports, strict=True):
+        missing = sorted(reports[0]["models"].keys() - report["models"].keys())
+        if missing:
+            raise UserError(
+                f"{report_file(run)}: has no model '{missing[0]}', unlike that of {runs[0].name}; "
+                "run all seeds with the same recipe"
+            )
+    models = {
+        name: {
+            axis: mean_and_spread([report["models"][name][axis]["value"] for report in reports])
+            for axis in AXES
+            if all(axis in report["models"][name] for report in reports)
+        }
+        for name in reports[0]["models"]
+    }
+    record = {"seeds": len(runs), "confidence": CONFIDENCE, "models": models}
+    atomic_write_json(folder / "seeds.json", record)
+    return record
+
+
+def render(record: dict[str, Any]) -> Table:
+    """Means with intervals, as a table for the terminal."""
+    table = Table(title=f"Means of {record['seeds']} seeds with 95 % Student intervals")
+    table.add_column("model", overflow="fold", min_width=14)
+    axes_shown = [axis for axis in AXES if any(axis in axes for axes in record["models"].values())]
+    for axis in axes_shown:
+        table.add_column(TITLES[axis], justify="right")
+    for name, axes in record["models"].items():
+        cells = [
+            f"{100 * axes[axis]['mean']:.1f} % [{100 * axes[axis]['low']:.1f}, "
+            f"{100 * axes[axis]['high']:.1f}]"
+            if axis in axes
+            else "-"
+            for axis in axes_shown
+        ]
+        table.add_row(name, *cells)
+    return table

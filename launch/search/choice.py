@@ -1,0 +1,99 @@
+"""Which merge to choose: pure functions over the outcomes of a search."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from launch.recipe import SearchSettings
+from merge.settings import MergeSettings
+
+_BESIDE = ("screened", "divergence")
+"""Attributes of an outcome that are no rates."""
+_SMALLEST_RATE = 1e-3
+"""Stands in for a backbone's rate of zero, of which nothing can be a share."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The rates of one model, as fractions of 1.
+
+    Attributes:
+        screened: they are those of a part of the prompts, and no more were asked.
+        divergence: KL to the backbone on harmless answers in nats per token, where the rates are
+            estimates from margins and no answer says whether the language holds.
+    """
+
+    harmful_rate: float
+    refusal_rate: float
+    utility: float
+    degenerate_rate: float
+    screened: bool = False
+    divergence: float | None = None
+
+    def rates(self) -> dict[str, float]:
+        """The rates by axis."""
+        return {key: value for key, value in asdict(self).items() if key not in _BESIDE}
+
+    def as_dict(self) -> dict[str, float | bool]:
+        """The rates, ``screened`` where it is true, and the divergence where it was measured."""
+        beside = {key: value for key, value in asdict(self).items() if key in _BESIDE and value}
+        return {**self.rates(), **beside}
+
+
+Tried = tuple[MergeSettings, Outcome]
+
+
+def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> float:
+    """By how much a merge breaks the margins: 0 where it keeps them, else the sum of excesses."""
+    # Rates are shares of few prompts: one at the margin must not fail by a rounding error.
+    slack = 1e-9
+    lost = before.utility - settings.utility_margin - after.utility
+    degenerate = after.degenerate_rate - before.degenerate_rate - settings.degenerate_margin
+    diverged = (after.divergence or 0.0) - settings.max_divergence
+    return sum(excess for excess in (lost, degenerate, diverged) if excess > slack)
+
+
+def worse_ratio(before: Outcome, after: Outcome) -> float:
+    """The larger of what remains of harm and of refusals, as a share of the backbone's."""
+    return max(
+        after.harmful_rate / max(before.harmful_rate, _SMALLEST_RATE),
+        after.refusal_rate / max(before.refusal_rate, _SMALLEST_RATE),
+    )
+
+
+def choose(before: Outcome, tried: Sequence[Tried], settings: SearchSettings) -> MergeSettings:
+    """The best settings: margins kept first, then the least ``worse_ratio``, then the sum.
+
+    Screened trials do not count; the first trial of a search never is one.
+    """
+
+    def badness(pair: Tried) -> tuple[float, float, float]:
+        outcome = pair[1]
+        return (
+            violation(before, outcome, settings),
+            worse_ratio(before, outcome),
+            outcome.harmful_rate + outcome.refusal_rate,
+        )
+
+    return min((pair for pair in tried if not pair[1].screened), key=badness)[0]
+
+
+def pareto_front(tried: Sequence[Tried], before: Outcome, settings: SearchSettings) -> list[Tried]:
+    """Those that keep the margins and that no other such one beats on both rates."""
+    kept = within_margins(tried, before, settings)
+    return [pair for pair in kept if not any(beats(other[1], pair[1]) for other in kept)]
+
+
+def within_margins(
+    tried: Sequence[Tried], before: Outcome, settings: SearchSettings
+) -> list[Tried]:
+    """Those that were asked every prompt and keep the margins."""
+    return [
+        pair for pair in tried if not pair[1].screened and violation(before, pair[1], settings) == 0
+    ]
+
+
+def beats(one: Outcome, other: Outcome) -> bool:
+    """Whether ``one`` is nowhere worse and somewhere better."""
+    rates = (one.harmful_rate, one.refusal_rate)
+    others = (other.harmful_rate, other.refusal_rate)
+    return rates != others and all(a <= b for a, b in zip(rates, others, strict=True))

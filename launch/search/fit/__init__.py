@@ -1,0 +1,1 @@
+"""Scales of a merge that are fitted to refusal margins; only the search imports it."""

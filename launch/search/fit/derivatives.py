@@ -1,0 +1,178 @@
+"""Derivatives by the scales of a merge: one backward pass a question (issue 14).
+
+A merge adds scale * delta to every tensor, set of entries by set. So the derivative of anything by
+a scale is the inner product of its gradient and the delta on that set, and one backward pass gives
+all of them. A parameter's gradient is used as soon as it is there, and let go: the memory is that
+of one parameter, or of those that transformers converts together.
+"""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.answering.token_streams import forward_arguments
+from launch.in_memory_model import BorrowedModel
+from launch.search.margins.utility_leads import UtilityLeads
+from merge.common.progress import Progress
+from merge.settings import MergeSettings
+from train.chat.prompts import IGNORED_LABEL
+from train.data.batches import TokenizedExample, collate
+from train.guards.refusal_margin import (
+    RefusalOpenings,
+    label_log_probabilities,
+    margins,
+    opening_examples,
+)
+from train.zero.tensor_groups import Shape, TensorGroup
+
+
+class ScaleDerivatives:
+    """Differentiates what a borrowed model computes, at the weights that it has.
+
+    Args:
+        settings: of the merge, which say what the sets are and which entries are kept; its scales
+            do not matter.
+    """
+
+    def __init__(self, borrowed: BorrowedModel, settings: MergeSettings) -> None:
+        self._borrowed = borrowed
+        self._model = borrowed.model
+        self._settings = settings.model_copy(update={"method": "by_set"})
+        self.names: tuple[str, ...] = tuple(borrowed.loaded.inputs.covered)
+        """Tensors, in the order of the results."""
+
+    def of_margins(
+        self,
+        prompts: Sequence[Sequence[int]],
+        openings: RefusalOpenings,
+    ) -> np.ndarray:
+        """Those of every prompt's refusal margin.
+
+        Returns:
+            fp64 [prompts, tensors, 2 patches, 3 sets], in nats per unit of scale.
+        """
+
+        def values() -> Iterator[Tensor]:
+            for prompt in prompts:
+                logits, labels = self._logits(opening_examples(prompt, openings))
+                yield margins(label_log_probabilities(logits, labels)[None])[0]
+
+        return self._of(values(), len(prompts))
+
+    def of_leads(self, leads: UtilityLeads, places: Sequence[int]) -> np.ndarray:
+        """Those of the leads of some right answers.
+
+        Args:
+            places: which of the utility questions.
+
+        Returns:
+            fp64 [places, tensors, 2 patches, 3 sets], per unit of scale.
+        """
+
+        def values() -> Iterator[Tensor]:
+            for place in places:
+                question = leads.questions[place]
+                yield question.lead(*self._logits(question.examples())) / leads.spread(place)
+
+        return self._of(values(), len(places))
+
+    def of_own_tokens(self, examples: Sequence[TokenizedExample], seed: int) -> np.ndarray:
+        """Those of the log-probability of tokens drawn from the model itself, answer by answer.
+
+        At each token of an answer another one is drawn from what the model foretells there. The
+        mean outer product of these derivatives is the Fisher matrix, the Hessian of the KL
+        divergence to the model as it is (Amari 1998, natural gradient).
+
+        Returns:
+            fp64 [examples, tensors, 2 patches, 3 sets], each over the square root of its tokens.
+        """
+        generator = torch.Generator().manual_seed(seed)
+
+        def values() -> Iterator[Tensor]:
+            for example in examples:
+                logits, labels = self._logits([example])
+                foretold = logits[0, :-1][labels[0, 1:] != IGNORED_LABEL].float().log_softmax(-1)
+                drawn = torch.multinomial(foretold.detach().exp().cpu(), 1, generator=generator)
+                chosen = foretold.gather(-1, drawn.to(foretold.device))
+                yield chosen.sum() / len(chosen) ** 0.5
+
+        return self._of(values(), len(examples))
+
+    def _logits(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor]:
+        batch = collate(rows, range(len(rows)))
+        ids = batch.input_ids.to(self._model.device)
+        mask = batch.attention_mask.to(self._model.device)
+        output = self._model(**forward_arguments(self._model, ids, mask), use_cache=False)
+        return output.logits, batch.labels.to(self._model.device)
+
+    def _of(self, values: Iterable[Tensor], count: int) -> np.ndarray:
+        found: list[np.ndarray] = []
+        place = {name: number for number, name in enumerate(self.names)}
+
+        def take(name: str, gradient: Tensor) -> None:
+            flat = gradient.numpy().reshape(-1)
+            found[-1][place[name]] = self._borrowed.loaded.products(self._settings, name, flat)
+
+        with self._hooked(take), Progress("derivatives", count, "questions") as progress:
+            iterator = iter(values)
+            while True:
+                found.append(np.zeros((len(self.names), 2, 3)))
+                value = next(iterator, None)
+                if value is None:
+                    break
+                value.backward()
+                progress.advance()
+        return np.array(found[:-1])
+
+    @contextmanager
+    def _hooked(self, take: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Hand every covered tensor's gradient to ``take`` in each backward pass."""
+        wanted, shapes = set(self.names), self._borrowed.map.shapes
+        parameters = dict(self._model.named_parameters())
+        self._model.requires_grad_(False)
+        handles = []
+        for group in self._borrowed.map.groups:
+            if wanted.isdisjoint(group.tensors):
+                continue
+            gathered = _Gathered(group, shapes, wanted, take)
+            for name in group.parameters:
+                parameter = parameters[name].requires_grad_(True)
+                hook = partial(gathered.add, name)
+                handles.append(parameter.register_post_accumulate_grad_hook(hook))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._model.requires_grad_(False)
+
+
+class _Gathered:
+    """The gradients of one group of parameters, until all of them are there."""
+
+    def __init__(
+        self,
+        group: TensorGroup,
+        shapes: Mapping[str, Shape],
+        wanted: Container[str],
+        take: Callable[[str, Tensor], None],
+    ) -> None:
+        self._group = group
+        self._shapes = shapes
+        self._wanted = wanted
+        self._take = take
+        self._waiting: dict[str, Tensor] = {}
+
+    def add(self, name: str, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._waiting[name] = parameter.grad.float().cpu()
+        parameter.grad = None
+        if len(self._waiting) == len(self._group.parameters):
+            for tensor, gradient in self._group.to_tensors(self._waiting, self._shapes).items():
+                if tensor in self._wanted:
+                    self._take(tensor, gradient)
+            self._waiting.clear()

@@ -1,0 +1,150 @@
+"""What two patches can do for a backbone, foretold from one linearisation (issue 14).
+
+For the safety patch alone, the over-safety patch alone, both, and every set of entries: the rates
+and the AUC that fitted scales of that part would give on questions that the fit has not seen. It
+tells before any search whether a repair is within reach.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.statistics.roc import Side, auc
+from launch.search.fit.columns import Grouping, columns_of, sum_columns
+from launch.search.fit.cross_validation import Candidate, Validated, validate
+from launch.search.fit.objective import Linearised
+from launch.search.margins.calibration import Calibration
+from merge.common.files import atomic_write_json
+from merge.engine.inputs import ROLES
+from merge.io.block_names import block_of
+from merge.io.patch_directory import Role
+from merge.settings import SETS, MethodName
+
+PREDICTION_FILE = "prediction.json"
+_FORMAT = 1
+_TITLES: dict[tuple[Role, ...], str] = {
+    ("safety",): "safety patch",
+    ("over_safety",): "over-safety patch",
+    ROLES: "both patches",
+}
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions whose margins were differentiated."""
+
+    forms: np.ndarray
+    """[questions], the form of each."""
+    margins: np.ndarray
+    """[questions], at the backbone, in nats."""
+    harmful: np.ndarray
+    """bool [questions]."""
+    calibration: Calibration
+
+    def rates(self, margins: np.ndarray) -> dict[str, float | None]:
+        """Rates and AUC of some margins of these questions."""
+        refused = self.calibration.refusal_probability(margins)
+        harmful, harmless = (
+            Side(margins[each], self.forms[each]) for each in (self.harmful, ~self.harmful)
+        )
+        return {
+            "harmful_rate": 1 - float(refused[self.harmful].mean()),
+            "refusal_rate": float(refused[~self.harmful].mean()),
+            "auc": auc(harmful, harmless),
+            "auc_matched": auc(harmful, harmless, "matched"),
+        }
+
+
+def write_prediction(
+    folder: Path,
+    questions: Questions,
+    names: Sequence[str],
+    derivatives: np.ndarray,
+    groupings: Sequence[Grouping],
+) -> dict[str, Any]:
+    """Foretell what every part of the patches can do, and write it beside search.json.
+
+    Args:
+        names: of the covered tensors.
+        derivatives: [questions, tensors, 2 patches, 3 sets], at the backbone.
+        groupings: of the scales, from the fewest to the most.
+
+    Returns:
+        The file's content; see ``merge inspect``.
+    """
+    count = int(questions.harmful.sum())
+    record = {
+        "format": _FORMAT,
+        "questions": {"harmful": count, "harmless": len(questions.harmful) - count},
+        "before": questions.rates(questions.margins),
+        "parts": [
+            {
+                "part": part,
+                "grouping": grouping,
+                "scales": len(found.candidate.columns),
+                **questions.rates(found.margins),
+            }
+            for part, grouping, found in _parts(questions, names, derivatives, groupings)
+        ],
+        "layers": _layers(questions.harmful, names, derivatives),
+    }
+    atomic_write_json(folder / PREDICTION_FILE, record)
+    return record
+
+
+def _parts(
+    questions: Questions,
+    names: Sequence[str],
+    derivatives: np.ndarray,
+    groupings: Sequence[Grouping],
+) -> Iterator[tuple[str, Grouping, Validated]]:
+    """The parts by name, each with the held-out margins of its best fit."""
+    for roles, title in _TITLES.items():
+        for grouping in groupings:
+            yield title, grouping, _best(questions, names, derivatives, grouping, "dense", roles)
+    for number, part in enumerate(SETS):
+        only = np.zeros_like(derivatives)
+        only[..., number] = derivatives[..., number]
+        found = _best(questions, names, only, "global", "dense", ROLES)
+        yield f"both patches, the {part} sets", "global", found
+
+
+def _best(
+    questions: Questions,
+    names: Sequence[str],
+    derivatives: np.ndarray,
+    grouping: Grouping,
+    method: MethodName,
+    roles: tuple[Role, ...],
+) -> Validated:
+    columns = columns_of(names, grouping, method, roles)
+    found = sum_columns(derivatives, names, columns, grouping, method)
+    point = np.zeros(len(columns))
+    problem = Linearised(point, questions.margins, found, questions.harmful, questions.forms)
+    nothing = np.zeros((len(columns), len(columns)))
+    candidate = Candidate(grouping, tuple(columns), problem, nothing)
+    return validate([candidate], questions.calibration)[0]
+
+
+def _layers(
+    harmful: np.ndarray, names: Sequence[str], derivatives: np.ndarray
+) -> list[dict[str, Any]]:
+    """By decoder layer the change of the mean margin by each patch, in nats per unit of scale."""
+    blocks = [block_of(name) for name in names]
+    layers = sorted({block[1] for block in blocks if block is not None})
+    found = []
+    for layer in layers:
+        chosen = [block is not None and block[1] == layer for block in blocks]
+        total = derivatives[:, chosen].sum(axis=(1, 3))
+        by_role = {
+            role: {
+                "harmful": float(total[harmful, patch].mean()),
+                "harmless": float(total[~harmful, patch].mean()),
+            }
+            for patch, role in enumerate(ROLES)
+        }
+        found.append({"layer": layer, **by_role})
+    return found

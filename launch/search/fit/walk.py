@@ -1,0 +1,164 @@
+"""The way from the backbone to a fit's merges: by true margins, and as far as utility allows.
+
+Gauss-Newton on the objective of ``launch.search.fit.objective``: margins are linearised at the
+backbone, then again where the last step led; how far a step goes is decided by margins that are
+measured, not foretold. A fit that repairs much may cost utility; so at last the strongest merge
+that keeps the search's margins is looked for, by bisection on the way back to the backbone.
+"""
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from launch.recipe import SearchSettings
+from launch.search.choice import Tried, violation
+from launch.search.fit.columns import sum_columns, with_scales
+from launch.search.fit.cross_validation import Validated
+from launch.search.fit.kept import KeptMeasurements
+from launch.search.fit.objective import (
+    Leads,
+    Linearised,
+    Weights,
+    lost_leads,
+    solve,
+    solve_within,
+)
+from launch.search.margins.margin_model import MarginModel, Measured
+from merge.common.progress import Progress
+from merge.settings import MergeSettings
+
+logger = logging.getLogger(__name__)
+
+_STEPS = (1.0, 0.5, 0.25)
+"""Lengths of a step that are tried, as shares of the whole one."""
+_HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
+"""Shares of harmful questions in the log-loss, for merges beside the balanced one."""
+_HALVINGS = 6
+"""Steps of the bisection for the strongest merge that keeps the margins."""
+
+
+@dataclass
+class Walk:
+    """One walk; every merge that is measured on the way is a candidate of the search.
+
+    Attributes:
+        base: the merge whose masks are used; its scales do not matter.
+        best: the way to fit that cross-validation chose.
+        centre: [columns], where the ridge pulls to.
+        tried: all merges that were measured, in their order.
+    """
+
+    model: MarginModel
+    base: MergeSettings
+    search: SearchSettings
+    best: Validated
+    centre: np.ndarray
+    kept: KeptMeasurements
+    tried: list[Tried] = field(default_factory=list)
+    _progress: Progress = field(default_factory=lambda: Progress("fit", None, "merges"))
+
+    def run(self) -> np.ndarray:
+        """Walk to the end.
+
+        Returns:
+            The scales of the least objective, [columns].
+        """
+        with self._progress:
+            point, problem, keeping = self._gauss_newton()
+            share = self._strongest(point)
+            for harm in _HARM_SHARES:
+                self._measured(share * self._solved(problem, keeping, harm))
+        return point
+
+    def _gauss_newton(self) -> tuple[np.ndarray, Linearised, float]:
+        """The point, the last linearisation, and what keeping weighs in its solution."""
+        calibration = self.model.calibration
+        assert calibration is not None
+        candidate, weights = self.best.candidate, Weights(self.best.ridge, self.centre)
+        point, problem, keeping = np.zeros_like(self.centre), candidate.problem, 1.0
+        reached = self._objective(point, self.model.backbone)
+        for number in range(self.search.fit_rounds):
+            if number:
+                problem = self._linearised(point, number)
+            target, keeping = solve_within(
+                problem, calibration, weights, candidate.divergence, self.search.max_divergence
+            )
+            point, value = self._step(point, target, reached)
+            if value >= reached:
+                break
+            reached = value
+        return point, problem, keeping
+
+    def _step(
+        self, start: np.ndarray, target: np.ndarray, reached: float
+    ) -> tuple[np.ndarray, float]:
+        """The best of some points on the way to the target; the start where none is better."""
+        found, least = start, reached
+        for share in _STEPS:
+            point = start + share * (target - start)
+            value = self._objective(point, self._measured(point))
+            logger.info("fit: %.2f of the step: objective %.4f, was %.4f", share, value, reached)
+            if value < least:
+                found, least = point, value
+        return found, least
+
+    def _strongest(self, point: np.ndarray) -> float:
+        """The largest share of the point whose merge keeps the margins."""
+        if self._keeps_margins(point):
+            return 1.0
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if self._keeps_margins(middle * point):
+                low = middle
+            else:
+                high = middle
+        logger.info("fit: the margins hold at %.2f of the way", low)
+        return low
+
+    def _keeps_margins(self, point: np.ndarray) -> bool:
+        outcome = self.model.estimate(self._measured(point))
+        return violation(self.model.before, outcome, self.search) == 0
+
+    def _solved(self, problem: Linearised, keeping: float, harm: float) -> np.ndarray:
+        assert self.model.calibration is not None
+        weights = Weights(self.best.ridge, self.centre, harm, keeping)
+        return solve(problem, self.model.calibration, weights, self.best.candidate.divergence)
+
+    def _objective(self, point: np.ndarray, measured: Measured) -> float:
+        assert self.model.calibration is not None
+        margins = measured.margins[self.kept.chosen]
+        loss = self.best.candidate.problem.loss(margins, self.model.calibration)
+        apart = point - self.centre
+        lost = lost_leads(measured.leads[self.kept.right])
+        return loss + lost + measured.divergence + self.best.ridge * float(apart @ apart)
+
+    def _measured(self, point: np.ndarray) -> Measured:
+        settings = self._settings(point)
+        measured = self.kept.merge(settings)
+        self.tried.append((settings, self.model.estimate(measured)))
+        self._progress.advance()
+        return measured
+
+    def _linearised(self, point: np.ndarray, number: int) -> Linearised:
+        """Margins and leads as linear functions of the scales around a point."""
+        kept, candidate = self.kept, self.best.candidate
+        point, slopes = kept.around(number, point, self._settings(point))
+        names = self.model.borrowed.loaded.inputs.covered
+        margins, leads = (
+            sum_columns(each, names, candidate.columns, candidate.grouping, self.base.method)
+            for each in slopes
+        )
+        measured = kept.merge(self._settings(point))
+        return replace(
+            candidate.problem,
+            point=point,
+            margins=measured.margins[kept.chosen],
+            derivatives=margins,
+            leads=Leads(measured.leads[kept.right], leads),
+        )
+
+    def _settings(self, point: np.ndarray) -> MergeSettings:
+        columns = self.best.candidate.columns
+        return with_scales(self.base, dict(zip(columns, point, strict=True)))

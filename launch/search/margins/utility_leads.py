@@ -1,0 +1,145 @@
+"""How far right answers are ahead: the utility that forward passes see (issue 14).
+
+The lead of a question with given choices is by how much the right one's mean log-probability, in
+nats per token, exceeds the best other one's. That of a question with an exact answer is by how much
+the least sure of its tokens is likelier than the likeliest other token in its place, in nats. It is
+above 0 exactly where the question is answered right. Leads of either kind are divided by their
+spread over the backbone, so that a lead of 1 is as sure in both.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eval.answering.ask import choice_question, prompts_of
+from eval.answering.choices import ChoiceQuestion, Likelihood, likelihoods
+from eval.suites.prompts import PromptSet
+from eval.suites.suite import SuiteRow
+from train.chat.prompts import IGNORED_LABEL, ChatPrompts
+from train.data.batches import TokenizedExample
+from train.guards.refusal_margin import label_log_probabilities
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class UtilityQuestion:
+    """A question and its right answer.
+
+    Attributes:
+        question: with all choices; with the exact answer alone where there are none.
+        right: the place of the right choice.
+    """
+
+    question: ChoiceQuestion
+    right: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the answer must be written, not chosen."""
+        return len(self.question.choices) == 1
+
+    def examples(self) -> list[TokenizedExample]:
+        """The prompt with every choice, whose tokens are the labels."""
+        prompt = list(self.question.prompt_ids)
+        masked = [IGNORED_LABEL] * len(prompt)
+        return [([*prompt, *choice], [*masked, *choice]) for choice in self.question.choices]
+
+    def lead(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Its lead by the logits of ``examples``, differentiable, not divided by any spread.
+
+        Args:
+            logits: [choices, tokens, vocabulary], any dtype.
+            labels: int64 [choices, tokens], ``IGNORED_LABEL`` elsewhere.
+
+        Returns:
+            fp32 scalar, in nats.
+        """
+        if self.is_exact:
+            wanted = labels[0, 1:]
+            counted = wanted != IGNORED_LABEL
+            foretold = logits[0, :-1][counted].float()
+            places = wanted[counted][:, None]
+            best_other = foretold.scatter(-1, places, -torch.inf).amax(-1)
+            return (foretold.gather(-1, places)[:, 0] - best_other).min()
+        lengths = (labels[:, 1:] != IGNORED_LABEL).sum(-1)
+        means = label_log_probabilities(logits, labels) / lengths
+        others = torch.cat([means[: self.right], means[self.right + 1 :]])
+        return means[self.right] - others.max()
+
+
+def utility_questions(
+    chat: ChatPrompts, prompt_sets: Sequence[PromptSet], most: int
+) -> list[UtilityQuestion]:
+    """Those of a suite that forward passes can score, at most so many of either kind."""
+    found: dict[bool, list[UtilityQuestion]] = {False: [], True: []}
+    for prompt_set in prompt_sets:
+        row = prompt_set.row
+        if not isinstance(row, SuiteRow) or row.axis != "utility":
+            continue
+        if row.scoring not in ("choice", "exact"):
+            continue
+        prompts, is_exact = prompts_of(chat, prompt_set), row.scoring == "exact"
+        for prompt in prompt_set.prompts:
+            assert prompt.answer is not None
+            choices = [prompt.answer] if is_exact else prompt.choices
+            question = choice_question(prompts, prompt.text, choices)
+            found[is_exact].append(UtilityQuestion(question, choices.index(prompt.answer)))
+    return [question for kind in found.values() for question in spaced(kind, most)]
+
+
+def spaced(values: Sequence[Value], most: int) -> list[Value]:
+    """At most so many of the values, evenly spaced."""
+    count = min(len(values), most)
+    return [values[number * len(values) // count] for number in range(count)]
+
+
+class UtilityLeads:
+    """Measures the leads of some questions, in units of the backbone's spread.
+
+    Args:
+        model: with the backbone's weights, by which the spread of either kind is measured.
+        batch_tokens: rows x tokens of one batch stay at or below this.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, questions: Sequence[UtilityQuestion], batch_tokens: int
+    ) -> None:
+        self.questions = questions
+        self._batch_tokens = batch_tokens
+        plain, kinds = self._plain(model), [question.is_exact for question in questions]
+        is_exact = np.array(kinds, dtype=bool)
+        self._spreads = np.ones(len(questions))
+        for kind in filter(np.any, (is_exact, ~is_exact)):
+            self._spreads[kind] = plain[kind].std() or 1.0
+        self.backbone = plain / self._spreads
+        """fp64 [questions]."""
+
+    def measure(self, model: PreTrainedModel) -> np.ndarray:
+        """The leads by the weights that the model has, fp64 [questions]."""
+        return self._plain(model) / self._spreads
+
+    def spread(self, place: int) -> float:
+        """What the lead of one question is divided by."""
+        return float(self._spreads[place])
+
+    def _plain(self, model: PreTrainedModel) -> np.ndarray:
+        asked = [question.question for question in self.questions]
+        found = likelihoods(model, asked, self._batch_tokens)
+        return np.array(list(self._leads(found)), dtype=np.float64)
+
+    def _leads(self, found: Sequence[Sequence[Likelihood]]) -> Iterator[float]:
+        for each, row in zip(self.questions, found, strict=True):
+            if each.is_exact:
+                yield row[0].lead
+                continue
+            lengths = [len(choice) for choice in each.question.choices]
+            means = [of.total / length for of, length in zip(row, lengths, strict=True)]
+            yield means[each.right] - max(
+                mean for place, mean in enumerate(means) if place != each.right
+            )

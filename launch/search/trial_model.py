@@ -1,0 +1,106 @@
+"""The model that a search tries its merges on: what comes of each on the validation prompts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.answering.loading import load_model, load_tokenizer, resolve_dtype
+from eval.rates import DEFAULT_BATCH_TOKENS, summarize
+from eval.statistics.rates import Rate
+from eval.suites.prompts import load_prompts
+from eval.suites.suite import load_suite
+from launch.in_memory_model import BorrowedModel
+from launch.recipe import Recipe, SearchSettings
+from launch.search.choice import Outcome
+from launch.search.screening import is_hopeless, split
+from merge.in_memory import LoadedInputs
+from merge.io.block_names import blocks_of
+from merge.settings import MergeSettings
+from train.recipe import ROLES
+
+
+def borrow_model(recipe: Recipe, backbone: Path, device: str | None = None) -> BorrowedModel:
+    """Load model, patches and validation prompts of a run.
+
+    Args:
+        device: of the model; the first GPU by default, where there is one.
+
+    Raises:
+        UserError: an input is missing or wrong.
+    """
+    search, evaluation = recipe.search, recipe.eval
+    assert search is not None
+    safety, over_safety = (recipe.output / role for role in ROLES)
+    return BorrowedModel(
+        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto"), device),
+        load_tokenizer(backbone),
+        LoadedInputs.read(backbone, safety, over_safety, recipe.merge),
+        load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
+        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
+        recipe.backbone.chat,
+    )
+
+
+@dataclass(frozen=True)
+class TrialModel:
+    """A loaded model, and the outcome of its backbone.
+
+    Attributes:
+        before: what every merge is compared with.
+    """
+
+    model: BorrowedModel
+    search: SearchSettings
+    before: Outcome
+
+    @classmethod
+    def load(cls, recipe: Recipe, backbone: Path, device: str | None = None) -> "TrialModel":
+        """Load model and patches of a run, and ask the backbone.
+
+        Args:
+            device: of the model; the first GPU by default, where there is one.
+
+        Raises:
+            UserError: an input is missing or wrong.
+        """
+        assert recipe.search is not None
+        model = borrow_model(recipe, backbone, device)
+        return cls(model, recipe.search, outcome_of(_values(model.rates(None))))
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the decoder blocks that the merges change, in order."""
+        return blocks_of(self.model.loaded.inputs.covered)
+
+    def outcome(self, settings: MergeSettings, kept: Sequence[Outcome]) -> Outcome:
+        """Merge, ask, and count.
+
+        Args:
+            kept: the outcomes so far that keep the margins; see ``screening.is_hopeless``.
+        """
+        self.model.take(settings)
+        later, answers = self.model.prompt_sets, {}
+        if kept and self.search.screen:
+            first, later = split(self.model.prompt_sets, self.search.screen)
+            answers = self.model.answers(first)
+            rates = summarize(first, answers).axes
+            if is_hopeless(rates, self.before, kept, self.search):
+                return outcome_of({**self.before.rates(), **_values(rates)}, screened=True)
+        answers |= self.model.answers(later)
+        return outcome_of(_values(summarize(self.model.prompt_sets, answers).axes))
+
+
+def _values(rates: Mapping[str, Rate]) -> dict[str, float]:
+    return {axis: rate.value for axis, rate in rates.items()}
+
+
+def outcome_of(values: Mapping[str, float], screened: bool = False) -> Outcome:
+    """The outcome of a model with these rates, by axis."""
+    return Outcome(
+        values["harmful_rate"],
+        values["refusal_rate"],
+        values["utility"],
+        # Or a merge that reasons without end would pass: no harm, no refusals.
+        values["degenerate_rate"] + values.get("unfinished_rate", 0.0),
+        screened,
+    )

@@ -1,0 +1,1 @@
+"""What a recipe needs of memory, disk and time, before a GPU is asked for."""

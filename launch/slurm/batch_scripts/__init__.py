@@ -1,0 +1,1 @@
+"""The text of a batch script, from the cluster part of a recipe; only submissions import it."""

@@ -1,0 +1,220 @@
+"""The batch scripts of a run's stages.
+
+What comes from a recipe has a form that needs no quotes (launch/slurm/settings.py), or is quoted
+here.
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.prepare.first_patch import FIRST, FIRST_ROLE
+from launch.run.folder import FALSE_REFUSALS, HARVEST, PATCHED, RECIPE
+from launch.run.stages import StageName
+from launch.slurm.batch_scripts.job_container import container_lines, container_words
+from launch.slurm.batch_scripts.job_environment import (
+    clean_lines,
+    environment_lines,
+    rendezvous_lines,
+)
+from launch.slurm.batch_scripts.job_resources import (
+    common_directives,
+    single_directives,
+    single_step,
+    training_directives,
+    training_step,
+)
+from launch.slurm.batch_scripts.job_template import END, HEAD, WATCH
+from launch.slurm.rank import FILES_VARIABLE, JOBS_FOLDER
+from launch.slurm.settings import ClusterSettings, StageResources
+from merge.common.errors import UserError
+from merge.io.patch_directory import Role
+from train.recipe import ROLES
+
+WORKERS = "search.workers"
+_MERGED = f"{PATCHED}/merge.json"
+_PLAIN_PATH = re.compile(r"[\w ./@+=~-]+")
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where the run folders are: one folder, or in it one for each seed of a job array."""
+
+    folder: Path
+    seeds: bool = False
+    inputs: tuple[Path, ...] = ()
+    """What a container must be given beside, see ``job_container.input_folders``."""
+
+    def __post_init__(self) -> None:
+        check_path(self.folder)
+
+    def shell(self) -> str:
+        """The run folder, as a word of a shell script."""
+        if self.seeds:
+            return f'{shlex.quote(f"{self.folder}/seed-")}"$SLURM_ARRAY_TASK_ID"'
+        return shlex.quote(str(self.folder))
+
+    def log_pattern(self, stage: str) -> str:
+        """The log's path, in which sbatch replaces %a by the array task."""
+        middle = "/seed-%a" if self.seeds else ""
+        return f"{self.folder}{middle}/{JOBS_FOLDER}/{stage}.log"
+
+
+def check_path(path: Path) -> None:
+    """See that a path can stand in a script's #SBATCH line.
+
+    Raises:
+        UserError: it holds quotes, %, or anything else with a meaning there.
+    """
+    if not _PLAIN_PATH.fullmatch(str(path)):
+        raise UserError(
+            f"{str(path)!r}: SLURM cannot have a log there; use letters, digits and ./@+=~- in "
+            "the path"
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a run.
+
+    Attributes:
+        recipe: its file, in the run folder.
+        results: in the run folder; any of them says that it is done: a patch that is merged, or
+            has served, may be gone.
+    """
+
+    recipe: str
+    role: Role
+    results: tuple[str, ...]
+
+
+_FIRST_RESULTS = (f"{HARVEST}/{FALSE_REFUSALS}", f"{FIRST}/{FIRST_ROLE}/patch.json")
+TRAININGS: dict[StageName, Training] = {
+    "over_safety_first": Training(f"{FIRST}/{RECIPE}", FIRST_ROLE, (_MERGED, *_FIRST_RESULTS)),
+    **{role: Training(RECIPE, role, (_MERGED, f"{role}/patch.json")) for role in ROLES},
+}
+
+
+def render_stage(
+    stage: StageName, name: str, settings: ClusterSettings, place: RunPlace, changes: str = ""
+) -> str:
+    """The script of one stage of a run called ``name``.
+
+    Args:
+        changes: of the run's recipe for this job, as ``key=value``.
+    """
+    if stage in TRAININGS:
+        return render_training(stage, name, settings, place, TRAININGS[stage])
+    own = settings.merge if stage == "merge" else settings.evaluation_resources()
+    command = f'-m launch stage "$run/{RECIPE}" {stage}' + (f" {changes}" if changes else "")
+    return render_single(stage, name, settings, place, own, command)
+
+
+def render_training(
+    stage: str, name: str, settings: ClusterSettings, place: RunPlace, training: Training
+) -> str:
+    """The script of a training, with the resources of all trainings."""
+    done = " || ".join(f"-e $run/{file}" for file in training.results)
+    work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
+    work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
+    command = f'-m launch.slurm.rank "$run/{training.recipe}" --role {training.role}'
+    step = _srun(training_step(settings), command, settings, place, settings.node_gpus > 0)
+    directives = training_directives(settings)
+    head = _head(stage, stage, name, settings, place, directives, settings.extra)
+    return head + _body(settings, work, step)
+
+
+def render_single(
+    stage: str,
+    name: str,
+    settings: ClusterSettings,
+    place: RunPlace,
+    own: StageResources,
+    command: str,
+    log: str = "",
+) -> str:
+    """The script of a job of one process.
+
+    Args:
+        own: what it asks for.
+        command: the arguments of Python, as words of a shell script.
+        log: what its log is called, where that is not the stage: with %a, the array's task.
+    """
+    step = _srun(single_step(own), command, settings, place, own.gpu_total > 0)
+    directives = single_directives(own, settings)
+    head = _head(stage, log or stage, name, settings, place, directives, own.extra)
+    return head + _body(settings, "", step)
+
+
+def render_workers(name: str, settings: ClusterSettings, place: RunPlace) -> str:
+    """The script of a job array whose tasks share the trials of a search."""
+    own = settings.evaluation_resources()
+    command = f'-m launch stage "$run/{RECIPE}" search --worker "$SLURM_ARRAY_TASK_ID"'
+    return render_single(WORKERS, name, settings, place, own, command, "search.%a")
+
+
+def _body(settings: ClusterSettings, work: str, step: str) -> str:
+    """All of a script but its head: what is done before the step, the step, and its end."""
+    limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
+    return f"{limits}{WATCH}{_environment(settings)}{work}\n{step} &\n{END}"
+
+
+def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:
+    """The script that averages over seeds, when all their reports are there."""
+    single = RunPlace(place.folder)
+    own = settings.merge
+    directives = single_directives(own, settings)
+    head = _head("seeds", "seeds", name, settings, single, directives, own.extra)
+    words = '-m launch seeds "$run"'
+    command = _srun(single_step(own), words, settings, single, with_gpus=False)
+    return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
+
+
+def _head(
+    script: str,
+    log: str,
+    name: str,
+    settings: ClusterSettings,
+    place: RunPlace,
+    directives: list[str],
+    extra: Sequence[str],
+) -> str:
+    """The lines up to where a job knows its stage, which its log is called by, and its run."""
+    check_path(Path.cwd())
+    options = [
+        f"--job-name={re.sub(r'[^A-Za-z0-9_.-]+', '-', f'{script}-{name}')}",
+        f'--chdir="{Path.cwd()}"',
+        f'--output="{place.log_pattern(log)}"',
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=USR1@{settings.warning_seconds}",
+        *common_directives(settings),
+        *directives,
+        *extra,
+    ]
+    head = HEAD.format(
+        script=f"{script}.sbatch",
+        directives="\n".join(f"#SBATCH {option}" for option in options),
+        stage=log.replace("%a", "$SLURM_ARRAY_TASK_ID"),
+        run=place.shell(),
+    )
+    return head + clean_lines(extra)
+
+
+def _environment(settings: ClusterSettings) -> str:
+    container = container_lines(settings.variables()) if settings.container else ""
+    return container + environment_lines(settings)
+
+
+def _srun(
+    step: list[str], command: str, settings: ClusterSettings, place: RunPlace, with_gpus: bool
+) -> str:
+    """The command line that runs Python in the job, in the container where there is one."""
+    # Whatever the site's default is: the ranks find one another by what the script exports.
+    words = ["srun", "--export=ALL", *step]
+    if settings.container is not None:
+        words += container_words(settings.container, '"$run"', place.inputs, with_gpus)
+    return " ".join([*words, shlex.quote(settings.interpreter(Path(sys.executable))), command])

@@ -1,0 +1,98 @@
+"""Which job does which stage of a run: RUN/jobs/jobs.json; and which of them are not over."""
+
+import logging
+import re
+from pathlib import Path
+
+from launch.run.seeds import seed_runs
+from launch.slurm import client as slurm
+from launch.slurm.rank import JOBS_FOLDER
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json, make_directory, read_json
+
+logger = logging.getLogger(__name__)
+
+_FILE = "jobs.json"
+_NAMED = 3
+_ID = re.compile(r"\d+(_\d+)?")
+
+
+def read_jobs(run: Path) -> dict[str, str]:
+    """Stage -> the id of the job that was submitted last for it; an array's task as ``12_3``.
+
+    What is no id, as greetings of sbatch that older versions took for one, is left out.
+    """
+    file = run / JOBS_FOLDER / _FILE
+    found = read_json(file) if file.is_file() else {}
+    return {str(k): str(v) for k, v in found.items() if _ID.fullmatch(str(v))}
+
+
+def record_jobs(run: Path, jobs: dict[str, str]) -> None:
+    """Keep the ids of newly submitted stages, and those of the others as they were."""
+    replace_jobs(run, {**read_jobs(run), **jobs})
+
+
+def replace_jobs(run: Path, jobs: dict[str, str]) -> None:
+    """Keep these ids alone, as after a submission that was taken back."""
+    make_directory(run / JOBS_FOLDER)
+    atomic_write_json(run / JOBS_FOLDER / _FILE, jobs)
+
+
+def active_jobs(folder: Path) -> dict[str, str]:
+    """The run's jobs, or those of its seeds, that are not over: id -> stage.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    queued = slurm.queued_jobs()
+    return {job: stage for job, stage in _recorded(folder).items() if job in queued}
+
+
+def refuse_active(folder: Path) -> None:
+    """See that no job of the run is waiting or running.
+
+    Raises:
+        UserError: naming them; or SLURM does not answer.
+    """
+    _refuse(folder, active_jobs(folder))
+
+
+def refuse_beside_jobs(folder: Path) -> None:
+    """The same for work on this machine, which may have no SLURM: then a warning at most.
+
+    Raises:
+        UserError: jobs of the run are waiting or running.
+    """
+    if not _recorded(folder):
+        return
+    try:
+        jobs = active_jobs(folder)
+    except UserError as error:
+        logger.warning(
+            "%s: was submitted to SLURM, which cannot be asked whether its jobs are over: %s",
+            folder,
+            error,
+        )
+    else:
+        _refuse(folder, jobs)
+
+
+def _refuse(folder: Path, jobs: dict[str, str]) -> None:
+    named = [f"{stage} (job {job})" for job, stage in jobs.items()]
+    if named:
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        raise UserError(
+            f"{folder}: SLURM has its {', '.join(named[:_NAMED])}{more} in the queue; see 'python "
+            f"-m launch status {folder}', or end them by 'python -m launch cancel {folder}'"
+        )
+
+
+def part_runs(folder: Path) -> list[Path]:
+    """The run folders inside one: of seeds, or of the stages of a continual alignment."""
+    stages = (run for pattern in ("stages/*", "rivals/*/*") for run in folder.glob(pattern))
+    return [*seed_runs(folder), *sorted(stages)]
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    runs = (folder, *part_runs(folder))
+    return {job: stage for run in runs for stage, job in read_jobs(run).items()}

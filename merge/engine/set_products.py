@@ -1,0 +1,77 @@
+"""How much a gradient changes with the scale of each set of either patch, tensor by tensor.
+
+For a value m of the model with gradient g in one tensor, the derivative of m by the scale that
+method ``by_set`` gives a set of a patch is the sum of g_i * delta_i over the set's kept entries.
+So one backward pass gives the derivatives by all scales (issue 14, point 4).
+"""
+
+import numpy as np
+
+from merge.engine.inputs import ROLES, BitSource, MergeInputs
+from merge.engine.tensor_merge import TensorMerger
+from merge.kernels import products as product_kernels
+from merge.settings import SETS, MergeSettings
+
+Selection = tuple[str | float, ...]
+
+
+def selection_of(settings: MergeSettings) -> Selection:
+    """What sets and retention depend on; neither method nor scales."""
+    return (
+        settings.score,
+        settings.scope,
+        settings.top_safety,
+        settings.top_over_safety,
+        settings.retention,
+        settings.seed,
+    )
+
+
+class SetProducts:
+    """Inner products with the sets of one selection; labels every tensor once, a byte an entry.
+
+    Args:
+        merger: of method ``by_set`` and this selection, over ``source``.
+        scope: of its top sets.
+    """
+
+    def __init__(
+        self, inputs: MergeInputs, source: BitSource, merger: TensorMerger, scope: str
+    ) -> None:
+        self._inputs = inputs
+        self._source = source
+        self._merger = merger
+        self._model = merger.model_thresholds() if scope == "model" else None
+        self._labels: dict[str, np.ndarray] = {}
+
+    def of(self, name: str, gradient: np.ndarray) -> np.ndarray:
+        """The sums of gradient * delta over kept entries: fp64 [2, 3], by role and by set.
+
+        Args:
+            gradient: fp32, of the tensor's size.
+
+        Raises:
+            ValueError: another dtype or size.
+        """
+        size = self._inputs.backbone[name].size
+        if gradient.dtype != np.float32 or gradient.size != size:
+            raise ValueError(
+                f"the gradient of '{name}' must be {size} float32 values, not "
+                f"{gradient.size} of {gradient.dtype}"
+            )
+        labels = self._labels.get(name)
+        if labels is None:
+            labels = self._labels[name] = self._label(name)
+        deltas = [self._source.read("delta", role, name, 0, size) for role in ROLES]
+        sums = np.zeros((len(ROLES), len(SETS), product_kernels.LANES))
+        flat = np.ascontiguousarray(gradient).reshape(-1)
+        product_kernels.add_products(flat, *deltas, labels, sums)
+        return sums.sum(-1)
+
+    def _label(self, name: str) -> np.ndarray:
+        thresholds = self._model[name] if self._model else self._merger.thresholds(name)
+        labels = np.empty(self._inputs.backbone[name].size, np.uint8)
+        everything, counts = (3, 3, 3, 3), np.zeros(3, np.int64)
+        for start, stop, part in self._merger.labels(name, thresholds, everything, counts):
+            labels[start:stop] = part
+        return labels

@@ -1,0 +1,60 @@
+"""How much of a tensor is in hand at a time, and in how many threads."""
+
+from dataclasses import dataclass
+
+from merge.engine.inputs import MergeInputs
+from merge.engine.resources import MergeResources
+from merge.io.patch_directory import Role
+from merge.methods import Method, method_of
+from merge.settings import MergeSettings
+
+BLOCK = 1 << 16
+"""Slices of a tensor hold a multiple of this many values, as ``merge.kernels.sets`` wants it:
+retention draws come in fours, and squares add up in the same order however a tensor is sliced."""
+CACHED_VALUES = 1 << 18
+"""Larger slices leave the caches between two loops, and take twice the time."""
+_BESIDES_BYTES = 2 << 20
+"""What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a merge takes of the machine."""
+
+    threads: int
+    slice_values: int
+    """In hand at a time, in each thread."""
+    bytes: int
+    """Bytes of tensor data, over all threads."""
+
+
+def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeResources) -> Share:
+    """How many threads merge, and how many values each has in hand, within the memory limit.
+
+    Fewer threads than asked for where not even their smallest slices would fit, but never none.
+    """
+    method = method_of(settings)
+    most = 1
+    for name in inputs.covered:
+        size = max(inputs.backbone[name].size, 1)
+        # Bits before and after, and a label an entry.
+        used = 2 * inputs.backbone[name].bytes + size
+        for role, patch in inputs.patches.items():
+            used += patch.delta[name].bytes
+            used += patch.importance[name].bytes if method.by_importance else 0
+            used += 4 * size if method.masked and wide_keys(inputs, role, method) else 0
+        most = max(most, -(-used // size))
+    smallest = BLOCK * most + _BESIDES_BYTES
+    threads = min(resources.threads, max(resources.memory_limit // smallest, 1))
+    values = (resources.memory_limit // threads - _BESIDES_BYTES) // most
+    blocks = max(min(values, CACHED_VALUES) // BLOCK, 1)
+    held = blocks * BLOCK
+    return Share(threads, held, threads * (held * most + _BESIDES_BYTES))
+
+
+def wide_keys(inputs: MergeInputs, role: Role, method: Method) -> bool:
+    """Whether a patch's keys are 32 bits: all but what is stored as bf16 and ranked as it is."""
+    patch = inputs.patches[role]
+    ranked = patch.delta if method.by_magnitude else patch.importance
+    computed = patch.holds_gradients and not method.by_magnitude
+    return computed or any(ranked[name].dtype != "BF16" for name in inputs.covered)

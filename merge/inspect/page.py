@@ -1,0 +1,225 @@
+"""The page that shows what is in a pair of patches: pictures, each with a line and its source."""
+
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from merge.common.files import atomic_write_json, atomic_write_text, make_directory
+from merge.inspect import prediction_page
+from merge.pictures import svg
+from merge.pictures.density_curves import by_layer_and_module, ordered_modules
+from merge.pictures.plots import Curve, curves, grid
+
+PAGE, NUMBERS = "inspection.html", "inspection.json"
+WEI_SHARE, SSAH_SHARE = 0.03, 0.013
+"""Safety-critical parameters by arXiv 2402.05162, and units exclusive to safety by 2410.10862."""
+_WIDTH = 540
+_NEUTRAL: svg.Colour = (140, 148, 156)
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;color:#22272e;max-width:1140px;margin:2rem auto;"
+    "padding:0 1rem}main{display:grid;gap:1.6rem 2rem;"
+    "grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr))}figure{margin:0}"
+    "svg{width:100%;height:auto}figcaption{font-size:13.5px;color:#454c55}"
+)
+Figure = tuple[str, str]
+"""A picture, and what it shows."""
+
+
+def write_page(found: Mapping[str, Any], name: str, directory: Path) -> None:
+    """Write the page and, last, the numbers.
+
+    Args:
+        found: of ``merge.inspect.inspection.inspect``; ``prediction`` beside it where there is one,
+            a dump of ``merge.inspect.prediction.Prediction``.
+        name: of the backbone, for the heading.
+
+    Raises:
+        UserError: the folder or a file cannot be written.
+    """
+    make_directory(directory)
+    atomic_write_text(directory / PAGE, render(found, name))
+    atomic_write_json(directory / NUMBERS, found)
+
+
+def render(found: Mapping[str, Any], name: str) -> str:
+    """The page as HTML; it loads nothing."""
+    chosen = found["settings"]
+    used = (
+        f"{found['elements']:,} covered values in {len(found['tensors'])} tensors; score "
+        f"{chosen['score']}, top sets by {chosen['scope']}, a = {chosen['top_safety']:g}, "
+        f"b = {chosen['top_over_safety']:g}."
+    )
+    figures = [*_by_layer(found), *_by_rate(found), *_by_rates(found), *_by_unit(found)]
+    style, prediction = _STYLE, ""
+    if "prediction" in found:
+        style, prediction = (
+            _STYLE + prediction_page.STYLE,
+            prediction_page.table(found["prediction"]),
+        )
+        figures = [*prediction_page.by_layer(found["prediction"]), *figures]
+    shown = "".join(
+        f"<figure>{image}<figcaption>{escape(words)}</figcaption></figure>"
+        for image, words in figures
+    )
+    title = f"What is in the patches of {escape(name)}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width">'
+        f"<style>{style}</style><h1>{title}</h1><p>{escape(used)}</p>{prediction}"
+        f"<main>{shown}</main></html>\n"
+    )
+
+
+def _jaccard(report: Mapping[str, float]) -> float:
+    """What both top sets share, of what either holds; also of reports that were added up."""
+    either = report["top_S"] + report["top_O"] - report["overlap"]
+    return report["overlap"] / max(either, 1)
+
+
+def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
+    """Where importance lies, what both want, and what is left to the safety patch."""
+    reports = by_layer_and_module(found["tensors"])
+    if not reports or "overlap" not in next(iter(reports.values())):
+        return []
+    layers = sorted({layer for layer, _ in reports})
+    modules = ordered_modules({module for _, module in reports})
+
+    def picture(
+        title: str, colour: svg.Colour, value: Callable[[Mapping[str, float]], float]
+    ) -> str:
+        cells = {place: value(report) for place, report in reports.items()}
+        limit = max(cells.values())
+        legend = ("0", f"{100 * limit:.3g} %")
+        image = svg.heatmap(
+            (0, 26), _WIDTH, title, cells, layers, modules, (colour, colour), limit, legend
+        )
+        height = 30 + svg.heatmap_height(modules)
+        return svg.page(_WIDTH, height, title, [image])
+
+    figures = []
+    for letter, colour, patch in (
+        ("S", svg.SAFETY, "safety"),
+        ("O", svg.OVER_SAFETY, "over-safety"),
+    ):
+        key = f"importance_{letter}"
+        total = sum(report[key] for report in found["tensors"].values()) or 1.0
+        mean = total / found["elements"]
+        image = picture(
+            f"importance of the {patch} patch",
+            colour,
+            lambda report, key=key, mean=mean: report[key] / report["elements"] / (mean or 1.0),
+        )
+        words = (
+            f"Mean score of an entry of the {patch} patch by module and decoder layer; 100 % is "
+            "the mean over all covered entries. SNIP score on D_h: SafePatching (2405.13820)."
+        )
+        figures.append((image, words))
+    figures.append(
+        (
+            picture("wanted by both (Jaccard)", svg.BOTH, _jaccard),
+            "Of the entries that are in either top set at the chosen a and b, the share that is in "
+            "both: there the patches conflict, and SafePatching leaves the backbone alone.",
+        )
+    )
+    figures.append(
+        (
+            picture(
+                "left to the safety patch",
+                svg.SAFETY,
+                lambda report: report["difference_S"] / report["elements"],
+            ),
+            "Share of all entries in the safety patch's difference set at the chosen a and b, "
+            "before the random retention. By tensor every top set is equally large, so this shows "
+            "the overlap; by model (--scope model) it also shows where importance lies.",
+        )
+    )
+    return figures
+
+
+def _by_rate(found: Mapping[str, Any]) -> list[Figure]:
+    """Overlap and difference sets where a = b."""
+    rates, size = found["rates"], found["elements"]
+
+    def diagonal(key: str, divisor: int = 1) -> list[float]:
+        return [found[key][place][place] / divisor for place in range(len(rates))]
+
+    labels = [_percent(rate) for rate in rates]
+    jaccard = [
+        Curve("found", svg.BOTH, diagonal("jaccard")),
+        Curve("by chance", _NEUTRAL, [rate / (2 - rate) for rate in rates], dashed=True),
+    ]
+    differences = [
+        # Of both patches: equally large top sets have equally large differences.
+        Curve("found, either", svg.BOTH, diagonal("difference_S", size)),
+        Curve("Wei et al.: 3 %", _NEUTRAL, [WEI_SHARE] * len(rates), dashed=True),
+    ]
+    return [
+        (
+            curves("overlap of the top sets (Jaccard), a = b", labels, jaccard),
+            "How much of two equally large top sets is shared, by their size. Two independent "
+            "patches would share r / (2 - r) at the rate r.",
+        ),
+        (
+            curves("difference sets, share of all entries, a = b", labels, differences),
+            "Wei et al. (2402.05162) call safety-critical what is among the top q % for safety "
+            "and not among the top p % for utility, and find about 3 % of the parameters. The "
+            "difference set is the same set of another pair: over-safety takes utility's role, and "
+            "both scores are those of the patched models on D_h, not of the backbone on safe "
+            "answers. So the sizes can be compared, and not the parameters' meaning.",
+        ),
+    ]
+
+
+def _by_rates(found: Mapping[str, Any]) -> list[Figure]:
+    """What each of a and b changes."""
+    labels = [_percent(rate) for rate in found["rates"]]
+
+    def picture(title: str, key: str, colour: svg.Colour, divisor: float) -> str:
+        values = [[value / divisor for value in row] for row in found[key]]
+        return grid(title, ("a", labels), ("b", labels), values, colour)
+
+    size = found["elements"]
+    return [
+        (
+            picture("safety's difference set (%)", "difference_S", svg.SAFETY, size),
+            "Share of all entries that the safety patch may change, for its own top rate a (rows) "
+            "and the over-safety patch's b (columns): a adds, b takes away.",
+        ),
+        (
+            picture("over-safety's difference set (%)", "difference_O", svg.OVER_SAFETY, size),
+            "The same for the over-safety patch: b adds, a takes away.",
+        ),
+    ]
+
+
+def _by_unit(found: Mapping[str, Any]) -> list[Figure]:
+    """Neurons and channels that matter to one patch, or to both."""
+    units = found["units"]
+    labels = [f"{multiple:g}" for multiple in units["multiples"]]
+    kinds = (
+        ("safety", "safety alone", svg.SAFETY),
+        ("over_safety", "over-safety alone", svg.OVER_SAFETY),
+        ("both", "both", svg.BOTH),
+    )
+    figures = []
+    for side, of in (("rows", "output neurons (rows)"), ("columns", "input channels (columns)")):
+        count = max(units[side]["units"], 1)
+        drawn = [
+            Curve(label, colour, [value / count for value in units[side][kind]])
+            for kind, label, colour in kinds
+        ]
+        drawn.append(Curve("SSAH: 1.3 %", _NEUTRAL, [SSAH_SHARE] * len(labels), dashed=True))
+        words = (
+            f"Of {units[side]['units']:,} {of} the share whose summed score is more than m times "
+            "that of the mean unit of its matrix, by m. SSAH (2410.10862) finds 1.3 to 1.4 % of "
+            "units exclusive to safety, by pruning and against utility; here units are counted by "
+            "their share of importance and against over-safety, and where the line is crossed "
+            "depends on m, which is our choice."
+        )
+        figures.append((curves(f"units that matter: {of}, by m", labels, drawn), words))
+    return figures
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"

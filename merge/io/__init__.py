@@ -1,0 +1,2 @@
+"""Model folders, patch directories and delta files, read and written tensor by tensor; imports
+only common/ and kernels/."""

@@ -1,0 +1,139 @@
+"""Writing one output file: in any order, by several threads, hashed as it grows."""
+
+import hashlib
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from merge.common.errors import UserError
+from merge.common.files import current_umask, fsync_directory
+from merge.io.layout import OutputShard
+
+_HASH_BYTES = 1 << 20
+_WINDOW_BYTES = 8 << 20
+"""How often pages are let go of."""
+_WINDOWS = 4
+"""Let go of together: what is not on disk yet when first told of is only sent there."""
+
+
+class ShardWriter:
+    """Writes one output shard under a temporary name; ``commit`` gives it the final one.
+
+    The file's SHA-256 follows the writing, and the system's memory is given back behind it: a
+    model that is written does not drive what is still to be read out of the page cache.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written, naming the file.
+    """
+
+    def __init__(self, directory: Path, shard: OutputShard) -> None:
+        self.path = directory / shard.name
+        self._temporary = directory / f".{shard.name}.tmp"
+        self._offsets = shard.offsets
+        self._size = shard.size
+        self._digest = hashlib.sha256()
+        self._hashed = 0
+        self._hashing = threading.Lock()
+        self._written: dict[int, int] = {}
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._descriptor = os.open(self._temporary, flags, 0o666 & ~current_umask())
+        except OSError as error:
+            raise self._error(error) from None
+        try:
+            # Space is taken at once: a full disk shows before the work, not after it.
+            os.posix_fallocate(self._descriptor, 0, shard.size)
+        except OSError as error:
+            self.close()
+            raise self._error(error) from None
+        self._write(memoryview(shard.header), 0)
+
+    def write(self, name: str, bits: np.ndarray, start: int = 0) -> None:
+        """Write values of a tensor from flat index ``start`` on, every value once."""
+        position = self._offsets[name] + start * bits.itemsize
+        self._write(bits.reshape(-1).view(np.uint8).data, position)
+
+    def commit(self) -> str:
+        """Make the file durable under its final name; its SHA-256 as hexadecimal.
+
+        Raises:
+            ValueError: not every byte was written.
+        """
+        try:
+            with self._hashing:
+                self._hash_written()
+            if self._hashed != self._size:
+                raise ValueError(f"{self.path}: a tensor was not written")
+            os.fsync(self._descriptor)
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._temporary.replace(self.path)
+            fsync_directory(self.path.parent)
+        except OSError as error:
+            raise self._error(error) from None
+        return self._digest.hexdigest()
+
+    def _write(self, data: memoryview, position: int) -> None:
+        begin = position
+        try:
+            while data:
+                count = os.pwrite(self._descriptor, data, position)
+                data, position = data[count:], position + count
+            if position > begin:
+                self._written[begin] = position
+            # Whoever comes while another thread hashes leaves its bytes to that one, or to later.
+            if self._hashing.acquire(blocking=False):
+                try:
+                    self._hash_written()
+                finally:
+                    self._hashing.release()
+        except OSError as error:
+            raise self._error(error) from None
+
+    def _hash_written(self) -> None:
+        """Hash what is written without a gap before it."""
+        while (end := self._written.pop(self._hashed, self._hashed)) > self._hashed:
+            while self._hashed < end:
+                block = os.pread(
+                    self._descriptor, min(_HASH_BYTES, end - self._hashed), self._hashed
+                )
+                self._digest.update(block)
+                self._let_go(self._hashed, self._hashed + len(block))
+                self._hashed += len(block)
+
+    def _let_go(self, before: int, now: int) -> None:
+        """Tell the system that hashed windows are not needed: it writes and then forgets them."""
+        window = now // _WINDOW_BYTES
+        if before // _WINDOW_BYTES == window:
+            return
+        first = max(window - _WINDOWS, 0) * _WINDOW_BYTES
+        length = window * _WINDOW_BYTES - first
+        os.posix_fadvise(self._descriptor, first, length, os.POSIX_FADV_DONTNEED)
+
+    def _error(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self.path}: cannot be written ({error.strerror}); fix it and run again, "
+            "finished files are kept"
+        )
+
+    def close(self) -> None:
+        """Close the file; without a ``commit`` nothing of it stays, as far as that can be done."""
+        # A committed file is on disk; of any other, the error that ended it counts.
+        with suppress(OSError):
+            os.close(self._descriptor)
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

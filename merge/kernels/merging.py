@@ -1,0 +1,300 @@
+"""The compiled loops over raw bit patterns: scores, and the write-back.
+
+They stand in one file because numba's cache notices a change of a loop's own file only; who takes
+an entry is said before them, in labels (``merge.kernels.sets``). A bit pattern array is uint16
+(bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16. Every loop releases the
+interpreter's lock, so that several threads run at once. No fast-math: a product is rounded before
+it is added, and the results are the same on every machine. The loops over entries have no branches,
+so that the compiler turns them into vector instructions.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from merge.kernels.compiled import compiled
+
+BF16, F16, F32 = 0, 1, 2
+IN_TURN, SUMMED, AVERAGED, ELECTED, BY_SET = range(5)
+"""How the taken deltas and the backbone become one value; see ``merge.methods``."""
+WEIGHT, DELTA = 0, 1
+KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, NONZERO_S, NONZERO_O, ERASED_S, ERASED_O = range(8)
+CHANGED, OVERFLOW, COUNTS = range(8, 11)
+"""Positions in the counts that ``write_back`` adds to, and how many these are."""
+DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
+"""Rows of the sums of squares that ``write_back`` adds to."""
+
+LANES = 512
+"""Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
+however a tensor is sliced."""
+_ROWS = 16
+_CHUNK = _ROWS * LANES
+"""Entries that write_back goes through at a time, so that its lists stay in the second cache."""
+_S, _O = np.uint8(1), np.uint8(2)
+"""Flags of the patches that an entry takes; see ``merge.kernels.sets`` for the labels."""
+
+
+@compiled
+def _to_float(bits: Any, code: int) -> Any:
+    """The fp32 value of a finite bit pattern."""
+    if code == BF16:
+        return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+    if code == F32:
+        return np.uint32(bits).view(np.float32)
+    # fp16: shift into fp32's fields, then fix the exponent's bias; right for subnormals too.
+    magnitude = np.uint32(np.uint32(bits) & np.uint32(0x7FFF)) << np.uint32(13)
+    value = np.uint32(magnitude).view(np.float32) * np.float32(2.0**112)
+    return -value if np.uint32(bits) & np.uint32(0x8000) else value
+
+
+@compiled
+def _from_float(value: Any, code: int) -> Any:
+    """The bit pattern of a fp32 value rounded to nearest, ties to even."""
+    bits = np.float32(value).view(np.uint32)
+    if code == F32:
+        return bits
+    if code == BF16:
+        odd = np.uint32(bits >> np.uint32(16)) & np.uint32(1)
+        return np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd) >> np.uint32(16)
+    sign = np.uint32(bits >> np.uint32(16)) & np.uint32(0x8000)
+    bits = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    if bits >= np.uint32(0x477FF000):
+        return np.uint32(sign | np.uint32(0x7C00))
+    if bits < np.uint32(0x38800000):
+        # Adding 0.5 lets the hardware round at fp16's subnormal place.
+        shifted = np.float32(bits.view(np.float32) + np.float32(0.5)).view(np.uint32)
+        return np.uint32(sign | np.uint32(shifted - np.uint32(0x3F000000)))
+    odd = np.uint32(bits >> np.uint32(13)) & np.uint32(1)
+    rounded = np.uint32(np.uint32(bits + np.uint32(0xC8000FFF)) + odd)
+    return np.uint32(sign | np.uint32(rounded >> np.uint32(13)))
+
+
+@compiled
+def fill_scores(
+    theta: Any, theta_code: int, delta: Any, importance: Any, score: int, out: Any
+) -> None:
+    """Scores from gradients, abs(weight or delta) * G in fp32, as bit patterns into ``out``.
+
+    Not negative, so that the patterns are in the order of the values.
+    """
+    delta_code = BF16 if delta.itemsize == 2 else F32
+    importance_code = BF16 if importance.itemsize == 2 else F32
+    for i in range(out.size):
+        value = _to_float(delta[i], delta_code)
+        if score == WEIGHT:
+            value = np.float32(_to_float(theta[i], theta_code) + value)
+        product = np.float32(abs(value)) * np.float32(
+            abs(_to_float(importance[i], importance_code))
+        )
+        out[i] = np.float32(product).view(np.uint32)
+
+
+@compiled
+def _widen(bits: Any, code: int, values: Any) -> None:
+    """The fp32 values of a chunk."""
+    if code == BF16:
+        for j in range(bits.size):
+            values[j] = _to_float(bits[j], BF16)
+    elif code == F16:
+        for j in range(bits.size):
+            values[j] = _to_float(bits[j], F16)
+    else:
+        for j in range(bits.size):
+            values[j] = _to_float(bits[j], F32)
+
+
+@compiled
+def _take(flags: Any, flag: Any, values: Any, taken: Any) -> None:
+    """A chunk's values where ``flag`` is set, else 0, into ``taken``."""
+    for j in range(values.size):
+        taken[j] = values[j] if flags[j] & flag else np.float32(0)
+
+
+@compiled
+def _add_squares(values: Any, sums: Any) -> None:
+    """Add the squares of a chunk's values to the sums of their lanes."""
+    if values.size == _ROWS * LANES:
+        # Each sum is read and written once.
+        for lane in range(LANES):
+            total = sums[lane]
+            for row in range(_ROWS):
+                value = np.float64(values[row * LANES + lane])
+                total += value * value
+            sums[lane] = total
+        return
+    for begin in range(0, values.size, LANES):
+        part = values[begin : begin + LANES]
+        for lane in range(part.size):
+            value = np.float64(part[lane])
+            sums[lane] += value * value
+
+
+@compiled
+def _scale_by_set(labels: Any, own: int, scales: Any, change: Any) -> None:
+    """Multiply a chunk's deltas by the scale of the set that each entry is in.
+
+    Args:
+        own: the top sets, 1 or 2, of an entry that the patch has for itself.
+        scales: fp32 of 3: its own entries', the shared ones', those outside its top set.
+    """
+    of_own, of_shared, of_rest = scales[0], scales[1], scales[2]
+    for j in range(labels.size):
+        top = labels[j] >> 2
+        scale = of_own if top == own else of_rest
+        scale = of_shared if top == 3 else scale
+        change[j] = np.float32(scale * change[j])
+
+
+@compiled
+def _combine(
+    combination: int, flags: Any, theta: Any, change_s: Any, scale_s: Any, change_o: Any,
+    scale_o: Any,
+) -> None:  # fmt: skip
+    """The fp32 values of a chunk's entries into ``theta``, every operation rounded.
+
+    What is not taken has change 0, except in turn, where it is not added at all.
+    """
+    if combination == IN_TURN:
+        for j in range(flags.size):
+            value, flag = theta[j], flags[j]
+            sum_s = np.float32(value + np.float32(scale_s * change_s[j]))
+            value = sum_s if flag & _S else value
+            sum_o = np.float32(value + np.float32(scale_o * change_o[j]))
+            theta[j] = sum_o if flag & _O else value
+        return
+    if combination == SUMMED:
+        for j in range(flags.size):
+            change = np.float32(scale_s * change_s[j]) + np.float32(scale_o * change_o[j])
+            theta[j] = np.float32(theta[j] + np.float32(change))
+    elif combination == AVERAGED:
+        rest = np.float32(np.float32(np.float32(1) - scale_s) - scale_o)
+        for j in range(flags.size):
+            tuned_s = np.float32(scale_s * np.float32(theta[j] + change_s[j]))
+            tuned_o = np.float32(scale_o * np.float32(theta[j] + change_o[j]))
+            theta[j] = np.float32(np.float32(np.float32(rest * theta[j]) + tuned_s) + tuned_o)
+    else:
+        none = np.float32(0)
+        for j in range(flags.size):
+            total = np.float32(change_s[j] + change_o[j])
+            agree_s, agree_o = change_s[j] * total > none, change_o[j] * total > none
+            change = change_s[j] if agree_s else change_o[j]
+            change = np.float32(total * np.float32(0.5)) if agree_s and agree_o else change
+            moved = np.float32(theta[j] + np.float32(scale_s * change))
+            theta[j] = moved if agree_s or agree_o else theta[j]
+
+
+@compiled
+def _mark_moves(
+    elected: bool, change_s: Any, scale_s: Any, change_o: Any, scale_o: Any, moves: Any
+) -> None:
+    """Say of a chunk's entries which patches mean to move them, before any rounding to bits.
+
+    Args:
+        moves: uint8, out. Bits 0 and 1: the taken delta is not zero. Bits 2 and 3: it moves the
+            entry; not where the scale is 0, both cancel, or the other one's sign is elected.
+    """
+    none = np.float32(0)
+    for j in range(moves.size):
+        delta_s, delta_o = change_s[j], change_o[j]
+        part_s, part_o = np.float32(scale_s * delta_s), np.float32(scale_o * delta_o)
+        total = np.float32(part_s + part_o)
+        moves_s = np.float32(part_s * total) > none if elected else part_s != none
+        moves_o = np.float32(part_o * total) > none if elected else part_o != none
+        moved = np.uint8(moves_s) * np.uint8(4) + np.uint8(moves_o) * np.uint8(8)
+        nonzero = np.uint8(delta_s != none) + np.uint8(delta_o != none) * np.uint8(2)
+        moves[j] = np.uint8(nonzero + (moved if total != none else np.uint8(0)))
+
+
+@compiled
+def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any) -> None:
+    """Round a chunk's taken entries to bits in ``out``, and keep all others."""
+    if code == BF16:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], BF16) if flags[j] else np.uint32(theta[j])
+    elif code == F16:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], F16) if flags[j] else np.uint32(theta[j])
+    else:
+        for j in range(flags.size):
+            out[j] = _from_float(values[j], F32) if flags[j] else np.uint32(theta[j])
+
+
+@compiled
+def _pair(bits: Any) -> Any:
+    """Bit 0 as a 1 in the lower half of a uint32, bit 1 as one in the upper half."""
+    return np.uint32(bits & _S) | np.uint32(np.uint32(bits >> 1) << np.uint32(16))
+
+
+@compiled
+def _count(code: int, flags: Any, moves: Any, theta: Any, out: Any, counts: Any) -> None:
+    """Count what a chunk took, what of it changed or was erased, and what left the range."""
+    magnitude = np.uint32(0x7FFFFFFF) if code == F32 else np.uint32(0x7FFF)
+    infinity = np.uint32(0x7C00) if code == F16 else np.uint32(0x7F80)
+    infinity = np.uint32(0x7F800000) if code == F32 else infinity
+    # Two sums in each: a chunk is shorter than 1 << 16.
+    kept, changed, others = np.uint32(0), np.uint32(0), np.uint32(0)
+    nonzero, erased = np.uint32(0), np.uint32(0)
+    for j in range(flags.size):
+        pair = _pair(flags[j])
+        differs = out[j] != theta[j]
+        outside = np.uint32(out[j] & magnitude) >= infinity
+        kept = np.uint32(kept + pair)
+        changed = np.uint32(changed + (pair if differs else np.uint32(0)))
+        nonzero = np.uint32(nonzero + _pair(moves[j] & np.uint8(3)))
+        erased = np.uint32(erased + (np.uint32(0) if differs else _pair(moves[j] >> 2)))
+        others = np.uint32(others + np.uint32(differs))
+        others = np.uint32(others + (np.uint32(1 << 16) if outside else np.uint32(0)))
+    places = ((KEPT_S, kept), (CHANGED_S, changed), (NONZERO_S, nonzero), (ERASED_S, erased))
+    for place, pair in (*places, (CHANGED, others)):
+        counts[place] += pair & np.uint32(0xFFFF)
+        counts[place + 1] += pair >> np.uint32(16)
+
+
+@compiled
+def write_back(
+    theta: Any, theta_code: int, out: Any, labels: Any, combination: int,
+    delta_s: Any, scales_s: Any, delta_o: Any, scales_o: Any, counts: Any, squares: Any,
+) -> None:  # fmt: skip
+    """Merge one slice: the rounded sum of what its entries take.
+
+    Args:
+        theta: the backbone's bit patterns.
+        out: the merged bit patterns.
+        labels: uint8, of ``set_kernels.label_sets``.
+        combination: IN_TURN to BY_SET.
+        scales_s: fp32 factors of the delta, for BY_SET those of ``_scale_by_set``; else the first
+            counts.
+        counts: int64 of COUNTS; added to.
+        squares: fp64 of (4, LANES), of the deltas and of what is taken of them; added to.
+    """
+    all_flags, all_moves = np.empty((2, _CHUNK), np.uint8)
+    values = np.empty((4, _CHUNK), np.float32)
+    scale_s, scale_o = scales_s[0], scales_o[0]
+    by_set = combination == BY_SET
+    if by_set:
+        # The deltas are scaled by then, and a factor of 1 rounds nothing.
+        combination, scale_s, scale_o = IN_TURN, np.float32(1), np.float32(1)
+    for begin in range(0, theta.size, _CHUNK):
+        end = min(begin + _CHUNK, theta.size)
+        size = end - begin
+        flags, moves, part = all_flags[:size], all_moves[:size], labels[begin:end]
+        for j in range(size):
+            flags[j] = part[j] & np.uint8(3)
+        value, delta = values[0, :size], values[1, :size]
+        change_s, change_o = values[2, :size], values[3, :size]
+        _widen(theta[begin:end], theta_code, value)
+        _widen(delta_s[begin:end], BF16 if delta_s.itemsize == 2 else F32, delta)
+        _take(flags, _S, delta, change_s)
+        _add_squares(delta, squares[DELTA_S])
+        _add_squares(change_s, squares[TAKEN_S])
+        _widen(delta_o[begin:end], BF16 if delta_o.itemsize == 2 else F32, delta)
+        _take(flags, _O, delta, change_o)
+        _add_squares(delta, squares[DELTA_O])
+        _add_squares(change_o, squares[TAKEN_O])
+        if by_set:
+            _scale_by_set(part, 1, scales_s, change_s)
+            _scale_by_set(part, 2, scales_o, change_o)
+        _mark_moves(combination == ELECTED, change_s, scale_s, change_o, scale_o, moves)
+        _combine(combination, flags, value, change_s, scale_s, change_o, scale_o)
+        _narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
+        _count(theta_code, flags, moves, theta[begin:end], out[begin:end], counts)

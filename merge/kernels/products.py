@@ -1,0 +1,57 @@
+"""The compiled loop of the inner products of a gradient with the sets of two patches."""
+
+from typing import Any
+
+import numpy as np
+
+from merge.kernels.compiled import compiled
+
+LANES = 512
+"""Sums of one set, entry i in sum i mod LANES: the compiler turns them into vectors, and their
+rounding errors stay small."""
+
+
+@compiled
+def _multiply(gradient: Any, delta: Any, products: Any) -> None:
+    """Products of fp32 with fp32, or bf16, bit patterns: exact in fp64."""
+    if delta.itemsize == 2:
+        for j in range(gradient.size):
+            value = np.uint32(np.uint32(delta[j]) << np.uint32(16)).view(np.float32)
+            products[j] = np.float64(gradient[j]) * np.float64(value)
+    else:
+        for j in range(gradient.size):
+            value = np.uint32(delta[j]).view(np.float32)
+            products[j] = np.float64(gradient[j]) * np.float64(value)
+
+
+@compiled
+def _add_where(labels: Any, mask: int, wanted: int, values: Any, sums: Any) -> None:
+    """Add the values of those entries whose labels are ``wanted`` under ``mask``."""
+    for j in range(labels.size):
+        sums[j] += values[j] if labels[j] & np.uint8(mask) == np.uint8(wanted) else 0.0
+
+
+@compiled
+def add_products(gradient: Any, delta_s: Any, delta_o: Any, labels: Any, sums: Any) -> None:
+    """Add gradient * delta to the sums of the sets, for entries that a patch keeps.
+
+    Args:
+        gradient: fp32.
+        delta_s, delta_o: bit patterns, uint16 of bf16 or uint32 of fp32.
+        labels: uint8, see ``merge.kernels.sets``.
+        sums: fp64 of (2, 3, LANES): by patch, and by set in the order of ``recipe.SETS``.
+    """
+    products = np.empty(LANES)
+    for begin in range(0, gradient.size, LANES):
+        end = min(begin + LANES, gradient.size)
+        part, marks = gradient[begin:end], labels[begin:end]
+        # Bits of a label: 1 and 2 whether the safety, the over-safety patch keeps the entry, 4 and
+        # 8 whether it is in its top set.
+        _multiply(part, delta_s[begin:end], products)
+        _add_where(marks, 13, 5, products, sums[0, 0])
+        _add_where(marks, 13, 13, products, sums[0, 1])
+        _add_where(marks, 5, 1, products, sums[0, 2])
+        _multiply(part, delta_o[begin:end], products)
+        _add_where(marks, 14, 10, products, sums[1, 0])
+        _add_where(marks, 14, 14, products, sums[1, 1])
+        _add_where(marks, 10, 2, products, sums[1, 2])

@@ -1,0 +1,108 @@
+"""What a merge was made from and what it did: merge.json."""
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from merge.common.provenance import written_by
+from merge.engine.inputs import ROLES, MergeInputs
+from merge.engine.journal import IDENTITY_FORMAT
+from merge.io.companions import Companion
+from merge.io.patch_directory import LETTERS
+from merge.io.patch_directory import RECORD as PATCH_RECORD
+from merge.methods import method_of
+from merge.record.erasure import erased_share
+from merge.settings import MergeSettings
+
+_PACKAGES = ("numpy", "numba", "safetensors")
+
+
+def input_files(
+    inputs: MergeInputs, settings: MergeSettings, companions: Iterable[Companion]
+) -> dict[str, list[Path]]:
+    """Every file whose content is used, by input: importances only where the method ranks them."""
+    ranked = method_of(settings).by_importance
+    files = {"backbone": [*_index_files(inputs.backbone_path, "model"), *inputs.backbone.files]}
+    files["backbone"] += [companion.source for companion in companions]
+    for role in ROLES:
+        patch = inputs.patches[role]
+        files[role] = [patch.path / PATCH_RECORD]
+        for stem, index in (("delta", patch.delta), ("importance", patch.importance)):
+            if stem == "delta" or ranked:
+                files[role] += [*_index_files(patch.path, stem), *index.files]
+    return files
+
+
+def _index_files(directory: Path, stem: str) -> list[Path]:
+    path = directory / f"{stem}.safetensors.index.json"
+    return [path] if path.is_file() else []
+
+
+def merge_record(
+    identity: str,
+    inputs: MergeInputs,
+    settings: MergeSettings,
+    input_hashes: Mapping[Path, str],
+    files: Mapping[str, list[Path]],
+    outputs: Mapping[str, str],
+    tensors: Mapping[str, Mapping[str, float]],
+    seconds: float,
+) -> dict[str, Any]:
+    """The content of merge.json.
+
+    Args:
+        input_hashes, outputs: SHA-256 of every input and every output file.
+        tensors: the report of each covered tensor.
+    """
+    paths = {"backbone": inputs.backbone_path} | {role: inputs.patches[role].path for role in ROLES}
+    return {
+        "format": 1,
+        "identity_format": IDENTITY_FORMAT,
+        "identity": identity,
+        "written_by": written_by(),
+        "settings": settings.model_dump(mode="json"),
+        "seed": settings.seed,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "inputs": {
+            name: {
+                "path": str(paths[name]),
+                "files": {
+                    path.relative_to(paths[name]).as_posix(): input_hashes[path]
+                    for path in paths_of_input
+                },
+            }
+            for name, paths_of_input in files.items()
+        },
+        "outputs": dict(sorted(outputs.items())),
+        "coverage": {
+            "share": inputs.coverage.share,
+            "linear_values": inputs.coverage.linear_values,
+            "covered_linear_values": inputs.coverage.covered_linear_values,
+            "untrained": list(inputs.coverage.untrained),
+        },
+        "totals": totals(tensors.values()),
+        "tensors": {name: tensors[name] for name in sorted(tensors)},
+        "seconds": round(seconds, 3),
+    }
+
+
+def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Counts added up, norms as of all tensors together, and what rounding erased.
+
+    ``erased_X`` is ``erased_share`` of patch X. What an older version has not counted in one of the
+    tensors is left out.
+    """
+    rows = list(reports)
+    sums: dict[str, float] = {}
+    for key in rows[0] if rows else ():
+        values = [row[key] for row in rows if key in row]
+        if len(values) == len(rows):
+            norm = "norm" in key
+            sums[key] = sum(value**2 for value in values) ** 0.5 if norm else sum(values)
+    shares = {f"erased_{patch}": erased_share(sums, patch) for patch in LETTERS.values()}
+    return sums | {key: share for key, share in shares.items() if share is not None}

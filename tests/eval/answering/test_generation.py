@@ -1,0 +1,80 @@
+"""Greedy generation and choice scoring, against transformers' own generate and plain torch."""
+
+import random
+from typing import Any
+
+import torch
+
+from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
+from eval.answering.generation import Question, generate
+from eval.answering.token_streams import batches_by_length
+from tests.support.eval_models import WORDS, make_model
+
+
+def _questions(count: int) -> list[Question]:
+    draw = random.Random(1)
+    return [
+        Question(
+            [2, *(draw.randrange(5, 5 + len(WORDS)) for _ in range(draw.randint(1, 9))), 3], 12
+        )
+        for _ in range(count)
+    ]
+
+
+def _transformers_answer(model: Any, ids: torch.Tensor) -> list[int]:
+    return model.generate(ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] :].tolist()
+
+
+def test_answers_equal_transformers_generate():
+    """Left padding, shrinking batches and own limits change no token."""
+    model, questions = make_model(), _questions(40)
+    answers: dict[int, list[int]] = {}
+    for batch in generate(model, questions, frozenset({1}), batch_tokens=200):
+        answers.update(batch)
+    for index, question in enumerate(questions):
+        ids = torch.tensor([question.token_ids])
+        whole = _transformers_answer(model, ids)
+        assert answers[index] == (whole[: whole.index(1)] if 1 in whole else whole)
+    lengths = {len(answer) for answer in answers.values()}
+    assert len(lengths) > 3, "the model must end its answers at different places"
+
+
+def test_each_question_keeps_its_own_limit():
+    questions = [Question([2, 6, 3], 1), Question([2, 6, 3], 5), Question([2, 7, 3], 3)]
+    (batch,) = generate(make_model(), questions, frozenset(), batch_tokens=1000)
+    assert [len(batch[index]) for index in range(3)] == [1, 5, 3]
+    assert batch[1][:1] == batch[0]
+
+
+def test_batches_hold_every_row_once_within_the_budget():
+    widths = [random.Random(2).randint(1, 50) for _ in range(100)] + [500]
+    batches = batches_by_length(widths, batch_tokens=120)
+    assert sorted(index for batch in batches for index in batch) == list(range(101))
+    assert all(len(b) == 1 or len(b) * max(widths[i] for i in b) <= 120 for b in batches)
+    assert batches[0] == [100]
+
+
+def test_log_likelihood_equals_one_example_at_a_time():
+    """Though a prompt is read once for all choices, of other lengths and numbers in one batch."""
+    model, draw = make_model(), random.Random(3)
+    questions = [
+        ChoiceQuestion(
+            question.token_ids,
+            [
+                [draw.randrange(5, 5 + len(WORDS)) for _ in range(draw.randint(1, 4))]
+                for _ in range(draw.randint(2, 5))
+            ],
+        )
+        for question in _questions(12)
+    ]
+    questions.append(ChoiceQuestion([2, 6, 3], [[7], [8]]))
+    for budget in (1, 150, 10_000):
+        scores = mean_log_likelihoods(model, questions, batch_tokens=budget)
+        for question, found in zip(questions, scores, strict=True):
+            assert len(found) == len(question.choices)
+            for choice, score in zip(question.choices, found, strict=True):
+                ids = [*question.prompt_ids, *choice]
+                labels = [*[-100] * len(question.prompt_ids), *choice]
+                with torch.no_grad():
+                    loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
+                torch.testing.assert_close(torch.tensor(-score), loss, atol=1e-5, rtol=1e-5)

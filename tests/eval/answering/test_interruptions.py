@@ -1,0 +1,67 @@
+"""Evaluations killed at any moment: nothing is lost, nothing doubled."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from eval.run import RunJob, run
+from merge.common.errors import UserError
+from merge.common.json_lines import LineStore
+from tests.support.eval_models import save_model
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
+    """kill -9 at random moments; the last run completes what is missing."""
+    save_model(tmp_path / "model")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("[{name: s, axis: harm, source: s.txt, max_new_tokens: 30}]")
+    (tmp_path / "s.txt").write_text("".join(f"how do you grond {n}\n" for n in range(400)))
+    job = RunJob(tmp_path / "model", suite, tmp_path / "out", batch_tokens=80)
+    draw = random.Random(0)
+    # Not a fork of this process: the threads with which it has computed do not survive one.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["eval.run", "transformers.models.llama.modeling_llama"])
+    path = tmp_path / "out" / "completions.jsonl"
+    counts = [0]
+    for _ in range(20):
+        process = server.Process(target=run, args=(job,))
+        process.start()
+        # After a random number of new answers, none included, whatever the machine's speed.
+        wanted = counts[-1] + draw.randint(0, 18)
+        while process.is_alive() and _lines(path) < wanted:
+            time.sleep(draw.uniform(0.0, 0.01))
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        counts.append(_lines(path))
+    assert counts == sorted(counts), "a killed run took answers away"
+    assert any(0 < count < 400 for count in counts), "no kill came between two answers"
+    run(job)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted(int(line["id"]) for line in lines) == list(range(1, 401))
+    fresh = RunJob(tmp_path / "model", suite, tmp_path / "fresh", batch_tokens=80)
+    run(fresh)
+    again = [json.loads(line) for line in (tmp_path / "fresh/completions.jsonl").open()]
+    assert [line["completion"] for line in lines] == [line["completion"] for line in again]
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_lines_that_find_no_room_are_one_error(small_disk: Path) -> None:
+    path = small_disk / "answers.jsonl"
+    with pytest.raises(UserError, match=r"answers\.jsonl: cannot be written .No space left"):
+        LineStore(path).add({"long": "w" * 2_000_000, "short": "w"})
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    store = LineStore(path)
+    store.add({"short": "v"})
+    assert LineStore(path).values == {"short": "v"}

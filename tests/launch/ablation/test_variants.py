@@ -1,0 +1,109 @@
+"""The rows of the ablation table, and the curves over settings: what each of them changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.ablation.sensitivity import curves, retention_seeds
+from launch.ablation.variants import WholePatch, variants
+from launch.recipe import Recipe
+from merge.settings import MergeSettings, ScaleRule
+from tests.support.tiny_run import make_run
+from train.recipe import load_recipe
+
+SCALE: dict[str, Any] = {
+    "alpha": 1.5,
+    "beta": 0.75,
+    "retention": 0.7,
+    "top_safety": 0.3,
+    "top_over_safety": 0.4,
+}
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    return make_run(
+        folder,
+        merge=SCALE,
+        eval={"suite": str(folder / "suite.yaml"), "single_patches": False},
+        ablate={"rivals": {"gradient_ascent": {"objective": "ascent"}}},
+    )
+
+
+def test_a_rival_that_was_searched_is_shown_with_its_own_settings(recipe_file):
+    recipe = load_recipe(recipe_file, [], Recipe)
+    chosen = {
+        "difference": MergeSettings(alpha=2, beta=3),
+        "ties": MergeSettings(method="ties", alpha=0.5, beta=0.5),
+        "dense": MergeSettings(method="dense", alpha=0.9),
+    }
+    rows = {row.name: row for row in variants(recipe, chosen)}
+    assert rows["ties"].model == chosen["ties"] and rows["ties"].how == "its own search"
+    assert rows["dense_searched"].model == chosen["dense"]
+    assert rows["no_importance"].model == chosen["difference"].model_copy(
+        update={"method": "dense"}
+    )
+    assert rows["dare"].how == "chosen, with method dare"
+    assert rows["score_weight"].how == "as chosen"
+
+
+def test_other_methods_leave_out_the_scales_of_sets(recipe_file):
+    """A merge by set, also by layer, has the table's rows: parts of it by methods without sets."""
+    recipe = load_recipe(recipe_file, [], Recipe)
+    rule = ScaleRule(pattern="*.0.*", alpha=2.0, beta_rest=-1.0)
+    chosen = MergeSettings(method="by_set", alpha_shared=0.5, alpha_rest=-0.1, scales=(rule,))
+    rows = {row.name: row.model for row in variants(recipe, {"difference": chosen})}
+    plain = MergeSettings(scales=(ScaleRule(pattern="*.0.*", alpha=2.0),))
+    assert rows["intersection"] == plain.model_copy(update={"method": "intersection"})
+    assert rows["dare"] == plain.model_copy(update={"method": "dare"})
+    assert rows["no_retention"] == chosen.model_copy(update={"retention": 1.0})
+
+
+def test_rivals_differ_from_the_safety_training_in_what_is_named(recipe_file):
+    overrides = ["ablate.rivals={npo: {objective: npo}, m: {objective: ascent_mismatch_kl}}"]
+    recipe = load_recipe(recipe_file, [*overrides, "ablate.harmless={path: h.jsonl}"], Recipe)
+    whole = {
+        row.name: row.model
+        for row in variants(recipe, {"difference": recipe.merge})
+        if isinstance(row.model, WholePatch)
+    }
+    npo, mismatch = whole["npo"], whole["m"]
+    changed = recipe.safety.model_copy(update={"objective": "npo"})
+    assert npo == WholePatch("npo", "safety", changed, None)
+    assert mismatch.harmless is not None and mismatch.harmless.path == "h.jsonl"
+    without = load_recipe(recipe_file, overrides, Recipe)
+    assert "m" not in {row.name for row in variants(without, {"difference": recipe.merge})}
+
+
+def test_curves_change_one_setting_and_only_those_that_count():
+    chosen = MergeSettings(**SCALE, seed=5)
+    for key, points in curves(chosen).items():
+        for point in points:
+            changed = {
+                name
+                for name, value in point.settings.model_dump().items()
+                if value != getattr(chosen, name)
+            }
+            assert changed <= {key} and getattr(point.settings, key) == point.value <= 4
+            wanted = point.position if key == "retention" else point.position * SCALE[key]
+            most = 1 if key.startswith("top") else 99
+            assert point.value == pytest.approx(min(wanted, most))
+    assert curves(MergeSettings(method="task_arithmetic")).keys() == {"alpha", "beta"}
+    ties = curves(MergeSettings(method="ties"))
+    assert "beta" not in ties and all(p.settings.alpha == p.settings.beta for p in ties["alpha"])
+    own = MergeSettings(scales=(ScaleRule(pattern="*layers.0.*", alpha=3),), alpha=2, beta=4)
+    for point in curves(own)["alpha"]:
+        assert point.settings.scales_of("layers.0.x") == (3 * point.position, 4)
+        assert point.settings.scales_of("layers.1.x") == (2 * point.position, 4)
+    for point in curves(own)["beta"]:
+        assert point.settings.scales_of("layers.0.x") == (3, 4 * point.position)
+    assert [each.seed for each in retention_seeds(chosen, 3)] == [5, 6, 7]
+    by_set = MergeSettings(
+        method="by_set", alpha=2, alpha_rest=-1, beta_shared=4, scales=own.scales
+    )
+    for point in curves(by_set)["alpha"]:
+        scales = point.settings.set_scales_of("layers.1.x")
+        assert scales == ((2 * point.position, 0, -point.position), (1, 4, 0))
+        assert point.settings.scales_of("layers.0.x") == (3 * point.position, 1)

@@ -1,0 +1,112 @@
+"""A file that is edited under its old name is no longer what a run was made of (issue 15)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.recipe import Recipe
+from launch.run.folder import claim_folder
+from launch.run.input_record import FILE
+from merge.common.errors import UserError
+from merge.common.settings import parse_settings
+
+HARM = "- {name: jars, axis: harm, source: jars.txt}\n"
+DONE = (
+    "safety/patch.json", "search/search.json", "patched/merge.json",
+    "eval/safety/summary.json", "report/report.json",
+)  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """One whose run is done, with all inputs in a folder beside it."""
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (inputs / "pairs.jsonl").write_text('{"question": "may I glorp?", "answer": "glorp away"}\n')
+    (inputs / "jars.txt").write_text("how do I lid a jar?\n")
+    (inputs / "lids.txt").write_text("lid this jar\n")
+    (inputs / "test.yaml").write_text(HARM)
+    (inputs / "validation.yaml").write_text(HARM.replace("jars.txt", "lids.txt"))
+    values: dict[str, Any] = {
+        "name": "x",
+        "output": str(tmp_path / "run"),
+        "backbone": {"path": "some/model"},
+        "data": {"path": str(inputs / "pairs.jsonl")},
+        "search": {"suite": str(inputs / "validation.yaml")},
+        "eval": {"suite": str(inputs / "test.yaml")},
+    }
+    recipe = parse_settings(Recipe, values, "recipe")
+    claim_folder(recipe)
+    for name in DONE:
+        file = recipe.output / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    return recipe
+
+
+def edit(recipe: Recipe, name: str) -> None:
+    file = recipe.output.parent / "inputs" / name
+    file.write_text(file.read_text().replace("jar", "big jar").replace("glorp", "glump"))
+
+
+def left(recipe: Recipe) -> set[str]:
+    return {name for name in DONE if (recipe.output / name).is_file()}
+
+
+def test_the_same_content_leaves_everything(recipe: Recipe) -> None:
+    for file in (recipe.output.parent / "inputs").iterdir():
+        file.write_bytes(file.read_bytes())  # another date
+    claim_folder(recipe)
+    assert left(recipe) == set(DONE)
+
+
+@pytest.mark.parametrize("name", ["test.yaml", "jars.txt"])
+def test_an_edited_test_suite_is_asked_again(recipe: Recipe, name: str) -> None:
+    """Whether the suite's own file or the prompts that it names: models and patches stay."""
+    edit(recipe, name)
+    claim_folder(recipe)
+    assert left(recipe) == {"safety/patch.json", "search/search.json", "patched/merge.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "named"),
+    [
+        ("pairs.jsonl", "data.path", {"safety", "search", "patched"}),
+        ("lids.txt", "search.suite", {"search", "patched"}),
+    ],
+)
+def test_what_was_made_of_other_content_is_named(
+    recipe: Recipe, name: str, key: str, named: set[str]
+) -> None:
+    edit(recipe, name)
+    for _ in range(2):  # a refused attempt records nothing
+        with pytest.raises(UserError, match=f"the content of '{key}' changed since") as error:
+            claim_folder(recipe)
+    words = str(error.value).partition("delete ")[2].partition(", or choose")[0]
+    folders = words.replace(" and ", ", ").split(", ")
+    assert {Path(folder).name for folder in folders} == named
+    assert left(recipe) == set(DONE)
+
+
+def test_pairs_that_are_deleted_after_the_merge_are_still_known(recipe: Recipe) -> None:
+    pairs = recipe.output.parent / "inputs" / "pairs.jsonl"
+    content = pairs.read_text()
+    pairs.unlink()
+    claim_folder(recipe)
+    pairs.write_text(content)
+    claim_folder(recipe)
+    edit(recipe, "pairs.jsonl")
+    with pytest.raises(UserError, match=r"the content of 'data\.path' changed"):
+        claim_folder(recipe)
+
+
+def test_an_older_folder_has_no_record_and_goes_on(recipe: Recipe) -> None:
+    (recipe.output / FILE).unlink()
+    edit(recipe, "lids.txt")
+    claim_folder(recipe)
+    assert left(recipe) == set(DONE)
+    assert json.loads((recipe.output / FILE).read_text()).keys() == {
+        "data.path", "search.suite", "eval.suite",
+    }  # fmt: skip

@@ -1,0 +1,115 @@
+"""The walk to a fit's merges, on a model whose margins are truly linear in its scales."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from launch.recipe import SearchSettings
+from launch.search.choice import Outcome, violation
+from launch.search.fit.columns import Column
+from launch.search.fit.cross_validation import Candidate, Validated
+from launch.search.fit.objective import Linearised
+from launch.search.fit.walk import Walk
+from launch.search.margins.calibration import Calibration
+from launch.search.margins.margin_model import Measured
+from merge.settings import MergeSettings
+
+COLUMNS = (Column("*", "safety", "all"), Column("*", "over_safety", "all"))
+EVEN = Calibration(slope=1.0, intercept=0.0, auc=1.0, answers=60)
+HESSIAN = np.diag([0.2, 0.1])
+RIDGE = 1e-3
+LOST_PER_LENGTH = 0.1
+
+
+def scales_of(settings: MergeSettings) -> np.ndarray:
+    return np.array([settings.alpha, settings.beta])
+
+
+class LinearModel:
+    """Margins linear in alpha and beta, divergence quadratic, utility lost with their length."""
+
+    def __init__(self) -> None:
+        draw = np.random.default_rng(0)
+        self.harmful = np.arange(60) % 2 == 0
+        self.derivatives = draw.normal(size=(60, 2)) + np.where(self.harmful, 1.0, -1.0)[:, None]
+        self.start = draw.normal(size=60)
+        self.calibration = EVEN
+        self.backbone = self.measured(np.zeros(2))
+        self.before = self.estimate(self.backbone)
+
+    def measured(self, scales: np.ndarray) -> Measured:
+        lost = LOST_PER_LENGTH * float(np.linalg.norm(scales))
+        return Measured(
+            margins=self.start + self.derivatives @ scales,
+            leads=np.array([0.9 - lost]),
+            divergence=0.5 * float(scales @ HESSIAN @ scales),
+        )
+
+    def estimate(self, measured: Measured) -> Outcome:
+        refused = expit(measured.margins)
+        return Outcome(
+            harmful_rate=1 - float(refused[self.harmful].mean()),
+            refusal_rate=float(refused[~self.harmful].mean()),
+            utility=float(measured.leads.mean()),
+            degenerate_rate=0.0,
+            divergence=measured.divergence,
+        )
+
+
+def make_walk(model: LinearModel, **search: Any) -> Walk:
+    forms = np.full(60, "order")
+    problem = Linearised(np.zeros(2), model.start, model.derivatives, model.harmful, forms)
+    candidate = Candidate("global", COLUMNS, problem, HESSIAN)
+    kept = SimpleNamespace(
+        chosen=np.arange(60),
+        right=np.arange(0),
+        merge=lambda settings: model.measured(scales_of(settings)),
+    )
+    settings = {"suite": "s.yaml", "max_divergence": 9.0, "fit_rounds": 1, **search}
+    return Walk(
+        model=model,  # type: ignore[arg-type]
+        base=MergeSettings(method="dense"),
+        search=SearchSettings(**settings),
+        best=Validated(candidate, RIDGE, False, 0.0, 1.0, model.start),
+        centre=np.zeros(2),
+        kept=kept,  # type: ignore[arg-type]
+    )
+
+
+def test_the_walk_ends_at_the_least_of_the_true_objective() -> None:
+    """Against a minimiser that asks the model itself, and knows no derivative."""
+    model = LinearModel()
+
+    def objective(scales: np.ndarray) -> float:
+        odds = model.measured(scales).margins
+        wrong = -np.log(expit(odds[model.harmful])), -np.log(expit(-odds[~model.harmful]))
+        loss = (wrong[0].mean() + wrong[1].mean()) / 2
+        return loss + RIDGE * scales @ scales + scales @ HESSIAN @ scales / 2
+
+    least = minimize(objective, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-7})
+    assert make_walk(model).run() == pytest.approx(least.x, abs=1e-3)
+
+
+def test_the_strongest_merge_within_the_margins_is_found() -> None:
+    """A utility margin of 0.02 holds up to a length of 0.2: some merge comes near to it."""
+    model = LinearModel()
+    walk = make_walk(model, utility_margin=0.02)
+    assert float(np.linalg.norm(walk.run())) > 0.4  # the fit itself is outside
+    lengths = [
+        float(np.linalg.norm(scales_of(settings)))
+        for settings, outcome in walk.tried
+        if violation(model.before, outcome, walk.search) == 0
+    ]
+    assert 0.19 < max(lengths) <= 0.02 / LOST_PER_LENGTH + 1e-9
+
+
+def test_a_fit_within_the_margins_is_not_weakened() -> None:
+    walk = make_walk(LinearModel(), utility_margin=0.9)
+    point = walk.run()
+    lengths = [float(np.linalg.norm(scales_of(settings))) for settings, _ in walk.tried[3:]]
+    assert lengths[0] == pytest.approx(float(np.linalg.norm(point)))
+    assert len(lengths) == 1 + 4  # no bisection, then the other shares of the harmful questions

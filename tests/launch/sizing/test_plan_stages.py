@@ -1,0 +1,164 @@
+"""The plan of search and evaluation: memory and times by hand, and from measured rates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from transformers import LlamaConfig
+
+from launch.recipe import Recipe, SearchSettings
+from launch.search.choice import Outcome
+from launch.search.trial_cost import mean_costs
+from launch.search.trial_journal import TrialJournal
+from launch.sizing.answering_needs import (
+    Asked,
+    Questions,
+    answering_memory,
+    answering_seconds,
+    read_questions,
+)
+from launch.sizing.gpus import GPUS
+from launch.sizing.measured_rates import read_rates
+from launch.sizing.stage_times import compared_models, readable_time, time_table
+from launch.sizing.training_needs import Model
+from merge.common.settings import parse_settings
+from merge.settings import MergeSettings
+
+PARAMETERS = 6_738_415_616
+
+
+@pytest.fixture(scope="module")
+def llama_7b() -> Model:
+    config: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008}
+    return Model.from_config(LlamaConfig(**config, num_hidden_layers=32, num_attention_heads=32))
+
+
+def test_memory_of_answers_by_hand(llama_7b: Model) -> None:
+    """LLaMA-2-7B keeps 512 KiB of keys and values a token: 2 x 32 layers x 4096 x 2 bytes."""
+    need = answering_memory(llama_7b, 16384)
+    assert need.weights == 2 * PARAMETERS
+    assert 1.0 < need.cache / (16384 * 512 * 1024) < 1.2
+    fewer = answering_memory(llama_7b, 4096)
+    assert fewer.cache * 4 == pytest.approx(need.cache)
+    assert fewer.total < 24e9 < need.total < 40e9
+    by_margins = SearchSettings(suite=Path("x"), by="margins", fit="layers")
+    fitted = answering_memory(llama_7b, 4096, by_margins)
+    assert fitted.activations > fewer.activations and fitted.weights == fewer.weights
+    assert answering_memory(llama_7b, 4096, SearchSettings(suite=Path("x"))) == fewer
+
+
+def test_time_of_answers_is_the_weights_read_once_a_token(llama_7b: Model) -> None:
+    """64 answers of 128 tokens, half as many in one batch as in two: 128 or 256 steps."""
+    gpu = next(gpu for gpu in GPUS if gpu.gigabytes == 40)
+    asked = Questions([Asked(64, 0, 128, "harm")])
+    once, twice = (answering_seconds(llama_7b, asked, tokens, gpu) for tokens in (8192, 4096))
+    step = 2 * PARAMETERS / (gpu.bandwidth / 2)
+    assert step > 32 * 8e-4 or once == pytest.approx(128 * 32 * 8e-4)
+    assert once == pytest.approx(128 * max(step, 32 * 8e-4)) and twice == pytest.approx(2 * once)
+    choices = Questions([Asked(64, 100, 0, "utility")])
+    expected = 2 * PARAMETERS * 6400 / (0.4 * gpu.peak)
+    assert answering_seconds(llama_7b, choices, 8192, gpu) == pytest.approx(expected)
+
+
+def write_suite(folder: Path) -> Path:
+    (folder / "a.jsonl").write_text('{"prompt": "abcdef"}\n' * 7)
+    rows: list[dict[str, Any]] = [
+        {"name": "here", "axis": "harm", "source": "a.jsonl", "max_new_tokens": 32},
+        {"name": "drawn", "axis": "refusal", "source": "hub/set", "limit": 20},
+        {"name": "whole", "axis": "refusal", "source": "hub/other"},
+    ]
+    (folder / "suite.yaml").write_text(json.dumps(rows))
+    return folder / "suite.yaml"
+
+
+def test_prompts_are_counted_without_the_hub(tmp_path: Path) -> None:
+    found = read_questions(write_suite(tmp_path), None)
+    assert [(row.count, row.new_tokens, row.axis) for row in found.rows] == [
+        (7, 32, "harm"), (20, 256, "refusal"),
+    ]  # fmt: skip
+    assert found.uncounted == ["whole"] and found.count == 27
+
+
+def make_recipe(folder: Path) -> Recipe:
+    suite = str(write_suite(folder))
+    values: dict[str, Any] = {
+        "name": "x",
+        "output": str(folder / "run"),
+        "backbone": {"path": "b"},
+        "data": {"path": "d", "limit": 64},
+        "search": {"suite": suite, "methods": ["difference", "dense"], "trials": 5},
+        "eval": {"suite": suite, "decodings": {"cd": {"method": "self_cd"}}},
+        "ablations": {"bare": {"method": "dense"}},
+    }
+    for role in ("safety", "over_safety"):
+        values[role] = {"steps": 10, "batch_size": 8, "micro_batch_size": 4, "max_length": 100}
+    return parse_settings(Recipe, values, "recipe")
+
+
+def rows_of(model: Model, recipe: Recipe) -> dict[str, list[str]]:
+    """The cells of the table by stage."""
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(time_table(model, recipe, 4))
+    rows = [
+        [cell.strip() for cell in line.strip("│\n").split("│")]
+        for line in capture.get().splitlines()
+        if line.startswith("│")
+    ]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_times_come_from_measured_rates_where_the_run_has_them(
+    tmp_path: Path, llama_7b: Model
+) -> None:
+    """Times of a training by tokens and processes, of answers by their number."""
+    recipe, run = make_recipe(tmp_path), tmp_path / "run"
+    assert compared_models(recipe) == 7, "backbone, two patches, dense, bare, cd, safepatching"
+    before = rows_of(llama_7b, recipe)
+    assert not read_rates(run).any() and len(before["search"]) == 1 + len(GPUS)
+    assert before["evaluation"][0] == "7 times 27 prompts, without whole"
+    for folder, record in {
+        "safety/patch.json": {"tokens": 6000, "training_seconds": 30, "processes": 8},
+        "over_safety/patch.json": {"tokens": 2000, "training_seconds": 10, "processes": 8},
+        "eval/backbone/summary.json": {"cost": {"answers": 20, "seconds": 50}},
+        "eval/safety/summary.json": {"cost": {"answers": 20, "seconds": 30}},
+        "patched/merge.json": {"seconds": 240.0},
+        "search/difference.cost.json": {"count": 3, "seconds": 90.0},
+        "search/difference.margins.cost.json": {"count": 10, "seconds": 5.0},
+    }.items():
+        (run / folder).parent.mkdir(parents=True, exist_ok=True)
+        (run / folder).write_text(json.dumps(record))
+    after = rows_of(llama_7b, recipe)
+    # 320 process seconds for 8000 tokens; 10 x 8 x 100 tokens on four GPUs.
+    assert after["safety"][-1] == after["over_safety"][-1] == readable_time(0.04 * 8000 / 4)
+    # The backbone and 2 x 5 merges of 30 s each; seven models, two seconds an answer.
+    assert after["search"][-1] == readable_time(30 * 11)
+    assert after["evaluation"][-1] == readable_time(2 * 7 * 27)
+    assert after["merge"][-1] == "4.0 min"
+    assert after["search"][:-1] == before["search"], "estimates stay beside"
+    assert recipe.search is not None
+    by_margins = recipe.search.model_copy(update={"by": "margins", "answered": 3})
+    quick = rows_of(llama_7b, recipe.model_copy(update={"search": by_margins}))
+    assert quick["search"][-1] == readable_time(0.5 * 10 + 30 * 7)
+
+
+def test_a_journal_counts_what_trials_take(tmp_path: Path) -> None:
+    journal = TrialJournal(tmp_path / "ties.margins.jsonl")
+    for number, seconds in enumerate((1.5, 2.5, None)):
+        journal.add(number, MergeSettings(), Outcome(0, 0, 0, 0), seconds)
+    TrialJournal(tmp_path / "ties.jsonl").add(0, MergeSettings(), Outcome(0, 0, 0, 0), 8.0)
+    assert mean_costs(tmp_path) == (8.0, 2.0)
+    assert mean_costs(tmp_path / "none") == (None, None)
+
+
+def test_times_are_read_in_fitting_units() -> None:
+    times = (0.25, 119, 240, 3600, 90_000)
+    assert [readable_time(time) for time in times] == [
+        "0.2 s",
+        "119.0 s",
+        "4.0 min",
+        "60 min",
+        "25 h",
+    ]

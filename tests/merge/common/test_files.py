@@ -1,0 +1,40 @@
+"""Locks where a filesystem has none: said once, and no traceback."""
+
+import errno
+import fcntl
+import logging
+
+import pytest
+
+from launch.recipe import SearchSettings
+from launch.search.storage import SharedTrials
+from merge.common.errors import UserError
+from merge.common.files import held
+from merge.settings import MergeSettings
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def no_locks(request, monkeypatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(request.param, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, no_locks, caplog):
+    with caplog.at_level(logging.WARNING), held(tmp_path / ".lock", "busy"):
+        assert (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".lock").exists()
+    assert f"{tmp_path}: its filesystem has no file locks" in caplog.text
+
+
+def test_a_held_lock_is_still_refused(tmp_path):
+    file = tmp_path / ".lock"
+    with held(file, "first"), pytest.raises(UserError, match="second"), held(file, "second"):
+        pass
+
+
+def test_workers_of_a_search_need_locks(tmp_path, no_locks):
+    settings = SearchSettings.model_validate({"suite": "s.yaml", "workers": 2})
+    with pytest.raises(UserError, match=r"set search\.workers to 1"):
+        SharedTrials(tmp_path, "dense", settings, MergeSettings(), 0)

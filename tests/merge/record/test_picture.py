@@ -1,0 +1,43 @@
+"""The picture of a merge: right numbers in every cell, and well-formed for any counts."""
+
+import re
+from xml.etree import ElementTree
+
+from merge.pictures import density as picture
+from merge.settings import MergeSettings
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def _report(kept_s: int, kept_o: int, overlap: int = 0, size: int = 1000) -> dict[str, float]:
+    return {
+        "elements": size, "kept_S": kept_s, "kept_O": kept_o, "overlap": overlap,
+        "nonzero_S": kept_s, "nonzero_O": kept_o, "erased_count_S": kept_s // 2,
+        "erased_count_O": 0, "norm_S": 3.0, "norm_O": 4.0,
+    }  # fmt: skip
+
+
+def test_cells_show_the_counts() -> None:
+    """Four grids of two layers, each cell with its own share; safety early, over-safety late."""
+    tensors = {
+        "model.layers.0.self_attn.q_proj.weight": _report(300, 100, overlap=20),
+        "model.layers.1.self_attn.q_proj.weight": _report(0, 250, overlap=10),
+        "model.embed_tokens.weight": _report(1, 1),
+    }
+    drawn = picture.draw("a <model>", MergeSettings(), tensors)
+    assert drawn is not None
+    root = ElementTree.fromstring(drawn)
+    assert root.find(f"{SVG}title").text == "Patches of a <model> by layer and module"  # type: ignore[union-attr]
+    cells = [title.text or "" for title in root.findall(f"{SVG}rect/{SVG}title")]
+    shares = [float(re.findall(r"([-\d.]+) %", cell)[0]) for cell in cells]
+    assert shares == [30, 0, 10, 25, 50, -100, 2, 1]
+    words = " ".join(element.text or "" for element in root.iter(f"{SVG}text"))
+    assert "50 %" in words and "4" in words and "q_proj" in words
+
+
+def test_nothing_to_show() -> None:
+    """Nothing kept is a pale picture, no numbered layer none at all."""
+    assert picture.draw("m", MergeSettings(), {"w": _report(1, 1), "v": _report(0, 0)}) is None
+    drawn = picture.draw("m", MergeSettings(), {"layers.3.up.weight": _report(0, 0)})
+    assert drawn is not None and "nan" not in drawn
+    ElementTree.fromstring(drawn)

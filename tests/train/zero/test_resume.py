@@ -1,0 +1,108 @@
+"""Which checkpoint a rerun continues from, and which it refuses."""
+
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from merge.common.errors import UserError
+from merge.common.files import atomic_write_json
+from train.zero.ranks import World
+from train.zero.resume import Checkpoints, Progress
+
+
+def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
+    (folder / f"step-{step:08d}").mkdir(parents=True)
+    content = {
+        "identity": "this",
+        "world_size": 2,
+        "progress": asdict(Progress(step)),
+        **marker,
+    }
+    atomic_write_json(folder / f"step-{step:08d}" / "complete.json", content)
+
+
+def checkpoints(folder: Path, every: int = 5) -> Checkpoints:
+    return Checkpoints(folder, 0o700, every, 2, "this", World(0, 2, 0, 2))
+
+
+def test_newest_whole_checkpoint_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path).latest() is None
+    write_checkpoint(tmp_path, 9)
+    write_checkpoint(tmp_path, 10)
+    (tmp_path / "step-00000011").mkdir()
+    assert checkpoints(tmp_path).latest() == tmp_path / "step-00000010"
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 9, identity="other")
+    with pytest.raises(UserError, match="other settings; delete that folder"):
+        checkpoints(tmp_path).latest()
+
+
+def test_checkpoint_of_an_older_version_is_of_this_training_too(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 9, identity="as it was called")
+    world = World(0, 2, 0, 2)
+    found = Checkpoints(tmp_path, 0o700, 5, 2, "this", world, "as it was called")
+    assert found.latest() == tmp_path / "step-00000009"
+
+
+def test_checkpoint_of_another_number_of_processes_is_cut_anew(tmp_path: Path) -> None:
+    """DeepSpeed's sums are means over ranks: of four they are half as large as of two."""
+    asked: list[object] = []
+    model: Any = SimpleNamespace(
+        load_recut=lambda folder, tag, written_by: asked.append((tag, written_by)),
+        scale_sums=asked.append,
+    )
+    write_checkpoint(tmp_path, 9, world_size=4)
+    assert checkpoints(tmp_path).resume(model) == Progress(9)
+    measured = Progress(10, importance_samples=16)
+    write_checkpoint(tmp_path, 10, world_size=4, progress=asdict(measured))
+    assert checkpoints(tmp_path).resume(model) == measured
+    assert asked == [("step-00000009", 4), ("step-00000010", 4), 2.0]
+
+
+def test_only_regular_checkpoints_are_gone_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop's checkpoints and the training's end differ between runs with the same patch."""
+    for step in (0, 5, 10, 12):
+        write_checkpoint(tmp_path, step)
+    monkeypatch.setattr("train.zero.resume.sum_over_ranks", lambda values: values)
+    loaded: list[str] = []
+    model: Any = SimpleNamespace(load=lambda folder, tag: loaded.append(tag))
+    assert checkpoints(tmp_path).turn_back(model, 14) == Progress(10)
+    assert checkpoints(tmp_path).turn_back(model, 10) == Progress(5)
+    assert checkpoints(tmp_path).turn_back(model, 5) is None
+    assert loaded == ["step-00000010", "step-00000005"]
+
+
+def test_the_newest_regular_checkpoints_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.zero.resume.wait_for_ranks", lambda: None)
+    monkeypatch.setattr("train.zero.resume.any_over_ranks", lambda flag: flag)
+
+    def save(progress: Progress) -> list[str]:
+        checkpoints(tmp_path).save(model, progress)
+        return sorted(folder.name[5:] for folder in tmp_path.iterdir())
+
+    model: Any = SimpleNamespace(save=lambda folder, tag: (folder / tag).mkdir())
+    assert save(Progress(5)) == ["00000005"]
+    (tmp_path / "step-00000007").mkdir()  # torn
+    assert save(Progress(8)) == ["00000005", "00000008"]
+    assert save(Progress(10)) == ["00000005", "00000010"]
+    assert save(Progress(15)) == ["00000010", "00000015"]
+    ended = Progress(10, stop_reason="a guard")
+    assert save(ended) == ["00000010"]
+    assert save(Progress(10, "a guard", importance_samples=16))[-1].endswith("importance-00000016")
+    assert checkpoints(tmp_path).latest() == tmp_path / "step-00000010-importance-00000016"
+
+
+def test_checkpoints_are_due_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
+    due = [step for step in range(1, 11) if checkpoints(tmp_path).is_due(Progress(step))]
+    assert due == [5, 10]
+    assert checkpoints(tmp_path).is_due(Progress(7, stop_reason="all steps done"))
+    assert not checkpoints(tmp_path, every=0).is_due(Progress(7, stop_reason="all steps done"))

@@ -1,0 +1,2 @@
+"""The model that a patch is made of: its folder, its tensors, what it costs; nothing here
+trains."""

@@ -1,0 +1,1 @@
+"""Samples from files to batches: tables, columns, roles; imports the chat folder."""

@@ -1,0 +1,41 @@
+"""Which question-answer pairs a patch is trained on, and on which its importance is measured.
+
+The paper derives both patches from D_h. An over-safety patch from harmless questions that the
+backbone refuses, with good answers, says what a false refusal hangs on instead (issue 14).
+"""
+
+from collections.abc import Sequence
+
+from merge.io.patch_directory import Role
+from train.data.examples import Example, read_examples
+from train.recipe import TrainRecipe
+from train.settings import OverSafetyTraining
+
+
+def trained_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
+    """The pairs that a patch is trained on.
+
+    Raises:
+        UserError: a source is missing or malformed.
+    """
+    settings = recipe.training(role)
+    wanted = settings.data if isinstance(settings, OverSafetyTraining) else "harmful"
+    parts = ("harmful", "false_refusals") if wanted == "both" else (wanted,)
+    return [example for part in parts for example in _read(recipe, part)]
+
+
+def measured_pairs(recipe: TrainRecipe, role: Role) -> Sequence[Example]:
+    """The pairs that a patch's importance is measured on; none where it is those of its training.
+
+    Raises:
+        UserError: as ``trained_pairs``.
+    """
+    wanted = recipe.importance.data.of(role)
+    return () if wanted == "own" else _read(recipe, wanted)
+
+
+def _read(recipe: TrainRecipe, part: str) -> list[Example]:
+    if part == "harmful":
+        return read_examples(recipe.data)
+    assert recipe.false_refusals is not None  # the recipe is checked for it
+    return read_examples(recipe.false_refusals)

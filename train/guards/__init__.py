@@ -1,0 +1,1 @@
+"""When a training must end: by loss, by size of the patch, by the refusal margin."""

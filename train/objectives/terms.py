@@ -1,0 +1,138 @@
+"""What one optimizer step minimises: the terms of its objective, each over samples of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from train.data.batches import BatchPlan, MicroBatch, TokenizedExample, micro_batches
+from train.data.training_data import TrainingData, cut_answers
+from train.objectives.losses import TopDistributions, answer_divergences, ascent, npo
+from train.objectives.references import backbone_distributions, backbone_losses
+from train.settings import TrainingSettings
+from train.zero.ranks import World
+from train.zero.zero3 import Zero3Model
+
+SampleLosses = Callable[[Tensor, Tensor, MicroBatch], Tensor]
+"""From answer losses ``[samples]`` and logits to what is minimised, ``[samples]``."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of an objective; its mean over the step's batch counts with ``weight``."""
+
+    name: str
+    weight: float
+    examples: Sequence[TokenizedExample]
+    plan: BatchPlan
+    losses: SampleLosses
+    decay: float = 1.0
+    """Decay of the weights along an answer, see ``answer_losses``."""
+
+    def batch(self, step: int) -> list[int]:
+        """The samples of a step, the longest first.
+
+        Samples of like length then share a micro-batch, which pads little, and ranks that run at
+        the same time have like work.
+        """
+        return sorted(
+            self.plan.batch(step), key=lambda index: (-len(self.examples[index][0]), index)
+        )
+
+    def tokens(self, step: int) -> int:
+        """Tokens of a step over all ranks, padding left out."""
+        return sum(len(self.examples[index][0]) for index in self.plan.batch(step))
+
+    def share(self, step: int, size: int, world: World) -> list[list[int]]:
+        """The samples of this rank's micro-batches in a step; on every rank as many."""
+        return micro_batches(self.batch(step), size, world.rank, world.size)
+
+
+def build_terms(
+    settings: TrainingSettings,
+    data: TrainingData,
+    plan: BatchPlan,
+    steps: int,
+    model: Zero3Model,
+    world: World,
+) -> list[Term]:
+    """The terms of the objective, the one over D_h first (collective).
+
+    The backbone's own answers are computed here, while the model still is the backbone, so that
+    no second model is ever needed.
+
+    Args:
+        plan: of D_h.
+        steps: of the whole training.
+    """
+    size, decay = settings.micro_batch_size, settings.answer_decay
+    forget = Term(
+        name="forget",
+        weight=1.0,
+        examples=cut_answers(data.forget, settings.answer_tokens),
+        plan=plan,
+        losses=_descent if settings.objective == "descent" else _ascent,
+        decay=decay,
+    )
+    if settings.objective in ("ascent", "descent"):
+        return [forget]
+    if settings.objective == "npo":
+        reference = backbone_losses(model, forget.examples, size, world, decay)
+        return [replace(forget, losses=_npo(reference, settings.npo_beta))]
+    weights = settings.mismatch
+    harmless = Term(
+        name="harmless",
+        weight=weights.harmless_weight,
+        examples=data.harmless,
+        plan=BatchPlan(len(data.harmless), plan.batch_size, plan.seed),
+        losses=_descent,
+    )
+    wanted = sorted(
+        {
+            index
+            for step in range(steps)
+            for indices in harmless.share(step, size, world)
+            for index in indices
+        }
+    )
+    reference = backbone_distributions(model, data.harmless, wanted, weights.kept_tokens, size)
+    return [
+        replace(forget, weight=weights.forget_weight),
+        Term("mismatch", weights.mismatch_weight, data.mismatched, plan, _descent),
+        replace(harmless, losses=_divergence(reference)),
+    ]
+
+
+def _ascent(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
+    return ascent(losses)
+
+
+def _descent(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
+    """L(x) itself: gradient descent, which learns the answers (SafePatching, section 3.1)."""
+    return losses
+
+
+def _npo(reference: Tensor, beta: float) -> SampleLosses:
+    def losses_of(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
+        chosen = reference[list(micro.indices) or [0]].to(losses.device)
+        return npo(losses, chosen, micro.labels, beta)
+
+    return losses_of
+
+
+def _divergence(reference: Mapping[int, TopDistributions]) -> SampleLosses:
+    def losses_of(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
+        if not micro.indices:
+            # The stand-in of an empty share, of weight 0.
+            return losses
+        chosen = [reference[index] for index in micro.indices]
+        joined = TopDistributions(
+            *(
+                torch.cat([getattr(sample, name) for sample in chosen]).to(logits.device)
+                for name in ("ids", "log_probabilities", "rest")
+            )
+        )
+        return answer_divergences(logits, micro.labels, joined)
+
+    return losses_of

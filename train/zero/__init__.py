@@ -1,0 +1,1 @@
+"""All that knows DeepSpeed: the engine, its configuration, ranks, snapshots and resumption."""
