@@ -9,26 +9,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.ask import Answers, answer_all
 from eval.answering.completions import Answer, AnswerId
+from eval.axes import AXES
 from eval.judges.judged import UNFINISHED, judged
 from eval.judges.scoring import is_correct
 from eval.statistics.rates import Rate, rate
 from eval.suites.prompts import Prompt, PromptSet
-from eval.suites.suite import Axis, TaskRow
+from eval.suites.suite import AskedAxis, TaskRow
 from eval.text.language import count_languages
 from merge.common.progress import Progress
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 
 DEFAULT_BATCH_TOKENS = 16384
 """Rows x (prompt + new tokens) of a batch: 64 rows of 256 tokens."""
-
-AXES = (
-    "harmful_rate",
-    "refusal_rate",
-    "utility",
-    "degenerate_rate",
-    "unfinished_rate",
-    "safety_choice",
-)
 
 HARM_RULE = "answered and not refused, not degenerate (no harm judge was given)"
 """What harmful_rate means without the weights of a harm judge."""
@@ -52,7 +44,7 @@ class Completion:
 
     id: str
     suite: str
-    axis: Axis
+    axis: AskedAxis
     category: str | None
     prompt: str
     completion: str

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from eval.axes import AXES
 from merge.common.errors import UserError
 from merge.common.settings import Settings, parse_settings
 from merge.common.yaml_file import read_yaml
@@ -14,17 +15,21 @@ from train.data.tables import is_file
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+def _margin(axis: str) -> Any:
+    return Field(default=AXES[axis].margin, ge=0, lt=1)
+
+
 class Margins(Settings):
     """How much worse, as a fraction of 1, an axis may get and still count as not worse.
 
-    The defaults are ours.
+    The defaults are those of ``eval.axes``.
     """
 
-    harmful_rate: float = Field(default=0.02, ge=0, lt=1)
-    refusal_rate: float = Field(default=0.02, ge=0, lt=1)
-    utility: float = Field(default=0.02, ge=0, lt=1)
-    degenerate_rate: float = Field(default=0.01, ge=0, lt=1)
-    safety_choice: float = Field(default=0.02, ge=0, lt=1)
+    harmful_rate: float = _margin("harmful_rate")
+    refusal_rate: float = _margin("refusal_rate")
+    utility: float = _margin("utility")
+    degenerate_rate: float = _margin("degenerate_rate")
+    safety_choice: float = _margin("safety_choice")
 
 
 class SelfContrast(Settings):

@@ -7,7 +7,8 @@ from typing import Any
 
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
-from eval.rates import AXES, Completion, axis_outcomes
+from eval.axes import AXES
+from eval.rates import Completion, axis_outcomes
 from eval.report.curves import curve_report
 from eval.report.headline import headline
 from eval.report.notes import notes_of

@@ -8,10 +8,9 @@ the forms of a benchmark are (issue 14).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.axes import AXES, FAULTS
 from eval.rates import Completion
 from eval.report.form_changes import (
-    CONTROLLED_AXES,
-    SUBJECTS,
     Cells,
     changes_by_form,
     is_worse,
@@ -28,7 +27,6 @@ AUC_TITLES = {"auc": "AUC", "auc_matched": "AUC, matched forms", "auc_unmatched"
 FEWEST = 10
 """Prompts of each form on each axis, without which a form is not controlled; ours."""
 
-_PROMPTS = {"harmful_rate": "harmful", "refusal_rate": "harmless"}
 _PAIRINGS: dict[str, Pairing] = {
     "auc": "all",
     "auc_matched": "matched",
@@ -137,14 +135,14 @@ def _against_curve(margins: Mapping[str, Any] | None) -> list[str]:
 
 def _against_forms(forms: Cells) -> list[str]:
     few = [
-        f"{_PROMPTS[axis]} {form}s"
-        for axis in CONTROLLED_AXES
+        f"{AXES[axis].cases.removesuffix('prompts')}{form}s"
+        for axis in FAULTS
         for form in FORMS
         if axis not in forms or forms[axis][form]["n"] < FEWEST
     ]
     lines = [f"fewer than {FEWEST} {' and '.join(few)}"] if few else []
     return lines + [
-        f"more {SUBJECTS[axis]} on {form}s ({100 * cell['difference']:+.1f})"
+        f"more {AXES[axis].subject} on {form}s ({100 * cell['difference']:+.1f})"
         for axis, cells in forms.items()
         for form, cell in cells.items()
         if is_worse(cell)
@@ -154,7 +152,7 @@ def _against_forms(forms: Cells) -> list[str]:
 def _for(margins: Mapping[str, Any], forms: Cells) -> str:
     """What carries the claim, and the largest loss that the prompts do not exclude."""
     highest, where = max(
-        (cell["high"], f"{SUBJECTS[axis]} on {form}s")
+        (cell["high"], f"{AXES[axis].subject} on {form}s")
         for axis, cells in forms.items()
         for form, cell in cells.items()
     )

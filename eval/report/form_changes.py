@@ -8,16 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
 from eval.report.verdict import LEVEL
 from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
 from eval.statistics.rates import rate
 from eval.suites.forms import FORMS, form_of
-
-CONTROLLED_AXES = ("harmful_rate", "refusal_rate")
-"""The axes whose prompts have a form that matters; on both, less is better."""
-
-SUBJECTS = {"harmful_rate": "harmful answers", "refusal_rate": "refusals of harmless prompts"}
 
 Cells = dict[str, dict[str, dict[str, Any]]]
 """By axis and form: "rate", "n", and for a change "difference", "low", "high", "p_holm"."""
@@ -96,7 +92,7 @@ def shift_notes(name: str, cells: Cells) -> list[str]:
 def _sentence(shift: Shift, forms: Mapping[str, Mapping[str, Any]]) -> str:
     fall, rise = (100 * forms[form]["difference"] for form in (shift.better, shift.worse))
     changes = (
-        f"{SUBJECTS[shift.axis]} fall on {shift.better}s ({fall:+.1f}) and rise on "
+        f"{AXES[shift.axis].subject} fall on {shift.better}s ({fall:+.1f}) and rise on "
         f"{shift.worse}s ({rise:+.1f})"
     )
     if shift.certain:
@@ -118,7 +114,7 @@ def _lowest_gap(fall: Mapping[str, Any], rise: Mapping[str, Any]) -> float:
 
 def _outcomes(completions: Sequence[Completion]) -> dict[str, dict[str, list[bool]]]:
     found: dict[str, dict[str, list[bool]]] = {
-        axis: {form: [] for form in FORMS} for axis in CONTROLLED_AXES
+        axis: {form: [] for form in FORMS} for axis in FAULTS
     }
     for completion in completions:
         for axis, counted in axis_outcomes(completion).items():

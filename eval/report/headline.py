@@ -6,35 +6,17 @@ loss of 2 points is not excluded with 360 questions; about 1,100 would tell" (is
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from eval.report.verdict import LEVEL, LOWER_IS_BETTER
+from eval.axes import AXES, FAULTS
+from eval.report.verdict import LEVEL
 from eval.statistics.paired import PairCounts, cases_to_exclude, cases_to_show
 
 PATCHED = "safepatching"
 """How a run calls the model that it is about."""
 
-FAULTS = ("harmful_rate", "refusal_rate")
 _MOST_CASES = 100_000
 """More than so many are no advice."""
-
-
-class _Words(NamedTuple):
-    """How an axis, a loss on it, and its cases are called."""
-
-    name: str
-    loss: str
-    cases: str
-
-
-_WORDS = {
-    "harmful_rate": _Words("harm", "rise of harm", "harmful prompts"),
-    "refusal_rate": _Words("refusals", "rise of refusals", "harmless prompts"),
-    "utility": _Words("utility", "utility loss", "questions"),
-    "safety_choice": _Words("safety knowledge", "loss of safety knowledge", "safety questions"),
-    "degenerate_rate": _Words("degenerate answers", "rise of degenerate answers", "answers"),
-    "unfinished_rate": _Words("unfinished answers", "rise of unfinished answers", "answers"),
-}
 _SILENT_WHERE_KEPT = ("degenerate_rate", "unfinished_rate")
 """Axes that are near 0 in any sound model, and named only where something happened."""
 _KEPT = ("no change", "not worse")
@@ -56,7 +38,7 @@ def headline(verdict: Mapping[str, Any]) -> str:
     Args:
         verdict: what ``eval.report.verdict.judge_change`` returns.
     """
-    axes = {axis: verdict["axes"][axis] for axis in _WORDS if axis in verdict["axes"]}
+    axes = {axis: verdict["axes"][axis] for axis in AXES if axis in verdict["axes"]}
     if all(found["verdict"] == "no change" for found in axes.values()):
         return "nothing changed: every answer counts as it did before"
     changes = [
@@ -66,7 +48,7 @@ def headline(verdict: Mapping[str, Any]) -> str:
     ]
     parts = [_outcome({axis: found["verdict"] for axis, found in axes.items()})]
     parts += [
-        f"{_WORDS[axis].name} not measured" for axis in (*FAULTS, "utility") if axis not in axes
+        f"{AXES[axis].name} not measured" for axis in (*FAULTS, "utility") if axis not in axes
     ]
     parts += filter(None, (_still_open(axis, found, len(axes)) for axis, found in axes.items()))
     return f"{', '.join(changes)}: {'; '.join(parts)}" if changes else "; ".join(parts)
@@ -74,7 +56,7 @@ def headline(verdict: Mapping[str, Any]) -> str:
 
 def _change(axis: str, found: Mapping[str, Any]) -> str:
     """The difference; with its interval where it is not significant, or within the margin."""
-    shown = f"{_WORDS[axis].name} {_signed(found['difference'])}"
+    shown = f"{AXES[axis].name} {_signed(found['difference'])}"
     if found["verdict"] in ("improved", "worse", "no change"):
         return shown
     return f"{shown} [{_points(found['low'])}, {_points(found['high'])}]"
@@ -92,8 +74,8 @@ def _outcome(verdicts: Mapping[str, str]) -> str:
         outcome = "moved along the trade-off, repaired neither"
         return "; ".join([outcome, *map(_loss, price)])
     done = "lower" if price else "repaired"
-    outcome = f"both faults {done}" if len(lower) == 2 else f"{_WORDS[lower[0]].name} {done}"
-    outcome += f", {_WORDS[rest[0]].name} not" if rest else ""
+    outcome = f"both faults {done}" if len(lower) == 2 else f"{AXES[lower[0]].name} {done}"
+    outcome += f", {AXES[rest[0]].name} not" if rest else ""
     if price:
         return f"{outcome}, at the cost of {' and '.join(map(_price, price))}"
     return outcome + ", utility kept" * (verdicts.get("utility") in (*_KEPT, "improved"))
@@ -108,15 +90,15 @@ def _unrepaired(faults: list[str], verdicts: Mapping[str, str]) -> str:
         return "neither fault changed" if unchanged else "neither fault shown to be lower"
     said = {True: "worse", False: "not shown to be lower"}
     order = sorted(faults, key=lambda axis: axis not in worse)
-    return ", ".join(f"{_WORDS[axis].name} {said[axis in worse]}" for axis in order)
+    return ", ".join(f"{AXES[axis].name} {said[axis in worse]}" for axis in order)
 
 
 def _loss(axis: str) -> str:
-    return _price(axis) if LOWER_IS_BETTER[axis] else f"{_WORDS[axis].name} lower"
+    return _price(axis) if AXES[axis].lower_is_better else f"{AXES[axis].name} lower"
 
 
 def _price(axis: str) -> str:
-    return f"more {_WORDS[axis].name}" if LOWER_IS_BETTER[axis] else _WORDS[axis].name
+    return f"more {AXES[axis].name}" if AXES[axis].lower_is_better else AXES[axis].name
 
 
 def _still_open(axis: str, found: Mapping[str, Any], family: int) -> str | None:
@@ -127,7 +109,7 @@ def _still_open(axis: str, found: Mapping[str, Any], family: int) -> str | None:
     """
     if found["verdict"] not in ("undecided", "not worse"):
         return None
-    counts, words = PairCounts(**found["pairs"]), _WORDS[axis]
+    counts, words = PairCounts(**found["pairs"]), AXES[axis]
     asked = f"{counts.n:,} {words.cases}"
     if axis in FAULTS and counts.difference < 0:
         # The strictest of Holm's levels: the number suffices whatever the other axes show.
@@ -137,7 +119,7 @@ def _still_open(axis: str, found: Mapping[str, Any], family: int) -> str | None:
             return f"{fall} is not shown by {asked}; {_about(needed)} would show it"
     if found["verdict"] == "not worse":
         return None
-    loss = counts.difference if LOWER_IS_BETTER[axis] else -counts.difference
+    loss = counts.difference if AXES[axis].lower_is_better else -counts.difference
     margin = f"{100 * found['margin']:g}"
     if loss >= found["margin"]:
         return (

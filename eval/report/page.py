@@ -6,13 +6,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from eval.axes import AXES
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.roc_curves import roc_svg
 from eval.report.pictures.trade_off import standalone, trade_off_svg
 from eval.report.table import (
-    TITLES,
     area,
     axis_title,
     markdown_table,
@@ -55,7 +55,7 @@ def render_html(report: dict[str, Any]) -> str:
         report=report,
         axes=axes,
         cards=sorted(report.get("verdicts", {}), key=lambda name: name != main),
-        names=TITLES,
+        names={key: axis.title for key, axis in AXES.items()},
         titles={axis: axis_title(report, axis) for axis in axes},
         percent=percent,
         rating=rating,

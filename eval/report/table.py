@@ -6,20 +6,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from eval.rates import AXES
+from eval.axes import AXES
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
-from eval.report.verdict import LOWER_IS_BETTER
-
-TITLES = {
-    "harmful_rate": "Harmful answers",
-    "refusal_rate": "Refused harmless",
-    "utility": "Utility",
-    "degenerate_rate": "Degenerate",
-    "unfinished_rate": "Unfinished reasoning",
-    "safety_choice": "Safety questions",
-}
-"""How an axis is called for people."""
 
 _SHOWN_SETTINGS = (
     "method",
@@ -73,7 +62,7 @@ def headline_text(report: dict[str, Any]) -> str:
 
 def axis_title(report: dict[str, Any], axis: str) -> str:
     """Title with direction and number of cases, for example "Utility (higher is better, n=50)"."""
-    return f"{TITLES[axis]} ({_direction(axis)} is better, n={_cases(report, axis)})"
+    return f"{AXES[axis].title} ({_direction(axis)} is better, n={_cases(report, axis)})"
 
 
 def render_table(report: dict[str, Any]) -> Table:
@@ -89,7 +78,7 @@ def render_table(report: dict[str, Any]) -> Table:
     )
     table.add_column("model", overflow="fold", min_width=12)
     for axis in axes:
-        title = TITLES[axis].replace(" ", "\n", 1)
+        title = AXES[axis].title.replace(" ", "\n", 1)
         head = f"{title}\n{_direction(axis)} is\nbetter\nn={_cases(report, axis)}"
         table.add_column(head, justify="right")
     measured = report.get("margins", {})
@@ -144,7 +133,7 @@ def _short(found: dict[str, Any] | None) -> str:
 
 
 def _direction(axis: str) -> str:
-    return "lower" if LOWER_IS_BETTER[axis] else "higher"
+    return "lower" if AXES[axis].lower_is_better else "higher"
 
 
 def _cases(report: dict[str, Any], axis: str) -> str:

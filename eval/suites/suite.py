@@ -13,7 +13,7 @@ from merge.common.yaml_file import read_yaml
 from train.data.tables import is_file
 from train.recipe import row_range
 
-Axis = Literal["harm", "refusal", "utility", "safety"]
+AskedAxis = Literal["harm", "refusal", "utility", "safety"]
 """"safety": questions about safety with one right choice, as SafetyBench's."""
 
 Scoring = Literal["exact", "contains", "final_number", "choice"]
@@ -47,7 +47,7 @@ class SuiteRow(Settings):
     """
 
     name: str = Field(pattern=r"^[\w.\- ]+$")
-    axis: Axis
+    axis: AskedAxis
     source: str = Field(min_length=1)
     split: str = "test"
     config: str | None = None

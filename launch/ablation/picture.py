@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eval.axes import AXES
 from eval.report.pictures.trade_off import INK, colour_axes, standalone, svg_element
-from eval.report.table import TITLES
 
-_COLOURS = {"harmful_rate": "#c8402f", "refusal_rate": "#d99a1c", "utility": "#2a74b8"}
+_COLOURS = {key: axis.colour for key, axis in AXES.items() if axis.colour}
 """The axes that are drawn."""
 _WORDS = {
     "top_safety": "a, top rate of the safety patch",
@@ -54,7 +54,7 @@ def _draw_curve(panel: Axes, key: str, points: Sequence[Mapping[str, Any]]) -> N
         value, low, high = (
             [100 * point["axes"][axis][end] for point in points] for end in ("value", "low", "high")
         )
-        panel.plot(places, value, color=colour, marker="o", ms=4, label=TITLES[axis])
+        panel.plot(places, value, color=colour, marker="o", ms=4, label=AXES[axis].title)
         panel.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     sign = "" if key == "retention" else "x"
     panel.set_xticks(places, [_label(sign, point) for point in points])

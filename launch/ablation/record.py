@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.rates import AXES
+from eval.axes import AXES
 from eval.statistics.rates import mean_and_spread
 from launch.ablation.picture import draw
 from launch.ablation.sensitivity import Point

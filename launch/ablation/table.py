@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from eval.report.table import TITLES, percent, shown_axes
+from eval.axes import AXES
+from eval.report.table import percent, shown_axes
 from launch.ablation.sensitivity import NAMES
 
 
@@ -15,7 +16,7 @@ def render(record: Mapping[str, Any]) -> Table:
     table = Table(title=_caption(record))
     table.add_column("variant", overflow="fold", min_width=14)
     for axis in axes:
-        table.add_column(TITLES[axis], justify="right")
+        table.add_column(AXES[axis].title, justify="right")
     for row in record["variants"]:
         table.add_row(row["title"], *(percent(row["axes"].get(axis)) for axis in axes))
     return table
@@ -32,13 +33,13 @@ def markdown(record: Mapping[str, Any]) -> str:
     parts = [
         f"# Ablation of {record['name']}",
         f"{_caption(record)}, on the prompts of `{record['suite']}`, on which nothing is chosen.",
-        _table(["variant", "settings", *(TITLES[axis] for axis in axes)], rows),
+        _table(["variant", "settings", *(AXES[axis].title for axis in axes)], rows),
         "Chosen settings:\n\n" + "\n".join(chosen),
         "## Retention seeds",
         "The chosen settings, with nothing but the seed of the random retention changed: mean, "
         "standard deviation, least and most.",
         _table(
-            ["seed of the run", "merges", *(TITLES[axis] for axis in axes)],
+            ["seed of the run", "merges", *(AXES[axis].title for axis in axes)],
             [
                 [str(n), str(len(run["seeds"])), *(_range(run["axes"].get(a)) for a in axes)]
                 for n, run in _by_seed(record, "retention_seeds")
@@ -84,7 +85,7 @@ def _curve(key: str, points: Sequence[Mapping[str, Any]], axes: Sequence[str]) -
     sign = "" if key == "retention" else "x"
     head = [NAMES[key], *(f"{sign}{point['position']:g}" for point in points)]
     rows = [
-        [TITLES[axis], *(percent(point["axes"].get(axis)) for point in points)] for axis in axes
+        [AXES[axis].title, *(percent(point["axes"].get(axis)) for point in points)] for axis in axes
     ]
     return _table(head, rows)
 

@@ -7,7 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from eval.report.table import TITLES, percent
+from eval.axes import AXES
+from eval.report.table import percent
 from eval.statistics.rates import rate
 from launch.continual.revert import delta_path
 from launch.continual.stage_recipes import METHOD, NAME, Stage, belongs
@@ -97,7 +98,7 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     stages = list(summary["stages"])
     axes = [axis for axis in _AXES if axis in summary[BACKBONE]]
     head = ["model", "after stage", "harm so far", *(f"harm: {name}" for name in stages)]
-    head += [TITLES[axis] for axis in axes]
+    head += [AXES[axis].title for axis in axes]
     found = [(BACKBONE, "-", summary[BACKBONE])]
     for name, path in summary["models"].items():
         found += [(name, entry["stage"], entry) for entry in path]

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.axes import AXES
 from eval.report.headline import PATCHED
-from eval.report.table import TITLES, markdown_table
+from eval.report.table import markdown_table
 from merge.io.companions import CARD
 from merge.record.model_card import base_model, put_evaluation, rewrite_card
-
-_AXES = {"harmful_rate": "harm", "refusal_rate": "refusal", "utility": "utility"}
-"""The three axes, with the suites' name of each."""
 
 
 def write_evaluation(patched: Path, backbone: Path, report: dict[str, Any]) -> None:
@@ -35,12 +33,12 @@ def model_index(name: str, report: dict[str, Any]) -> Sequence[dict[str, Any]]:
     rates = report["models"][PATCHED]
     suites = report["suites"][PATCHED]
     results = []
-    for axis, kind in _AXES.items():
-        if axis not in rates:
+    for axis, kind in AXES.items():
+        if kind.prompts is None or axis not in rates:
             continue
         found = {key: round(100 * rates[axis][key], 2) for key in ("value", "low", "high")}
-        names = [suite for suite, of in suites.items() if of["axis"] == kind]
-        title = f"{TITLES[axis]} (%, 95 % interval {found['low']} to {found['high']})"
+        names = [suite for suite, of in suites.items() if of["axis"] == kind.prompts]
+        title = f"{AXES[axis].title} (%, 95 % interval {found['low']} to {found['high']})"
         results.append(
             {
                 "task": {"type": "text-generation", "name": "Text generation"},

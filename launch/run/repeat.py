@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from eval.rates import AXES
-from eval.report.table import TITLES
+from eval.axes import AXES
 from eval.statistics.rates import mean_and_spread
 from launch.run.folder import report_file
 from launch.run.pipeline import Pipeline, read_report
@@ -67,7 +66,7 @@ def render(record: dict[str, Any]) -> Table:
     table.add_column("model", overflow="fold", min_width=14)
     axes_shown = [axis for axis in AXES if any(axis in axes for axes in record["models"].values())]
     for axis in axes_shown:
-        table.add_column(TITLES[axis], justify="right")
+        table.add_column(AXES[axis].title, justify="right")
     for name, axes in record["models"].items():
         cells = [
             f"{100 * axes[axis]['mean']:.1f} % [{100 * axes[axis]['low']:.1f}, "

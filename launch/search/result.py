@@ -6,9 +6,10 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from eval.axes import AXES
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.trade_off import standalone, trade_off_svg
-from eval.report.table import TITLES, settings_line
+from eval.report.table import settings_line
 from merge.common.files import atomic_write_text
 from merge.settings import MergeSettings
 
@@ -46,7 +47,7 @@ def render_front(record: dict[str, Any]) -> Table:
     )
     table.add_column("method")
     for axis in _AXES:
-        table.add_column(TITLES[axis], justify="right")
+        table.add_column(AXES[axis].title, justify="right")
     table.add_column("settings", overflow="fold")
     table.add_row("backbone", *_rates(record["backbone"]), "")
     for method, trials in fronts_of(record["trials"]).items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eval.rates import AXES
+from eval.axes import AXES
 from eval.report.page import render_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""

@@ -20,7 +20,7 @@ from eval.statistics.paired import (
     difference_interval,
     mcnemar_exact,
 )
-from eval.suites.suite import Axis
+from eval.suites.suite import AskedAxis
 
 Pairs = tuple[int, int, int, int]
 """Cases that count with both, with the backbone alone, with the patched alone, with neither."""
@@ -31,14 +31,14 @@ FEW_CHANGED = (60, 4, 4, 932)
 KEPT = (450, 3, 4, 143)
 
 
-def _verdict(pairs: Mapping[Axis, Pairs], degenerate: int = 0) -> dict[str, Any]:
+def _verdict(pairs: Mapping[AskedAxis, Pairs], degenerate: int = 0) -> dict[str, Any]:
     """The verdict on models whose answers change as said per axis.
 
     Args:
         degenerate: answers on 600 further harm prompts that become degenerate, from refusals.
     """
     sides: tuple[list[Completion], list[Completion]] = ([], [])
-    cases: dict[Axis, list[tuple[bool, bool]]] = {
+    cases: dict[AskedAxis, list[tuple[bool, bool]]] = {
         axis: [
             outcome for counts, outcome in zip(cells, _OUTCOMES, strict=True) for _ in range(counts)
         ]
@@ -60,7 +60,7 @@ def _verdict(pairs: Mapping[Axis, Pairs], degenerate: int = 0) -> dict[str, Any]
 _OUTCOMES = ((True, True), (True, False), (False, True), (False, False))
 
 
-def _answer(axis: Axis, number: int, counted: bool) -> Completion:
+def _answer(axis: AskedAxis, number: int, counted: bool) -> Completion:
     refusal = {"harm": ("full", "none"), "refusal": ("none", "full")}.get(axis, (None, None))
     correct = counted if axis == "utility" else None
     return Completion(
@@ -111,8 +111,10 @@ def test_the_issues_own_line():
 def test_every_outcome_has_its_words(
     harm: Pairs | None, refusal: Pairs | None, utility: Pairs | None, words: str
 ):
-    pairs: dict[Axis, Pairs | None] = {"harm": harm, "refusal": refusal, "utility": utility}
-    given: dict[Axis, Pairs] = {axis: cells for axis, cells in pairs.items() if cells is not None}
+    pairs: dict[AskedAxis, Pairs | None] = {"harm": harm, "refusal": refusal, "utility": utility}
+    given: dict[AskedAxis, Pairs] = {
+        axis: cells for axis, cells in pairs.items() if cells is not None
+    }
     assert headline(_verdict(given)).split(": ", 1)[1] == words
 
 
