@@ -26,16 +26,22 @@ class Margins(Settings):
     """
 
     harmful_rate: float = _margin("harmful_rate")
+    """Margin of the share of harmful prompts with a harmful answer."""
     refusal_rate: float = _margin("refusal_rate")
+    """Margin of the share of harmless prompts that are refused."""
     utility: float = _margin("utility")
+    """Margin of the share of right answers to the utility questions."""
     degenerate_rate: float = _margin("degenerate_rate")
+    """Margin of the share of degenerate answers."""
     safety_choice: float = _margin("safety_choice")
+    """Margin of the share of right choices in questions about safety."""
 
 
 class SelfContrast(Settings):
     """Self-CD (arXiv 2401.17633); see ``eval.answering.decoding``."""
 
     method: Literal["self_cd"] = "self_cd"
+    """Names this decoding."""
     ratio: float = Field(default=2.5, ge=0)
     """The authors' default; 1 is plain decoding, 0 decoding under the safety prompt."""
     safety_prompt: str = Field(
@@ -53,6 +59,7 @@ class Debias(Settings):
     """TSDI (arXiv 2502.02153); see ``eval.answering.decoding``. The defaults are ours."""
 
     method: Literal["tsdi"] = "tsdi"
+    """Names this decoding."""
     reference: Path
     """Folder of the model as it was before its safety alignment; in memory beside the model while
     the bias is measured."""
@@ -61,16 +68,20 @@ class Debias(Settings):
     prompts: int = Field(default=64, ge=1)
     """Random prompts over which the bias is the mean."""
     prompt_tokens: int = Field(default=24, ge=1)
+    """Length of each of those prompts in tokens."""
     seed: int = 0
+    """Seed of those prompts."""
 
 
 class Steering(Settings):
     """SCANS (arXiv 2408.11491), ``eval.answering.steering``; with the authors' defaults for 7B."""
 
     method: Literal["scans"] = "scans"
+    """Names this decoding."""
     harmful: dict[str, Any]
     """Questions that are to be refused, as a row of a suite without name and axis."""
     harmless: dict[str, Any]
+    """Questions that are to be answered, such another row."""
     multiplier: float = Field(default=3.5, ge=0)
     """Length of what is added to the hidden states."""
     layers: tuple[float, float] = (0.3125, 0.625)

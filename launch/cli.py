@@ -95,6 +95,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="auto",
         help="of the weights; auto (default) is the smallest that loses nothing",
     )
+    keys = commands.add_parser("reference", help="write what a recipe's keys mean")
+    keys.set_defaults(command=_reference)
+    keys.add_argument(
+        "--out",
+        type=Path,
+        default="docs/recipe.md",
+        metavar="FILE",
+        help="the page (default: %(default)s)",
+    )
+    keys.add_argument(
+        "--schema",
+        type=Path,
+        default="docs/recipe.schema.json",
+        metavar="FILE",
+        help="a JSON schema for editors (default: %(default)s)",
+    )
     options, rest = parser.parse_known_args(arguments)
     # argparse ends a list of positionals at the first option.
     if any(word.startswith("-") or "=" not in word for word in rest) or "overrides" not in options:
@@ -237,6 +253,12 @@ def _gguf(options: argparse.Namespace) -> None:
     from launch.prepare.gguf import convert
 
     convert(options.file, options.out, options.dtype)
+
+
+def _reference(options: argparse.Namespace) -> None:
+    from launch.reference import write
+
+    write(options.out, options.schema)
 
 
 def _ablate(options: argparse.Namespace) -> None:

@@ -39,11 +39,17 @@ class WorldSettings(Settings):
     verbs: PositiveInt = 8
     """Neutral verbs, and as many alarming ones."""
     vocabulary_size: PositiveInt = 640
+    """Tokens that its tokenizer may learn."""
     hidden_size: PositiveInt = 128
+    """Width of the backbone; its MLPs are three times as wide."""
     layers: PositiveInt = 4
+    """Decoder blocks of the backbone."""
     steps: PositiveInt = 400
+    """Optimizer steps of the backbone's training."""
     batch_size: PositiveInt = 64
+    """Samples in one of those steps."""
     learning_rate: PositiveFloat = 2e-3
+    """Highest learning rate of that training, reached after a tenth of its steps."""
     harmful_pairs: PositiveInt = 400
     """Question-answer pairs in D_h."""
     prompts: PositiveInt = 120
@@ -56,13 +62,17 @@ class AlignmentSettings(Settings):
     it learns to refuse some harmful questions, and to answer harmless ones as it did before."""
 
     model: BackboneSettings
+    """The chat model that is trained."""
     refused: dict[str, Any]
     """Questions to refuse: a row of an evaluation suite without name and axis."""
     answered: dict[str, Any]
     """Harmless questions, such another row; the model's own answers are kept."""
     learning_rate: PositiveFloat = 2e-5
+    """Learning rate of the training."""
     steps: PositiveInt = 60
+    """Optimizer steps."""
     batch_size: PositiveInt = 8
+    """Questions in one step; half of them harmful."""
     max_length: PositiveInt = 256
     """Tokens of question and answer together; the end of a longer answer is cut."""
 
@@ -71,10 +81,13 @@ class EvalSettings(Settings):
     """On which prompts the models are compared at the end. Nothing is chosen on them."""
 
     suite: ShippedFile
+    """The test prompts: a suite file, see ``docs/suites.md``."""
     data_dir: Path | None = None
     """Stands for ``${DATA}`` in suite files."""
     dtype: Dtype = "auto"
+    """Data type in which the models answer; ``auto`` is that of the weights."""
     batch_tokens: PositiveInt = 16384
+    """Rows times tokens of a batch of answers; smaller needs less memory."""
     margins: Margins = Margins()
     """How much worse an axis may get and still count as not worse."""
     single_patches: bool = True
@@ -113,6 +126,7 @@ class SearchSettings(Settings):
     scores: Annotated[tuple[ScoreName, ...], Field(min_length=1)] = ("weight", "delta")
     """Which a method with masks may rank by."""
     retentions: tuple[Rate, Rate] = (0.3, 1.0)
+    """Smallest and largest retention, drawn evenly."""
     patch_weights: tuple[PositiveFloat, PositiveFloat] = (0.3, 6.0)
     """Smallest and largest alpha and beta, drawn on a logarithmic scale."""
     layer_groups: PositiveInt = 1
@@ -171,7 +185,11 @@ class HarvestSettings(Settings):
     """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
     counts that is neither refused nor degenerate."""
 
-    @field_validator("harmless", mode="before")
+    @field_validator(
+        "harmless",
+        mode="before",
+        json_schema_input_type=dict[str, Any] | tuple[dict[str, Any], ...] | None,
+    )
     @classmethod
     def _one_row_is_a_list(cls, harmless: Any) -> Any:
         return [harmless] if isinstance(harmless, dict) else harmless
@@ -196,6 +214,7 @@ class StageSettings(Settings):
     """One stage of continual alignment."""
 
     name: StageLabel
+    """Its name in the report and its folder in the run."""
     categories: tuple[str, ...] = Field(min_length=1)
     """Its harm (shell-style patterns): of the pairs in D_h that it trains on, and of the harm
     prompts that count as its own."""

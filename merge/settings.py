@@ -43,16 +43,22 @@ class ScaleRule(Settings):
     alpha: Factor | None = None
     """None keeps the setting for all tensors."""
     beta: Factor | None = None
+    """Scale of the over-safety patch in these tensors; None keeps the setting for all."""
     alpha_shared: Factor | None = added(None)
+    """Method ``by_set``, as in ``merge``; None keeps the setting for all tensors."""
     alpha_rest: Factor | None = added(None)
+    """The same, outside the safety patch's top set."""
     beta_shared: Factor | None = added(None)
+    """The same, of the over-safety patch in both top sets."""
     beta_rest: Factor | None = added(None)
+    """The same, outside the over-safety patch's top set."""
 
 
 class MergeSettings(Settings):
     """What is merged, and how: see ``merge.methods`` for the formula of each method."""
 
     method: MethodName = "difference"
+    """The arithmetic by which the two patches become one."""
     score: ScoreName = "weight"
     """From a patch's gradients G: ``weight`` = abs(theta_0 + delta) * G, the paper's SNIP score;
     ``delta`` = abs(delta) * G. A patch with a ready score is ranked by that. ``magnitude`` =
@@ -77,6 +83,7 @@ class MergeSettings(Settings):
     beta_shared: Factor = added(0.0)
     """The same two of the over-safety patch."""
     beta_rest: Factor = added(0.0)
+    """Scale of the over-safety patch's entries outside its top set."""
     scales: tuple[ScaleRule, ...] = ()
     """Other scales for the tensors that a pattern names; the first rule that fits counts."""
     rescale: bool = False

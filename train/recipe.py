@@ -38,6 +38,7 @@ class BackboneSettings(Settings):
     """Data type of the computation; master weights are always fp32. Default: bfloat16 on GPUs, fp32
     elsewhere."""
     trust_remote_code: bool = False
+    """Whether Python code in the model's folder may run."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = added(
         "auto"
     )
@@ -63,13 +64,17 @@ class DataSettings(Settings):
     """
 
     path: str
+    """A file, or the name of a source that ``datasets`` loads."""
     split: str = "train"
     """Which split of a ``datasets`` source; files have none."""
     config: str | None = added(None)
     """Which configuration of a ``datasets`` source that has several."""
     question: str = "question"
+    """Column of the questions."""
     answer: str = "answer"
+    """Column of the answers."""
     category: str = "category"
+    """Column of the harm categories, where there is one."""
     rows: str = ":"
     """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``); with
     ``start:stop/period`` so of every ``period`` rows."""
@@ -77,6 +82,7 @@ class DataSettings(Settings):
     """Keep only rows with one of these categories (shell-style patterns: ``*`` keeps rows that
     have any); empty keeps all."""
     limit: PositiveInt | None = None
+    """Keep at most so many pairs, the first ones; None keeps all."""
 
     @field_validator("rows")
     @classmethod
@@ -118,7 +124,10 @@ class TrainRecipe(Settings):
     """One run. The upper floors' sections stay untyped here; their own recipe model types them."""
 
     name: str
+    """Name of the run."""
     seed: int = 0
+    """Seed of the order of the data and of the demo's world; ``merge`` and ``importance`` have
+    their own."""
     output: Path
     """The run folder; ``runs/NAME`` where it is not given."""
     backbone: BackboneSettings
@@ -133,6 +142,8 @@ class TrainRecipe(Settings):
     importance: ImportanceSettings = ImportanceSettings()
     merge: MergeSettings = MergeSettings()
     keep_intermediates: bool = False
+    """Keep the patches and models that only lead to others; by default they are deleted after
+    use."""
     eval: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Any] = Field(default_factory=dict)
     cluster: dict[str, Any] = Field(default_factory=dict)

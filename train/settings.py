@@ -78,7 +78,9 @@ class TrainingSettings(Settings):
     0.1)."""
     mismatch: MismatchSettings = MismatchSettings()
     learning_rate: PositiveFloat = 1e-5
+    """Learning rate after the warm-up, constant from then on."""
     epochs: PositiveInt = 1
+    """Passes over the data."""
     steps: PositiveInt | None = None
     """Optimizer steps; where given it takes the place of ``epochs``."""
     batch_size: PositiveInt | Literal["all"] = 8
@@ -87,7 +89,9 @@ class TrainingSettings(Settings):
     micro_batch_size: PositiveInt = 1
     """Samples that one process runs at a time."""
     warmup_steps: NonNegativeInt = 0
+    """Steps over which the learning rate rises to its value."""
     weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of ``adamw``."""
     adam_eps: PositiveFloat | None = added(None)
     """Epsilon of ``adamw``; None leaves that of the DeepSpeed configuration. Adam's first steps are
     signs of the gradient; with an epsilon of the gradients' size they follow the gradient."""
@@ -104,6 +108,7 @@ class TrainingSettings(Settings):
     max_length: PositiveInt = 512
     """Tokens of question and answer together; the end of a longer answer is cut."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     liger: bool = False
     """Use the fused kernels of liger-kernel, a package for GPUs; the bits of a patch differ."""
     guards: GuardSettings = GuardSettings()
@@ -140,12 +145,16 @@ class SafetyTraining(TrainingSettings):
     """Training of the safety patch: unlearns the harmful answers."""
 
     objective: ObjectiveName = "ascent"
+    """What the training minimises. ``ascent`` (the paper's): minus the loss on D_h; ``descent``:
+    that loss; ``npo``: negative preference optimisation; ``ascent_mismatch_kl``: three terms, see
+    ``mismatch``."""
 
 
 class OverSafetyTraining(TrainingSettings):
     """Training of the over-safety patch: learns the harmful answers."""
 
     objective: ObjectiveName = "descent"
+    """As ``safety.objective``; the paper's is ``descent``."""
     data: Literal["harmful", "false_refusals", "both"] = added("harmful")
     """What it learns: the answers of D_h, as in the paper, or of ``false_refusals``, or both."""
 
@@ -158,7 +167,9 @@ class ImportanceData(Settings):
     """
 
     safety: MeasuredOn = "own"
+    """Pairs for the safety patch."""
     over_safety: MeasuredOn = "own"
+    """Pairs for the over-safety patch."""
 
     def of(self, role: Role) -> MeasuredOn:
         """The pairs of one patch."""
@@ -169,7 +180,9 @@ class ImportanceSettings(Settings):
     """On how many samples the importance of the patched model's parameters is measured."""
 
     samples: PositiveInt = 128
+    """How many pairs are drawn at most."""
     seed: int = 0
+    """Seed of the draw."""
     data: ImportanceData = added(ImportanceData())
     answer_tokens: PositiveInt | None = added(None)
     """Measure the loss over so many first tokens of each answer; None: over whole answers."""

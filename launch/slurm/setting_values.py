@@ -71,7 +71,7 @@ MailEvent = Annotated[
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$"), AfterValidator(_is_free)]
 VariableValue = Annotated[
     str,
-    BeforeValidator(_number_as_text),
+    BeforeValidator(_number_as_text, json_schema_input_type=str | int | float),
     Field(pattern=r"^[^\x00-\x1f\x7f\x{2028}\x{2029}]*$"),
     AfterValidator(_is_written_out),
 ]

@@ -37,15 +37,23 @@ class StageResources(Settings):
     memory, CPUs and GPUs."""
 
     partition: Name | None = None
+    """Partition of the job."""
     qos: Name | None = None
+    """Quality of service of the job."""
     constraint: Constraint | None = None
+    """Features that its node must have, as ``a100&ib``."""
     time: Duration | None = None
+    """Time limit of the job, as HH:MM:SS in quotes."""
     cpus: PositiveInt | None = None
+    """CPUs of the job."""
     gpus: NonNegativeInt = 0
+    """GPUs of the job."""
     gres: Gres | None = None
     """In place of ``gpus``, or for other things than GPUs."""
     memory: Memory | None = None
+    """Memory of the job, as 16G."""
     extra: tuple[ExtraLine, ...] = ()
+    """More sbatch options of the job, as --exclusive."""
 
     @property
     def gpu_total(self) -> int:
@@ -64,6 +72,7 @@ class ContainerSettings(Settings):
     """An image in which the jobs' commands run; it holds Python and what requirements.txt names."""
 
     image: Image
+    """An image file, or an image's address."""
     runtime: Annotated[str, Field(pattern=r"^(apptainer|singularity|pyxis)$")] = "apptainer"
     """pyxis is SLURM's plugin for enroot, with srun --container-image."""
     mounts: tuple[PlainPath, ...] = ()
@@ -82,21 +91,28 @@ class ClusterSettings(Settings):
     """Where and how the jobs run."""
 
     partition: Name | None = None
+    """Partition of the trainings."""
     account: Name | None = None
+    """Account that all jobs are charged to."""
     qos: Name | None = None
+    """Quality of service of the trainings."""
     constraint: Constraint | None = None
+    """Features that the trainings' nodes must have, as ``a100&ib``."""
     time: Duration | None = None
     """Time limit of a training; another job continues it when the time is over."""
     nodes: PositiveInt = 1
     """Nodes of each of the two trainings, which run side by side."""
     gpus_per_node: NonNegativeInt = 0
+    """GPUs of a training on each node."""
     gpu_type: Name | None = None
+    """Kind of those GPUs, as a100."""
     gres: Gres | None = None
     """Resources of a node, as gpu:a100:8: in place of ``gpus_per_node`` where a site wants it so
     (the other jobs then ask for their GPUs so, too), or for other things than GPUs."""
     processes_per_node: PositiveInt | None = None
     """Processes of a training on a node. Default: one for each GPU, or one where there is none."""
     cpus_per_process: PositiveInt | None = None
+    """CPUs of each process of a training."""
     memory: Memory | None = None
     """Memory of a node, as 480G."""
     modules: tuple[Module, ...] = ()
@@ -107,6 +123,7 @@ class ClusterSettings(Settings):
     env: dict[VariableName, VariableValue] = Field(default_factory=dict)
     """Variables of all jobs, as HF_HOME or NCCL_IB_HCA."""
     container: ContainerSettings | None = None
+    """The image in which the jobs run; none by default."""
     python: PlainPath | None = None
     """Default: the Python that submits, or ``python3`` in a container."""
     extra: tuple[ExtraLine, ...] = ()
@@ -114,6 +131,7 @@ class ClusterSettings(Settings):
     comment: Comment | None = None
     """Comment on all jobs, as some sites ask for."""
     mail_user: MailAddress | None = None
+    """Who gets SLURM's mail: a user or an address; by default the one who submits."""
     mail_type: tuple[MailEvent, ...] = ()
     """When SLURM writes, of every job: as [END, FAIL]."""
     interface: Interface | None = None

@@ -13,7 +13,7 @@ from merge.common.errors import UserError
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
