@@ -61,14 +61,14 @@ lint: setup
 	$(BIN)/pyright
 
 # The merger beside mergekit 0.1.5, which has a venv of its own; 15 minutes on a quiet machine.
-RIVAL := .benchmark
-$(RIVAL)/.installed:
-	$(PYTHON) -m venv $(RIVAL)
-	$(RIVAL)/bin/python -m pip install --quiet --disable-pip-version-check mergekit==0.1.5
+BASELINE := .benchmark
+$(BASELINE)/.installed:
+	$(PYTHON) -m venv $(BASELINE)
+	$(BASELINE)/bin/python -m pip install --quiet --disable-pip-version-check mergekit==0.1.5
 	touch $@
 
-benchmark-merge: setup $(RIVAL)/.installed
-	$(BIN)/python -m tests.benchmarks.benchmark_merge --rival $(RIVAL)/bin/mergekit-yaml
+benchmark-merge: setup $(BASELINE)/.installed
+	$(BIN)/python -m tests.benchmarks.benchmark_merge --baseline $(BASELINE)/bin/mergekit-yaml
 
 # Trials of a search against separate merge and eval commands; 5 minutes.
 benchmark-search: setup

@@ -67,7 +67,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if command is one:
             command.add_argument("stage", choices=(*get_args(StageName), *WHOLE_STAGES))
             command.add_argument("--worker", type=int, help="of the search: one of its workers")
-            command.add_argument("--rival", metavar="RIVAL/STAGE", help="of a continual alignment")
+            command.add_argument(
+                "--baseline", metavar="BASELINE/STAGE", help="of a continual alignment"
+            )
         command.add_argument(
             "overrides", nargs="*", default=[], metavar="key=value", help="win over the recipe"
         )

@@ -94,7 +94,7 @@ class EvalSettings(Settings):
     """Also evaluate the backbone with either patch alone, as the paper's table does."""
     decodings: dict[AblationName, dict[str, Any]] = Field(default_factory=dict)
     """By name a decoding (as ``eval run --decoding`` reads it) that the backbone answers with, for
-    comparison: the rivals that need no training."""
+    comparison: the baselines that need no training."""
 
     @field_validator("decodings")
     @classmethod
@@ -227,15 +227,15 @@ class ContinualSettings(Settings):
 
     stages: tuple[StageSettings, ...] = Field(min_length=1)
     """In order; the patched model of one is the backbone of the next."""
-    rivals: dict[StageLabel, dict[str, Any]] = Field(
+    baselines: dict[StageLabel, dict[str, Any]] = Field(
         default_factory=lambda: {
             objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}
             for objective in ("npo", "ascent")
         }
     )
-    """By name what is changed in the recipe to train a rival by the safety training alone, each
-    stage on top of the rival's own model of the stage before. Without a bound on the forget loss:
-    a later stage may begin beyond it."""
+    """By name what is changed in the recipe to train a baseline by the safety training alone, each
+    stage on top of the baseline's own model of the stage before. Without a bound on the forget
+    loss: a later stage may begin beyond it."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "ContinualSettings":
@@ -243,34 +243,34 @@ class ContinualSettings(Settings):
         for name in names:
             if names.count(name) > 1 or name == "backbone":
                 raise ValueError(f"a stage cannot be called '{name}' as well; rename it")
-        if "safepatching" in self.rivals:
-            raise ValueError("a rival cannot be called 'safepatching'; rename it")
+        if "safepatching" in self.baselines:
+            raise ValueError("a baseline cannot be called 'safepatching'; rename it")
         return self
 
 
 class AblateSettings(Settings):
     """What ``launch ablate`` needs besides the run's own sections."""
 
-    rivals: dict[AblationName, dict[str, Any]] = Field(
+    baselines: dict[AblationName, dict[str, Any]] = Field(
         default_factory=lambda: {
             "gradient_ascent": {"objective": "ascent"},
             "ascent_mismatch_kl": {"objective": "ascent_mismatch_kl"},
             "npo": {"objective": "npo"},
         }
     )
-    """By name what is changed in the section ``safety`` to train a rival by one training alone."""
+    """By name what is changed in the section ``safety`` to train a baseline, by one training."""
     harmless: DataSettings | None = None
-    """Questions with good answers, for rivals with ``ascent_mismatch_kl``; by default the
-    recipe's own. Without any, such a rival is left out."""
+    """Questions with good answers, for baselines with ``ascent_mismatch_kl``; by default the
+    recipe's own. Without any, such a baseline is left out."""
     retention_seeds: Annotated[int, Field(ge=2)] = 5
     """Merges with the chosen settings that differ in the seed of the retention alone."""
 
-    @field_validator("rivals")
+    @field_validator("baselines")
     @classmethod
-    def _are_trainings(cls, rivals: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name, changes in rivals.items():
-            parse_settings(SafetyTraining, changes, f"ablate.rivals.{name}")
-        return rivals
+    def _are_trainings(cls, baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in baselines.items():
+            parse_settings(SafetyTraining, changes, f"ablate.baselines.{name}")
+        return baselines
 
 
 class Recipe(TrainRecipe):

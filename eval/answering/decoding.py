@@ -1,4 +1,4 @@
-"""Rivals that need no training: what decoding may do to the logits instead of a patch.
+"""Baselines that need no training: what decoding may do to the logits instead of a patch.
 
 All keep the weights and pay at every token: their time per token stands beside them in the report
 (ATGR). Only written answers change; choices and lm-eval's tasks are those of the model itself.

@@ -118,7 +118,7 @@ class _Evaluator:
         self._journal = OutcomeJournal(folder / "outcomes.jsonl")
 
     def outcome(self, model: Model) -> dict[str, Any]:
-        """What ``evaluate`` has found: rates by "axes", and of a rival its "training"."""
+        """What ``evaluate`` has found: rates by "axes", and of a baseline its "training"."""
         found = self._journal.find(self._key(model))
         assert found is not None
         return found

@@ -1,4 +1,4 @@
-"""The patches that an ablation needs: those of the run, and one of each rival.
+"""The patches that an ablation needs: those of the run, and one of each baseline.
 
 What the run has deleted is trained again, to the same bits. All of it lies in one private folder,
 because the over-safety patch is a jailbreak, and so is the model that it makes alone.
@@ -8,7 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from launch.ablation.variants import WholePatch, rivals
+from launch.ablation.variants import WholePatch, baselines
 from launch.recipe import Recipe
 from launch.run.done import is_done, is_merged
 from launch.run.evaluations import whole_patch
@@ -29,16 +29,16 @@ _PRIVATE_FOLDER = 0o700
 
 
 def missing_patches(recipe: Recipe) -> list[WholePatch]:
-    """The patches that an ablation has to train: of its rivals, and the run's own that are deleted.
+    """The patches that an ablation must train: of its baselines, and the run's own if deleted.
 
     Raises:
-        UserError: a rival's training has wrong settings.
+        UserError: a baseline's training has wrong settings.
     """
     if is_done(recipe, "ablation"):
         return []
-    rival_patches = [row.model for row in rivals(recipe) if isinstance(row.model, WholePatch)]
-    # Two rivals may be the same training, and one may be the run's own.
-    found = {patch.name: patch for patch in rival_patches if patch.name not in ROLES}
+    baseline_patches = [row.model for row in baselines(recipe) if isinstance(row.model, WholePatch)]
+    # Two baselines may be the same training, and one may be the run's own.
+    found = {patch.name: patch for patch in baseline_patches if patch.name not in ROLES}
     if is_merged(recipe.output):
         found |= {
             role: _of_run(recipe, role)

@@ -1,7 +1,7 @@
-"""The rows of an ablation table: the chosen merge, what is left without a part of it, its rivals.
+"""The rows of an ablation table: the chosen merge, it without each of its parts, its baselines.
 
-As in the paper's ablation a variant is the chosen settings with one thing replaced. A rival method
-whose settings the search has chosen as well is shown with those.
+As in the paper's ablation a variant is the chosen settings with one thing replaced. A baseline
+method whose settings the search has chosen as well is shown with those.
 """
 
 import logging
@@ -20,7 +20,7 @@ from train.settings import SafetyTraining, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-RIVAL_METHODS: dict[MethodName, str] = {
+BASELINE_METHODS: dict[MethodName, str] = {
     "task_arithmetic": "task arithmetic",
     "ties": "TIES",
     "dare": "DARE",
@@ -95,9 +95,9 @@ def variants(recipe: Recipe, chosen: Mapping[str, MergeSettings]) -> list[Varian
         Variant("full", "SafePatching", "chosen" if recipe.search else "the recipe's", full),
         *_ablations(full),
         *_whole_patches(recipe),
-        *_rival_methods(full, {method: chosen[method] for method in others}),
+        *_baseline_methods(full, {method: chosen[method] for method in others}),
     ]
-    return [*rows, *rivals(recipe)]
+    return [*rows, *baselines(recipe)]
 
 
 def _ablations(full: MergeSettings) -> Iterator[Variant]:
@@ -126,12 +126,14 @@ def _whole_patches(recipe: Recipe) -> Iterator[Variant]:
         yield Variant(role, titles[role], "the whole patch", patch)
 
 
-def _rival_methods(full: MergeSettings, searched: Mapping[str, MergeSettings]) -> Iterator[Variant]:
+def _baseline_methods(
+    full: MergeSettings, searched: Mapping[str, MergeSettings]
+) -> Iterator[Variant]:
     for method, settings in searched.items():
-        if method not in RIVAL_METHODS:
+        if method not in BASELINE_METHODS:
             title = f"{method}, a search of its own"
             yield Variant(f"{method}_searched", title, "its own search", settings)
-    for method, title in RIVAL_METHODS.items():
+    for method, title in BASELINE_METHODS.items():
         if method == full.method:
             continue
         if method in searched:
@@ -148,17 +150,17 @@ def _rival_methods(full: MergeSettings, searched: Mapping[str, MergeSettings]) -
         yield Variant(method, title, f"chosen, with method {method}{factor}", settings)
 
 
-def rivals(recipe: Recipe) -> list[Variant]:
+def baselines(recipe: Recipe) -> list[Variant]:
     """What one training alone makes of the backbone; none that needs pairs which are not there.
 
     Raises:
-        UserError: a rival's training has wrong settings.
+        UserError: a baseline's training has wrong settings.
     """
     settings = recipe.ablate_settings()
     found = []
-    for name, changes in settings.rivals.items():
+    for name, changes in settings.baselines.items():
         values = {**recipe.safety.model_dump(), **changes}
-        training = parse_settings(SafetyTraining, values, f"ablate.rivals.{name}")
+        training = parse_settings(SafetyTraining, values, f"ablate.baselines.{name}")
         mismatched = training.objective == "ascent_mismatch_kl"
         harmless = settings.harmless if mismatched else recipe.harmless
         if mismatched and harmless is None:

@@ -1,10 +1,10 @@
-"""The rivals of continual alignment: the safety training alone, stage upon stage."""
+"""The baselines of continual alignment: the safety training alone, stage upon stage."""
 
 import shutil
 from pathlib import Path
 from typing import Literal
 
-from launch.continual.stage_recipes import Stage, continual_settings, is_made, rival_stages
+from launch.continual.stage_recipes import Stage, baseline_stages, continual_settings, is_made
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations
 from launch.run.folder import claim_folder, holding
@@ -14,44 +14,44 @@ from merge.common.errors import UserError
 from merge.engine.resources import MergeResources
 from merge.settings import MergeSettings
 
-RivalStage = Literal["openings", "safety", "merge", "evaluate"]
-RIVAL_STAGES: tuple[RivalStage, ...] = ("openings", "safety", "merge", "evaluate")
+BaselineStage = Literal["openings", "safety", "merge", "evaluate"]
+BASELINE_STAGES: tuple[BaselineStage, ...] = ("openings", "safety", "merge", "evaluate")
 _WHOLE = MergeSettings(method="safety", retention=1, include=("*",))
 
 
-def rival_is_done(stage: Stage, rival: str, part: RivalStage) -> bool:
-    """Whether a part of one stage of a rival has left its files, or is not wanted."""
+def baseline_is_done(stage: Stage, baseline: str, part: BaselineStage) -> bool:
+    """Whether a part of one stage of a baseline has left its files, or is not wanted."""
     if part == "evaluate":
-        return Evaluations(stage.recipe, stage.recipe.output).is_done(rival)
+        return Evaluations(stage.recipe, stage.recipe.output).is_done(baseline)
     if part == "merge":
         return is_made(stage) and (stage.recipe.keep_intermediates or not _patch(stage).exists())
     pipeline = Pipeline(stage.recipe)
     return part not in pipeline.stages() or pipeline.is_done(part)
 
 
-def find_rival(recipe: Recipe, label: str) -> tuple[Stage, str]:
-    """A stage of a rival and the rival's name, by RIVAL/STAGE.
+def find_baseline(recipe: Recipe, label: str) -> tuple[Stage, str]:
+    """A stage of a baseline and the baseline's name, by BASELINE/STAGE.
 
     Raises:
         UserError: there is none.
     """
-    rival, _, name = label.partition("/")
-    if rival in continual_settings(recipe).rivals:
-        for stage in rival_stages(recipe, rival):
+    baseline, _, name = label.partition("/")
+    if baseline in continual_settings(recipe).baselines:
+        for stage in baseline_stages(recipe, baseline):
             if stage.settings.name == name:
-                return stage, rival
-    raise UserError(f"--rival {label}: the recipe has no such RIVAL/STAGE under 'continual'")
+                return stage, baseline
+    raise UserError(f"--baseline {label}: the recipe has no such BASELINE/STAGE under 'continual'")
 
 
-def run_rival(stage: Stage, rival: str, part: RivalStage) -> None:
-    """Do one part of one stage of a rival, unless it is done.
+def run_baseline(stage: Stage, baseline: str, part: BaselineStage) -> None:
+    """Do one part of one stage of a baseline, unless it is done.
 
     Raises:
         UserError: it cannot be done, or another process is at it.
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
     claim_folder(stage.recipe)
-    if rival_is_done(stage, rival, part):
+    if baseline_is_done(stage, baseline, part):
         return
     if part in ("openings", "safety"):
         Pipeline(stage.recipe).run_unless_done(part)
@@ -60,7 +60,7 @@ def run_rival(stage: Stage, rival: str, part: RivalStage) -> None:
         if part == "merge":
             _merge(stage)
         else:
-            Evaluations(stage.recipe, stage.backbone()).evaluate(rival, stage.patched)
+            Evaluations(stage.recipe, stage.backbone()).evaluate(baseline, stage.patched)
 
 
 def _merge(stage: Stage) -> None:

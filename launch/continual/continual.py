@@ -1,4 +1,4 @@
-"""`python -m launch continual`: one patch after another, beside rivals that train on and on.
+"""`python -m launch continual`: one patch after another, beside baselines that train on and on.
 
 Every stage is an ordinary run of the pipeline whose backbone is the patched model of the stage
 before. So an interrupted command goes on where it stood, and stages may be added at the list's end.
@@ -9,16 +9,16 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from launch.continual.baselines import RIVAL_STAGES, run_rival
+from launch.continual.baselines import BASELINE_STAGES, run_baseline
 from launch.continual.revert import delta_path
 from launch.continual.stage_recipes import (
     METHOD,
     NAME,
     Stage,
+    baseline_stages,
     continual_settings,
     is_made,
     patch_stages,
-    rival_stages,
     write_search_suite,
 )
 from launch.recipe import Recipe
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def continual(recipe: Recipe) -> Path:
-    """Patch, evaluate and take delta files stage by stage, then the rivals; whatever is not done.
+    """Patch, evaluate and take delta files stage by stage, then the baselines; all not yet done.
 
     Returns:
         The folder of the summary.
@@ -47,7 +47,9 @@ def continual(recipe: Recipe) -> Path:
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
     stages = patch_stages(recipe)
-    rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
+    baselines = {
+        name: baseline_stages(recipe, name) for name in continual_settings(recipe).baselines
+    }
     refuse_beside_jobs(recipe.output)
     claim_folder(recipe)
     base = Pipeline(recipe)
@@ -59,11 +61,11 @@ def continual(recipe: Recipe) -> Path:
         Pipeline(stage.recipe).run()
         with stop_on_signals():
             _write_delta(recipe, stage)
-    for name, way in rivals.items():
+    for name, way in baselines.items():
         for stage in way:
             logger.info("stage %s of %s", stage.settings.name, name)
-            for part in RIVAL_STAGES:
-                run_rival(stage, name, part)
+            for part in BASELINE_STAGES:
+                run_baseline(stage, name, part)
     return conclude(recipe)
 
 
@@ -85,7 +87,7 @@ def prepare_stages(recipe: Recipe) -> None:
     from launch.prepare.text_check import check_data
 
     data_dir = recipe.eval.data_dir if recipe.eval else None
-    stages, *rivals = _ways(recipe)
+    stages, *baselines = _ways(recipe)
     for stage in stages:
         claim_folder(stage.recipe)
         if is_made(stage):
@@ -94,7 +96,7 @@ def prepare_stages(recipe: Recipe) -> None:
             write_search_suite(stage, recipe.search.suite, data_dir)
         # The backbone of a later stage is what the stage before will make.
         (check_inputs if stage is stages[0] else check_data)(stage.recipe)
-    for way in (stages, *rivals):
+    for way in (stages, *baselines):
         _refuse_later(way)
 
 
@@ -110,8 +112,10 @@ def conclude(recipe: Recipe) -> Path:
     with holding(recipe.output, NAME), stop_on_signals():
         for stage in stages:
             _write_delta(recipe, stage)
-        rivals = {name: rival_stages(recipe, name) for name in continual_settings(recipe).rivals}
-        folder = write_summary(recipe, stages, rivals)
+        baselines = {
+            name: baseline_stages(recipe, name) for name in continual_settings(recipe).baselines
+        }
+        folder = write_summary(recipe, stages, baselines)
     harvested = recipe.output / HARVEST
     if harvested.exists() and not recipe.keep_intermediates:
         shutil.rmtree(harvested)
@@ -119,20 +123,20 @@ def conclude(recipe: Recipe) -> Path:
 
 
 def is_concluded(recipe: Recipe) -> bool:
-    """Whether the summary is there, of these stages and rivals, and so are the delta files."""
+    """Whether the summary is there, of these stages and baselines, and so are the delta files."""
     file = recipe.output / NAME / f"{NAME}.json"
     if not file.is_file():
         return False
     summary, settings = read_json(file), continual_settings(recipe)
     stages = {stage.name: list(stage.categories) for stage in settings.stages}
-    same = summary["stages"] == stages and summary["models"].keys() == {METHOD, *settings.rivals}
+    same = summary["stages"] == stages and summary["models"].keys() == {METHOD, *settings.baselines}
     return same and all(delta_path(recipe.output, name).is_file() for name in stages)
 
 
 def _ways(recipe: Recipe) -> list[list[Stage]]:
-    """SafePatching's stages, and each rival's."""
-    rivals = continual_settings(recipe).rivals
-    return [patch_stages(recipe), *(rival_stages(recipe, name) for name in rivals)]
+    """SafePatching's stages, and each baseline's."""
+    baselines = continual_settings(recipe).baselines
+    return [patch_stages(recipe), *(baseline_stages(recipe, name) for name in baselines)]
 
 
 def _refuse_later(way: list[Stage]) -> None:

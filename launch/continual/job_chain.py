@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launch.continual.baselines import RIVAL_STAGES, RivalStage, rival_is_done
+from launch.continual.baselines import BASELINE_STAGES, BaselineStage, baseline_is_done
 from launch.continual.continual import is_concluded, preparations, prepare_stages
-from launch.continual.stage_recipes import Stage, continual_settings, patch_stages, rival_stages
+from launch.continual.stage_recipes import Stage, baseline_stages, continual_settings, patch_stages
 from launch.recipe import Recipe
 from launch.run.folder import RECIPE, claim_folder
 from launch.run.pipeline import Pipeline
@@ -23,7 +23,7 @@ from launch.slurm.chain import Job
 from launch.slurm.run_chain import Site, stage_jobs
 from launch.slurm.settings import ClusterSettings, StageResources
 
-_RIVAL_NEEDS: dict[RivalStage, tuple[RivalStage, ...]] = {
+_BASELINE_NEEDS: dict[BaselineStage, tuple[BaselineStage, ...]] = {
     "openings": (),
     "safety": ("openings",),
     "merge": ("safety",),
@@ -33,7 +33,7 @@ _RIVAL_NEEDS: dict[RivalStage, tuple[RivalStage, ...]] = {
 
 @dataclass(frozen=True)
 class ContinualChain:
-    """All stages, and those of the rivals beside them; each in its own run folder."""
+    """All stages, and those of the baselines beside them; each in its own run folder."""
 
     recipe: Recipe
     settings: ClusterSettings
@@ -41,7 +41,7 @@ class ContinualChain:
 
     def runs(self) -> list[Path]:
         """The folders that record its jobs."""
-        ways = (patch_stages(self.recipe), *self._rivals().values())
+        ways = (patch_stages(self.recipe), *self._baselines().values())
         return [self.folder, *(_run(stage) for way in ways for stage in way)]
 
     def claim(self) -> None:
@@ -49,7 +49,7 @@ class ContinualChain:
         claim_folder(self.recipe)
         if not preparations(self.recipe):
             prepare_stages(self.recipe)
-        for way in (patch_stages(self.recipe), *self._rivals().values()):
+        for way in (patch_stages(self.recipe), *self._baselines().values()):
             for stage in way:
                 claim_folder(stage.recipe)
 
@@ -61,11 +61,11 @@ class ContinualChain:
         for stage in patch_stages(self.recipe):
             jobs += self._stage(stage, last)
             last = [*before, *(f"stages/{stage.settings.name}/{n}" for n in ("merge", "evaluate"))]
-        for rival, way in self._rivals().items():
+        for baseline, way in self._baselines().items():
             last = list(before)
             for stage in way:
-                jobs += self._rival(stage, rival, last)
-                last = [*before, f"rivals/{rival}/{stage.settings.name}/merge"]
+                jobs += self._baseline(stage, baseline, last)
+                last = [*before, f"baselines/{baseline}/{stage.settings.name}/merge"]
         if jobs or not is_concluded(self.recipe):
             site = self._site(self.recipe.name, self.folder, "", [])
             jobs.append(site.job(SUMMARY, self._whole(SUMMARY), [job.name for job in jobs]))
@@ -92,21 +92,21 @@ class ContinualChain:
             evaluates = job.name == f"{site.prefix}evaluate"
             yield replace(job, after=[*job.after, *before]) if evaluates else job
 
-    def _rival(self, stage: Stage, rival: str, before: Sequence[str]) -> Iterator[Job]:
+    def _baseline(self, stage: Stage, baseline: str, before: Sequence[str]) -> Iterator[Job]:
         name = stage.settings.name
-        own = f"{self.recipe.name}-{rival}-{name}"
-        site = self._site(own, _run(stage), f"rivals/{rival}/{name}/", before)
-        for part in RIVAL_STAGES:
-            if rival_is_done(stage, rival, part):
+        own = f"{self.recipe.name}-{baseline}-{name}"
+        site = self._site(own, _run(stage), f"baselines/{baseline}/{name}/", before)
+        for part in BASELINE_STAGES:
+            if baseline_is_done(stage, baseline, part):
                 continue
             if part in ("openings", "safety"):
                 script = render_stage(part, own, self.settings, site.place)
             else:
-                command = f"{self._command(part)} --rival {rival}/{name}"
+                command = f"{self._command(part)} --baseline {baseline}/{name}"
                 script = render_single(
                     part, own, self.settings, site.place, self._resources(part), command
                 )
-            yield site.job(part, script, _RIVAL_NEEDS[part], part in TRAININGS)
+            yield site.job(part, script, _BASELINE_NEEDS[part], part in TRAININGS)
 
     def _whole(self, job: str) -> str:
         """The script of one of the jobs of the whole, which use no GPU."""
@@ -132,9 +132,9 @@ class ContinualChain:
             return ()
         return (self.folder, *input_folders(self.recipe, self.settings.variables()))
 
-    def _rivals(self) -> dict[str, list[Stage]]:
-        names = continual_settings(self.recipe).rivals
-        return {name: rival_stages(self.recipe, name) for name in names}
+    def _baselines(self) -> dict[str, list[Stage]]:
+        names = continual_settings(self.recipe).baselines
+        return {name: baseline_stages(self.recipe, name) for name in names}
 
 
 def _run(stage: Stage) -> Path:

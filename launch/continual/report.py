@@ -21,7 +21,7 @@ _AXES = ("refusal_rate", "utility", "degenerate_rate")
 
 
 def write_summary(
-    recipe: Recipe, stages: Sequence[Stage], rivals: Mapping[str, Sequence[Stage]]
+    recipe: Recipe, stages: Sequence[Stage], baselines: Mapping[str, Sequence[Stage]]
 ) -> Path:
     """Write continual.svg, continual.md and, last, continual.json.
 
@@ -31,7 +31,7 @@ def write_summary(
     from launch.continual.picture import draw
 
     first = stages[0].recipe.output
-    ways = {METHOD: stages, **rivals}
+    ways = {METHOD: stages, **baselines}
     listed = [stage.settings for stage in stages]
     backbone = read_json(first / "eval" / BACKBONE / "summary.json")
     summary = {

@@ -1,6 +1,6 @@
 """From a recipe with a list of stages to the recipe of each, an ordinary one.
 
-RUN/stages/NAME is the run folder of a stage, RUN/rivals/RIVAL/NAME that of a rival's.
+RUN/stages/NAME is the run folder of a stage, RUN/baselines/BASELINE/NAME that of a baseline's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from merge.engine.journal import RECORD
 NAME = "continual"
 """Name of the folder with the summary, and of its files."""
 METHOD = "safepatching"
-"""What the summary calls the patched models, beside the rivals."""
+"""What the summary calls the patched models, beside the baselines."""
 SEARCH_SUITE = "validation.yaml"
 _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 """Sections of the whole run, which no stage repeats."""
@@ -70,10 +70,10 @@ def patch_stages(recipe: Recipe) -> list[Stage]:
     return _stages(recipe, recipe.output / "stages", {})
 
 
-def rival_stages(recipe: Recipe, rival: str) -> list[Stage]:
-    """A rival's stages: the safety training alone, by its own changes, without a search."""
-    changes = {**continual_settings(recipe).rivals[rival], "search": None}
-    return _stages(recipe, recipe.output / "rivals" / rival, changes)
+def baseline_stages(recipe: Recipe, baseline: str) -> list[Stage]:
+    """A baseline's stages: the safety training alone, by its own changes, without a search."""
+    changes = {**continual_settings(recipe).baselines[baseline], "search": None}
+    return _stages(recipe, recipe.output / "baselines" / baseline, changes)
 
 
 def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Stage]:

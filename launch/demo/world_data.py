@@ -1,7 +1,7 @@
 """The world's files: D_h for training, a validation part for choosing, a test part for the end.
 
-And harmless pairs, for rivals that train on such beside D_h, and look-alikes of which no part asks
-any, for a harvest of false refusals.
+And harmless pairs, for baselines that train on such beside D_h, and look-alikes of which no part
+asks any, for a harvest of false refusals.
 """
 
 import json

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from rich.table import Table
 
 from launch.ablation.sensitivity import curves, retention_seeds
-from launch.ablation.variants import WholePatch, rivals, variants
+from launch.ablation.variants import WholePatch, baselines, variants
 from launch.continual.job_chain import ContinualChain
-from launch.continual.stage_recipes import Stage, patch_stages, rival_stages
+from launch.continual.stage_recipes import Stage, baseline_stages, patch_stages
 from launch.recipe import Recipe
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain
@@ -47,7 +47,7 @@ def chain_table(recipe: Recipe) -> Table | None:
 def ablation_trainings(recipe: Recipe) -> Iterator[WholePatch]:
     """What an ablation trains, where the recipe has a section for it."""
     if recipe.ablate is not None:
-        for row in rivals(recipe):
+        for row in baselines(recipe):
             if isinstance(row.model, WholePatch) and row.model.name != row.model.role:
                 yield row.model
 
@@ -80,13 +80,13 @@ def continual_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         yield f"stages/{stage.settings.name}", _whole_search(stage, recipe)
 
 
-def rival_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """The same of the rivals, of which each trains the safety patch alone and asks one model."""
+def baseline_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """The same of the baselines, of which each trains the safety patch alone and asks one model."""
     if recipe.continual is None or recipe.eval is None:
         return
-    for rival in recipe.continual.rivals:
-        for stage in rival_stages(recipe, rival):
-            yield f"rivals/{rival}/{stage.settings.name}", stage.recipe
+    for baseline in recipe.continual.baselines:
+        for stage in baseline_stages(recipe, baseline):
+            yield f"baselines/{baseline}/{stage.settings.name}", stage.recipe
 
 
 def _whole_search(stage: Stage, recipe: Recipe) -> Recipe:

@@ -19,8 +19,8 @@ from launch.sizing.answering_needs import (
 from launch.sizing.chain_times import (
     ablation_models,
     ablation_trainings,
+    baseline_recipes,
     continual_recipes,
-    rival_recipes,
 )
 from launch.sizing.gpus import ASSUMED_MFU, GPUS
 from launch.sizing.measured_rates import Rates, read_rates
@@ -141,7 +141,7 @@ def _continual_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> 
         trainings = _training_times(model, stage, ranks, rates)
         longest = max(trainings, key=lambda time: time.seconds[0])
         yield _one_after_another(name, [longest, *_asking_times(model, stage, rates)])
-    for name, stage in rival_recipes(recipe):
+    for name, stage in baseline_recipes(recipe):
         training = next(iter(_training_times(model, stage, ranks, rates)))
         asking = _evaluation_time(model, stage, 1, name, rates)
         yield _one_after_another(name, [training, *asking])

@@ -33,7 +33,7 @@ def submit_jobs(options: argparse.Namespace) -> None:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Do what one job does."""
-    from launch.continual.baselines import find_rival, run_rival
+    from launch.continual.baselines import find_baseline, run_baseline
     from launch.continual.continual import conclude, prepare_stages
     from launch.recipe import Recipe
     from launch.run.pipeline import Pipeline
@@ -41,8 +41,8 @@ def run_stage(options: argparse.Namespace) -> None:
     from train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
-    if options.rival is not None:
-        run_rival(*find_rival(recipe, options.rival), options.stage)
+    if options.baseline is not None:
+        run_baseline(*find_baseline(recipe, options.baseline), options.stage)
     elif options.worker is not None:
         Pipeline(recipe).try_merges(options.worker)
     elif options.stage == CHECKS:

@@ -11,17 +11,17 @@ from launch.run.folder import ABLATION
 from launch.run.stages import CHECKS, SUMMARY, StageName
 
 
-def job_is_done(recipe: Recipe, name: str, rival: str | None = None) -> bool:
+def job_is_done(recipe: Recipe, name: str, baseline: str | None = None) -> bool:
     """Whether a run folder holds what a job of it was for.
 
     Args:
         recipe: of that folder.
         name: a stage, or a part of one as ``search.0``.
-        rival: whose run it is, where it is one of a continual alignment.
+        baseline: whose run it is, where it is one of a continual alignment.
     """
     folder = recipe.output
-    if rival is not None and name == "evaluate":
-        return (folder / "eval" / rival / "summary.json").is_file()
+    if baseline is not None and name == "evaluate":
+        return (folder / "eval" / baseline / "summary.json").is_file()
     if name == SUMMARY:
         return is_concluded(recipe)
     if name == CHECKS:

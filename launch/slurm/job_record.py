@@ -89,7 +89,7 @@ def _refuse(folder: Path, jobs: dict[str, str]) -> None:
 
 def part_runs(folder: Path) -> list[Path]:
     """The run folders inside one: of seeds, or of the stages of a continual alignment."""
-    stages = (run for pattern in ("stages/*", "rivals/*/*") for run in folder.glob(pattern))
+    stages = (run for pattern in ("stages/*", "baselines/*/*") for run in folder.glob(pattern))
     return [*seed_runs(folder), *sorted(stages)]
 
 

@@ -143,12 +143,12 @@ class RunChain:
         runs = [recipe.output.resolve() for recipe in self.recipes]
         site = Site(self.name, self.settings, place, runs, array=self.array)
         stages = self._stages()
-        rivals = list(self._rivals(site)) if ABLATION in stages else []
+        baselines = list(self._baselines(site)) if ABLATION in stages else []
         jobs: list[Job] = []
         for job in stage_jobs(self.recipes[0], stages, site):
             if job.name == ABLATION:
-                jobs += rivals
-                job = replace(job, after=[*job.after, *(rival.name for rival in rivals)])
+                jobs += baselines
+                job = replace(job, after=[*job.after, *(baseline.name for baseline in baselines)])
             jobs.append(job)
         if self.array is not None and jobs:
             jobs.append(self._summary([job.name for job in jobs[-1:]]))
@@ -163,7 +163,7 @@ class RunChain:
             if not all(pipeline.is_done(stage) for pipeline in pipelines)
         ]
 
-    def _rivals(self, site: Site) -> Iterator[Job]:
+    def _baselines(self, site: Site) -> Iterator[Job]:
         """The trainings of an ablation."""
         found: dict[str, WholePatch] = {}
         for recipe in self.recipes:

@@ -9,7 +9,7 @@ from typing import get_args
 from rich.markup import escape
 from rich.table import Table
 
-from launch.continual.stage_recipes import continual_settings, patch_stages, rival_stages
+from launch.continual.stage_recipes import baseline_stages, continual_settings, patch_stages
 from launch.recipe import Recipe
 from launch.run.folder import ABLATION, RECIPE
 from launch.run.seeds import seed_runs
@@ -52,11 +52,11 @@ class StageState:
     detail: str
 
 
-def run_states(run: Path, rival: str | None = None) -> list[StageState]:
+def run_states(run: Path, baseline: str | None = None) -> list[StageState]:
     """The states of all stages of one run, or of one stage of a continual alignment.
 
     Args:
-        rival: whose run it is, where it is one of a continual alignment.
+        baseline: whose run it is, where it is one of a continual alignment.
 
     Raises:
         UserError: no run is there, or SLURM does not answer.
@@ -67,11 +67,11 @@ def run_states(run: Path, rival: str | None = None) -> list[StageState]:
     jobs = read_jobs(run)
     queued = slurm.queued_jobs() if jobs else {}
     states = []
-    for stage in _names(recipe, jobs, rival):
+    for stage in _names(recipe, jobs, baseline):
         job = jobs.get(stage)
         if job in queued:
             state, detail = _queued_state(queued[job], run, stage)
-        elif job_is_done(recipe, stage, rival):
+        elif job_is_done(recipe, stage, baseline):
             state, detail = "done", ""
         elif job is None:
             state, detail = ("not submitted", "") if jobs else local_state(run, stage)
@@ -81,12 +81,12 @@ def run_states(run: Path, rival: str | None = None) -> list[StageState]:
     return states
 
 
-def _names(recipe: Recipe, jobs: Mapping[str, str], rival: str | None) -> list[str]:
+def _names(recipe: Recipe, jobs: Mapping[str, str], baseline: str | None) -> list[str]:
     """The stages of a run in order, each after the jobs that are parts of it.
 
-    Of a rival, and of a continual alignment itself, those that were submitted.
+    Of a baseline, and of a continual alignment itself, those that were submitted.
     """
-    if rival is not None or SUMMARY in jobs:
+    if baseline is not None or SUMMARY in jobs:
         return list(jobs)
     names: list[str] = []
     for stage in stages_of(recipe, ablate=ABLATION in jobs):
@@ -141,23 +141,23 @@ def render_status(folder: Path) -> Table:
     table = Table(title=str(folder))
     for column in ("stage", "state", "job", "detail"):
         table.add_column(column, overflow="fold")
-    for run, rival in _runs(folder):
+    for run, baseline in _runs(folder):
         label = "" if run == folder else f"{run.relative_to(folder)} "
-        for found in run_states(run, rival):
+        for found in run_states(run, baseline):
             table.add_row(f"{label}{found.stage}", found.state, found.job, escape(found.detail))
     return table
 
 
 def _runs(folder: Path) -> list[tuple[Path, str | None]]:
-    """The run folders in one, or itself, and whose they are where they are a rival's."""
+    """The run folders in one, or itself, and whose they are where they are a baseline's."""
     seeds = seed_runs(folder)
     if seeds or SUMMARY not in read_jobs(folder):
         return [(run, None) for run in seeds or [folder]]
     recipe = load_recipe(folder / RECIPE, [], Recipe)
     stages = [(folder / "stages" / stage.settings.name, None) for stage in patch_stages(recipe)]
-    rivals = [
-        (folder / "rivals" / rival / stage.settings.name, rival)
-        for rival in continual_settings(recipe).rivals
-        for stage in rival_stages(recipe, rival)
+    baselines = [
+        (folder / "baselines" / baseline / stage.settings.name, baseline)
+        for baseline in continual_settings(recipe).baselines
+        for stage in baseline_stages(recipe, baseline)
     ]
-    return [*stages, *rivals, (folder, None)]
+    return [*stages, *baselines, (folder, None)]

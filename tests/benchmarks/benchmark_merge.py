@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-RIVALS = ("task_arithmetic", "dare_linear", "dare_ties", "ties")
+BASELINES = ("task_arithmetic", "dare_linear", "dare_ties", "ties")
 OURS = ("difference", "task_arithmetic")
 _CONSOLE = Console()
 
@@ -44,29 +44,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.benchmark_merge", description=__doc__
     )
-    parser.add_argument("--rival", type=Path, help="mergekit-yaml of a venv of its own")
+    parser.add_argument("--baseline", type=Path, help="mergekit-yaml of a venv of its own")
     parser.add_argument("--sizes", nargs="+", metavar="B", help="ours alone: 0.13, 0.5, 2")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     options = parser.parse_args()
-    if (options.rival is None) == (options.sizes is None):
-        parser.error("give either --rival or --sizes")
+    if (options.baseline is None) == (options.sizes is None):
+        parser.error("give either --baseline or --sizes")
     with tempfile.TemporaryDirectory(prefix="benchmark-merge-") as name:
         if options.sizes is None:
-            compare(Path(name), options.rival, options.rounds)
+            compare(Path(name), options.baseline, options.rounds)
         else:
             scale(Path(name), options.sizes, options.rounds)
 
 
-def compare(folder: Path, rival: Path, rounds: int) -> None:
+def compare(folder: Path, baseline: Path, rounds: int) -> None:
     """Ours and mergekit's methods on issue 3's shape."""
     make_inputs(folder, "0.5", "tuned")
     out = folder / "out"
     commands = {"floor": floor(folder, out)}
     commands |= {f"ours {method}": ours(folder, out, method) for method in OURS}
-    for method in RIVALS:
+    for method in BASELINES:
         config = folder / f"{method}.yaml"
-        config.write_text(json.dumps(rival_config(folder, method)))
-        commands[f"mergekit {method}"] = [str(rival), str(config), str(out), "--no-copy-tokenizer"]
+        config.write_text(json.dumps(baseline_config(folder, method)))
+        commands[f"mergekit {method}"] = [
+            str(baseline),
+            str(config),
+            str(out),
+            "--no-copy-tokenizer",
+        ]
     found = measure(commands, out, rounds)
     table = Table(
         "", "wall s", "CPU s", "max RSS MiB", "/ difference", "/ task_arithmetic", "/ floor",
@@ -126,7 +131,7 @@ def ours(folder: Path, out: Path, method: str) -> list[str]:
     return [*command, "--threads", "2", "--out", str(out)]
 
 
-def rival_config(folder: Path, method: str) -> dict[str, object]:
+def baseline_config(folder: Path, method: str) -> dict[str, object]:
     """Mergekit's recipe of the same two deltas at the same rates; JSON is YAML."""
     models = [
         {"model": str(folder / f"tuned_{role}"), "parameters": {"weight": 1.0, "density": density}}

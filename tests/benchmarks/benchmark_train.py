@@ -45,7 +45,7 @@ from train.zero.resume import Checkpoints, Progress
 from train.zero.zero3 import Zero3Model, initialise_distributed
 
 SAMPLES = 64
-RIVALS = ("bare", "trainer")
+BASELINES = ("bare", "trainer")
 
 
 class Contest:
@@ -198,8 +198,8 @@ def main() -> None:
         step = 1000 / options.steps
         lines = [
             "step: "
-            + ", ".join(f"{name} {middle[name] * step:.1f} ms" for name in ("job", *RIVALS)),
-            *(f"job / {name}, by round: {ratios(times['job'], times[name])}" for name in RIVALS),
+            + ", ".join(f"{name} {middle[name] * step:.1f} ms" for name in ("job", *BASELINES)),
+            *(f"job / {name}, by round: {ratios(times['job'], times[name])}" for name in BASELINES),
             f"{SAMPLES} samples: forward and backward {middle['plain_gradients']:.2f} s, "
             f"importance {middle['importance']:.2f} s, "
             f"ratio {middle['importance'] / middle['plain_gradients']:.3f}",

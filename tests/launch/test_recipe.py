@@ -36,7 +36,7 @@ def test_run_folder_and_environment_take_their_places(monkeypatch):
         ("ablations.wide.top_safty=1", "did you mean 'top_safety'"),
         ("ablations.dense={}", "choose another name"),
         ("ablations.../out={}", "should match pattern"),
-        ("eval.decodings.rival={method: self_cd, ratoi: 2}", "did you mean 'ratio'"),
+        ("eval.decodings.baseline={method: self_cd, ratoi: 2}", "did you mean 'ratio'"),
         ("eval.decodings.safety={method: self_cd}", "another model of the report; rename it"),
         ("seed", "key=value"),
         ("data.path=${NOWHERE}/a", "environment variable"),

@@ -184,7 +184,7 @@ def _published(
     tops: tuple[np.ndarray, np.ndarray],
     settings: dict[str, Any],
 ) -> np.ndarray:
-    """The rival methods, over whole arrays of fp32."""
+    """The baseline methods, over whole arrays of fp32."""
     roles = ("safety", "over_safety")
     both = [deltas[role][name].float().reshape(-1).numpy() for role in roles]
     alpha, beta = np.float32(settings["alpha"]), np.float32(settings["beta"])

@@ -1,4 +1,4 @@
-"""Rivals at decoding time, against loops in plain torch: one prompt at a time, without a cache."""
+"""Baselines at decoding time, against loops in plain torch: prompt by prompt, without a cache."""
 
 import json
 from pathlib import Path

@@ -48,7 +48,7 @@ def run(tmp_path) -> Path:
         tmp_path,
         merge=SCALE,
         eval={"suite": str(tmp_path / "suite.yaml"), "single_patches": False},
-        ablate={"rivals": {"gradient_ascent": {"objective": "ascent"}}},
+        ablate={"baselines": {"gradient_ascent": {"objective": "ascent"}}},
     )
 
 
@@ -181,8 +181,8 @@ def test_half_a_line_in_the_journal_is_forgotten(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("ablate.rival={}", "unknown key 'ablate.rival'"),
-        ("ablate.rivals={npo: {objectiv: npo}}", "unknown key 'objectiv'"),
+        ("ablate.baseline={}", "unknown key 'ablate.baseline'"),
+        ("ablate.baselines={npo: {objectiv: npo}}", "unknown key 'objectiv'"),
         ("ablate.retention_seeds=1", "ablate.retention_seeds"),
     ],
 )
@@ -230,7 +230,7 @@ TINY = [
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_on_a_tiny_world_before_and_after_the_patches_are_deleted(tmp_path):
-    """Rivals train for themselves; a finished run's patch is trained again, to the same rates."""
+    """Baselines train by themselves; a finished run's patch is trained again, to the same rates."""
 
     def launch(*overrides: str) -> subprocess.CompletedProcess[str]:
         command = [
@@ -246,9 +246,9 @@ def test_on_a_tiny_world_before_and_after_the_patches_are_deleted(tmp_path):
     rows = by_name(folder / "ablation")
     # Equal to the safety training, so it is no training of its own.
     assert rows["gradient_ascent"]["axes"] == rows["safety"]["axes"]
-    for rival in ("ascent_mismatch_kl", "npo"):
-        assert rows[rival]["training"]["steps"] == 4
-        assert f"trains {rival}" in done.stderr
+    for baseline in ("ascent_mismatch_kl", "npo"):
+        assert rows[baseline]["training"]["steps"] == 4
+        assert f"trains {baseline}" in done.stderr
     for name in ("over_safety", "ablation/work"):
         assert not (folder / name).exists()
     report = json.loads((folder / "report/report.json").read_text())["models"]
@@ -257,7 +257,7 @@ def test_on_a_tiny_world_before_and_after_the_patches_are_deleted(tmp_path):
             assert rows[name]["axes"][axis] == rate
     before = (folder / "ablation/ablation.json").read_bytes()
     (folder / "ablation/outcomes.jsonl").unlink()
-    again = launch("ablate.rivals={}", "keep_intermediates=true")
+    again = launch("ablate.baselines={}", "keep_intermediates=true")
     assert again.returncode == 0, again.stderr
     assert "trains over_safety" in again.stderr and "trains npo" not in again.stderr
     kept = by_name(folder / "ablation")

@@ -28,11 +28,11 @@ def recipe_file(tmp_path_factory) -> Path:
         folder,
         merge=SCALE,
         eval={"suite": str(folder / "suite.yaml"), "single_patches": False},
-        ablate={"rivals": {"gradient_ascent": {"objective": "ascent"}}},
+        ablate={"baselines": {"gradient_ascent": {"objective": "ascent"}}},
     )
 
 
-def test_a_rival_that_was_searched_is_shown_with_its_own_settings(recipe_file):
+def test_a_baseline_that_was_searched_is_shown_with_its_own_settings(recipe_file):
     recipe = load_recipe(recipe_file, [], Recipe)
     chosen = {
         "difference": MergeSettings(alpha=2, beta=3),
@@ -61,8 +61,8 @@ def test_other_methods_leave_out_the_scales_of_sets(recipe_file):
     assert rows["no_retention"] == chosen.model_copy(update={"retention": 1.0})
 
 
-def test_rivals_differ_from_the_safety_training_in_what_is_named(recipe_file):
-    overrides = ["ablate.rivals={npo: {objective: npo}, m: {objective: ascent_mismatch_kl}}"]
+def test_baselines_differ_from_the_safety_training_in_what_is_named(recipe_file):
+    overrides = ["ablate.baselines={npo: {objective: npo}, m: {objective: ascent_mismatch_kl}}"]
     recipe = load_recipe(recipe_file, [*overrides, "ablate.harmless={path: h.jsonl}"], Recipe)
     whole = {
         row.name: row.model

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from launch.continual.picture import draw
 from launch.continual.report import markdown_table, measured
 from launch.continual.revert import delta_path, revert
-from launch.continual.stage_recipes import patch_stages, rival_stages, write_search_suite
+from launch.continual.stage_recipes import baseline_stages, patch_stages, write_search_suite
 from launch.recipe import Recipe, StageSettings
 from merge.common.errors import UserError
 from merge.io.delta_file import write_delta_file
@@ -34,7 +34,7 @@ TINY = [
     "world.prompts=12", "world.harmful_pairs=40", "safety.steps=3", "over_safety.steps=3",
     "safety.guards.max_forget_loss=20", "importance.samples=4", "search.trials=2",
     "continual.stages=[{name: one, categories: [gronka]}, {name: two, categories: [gosk], "
-    "recipe: {search: null}}]", "continual.rivals={npo: {safety: {objective: npo}}}",
+    "recipe: {search: null}}]", "continual.baselines={npo: {safety: {objective: npo}}}",
 ]  # fmt: skip
 
 
@@ -57,20 +57,20 @@ def test_each_stage_patches_the_model_of_the_stage_before(tmp_path):
     ]
     assert all(stage.recipe.world is None and stage.recipe.continual is None for stage in stages)
     assert all(stage.recipe.keep_intermediates for stage in stages)
-    npo = rival_stages(recipe, "npo")
-    assert npo[1].recipe.backbone.path == f"{tmp_path}/rivals/npo/wepen/patched"
+    npo = baseline_stages(recipe, "npo")
+    assert npo[1].recipe.backbone.path == f"{tmp_path}/baselines/npo/wepen/patched"
     assert npo[0].recipe.safety.objective == "npo" and npo[0].recipe.search is None
     assert (npo[0].recipe.safety.steps, recipe.safety.steps) == (13, 40)
     assert npo[0].recipe.safety.learning_rate == recipe.safety.learning_rate
 
 
-def test_rivals_train_without_a_bound_unless_the_recipe_says_so(tmp_path):
+def test_baselines_train_without_a_bound_unless_the_recipe_says_so(tmp_path):
     """A later stage begins where the bound of the first one ended."""
     recipe = demo(tmp_path, "continual={stages: [{name: a, categories: [x]}]}")
     assert recipe.continual is not None
     found = {}
-    for name in recipe.continual.rivals:
-        (stage,) = rival_stages(recipe, name)
+    for name in recipe.continual.baselines:
+        (stage,) = baseline_stages(recipe, name)
         found[name] = stage.recipe.safety
     assert {name: section.objective for name, section in found.items()} == {
         "npo": "npo",
@@ -98,15 +98,15 @@ def test_a_stage_changes_what_it_says_and_nothing_else(tmp_path):
         ("continual.stages=[{name: a, categories: []}]", "at least 1"),
         ("continual.stages=[{name: ../a, categories: [x]}]", "should match pattern"),
         ("continual.stages=[{name: backbone, categories: [x]}]", "rename"),
-        ("continual.rivals.safepatching={}", "rename"),
-        ("continual.rivals.npo.safty={}", "did you mean 'safety'"),
+        ("continual.baselines.safepatching={}", "rename"),
+        ("continual.baselines.npo.safty={}", "did you mean 'safety'"),
         ("eval=null", "needs an eval section"),
         ("continual=null", "add one with a list of stages"),
     ],
 )
 def test_mistakes_are_found_before_any_work(override, wanted, tmp_path):
     with pytest.raises(UserError, match=wanted):
-        rival_stages(demo(tmp_path, override), "npo")
+        baseline_stages(demo(tmp_path, override), "npo")
 
 
 def test_a_stage_searches_on_the_harm_so_far_and_on_nothing_later(tmp_path):
@@ -287,7 +287,7 @@ def test_a_killed_run_goes_on_and_its_last_stage_is_taken_back(tmp_path):
         for name in ("one/eval/safepatching", "two/eval/backbone")
     ]
     assert answers[0] == answers[1]
-    assert not list(folder.rglob("over_safety")) and not list(folder.glob("rivals/*/*/safety"))
+    assert not list(folder.rglob("over_safety")) and not list(folder.glob("baselines/*/*/safety"))
     last, back = folder / "stages/two/patched", tmp_path / "back"
     done = subprocess.run(
         [sys.executable, "-m", "launch", "revert", folder, "--to", "one", "--out", back],

@@ -26,7 +26,7 @@ CONTINUAL = Path("launch/recipes/demo-continual.yaml")
 CLUSTER = "cluster={nodes: 2, merge: {partition: cpu}, evaluation: {memory: 9G}}"
 TWO_STAGES = (
     "continual={stages: [{name: one, categories: [gronka]}, {name: two, categories: [gosk], "
-    "recipe: {search: null}}], rivals: {npo: {safety: {objective: npo}}}}"
+    "recipe: {search: null}}], baselines: {npo: {safety: {objective: npo}}}}"
 )
 
 
@@ -52,15 +52,15 @@ def test_the_merge_waits_for_the_ablation_and_this_for_its_trainings(tmp_path: P
     """The merge deletes the patches. Trainings have two nodes, the ablation what evaluations do."""
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     jobs = slurm.queue(plan_chain(DEMO, [f"output={run}", CLUSTER], ablate=True))
-    rivals = {"ablation.npo", "ablation.ascent_mismatch_kl"}
+    baselines = {"ablation.npo", "ablation.ascent_mismatch_kl"}
     found = dependencies(slurm, jobs)
     trained = {"afterok:safety", "afterok:over_safety", "afterok:search"}
-    assert found["ablation"] == trained | {f"afterok:{rival}" for rival in rivals}
+    assert found["ablation"] == trained | {f"afterok:{baseline}" for baseline in baselines}
     assert found["merge"] == trained | {"afterok:ablation"}
-    for rival in rivals:
-        assert found[rival] == {"afterok:world", "afterok:openings"}
-        assert "#SBATCH --nodes=2" in directives(run, rival)
-        assert (run / "ablation/work" / rival[9:] / "recipe.yaml").is_file()
+    for baseline in baselines:
+        assert found[baseline] == {"afterok:world", "afterok:openings"}
+        assert "#SBATCH --nodes=2" in directives(run, baseline)
+        assert (run / "ablation/work" / baseline[9:] / "recipe.yaml").is_file()
     assert "#SBATCH --mem=9G" in directives(run, "ablation")
     assert (run / "ablation/work").stat().st_mode & 0o777 == 0o700
     assert recorded(run) == jobs
@@ -90,7 +90,7 @@ def made(folder: Path, **sections: Any) -> Path:
 
 
 def test_a_deleted_patch_is_trained_again_for_an_ablation(tmp_path: Path) -> None:
-    recipe = made(tmp_path, ablate={"rivals": {}})
+    recipe = made(tmp_path, ablate={"baselines": {}})
     slurm = SlurmStandIn(tmp_path / "slurm")
     jobs = slurm.queue(plan_chain(recipe, [], ablate=True))
     assert list(jobs) == ["ablation.over_safety", "ablation"]
@@ -120,9 +120,9 @@ def test_each_stage_waits_for_the_model_of_the_stage_before(tmp_path: Path) -> N
     chain = plan_continual(CONTINUAL, [f"output={run}", CLUSTER, TWO_STAGES])
     jobs = slurm.queue(chain)
     found = dependencies(slurm, jobs)
-    first, second, rival = "stages/one", "stages/two", "rivals/npo"
+    first, second, baseline = "stages/one", "stages/two", "baselines/npo"
     assert found["stages"] == {"afterok:world"}
-    assert found[f"{rival}/one/safety"] == {"afterok:stages"}
+    assert found[f"{baseline}/one/safety"] == {"afterok:stages"}
     for role in ("safety", "over_safety"):
         assert found[f"{first}/{role}"] == {"afterok:stages", f"afterok:{first}/openings"}
     for role in ("safety", "over_safety"):
@@ -130,19 +130,19 @@ def test_each_stage_waits_for_the_model_of_the_stage_before(tmp_path: Path) -> N
         assert "#SBATCH --nodes=2" in directives(run, f"{second}/{role}")
     assert f"afterok:{first}/evaluate" in found[f"{second}/evaluate"]
     assert f"{first}/search" in jobs and f"{second}/search" not in jobs
-    assert found[f"{rival}/two/safety"] == {f"afterok:{rival}/one/merge", "afterok:stages"}
-    assert found[f"{rival}/two/evaluate"] >= {f"afterok:{rival}/two/merge"}
-    for job in (f"{rival}/one/merge", f"{first}/merge", "stages", "continual"):
+    assert found[f"{baseline}/two/safety"] == {f"afterok:{baseline}/one/merge", "afterok:stages"}
+    assert found[f"{baseline}/two/evaluate"] >= {f"afterok:{baseline}/two/merge"}
+    for job in (f"{baseline}/one/merge", f"{first}/merge", "stages", "continual"):
         assert "#SBATCH --partition=cpu" in directives(run, job)
     assert found["continual"] == {f"afterok:{job}" for job in jobs if job != "continual"}
     assert recorded(run / first)["merge"] == jobs[f"{first}/merge"]
-    shown = [row.stage for row in run_states_of(slurm, run / rival / "one", "npo")]
+    shown = [row.stage for row in run_states_of(slurm, run / baseline / "one", "npo")]
     assert shown == ["safety", "merge", "evaluate"]
 
 
-def run_states_of(slurm: SlurmStandIn, run: Path, rival: str | None) -> list[Any]:
+def run_states_of(slurm: SlurmStandIn, run: Path, baseline: str | None) -> list[Any]:
     with mock.patch.dict(os.environ, slurm.variables(), clear=True):
-        return run_states(run, rival)
+        return run_states(run, baseline)
 
 
 def test_jobs_of_a_stage_are_those_of_the_whole(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_the_plan_counts_what_would_be_queued(tmp_path: Path) -> None:
     table = chain_table(recipe)
     assert table is not None
     cells = list(zip(*(column.cells for column in table.columns), strict=True))
-    # A run is world, openings, both trainings, search, merge and evaluate. Of the rivals of an
+    # A run is world, openings, both trainings, search, merge and evaluate. Of the baselines of an
     # ablation gradient ascent is the safety patch itself, and mismatch training has no pairs. The
-    # stages have six and four jobs, the rival's three each; world, checks and summary are of the
+    # stages have six and four jobs, the baseline's three each; world, checks and summary are of the
     # whole.
     assert cells == [
         ("launch submit", "7", "2", "5"),

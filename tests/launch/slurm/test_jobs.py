@@ -167,7 +167,7 @@ def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
     scripts["seeds"] = render_summary("x", settings(**changes), place)
     scripts["workers"] = render_workers("x", settings(**changes), RunPlace(place.folder))
     training = Training("ablation/work/npo/recipe.yaml", "safety", ("ablation/ablation.json",))
-    scripts["rival"] = render_training("ablation.npo", "x", settings(**changes), place, training)
+    scripts["baseline"] = render_training("ablation.npo", "x", settings(**changes), place, training)
     for name, text in scripts.items():
         (tmp_path / f"{name}.sh").write_text(text)
         checked = subprocess.run(["bash", "-n", tmp_path / f"{name}.sh"], capture_output=True)

@@ -96,7 +96,7 @@ def test_a_search_ends_although_a_worker_is_cancelled(
 
 
 def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -> None:
-    """A rival is trained on both nodes; the patches go after what is measured of them, which is
+    """A baseline is trained on both nodes; the patches go after what is measured of them, which is
     interrupted."""
     run = made_run(
         cluster,
@@ -105,7 +105,7 @@ def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -
         over_safety=SHORT,
         keep_intermediates=False,
         eval={"suite": str(tmp_path / "suite.yaml"), "single_patches": False},
-        ablate={"rivals": {"npo": {"objective": "npo"}}, "retention_seeds": 2},
+        ablate={"baselines": {"npo": {"objective": "npo"}}, "retention_seeds": 2},
         cluster={"nodes": 2},
     )
     run.submit("--ablate")
@@ -136,7 +136,7 @@ def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -
 
 
 def test_a_continual_alignment_is_a_chain_of_chains(cluster: SlurmCluster, tmp_path: Path) -> None:
-    """Every stage starts from the model of the stage before; the rival's beside them."""
+    """Every stage starts from the model of the stage before; the baseline's beside them."""
     make_run(tmp_path)
     for name, key, verb in (("harm", "prompt", "it"), ("pairs", "question", "mund")):
         rows = [{key: f"{verb} {w}", "answer": "blip it", "category": w} for w in ("red", "grond")]
@@ -155,7 +155,7 @@ def test_a_continual_alignment_is_a_chain_of_chains(cluster: SlurmCluster, tmp_p
         eval={"suite": str(tmp_path / "own.yaml"), "single_patches": False},
         continual={
             "stages": [{"name": w, "categories": [w]} for w in ("red", "grond")],
-            "rivals": {"npo": {"safety": {"objective": "npo"}}},
+            "baselines": {"npo": {"safety": {"objective": "npo"}}},
         },
         cluster={**RECIPE["cluster"], "nodes": 1},
     ).submit("--continual")
