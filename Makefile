@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 setup: $(BIN)/safepatch
 
 # The stamp is written last, so an interrupted installation starts again.
-$(STAMP): requirements.txt
+$(STAMP): requirements.txt requirements-merge.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

@@ -22,7 +22,7 @@ from merge.io.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.io.patch_directory import LETTERS
 from merge.io.tensor_files import read_index
 from merge.pictures import density as picture
-from merge.pictures.density_curves import write_densities
+from merge.pictures.density_curves import check_tensorboard, write_densities
 from merge.record.erasure import erased_share, erasure_warnings, percent
 from merge.record.merge_json import input_files, merge_record, totals
 from merge.record.model_card import model_card
@@ -54,9 +54,12 @@ def build(
 
     Raises:
         UserError: inputs that do not fit, wrong values in them, an output that holds something
-            else, a full disk. Finished files of the output are kept.
+            else, a full disk, no TensorBoard where it is to write. Finished files of the output are
+            kept.
     """
     started = time.monotonic()
+    if tensorboard is not None:
+        check_tensorboard()  # not after hours of merging
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     companions = companion_files(backbone, out)

@@ -154,9 +154,13 @@ def test_both_images_hold_what_the_requirements_name() -> None:
     assert set(sections) == {"files", "post", "test"}
     base = re.fullmatch(r"python:3\.(\d+)-[\w-]+", instructions[0][1])
     assert base is not None and int(base[1]) >= 10, "requires-python of pyproject.toml"
-    source, target = instructions[2][1].split()
-    assert (PROJECT / source).is_file() and source == "requirements.txt"
-    assert sections["files"].split() == [source, target]
+    *sources, folder = instructions[2][1].split()
+    target = f"{folder}requirements.txt"
+    text = (PROJECT / "requirements.txt").read_text()
+    assert sources == ["requirements.txt", *re.findall(r"^-r (.+)", text, flags=re.MULTILINE)]
+    assert all((PROJECT / source).is_file() for source in sources)
+    copied = [line.split() for line in sections["files"].splitlines() if line]
+    assert copied == [[source, folder + source] for source in sources]
     commands = [part.split() for _, text in instructions[1::2] for part in text.split("&&")]
     assert commands == [line.split() for line in sections["post"].splitlines() if line][1:]
     assert commands[-1][-2:] == ["--requirement", target]
