@@ -8,11 +8,11 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.ask import Answers, answer_all
-from eval.answering.completions import Answer, AnswerId
 from eval.axes import AXES
 from eval.judges.judged import UNFINISHED, judged
 from eval.judges.scoring import is_correct
 from eval.statistics.rates import Rate, rate
+from eval.suites.answers import Answer, AnswerId
 from eval.suites.prompts import Prompt, PromptSet
 from eval.suites.suite import AskedAxis, TaskRow
 from eval.text.language import count_languages

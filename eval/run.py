@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from eval.answering.ask import Answers, answer_all, chat_prompts, is_spoken, prompts_of
-from eval.answering.completions import FILE_NAME, AnswerId, CompletionsFile
+from eval.answering.completions import FILE_NAME, CompletionsFile
 from eval.answering.cost import Stopwatch
 from eval.answering.decoding import decoding_identity
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
@@ -30,6 +30,7 @@ from eval.rates import (
 )
 from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.settings import DecodingSettings, Dtype
+from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from merge.common.errors import UserError

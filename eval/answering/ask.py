@@ -7,10 +7,10 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
-from eval.answering.completions import Answer, AnswerId
 from eval.answering.decoding import Greedy, prepare
 from eval.answering.generation import Question, ending_tokens
 from eval.settings import DecodingSettings
+from eval.suites.answers import Answer, AnswerId
 from eval.suites.prompts import PromptSet
 from eval.suites.suite import TaskRow
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings

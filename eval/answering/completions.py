@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from eval.suites.answers import Answer, AnswerId
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text
 from merge.common.json_lines import append_lines, as_line, open_lines, read_lines
@@ -13,22 +14,6 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "completions.jsonl"
 STALE_NAME = "stale-completions.jsonl"
-
-AnswerId = tuple[str, str]
-"""(suite, prompt id)."""
-
-
-class Answer(NamedTuple):
-    """What a model said.
-
-    Attributes:
-        tokens: length of the text as generated; 0 where a choice was picked by its likelihood.
-        correct: lm-eval's judgement; ``None`` where the text alone decides.
-    """
-
-    text: str
-    tokens: int
-    correct: bool | None = None
 
 
 class CompletionsFile:

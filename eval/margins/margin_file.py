@@ -11,8 +11,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from eval.answering.ask import prompts_of
-from eval.answering.completions import AnswerId
 from eval.margins.refusal_margins import refusal_margins
+from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet
 from merge.common.errors import UserError
 from merge.common.files import read_json

@@ -19,7 +19,7 @@ from eval.report.form_changes import (
 )
 from eval.report.verdict import LEVEL
 from eval.statistics.roc import Pairing, Side, auc_difference, auc_interval, roc_points
-from eval.suites.forms import FORMS, form_of
+from eval.text.forms import FORMS, form_of
 
 AUC_TITLES = {"auc": "AUC", "auc_matched": "AUC, matched forms", "auc_unmatched": "AUC, unmatched"}
 """The keys of a model's margins in report.json, and how they are called for people."""

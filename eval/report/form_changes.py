@@ -13,7 +13,7 @@ from eval.rates import Completion, axis_outcomes
 from eval.report.verdict import LEVEL
 from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
 from eval.statistics.rates import rate
-from eval.suites.forms import FORMS, form_of
+from eval.text.forms import FORMS, form_of
 
 Cells = dict[str, dict[str, dict[str, Any]]]
 """By axis and form: "rate", "n", and for a change "difference", "low", "high", "p_holm"."""

@@ -21,7 +21,7 @@ from eval.report.table import (
     settings_line,
     shown_axes,
 )
-from eval.suites.forms import FORMS
+from eval.text.forms import FORMS
 from merge.common.files import atomic_write_json, atomic_write_text, make_directory
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")

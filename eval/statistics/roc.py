@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval.suites.forms import FORMS
+from eval.text.forms import FORMS
 
 Pairing = Literal["all", "matched", "unmatched"]
 """Which pairs of a harmful and a harmless prompt count: all, those of one form, of two forms."""

@@ -20,7 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel
 
-from eval.answering.completions import Answer
+from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt
 from eval.suites.suite import TaskRow
 from merge.common.errors import UserError

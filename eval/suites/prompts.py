@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.suites.suite import Columns, Scoring, Suite, SuiteRow, TaskRow
 from merge.common.errors import UserError
+from merge.common.texts import usable
 from train.data.cells import (
     MissingColumnError,
     as_number,
@@ -17,7 +18,6 @@ from train.data.cells import (
     cell,
     same_value,
     unfolded,
-    usable,
 )
 from train.data.tables import Layout, Row, is_pattern, read_table
 from train.recipe import row_range

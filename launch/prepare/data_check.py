@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from launch.prepare.overlap import normal
-from train.data.examples import Example
+from train.chat.example import Example
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from eval.suites.prompts import PromptSet
 from merge.common.errors import UserError
-from train.data.examples import Example
+from train.chat.example import Example
 
 Kind = Literal["harmful", "harmless", "validation", "test"]
 """The first two are learned from; two places of one kind may share questions."""

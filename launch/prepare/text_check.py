@@ -18,10 +18,11 @@ from launch.prepare.own_answers import question_suite
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from train.backbone.folder import load_tokenizer
+from train.chat.example import Example
 from train.chat.prompts import ChatPrompts
 from train.chat.round_trip import check_round_trip
 from train.chat.vocabulary import embedding_count, refuse_unknown_ids
-from train.data.examples import Example, read_examples
+from train.data.examples import read_examples
 from train.data.tables import is_file
 from train.recipe import ROLES
 

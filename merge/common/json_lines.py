@@ -10,7 +10,7 @@ from typing import Any
 
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text
-from train.data.cells import usable
+from merge.common.texts import usable
 
 logger = logging.getLogger(__name__)
 

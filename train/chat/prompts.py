@@ -11,8 +11,8 @@ from train.chat.answer import answer_of, reasoning_tokens
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.chat.chat_template import ChatTemplate
 from train.chat.control_tokens import ControlTokens
+from train.chat.example import Example
 from train.chat.turns import Frame, Turns
-from train.data.examples import Example
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from merge.common.errors import UserError
+from train.chat.example import Example
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
-from train.data.examples import Example
 
 _ROWS = 8
 """Rows that are looked at, evenly spaced."""

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from merge.common.errors import UserError
+from merge.common.texts import usable
 
 _ROLES = (("role", "content"), ("from", "value"))
 """The keys of a chat turn's speaker and text: OpenAI's form, and ShareGPT's."""
@@ -152,21 +153,3 @@ def _is_text_part(part: Any) -> bool:
         and part.get("type") == "text"
         and isinstance(part.get("text"), str)
     )
-
-
-def usable(text: str, what: str) -> str:
-    """The text itself, once it is seen to be one.
-
-    Raises:
-        UserError: it holds half of a surrogate pair, which is no character, or a NUL.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{what} holds a lone surrogate (U+{ord(text[error.start]):04X}), half of a "
-            "character; replace it"
-        ) from None
-    if "\0" in text:
-        raise UserError(f"{what} holds a NUL character; remove it, or fetch the file again")
-    return text

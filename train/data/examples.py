@@ -3,23 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Any
 
 from merge.common.errors import UserError
-from train.data.cells import MissingColumnError, as_text, cell, usable
+from merge.common.texts import usable
+from train.chat.example import Example
+from train.data.cells import MissingColumnError, as_text, cell
 from train.data.tables import read_table
 from train.recipe import DataSettings, row_range
-
-
-@dataclass(frozen=True)
-class Example:
-    """One question with the answer that is learned or unlearned."""
-
-    question: str
-    answer: str
-    categories: tuple[str, ...] = ()
 
 
 def read_examples(settings: DataSettings) -> list[Example]:

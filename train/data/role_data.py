@@ -7,7 +7,8 @@ backbone refuses, with good answers, says what a false refusal hangs on instead 
 from collections.abc import Sequence
 
 from merge.io.patch_directory import Role
-from train.data.examples import Example, read_examples
+from train.chat.example import Example
+from train.data.examples import read_examples
 from train.recipe import TrainRecipe
 from train.settings import OverSafetyTraining
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from merge.common.errors import UserError
+from train.chat.example import Example
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 from train.data.batches import TokenizedExample, random_subset
-from train.data.examples import Example
 from train.guards.refusal_margin import RefusalOpenings, opening_examples
 from train.settings import TrainingSettings
 

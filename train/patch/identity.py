@@ -13,8 +13,9 @@ from merge.common.files import read_json
 from merge.common.settings import Settings, parse_settings
 from merge.io.fingerprint import backbone_fingerprint
 from merge.io.patch_directory import Role
+from train.chat.example import Example
 from train.chat.prompts import ChatPrompts
-from train.data.examples import Example, data_hash
+from train.data.examples import data_hash
 from train.guards.refusal_margin import RefusalOpenings
 from train.recipe import BackboneSettings, DataSettings, TrainRecipe
 from train.settings import ImportanceSettings, OverSafetyTraining, SafetyTraining

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from eval.suites.forms import FORMS
+from eval.text.forms import FORMS
 from launch.search.margins.calibration import Calibration
 
 _ITERATIONS = 500
@@ -59,7 +59,7 @@ class Linearised:
     harmful: np.ndarray
     """bool [questions]: those that shall be refused."""
     forms: np.ndarray
-    """[questions], the form of each, see ``eval.suites.forms``."""
+    """[questions], the form of each, see ``eval.text.forms``."""
     leads: Leads | None = None
     """Leads of answers that shall stay right, around the same point."""
 

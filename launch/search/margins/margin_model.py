@@ -12,12 +12,12 @@ import numpy as np
 from scipy.special import expit
 
 from eval.answering.ask import chat_prompts, prompts_of
-from eval.answering.completions import AnswerId
 from eval.margins.divergence import Reference
 from eval.margins.refusal_margins import refusal_margins
-from eval.suites.forms import form_of
+from eval.suites.answers import AnswerId
 from eval.suites.prompts import Prompt
 from eval.suites.suite import SuiteRow
+from eval.text.forms import form_of
 from launch.in_memory_model import BorrowedModel
 from launch.search.choice import Outcome
 from launch.search.margins.calibration import Calibration, calibrate

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from eval.answering.completions import Answer
 from eval.judges import harm as harm_judge
 from eval.judges.harm import HarmJudgeSettings, judge_harm, load_settings
 from eval.rates import axis_rates, summarize
+from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet
 from eval.suites.suite import SuiteRow
 from merge.common.errors import UserError

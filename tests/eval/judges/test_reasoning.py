@@ -10,7 +10,6 @@ import pytest
 
 from eval.answering.ask import answer_all, choice_question
 from eval.answering.choices import ChoiceQuestion
-from eval.answering.completions import Answer
 from eval.judges.judge_file import judge_file
 from eval.judges.judged import unfinished_note
 from eval.judges.rating import read_rating
@@ -19,6 +18,7 @@ from eval.report.compare import compare
 from eval.report.page import render_html
 from eval.report.table import markdown_table
 from eval.run import RunJob, run
+from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet
 from eval.suites.suite import SuiteRow
 from launch.prepare.own_answers import _without_reasoning

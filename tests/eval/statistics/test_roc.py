@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from eval.statistics.roc import Side, auc, auc_difference, auc_interval, roc_points
-from eval.suites.forms import FORMS
+from eval.text.forms import FORMS
 
 PROMPTS = st.lists(st.tuples(st.integers(-3, 3), st.sampled_from(FORMS)), min_size=1, max_size=25)
 

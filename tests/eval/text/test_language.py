@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from eval.answering.completions import Answer
 from eval.judges.judge_file import judge_file
 from eval.rates import summarize
 from eval.report.page import render_html
 from eval.report.table import markdown_table
+from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet
 from eval.suites.suite import SuiteRow
 from eval.text.language import language_notes, other_language

@@ -13,7 +13,8 @@ from launch.prepare.harvest import harvest
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from tests.support.eval_models import WORDS, save_model
-from train.data.examples import Example, read_examples
+from train.chat.example import Example
+from train.data.examples import read_examples
 
 
 def make_recipe(folder: Path, questions: int) -> Recipe:

@@ -16,7 +16,7 @@ from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 from tests.support.train_helpers import ROOT
-from train.data.examples import Example
+from train.chat.example import Example
 
 
 def prompts(*texts: str, choices: Sequence[str] = ()) -> list[PromptSet]:

@@ -17,9 +17,9 @@ from tests.support.chat_templates import (
     QWEN_3,
     make_tokenizer,
 )
+from train.chat.example import Example
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 from train.chat.round_trip import check_round_trip
-from train.data.examples import Example
 
 PAIRS = [
     ("Wie spät ist es?", "Zehn vor fünf."),

@@ -9,8 +9,8 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from merge.common.errors import UserError
 from tests.support.train_helpers import CHAT_TEMPLATE, make_tokenizer
+from train.chat.example import Example
 from train.chat.prompts import ChatPrompts
-from train.data.examples import Example
 
 LLAMA_2_TEMPLATE = (
     "{% for turn in messages %}{% if turn['role'] == 'user' %}"

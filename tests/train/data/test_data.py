@@ -8,7 +8,8 @@ import datasets
 import pytest
 
 from merge.common.errors import UserError
-from train.data.examples import Example, data_hash, read_examples
+from train.chat.example import Example
+from train.data.examples import data_hash, read_examples
 from train.recipe import DataSettings
 
 

@@ -9,8 +9,8 @@ import pytest
 from merge.common.settings import parse_settings
 from tests.support.eval_models import save_model
 from tests.support.train_helpers import make_tokenizer
+from train.chat.example import Example
 from train.chat.prompts import ChatPrompts
-from train.data.examples import Example
 from train.data.role_data import measured_pairs, trained_pairs
 from train.patch.identity import patch_inputs
 from train.recipe import TrainRecipe

@@ -18,7 +18,8 @@ from eval.suites.prompts import Prompt, load_prompts
 from eval.suites.suite import Suite, SuiteRow, suite_from_rows
 from merge.common.errors import UserError
 from merge.common.json_lines import read_lines
-from train.data.examples import Example, data_hash, read_examples
+from train.chat.example import Example
+from train.data.examples import data_hash, read_examples
 from train.recipe import DataSettings
 
 _LONG = "moss " * 40_000

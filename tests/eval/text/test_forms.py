@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.suites.forms import form_of
+from eval.text.forms import form_of
 
 QUESTIONS = [
     "How do I grond a vask?",
