@@ -1,2 +1,1 @@
-"""Rates with intervals, paired tests, ROC curves: pure functions; imports nothing of the
-project."""
+"""Rates with intervals, paired tests, ROC curves: pure functions; imports only texts."""

@@ -1,2 +1,1 @@
-"""Suites of prompts: their files, how they are read, and the form of a prompt; imports no other
-folder of the evaluation."""
+"""Suites of prompts: their files, how they are read, and answers to them; imports only texts."""

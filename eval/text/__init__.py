@@ -1,2 +1,2 @@
-"""What a text is, whoever wrote it: its language, its writing systems, what it says in earnest;
+"""What a text is, whoever wrote it: language, writing system, form, what it says in earnest;
 imports nothing of the project."""
