@@ -17,6 +17,7 @@ from merge.io.patch_directory import Role
 from merge.settings import MergeSettings
 from train.chat.chat_settings import ChatSettings
 from train.settings import (
+    OBJECTIVES,
     ImportanceSettings,
     OverSafetyTraining,
     SafetyTraining,
@@ -167,7 +168,7 @@ class TrainRecipe(Settings):
     def _check_harmless(self) -> "TrainRecipe":
         for role in ROLES if self.harmless is None else ():
             section = self.training(role)
-            if section.objective == "ascent_mismatch_kl":
+            if OBJECTIVES[section.objective].needs_harmless:
                 raise ValueError(
                     f"{role}.objective ascent_mismatch_kl needs harmless pairs: add a section "
                     "'harmless' like 'data'"

@@ -1,6 +1,6 @@
 """The settings of one training. The numbers are this project's defaults, not the paper's."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
@@ -13,6 +13,26 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 MeasuredOn = Literal["own", "harmful", "false_refusals"]
 ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl"]
 OptimizerName = Literal["adamw", "sgd_normalised"]
+
+
+class Objective(NamedTuple):
+    """What a training needs and does by its objective; the terms stand in ``train.objectives``.
+
+    Attributes:
+        unlearns: it makes the answers of D_h less likely, so that refusals may rise and fall again.
+        needs_harmless: it learns from harmless pairs as well.
+    """
+
+    unlearns: bool = True
+    needs_harmless: bool = False
+
+
+OBJECTIVES: dict[ObjectiveName, Objective] = {
+    "ascent": Objective(),
+    "descent": Objective(unlearns=False),
+    "npo": Objective(),
+    "ascent_mismatch_kl": Objective(needs_harmless=True),
+}
 
 
 class GuardSettings(Settings):
@@ -134,7 +154,7 @@ class TrainingSettings(Settings):
     @property
     def keeps_best(self) -> bool:
         """Whether the patch is that of the state with the highest refusal margin."""
-        return self.objective != "descent" and self.guards.margin_samples > 0
+        return OBJECTIVES[self.objective].unlearns and self.guards.margin_samples > 0
 
     def batch_of(self, samples: int) -> int:
         """Samples in one optimizer step at most, where D_h has ``samples``."""

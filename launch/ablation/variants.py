@@ -16,7 +16,7 @@ from merge.io.patch_directory import Role
 from merge.methods import METHODS
 from merge.settings import MergeSettings, MethodName
 from train.recipe import ROLES, DataSettings
-from train.settings import SafetyTraining, TrainingSettings
+from train.settings import OBJECTIVES, SafetyTraining, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -161,9 +161,9 @@ def baselines(recipe: Recipe) -> list[Variant]:
     for name, changes in settings.baselines.items():
         values = {**recipe.safety.model_dump(), **changes}
         training = parse_settings(SafetyTraining, values, f"ablate.baselines.{name}")
-        mismatched = training.objective == "ascent_mismatch_kl"
-        harmless = settings.harmless if mismatched else recipe.harmless
-        if mismatched and harmless is None:
+        needs_harmless = OBJECTIVES[training.objective].needs_harmless
+        harmless = settings.harmless if needs_harmless else recipe.harmless
+        if needs_harmless and harmless is None:
             logger.warning("%s: left out, as it needs harmless pairs in ablate.harmless", name)
             continue
         same = training == recipe.safety and harmless == recipe.harmless

@@ -10,7 +10,7 @@ from train.chat.example import Example
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 from train.data.batches import TokenizedExample, random_subset
 from train.guards.refusal_margin import RefusalOpenings, opening_examples
-from train.settings import TrainingSettings
+from train.settings import OBJECTIVES, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def tokenize_data(
         return data
     watched = settings.guards.retained_samples
     data = replace(data, retained=prompts.encode(harmless[-watched:], length))
-    if settings.objective != "ascent_mismatch_kl":
+    if not OBJECTIVES[settings.objective].needs_harmless:
         return data
     trained = harmless[:-watched]
     if not trained:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from train.data.batches import BatchPlan, MicroBatch, TokenizedExample, micro_ba
 from train.data.training_data import TrainingData, cut_answers
 from train.objectives.losses import TopDistributions, answer_divergences, ascent, npo
 from train.objectives.references import backbone_distributions, backbone_losses
-from train.settings import TrainingSettings
+from train.settings import ObjectiveName, TrainingSettings
 from train.zero.ranks import World
 from train.zero.zero3 import Zero3Model
 
@@ -66,21 +67,46 @@ def build_terms(
         plan: of D_h.
         steps: of the whole training.
     """
-    size, decay = settings.micro_batch_size, settings.answer_decay
+    source = _Source(settings, data, plan, steps, model, world)
     forget = Term(
         name="forget",
         weight=1.0,
         examples=cut_answers(data.forget, settings.answer_tokens),
         plan=plan,
-        losses=_descent if settings.objective == "descent" else _ascent,
-        decay=decay,
+        losses=_ascent,
+        decay=settings.answer_decay,
     )
-    if settings.objective in ("ascent", "descent"):
-        return [forget]
-    if settings.objective == "npo":
-        reference = backbone_losses(model, forget.examples, size, world, decay)
-        return [replace(forget, losses=_npo(reference, settings.npo_beta))]
-    weights = settings.mismatch
+    return _TERMS[settings.objective](forget, source)
+
+
+class _Source(NamedTuple):
+    """What terms are made of; see ``build_terms``."""
+
+    settings: TrainingSettings
+    data: TrainingData
+    plan: BatchPlan
+    steps: int
+    model: Zero3Model
+    world: World
+
+
+def _ascent_terms(forget: Term, source: _Source) -> list[Term]:
+    return [forget]
+
+
+def _descent_terms(forget: Term, source: _Source) -> list[Term]:
+    return [replace(forget, losses=_descent)]
+
+
+def _npo_terms(forget: Term, source: _Source) -> list[Term]:
+    settings, size = source.settings, source.settings.micro_batch_size
+    reference = backbone_losses(source.model, forget.examples, size, source.world, forget.decay)
+    return [replace(forget, losses=_npo(reference, settings.npo_beta))]
+
+
+def _mismatch_terms(forget: Term, source: _Source) -> list[Term]:
+    settings, data, plan, steps, model, world = source
+    weights, size = settings.mismatch, settings.micro_batch_size
     harmless = Term(
         name="harmless",
         weight=weights.harmless_weight,
@@ -102,6 +128,14 @@ def build_terms(
         Term("mismatch", weights.mismatch_weight, data.mismatched, plan, _descent),
         replace(harmless, losses=_divergence(reference)),
     ]
+
+
+_TERMS: dict[ObjectiveName, Callable[[Term, _Source], list[Term]]] = {
+    "ascent": _ascent_terms,
+    "descent": _descent_terms,
+    "npo": _npo_terms,
+    "ascent_mismatch_kl": _mismatch_terms,
+}
 
 
 def _ascent(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
