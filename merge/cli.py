@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 from merge.common.provenance import add_version
-from merge.settings import MethodName, ScopeName, ScoreName
+from merge.methods import MethodName
+from merge.settings import ScopeName, ScoreName
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -22,8 +22,7 @@ from merge.engine.tensor_merge import TensorMerger, Thresholds
 from merge.io.dtypes import BITS
 from merge.io.patch_directory import Role
 from merge.io.tensor_files import TensorEntry, TensorIndex
-from merge.methods import method_of
-from merge.settings import MergeSettings
+from merge.settings import MergeSettings, method_of
 
 
 class _MappedSource:

@@ -24,12 +24,23 @@ the entries of largest score I, R entries kept with the retention rate p. All in
   Averaging the weights before and after tuning, arXiv 2412.19512, for two tuned models.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from merge.io.patch_directory import Role
-from merge.settings import MergeSettings, MethodName
 
+MethodName = Literal[
+    "difference",
+    "intersection",
+    "by_set",
+    "dense",
+    "safety",
+    "over_safety",
+    "task_arithmetic",
+    "ties",
+    "dare",
+    "linear",
+]
 Rule = Literal["difference", "intersection", "by_set", "each", "all", "first", "second"]
 """Who takes an entry: by top sets up to ``each``, without any from ``all`` on."""
 Combination = Literal["in_turn", "summed", "averaged", "elected", "by_set"]
@@ -49,6 +60,13 @@ class Method:
     drawn: bool = False
     """Whether entries are kept at random."""
     always_rescaled: bool = False
+    """Whether kept entries are divided by the retention rate, whatever the settings say."""
+    one_factor: bool = False
+    """Whether one scale serves both patches, so that beta must equal alpha."""
+    scales_sets: bool = False
+    """Whether each set of a patch's entries has a scale of its own."""
+    published: str | None = None
+    """What a table calls it, where it is a published way to merge two tuned models."""
 
     @property
     def alone(self) -> Role | None:
@@ -65,19 +83,14 @@ class Method:
 METHODS: dict[MethodName, Method] = {
     "difference": Method("difference", masked=True, drawn=True),
     "intersection": Method("intersection", masked=True, drawn=True),
-    "by_set": Method("by_set", "by_set", masked=True, drawn=True),
+    "by_set": Method("by_set", "by_set", masked=True, drawn=True, scales_sets=True),
     "dense": Method("all", drawn=True),
     "safety": Method("first", drawn=True),
     "over_safety": Method("second", drawn=True),
-    "task_arithmetic": Method("all", "summed"),
-    "dare": Method("all", drawn=True, always_rescaled=True),
-    "ties": Method("each", "elected", masked=True, by_magnitude=True),
-    "linear": Method("all", "averaged"),
+    "task_arithmetic": Method("all", "summed", published="task arithmetic"),
+    "ties": Method(
+        "each", "elected", masked=True, by_magnitude=True, one_factor=True, published="TIES"
+    ),
+    "dare": Method("all", drawn=True, always_rescaled=True, published="DARE"),
+    "linear": Method("all", "averaged", published="linear"),
 }
-
-
-def method_of(settings: MergeSettings) -> Method:
-    """The settings' method; with score ``magnitude`` it needs no importance."""
-    method = METHODS[settings.method]
-    magnitude = method.masked and settings.score == "magnitude"
-    return replace(method, by_magnitude=True) if magnitude else method

@@ -1,24 +1,14 @@
 """The settings of one merge. The default numbers are this project's, not the paper's."""
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from merge.common.settings import Settings, added
+from merge.methods import METHODS, Method, MethodName
 
-MethodName = Literal[
-    "difference",
-    "intersection",
-    "by_set",
-    "dense",
-    "safety",
-    "over_safety",
-    "task_arithmetic",
-    "ties",
-    "dare",
-    "linear",
-]
 ScoreName = Literal["weight", "delta", "magnitude"]
 ScopeName = Literal["tensor", "model"]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -98,13 +88,14 @@ class MergeSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "MergeSettings":
-        if (self.rescale or self.method == "dare") and self.retention == 0:
+        rules = METHODS[self.method]
+        if (self.rescale or rules.always_rescaled) and self.retention == 0:
             raise ValueError("rescaling divides by retention, which is 0: raise retention")
         ruled = (None, *self.scales)
         pairs = [(self._scale("alpha", rule), self._scale("beta", rule)) for rule in ruled]
-        if self.method == "ties" and any(alpha != beta for alpha, beta in pairs):
-            raise ValueError("ties scales by one factor: set beta to alpha's value")
-        for key in _BY_SET if self.method != "by_set" else ():
+        if rules.one_factor and any(alpha != beta for alpha, beta in pairs):
+            raise ValueError(f"{self.method} scales by one factor: set beta to alpha's value")
+        for key in () if rules.scales_sets else _BY_SET:
             if getattr(self, key) or any(getattr(rule, key) is not None for rule in self.scales):
                 raise ValueError(
                     f"{key} is a scale of method by_set, and method is {self.method}: set method "
@@ -117,7 +108,7 @@ class MergeSettings(Settings):
     def values_for(self, method: MethodName) -> dict[str, Any]:
         """The values of this merge by another method: without scales of sets where it has none."""
         values = {**self.model_dump(), "method": method}
-        if method != "by_set":
+        if not METHODS[method].scales_sets:
             for scales in (values, *values["scales"]):
                 for key in _BY_SET:
                     scales.pop(key, None)
@@ -141,3 +132,10 @@ class MergeSettings(Settings):
         """A scale by a rule, where it has one."""
         ruled = None if rule is None else getattr(rule, key)
         return getattr(self, key) if ruled is None else ruled
+
+
+def method_of(settings: MergeSettings) -> Method:
+    """The settings' method; with score ``magnitude`` it needs no importance."""
+    method = METHODS[settings.method]
+    magnitude = method.masked and settings.score == "magnitude"
+    return replace(method, by_magnitude=True) if magnitude else method

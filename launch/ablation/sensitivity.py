@@ -44,7 +44,7 @@ def curves(chosen: MergeSettings) -> dict[str, list[Point]]:
         ]
     if chosen.method != "over_safety":
         found["alpha"] = [_point(chosen, "alpha", factor) for factor in SCALE_FACTORS]
-    if chosen.method not in ("safety", "ties"):
+    if chosen.method != "safety" and not method.one_factor:
         found["beta"] = [_point(chosen, "beta", factor) for factor in SCALE_FACTORS]
     return found
 
@@ -52,7 +52,7 @@ def curves(chosen: MergeSettings) -> dict[str, list[Point]]:
 def _point(chosen: MergeSettings, key: str, factor: float, most: float = float("inf")) -> Point:
     """The chosen merge with one setting, or all scales of one patch, multiplied."""
     keys = SCALES.get(key, (key,))
-    if chosen.method == "ties" and key == "alpha":
+    if METHODS[chosen.method].one_factor and key == "alpha":
         keys = ("alpha", "beta")
     changes: dict[str, Any] = {each: min(factor * getattr(chosen, each), most) for each in keys}
     value = changes[key]

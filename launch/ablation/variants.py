@@ -13,20 +13,13 @@ from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 from merge.io.patch_directory import Role
-from merge.methods import METHODS
-from merge.settings import MergeSettings, MethodName
+from merge.methods import METHODS, MethodName
+from merge.settings import MergeSettings
 from train.recipe import ROLES, DataSettings
 from train.settings import OBJECTIVES, SafetyTraining, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-BASELINE_METHODS: dict[MethodName, str] = {
-    "task_arithmetic": "task arithmetic",
-    "ties": "TIES",
-    "dare": "DARE",
-    "linear": "linear",
-}
-"""Published ways to merge two tuned models, by what a table calls them."""
 _SCORES = {
     "weight": "ranked by weight: abs(theta_0 + delta) * G",
     "delta": "ranked by delta: abs(delta) * G",
@@ -127,26 +120,26 @@ def _whole_patches(recipe: Recipe) -> Iterator[Variant]:
 
 
 def _baseline_methods(
-    full: MergeSettings, searched: Mapping[str, MergeSettings]
+    full: MergeSettings, searched: Mapping[MethodName, MergeSettings]
 ) -> Iterator[Variant]:
     for method, settings in searched.items():
-        if method not in BASELINE_METHODS:
+        if METHODS[method].published is None:
             title = f"{method}, a search of its own"
             yield Variant(f"{method}_searched", title, "its own search", settings)
-    for method, title in BASELINE_METHODS.items():
-        if method == full.method:
+    for method, rules in METHODS.items():
+        title = rules.published
+        if title is None or method == full.method:
             continue
         if method in searched:
             yield Variant(method, title, "its own search", searched[method])
             continue
         changes: dict[str, Any] = {"method": method}
-        if method == "ties":
-            # It has one factor.
+        if rules.one_factor:
             changes |= {"beta": full.alpha, "scales": ()}
         settings = parse_settings(
             MergeSettings, {**full.values_for(method), **changes}, f"variant {method}"
         )
-        factor = ", beta as alpha" if method == "ties" else ""
+        factor = ", beta as alpha" if rules.one_factor else ""
         yield Variant(method, title, f"chosen, with method {method}{factor}", settings)
 
 

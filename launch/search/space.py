@@ -32,12 +32,10 @@ def suggest(
     rule = METHODS[method]
     low, high = settings.patch_weights
     values: dict[str, Any] = {"alpha": trial.suggest_float("alpha", low, high, log=True)}
-    # TIES has one factor for both.
-    one_factor = method == "ties"
     values["beta"] = (
-        values["alpha"] if one_factor else trial.suggest_float("beta", low, high, log=True)
+        values["alpha"] if rule.one_factor else trial.suggest_float("beta", low, high, log=True)
     )
-    if method == "by_set":
+    if rule.scales_sets:
         for key in ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest"):
             values[key] = trial.suggest_float(key, 0, high)
     if rule.drawn:
@@ -50,7 +48,7 @@ def suggest(
         for key in ("top_safety", "top_over_safety"):
             values[key] = trial.suggest_float(key, low, high, log=True)
     if settings.layer_groups > 1:
-        factors = _group_factors(trial, settings, one_factor)
+        factors = _group_factors(trial, settings, rule.one_factor)
         values["scales"] = _layer_scales(factors, blocks, values["alpha"], values["beta"])
     return MergeSettings(**{**base.values_for(method), **values})
 

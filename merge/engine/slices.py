@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from merge.engine.inputs import MergeInputs
 from merge.engine.resources import MergeResources
 from merge.io.patch_directory import Role
-from merge.methods import Method, method_of
-from merge.settings import MergeSettings
+from merge.methods import Method
+from merge.settings import MergeSettings, method_of
 
 BLOCK = 1 << 16
 """Slices of a tensor hold a multiple of this many values, as ``merge.kernels.sets`` wants it:

@@ -14,8 +14,8 @@ from merge.io.patch_directory import Role
 from merge.kernels import counting as count_kernels
 from merge.kernels import merging as kernels
 from merge.kernels import sets as set_kernels
-from merge.methods import Combination, Rule, method_of
-from merge.settings import MergeSettings
+from merge.methods import Combination, Rule
+from merge.settings import MergeSettings, method_of
 
 Thresholds = dict[Role, Threshold]
 _CODES = {"BF16": kernels.BF16, "F16": kernels.F16, "F32": kernels.F32}

@@ -26,9 +26,8 @@ from merge.engine.tensor_merge import TensorMerger
 from merge.io.patch_directory import Role
 from merge.kernels import counting as count_kernels
 from merge.kernels import inspection as inspection_kernels
-from merge.methods import method_of
 from merge.record.merge_json import LETTERS
-from merge.settings import MergeSettings
+from merge.settings import MergeSettings, method_of
 
 RATES = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Top rates of either patch that are tried, beside those of the settings."""

@@ -7,8 +7,7 @@ that the training data does not hold.
 from collections.abc import Collection, Mapping
 
 from merge.io.patch_directory import LETTERS, Role
-from merge.methods import method_of
-from merge.settings import MergeSettings
+from merge.settings import MergeSettings, method_of
 
 MOST = 0.5
 """A patch of which more is erased has lost most of what it says."""

@@ -12,9 +12,8 @@ from merge.engine.journal import IDENTITY_FORMAT
 from merge.io.companions import Companion
 from merge.io.patch_directory import LETTERS
 from merge.io.patch_directory import RECORD as PATCH_RECORD
-from merge.methods import method_of
 from merge.record.erasure import erased_share
-from merge.settings import MergeSettings
+from merge.settings import MergeSettings, method_of
 
 _PACKAGES = ("numpy", "numba", "safetensors")
 

@@ -14,7 +14,8 @@ import numpy as np
 from merge.engine.inputs import ROLES
 from merge.io.block_names import block_of
 from merge.io.patch_directory import Role
-from merge.settings import SETS, MergeSettings, MethodName, ScaleRule
+from merge.methods import MethodName
+from merge.settings import SETS, MergeSettings, ScaleRule
 
 Grouping = Literal["global", "layers", "modules", "tensors"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)

@@ -21,7 +21,8 @@ from merge.common.files import atomic_write_json
 from merge.engine.inputs import ROLES
 from merge.io.block_names import block_of
 from merge.io.patch_directory import Role
-from merge.settings import SETS, MethodName
+from merge.methods import MethodName
+from merge.settings import SETS
 
 PREDICTION_FILE = "prediction.json"
 _FORMAT = 1

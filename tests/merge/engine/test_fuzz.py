@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from merge.build import build
 from merge.common.errors import UserError
 from merge.engine.resources import MergeResources
+from merge.methods import MethodName
 from merge.plan import plan
-from merge.settings import MergeSettings, MethodName
+from merge.settings import MergeSettings
 from tests.merge.engine.test_exact import INCLUDE, expected, make_case, run_build
 
 DAMAGES = 330
