@@ -13,7 +13,7 @@ from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 from merge.io.patch_directory import Role
-from merge.methods import METHODS, MethodName
+from merge.methods import METHODS
 from merge.settings import MergeSettings
 from train.recipe import ROLES, DataSettings
 from train.settings import OBJECTIVES, SafetyTraining, TrainingSettings
@@ -120,10 +120,10 @@ def _whole_patches(recipe: Recipe) -> Iterator[Variant]:
 
 
 def _baseline_methods(
-    full: MergeSettings, searched: Mapping[MethodName, MergeSettings]
+    full: MergeSettings, searched: Mapping[str, MergeSettings]
 ) -> Iterator[Variant]:
     for method, settings in searched.items():
-        if METHODS[method].published is None:
+        if METHODS[settings.method].published is None:
             title = f"{method}, a search of its own"
             yield Variant(f"{method}_searched", title, "its own search", settings)
     for method, rules in METHODS.items():
