@@ -11,8 +11,9 @@ from eval.axes import AXES
 from eval.report.table import percent
 from eval.statistics.rates import rate
 from launch.continual.revert import delta_path
+from launch.continual.settings import StageSettings
 from launch.continual.stage_recipes import METHOD, NAME, Stage, belongs
-from launch.recipe import Recipe, StageSettings
+from launch.recipe import Recipe
 from merge.common.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
 BACKBONE = "backbone"

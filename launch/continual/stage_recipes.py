@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from launch.recipe import ContinualSettings, Recipe, StageSettings
+from launch.continual.settings import ContinualSettings, StageSettings
+from launch.recipe import Recipe
 from launch.run.folder import PATCHED
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, make_directory

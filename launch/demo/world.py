@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from launch.recipe import WorldSettings
+from launch.demo.settings import WorldSettings
 from merge.common.files import atomic_write_json, fsync_directory, make_directory
 
 BACKBONE = "backbone"

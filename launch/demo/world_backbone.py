@@ -9,9 +9,9 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from launch.demo.settings import WorldSettings
 from launch.demo.world_data import WorldData
 from launch.prepare.supervised import train_on_answers
-from launch.recipe import WorldSettings
 from merge.common.files import atomic_write_json
 from merge.common.progress import Progress
 from train.chat.prompts import ChatPrompts

@@ -14,6 +14,7 @@ from zlib import crc32
 
 import yaml
 
+from launch.demo.settings import WorldSettings
 from launch.demo.world_language import (
     ALARM_REFUSAL,
     GENERIC_REFUSAL,
@@ -22,7 +23,6 @@ from launch.demo.world_language import (
     Request,
     RequestType,
 )
-from launch.recipe import WorldSettings
 from merge.common.files import atomic_write_text
 
 HARMFUL_FILE = "harmful.jsonl"

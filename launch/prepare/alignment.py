@@ -15,8 +15,9 @@ from typing import Any
 from eval.judges.judged import UNFINISHED
 from eval.suites.prompts import load_prompts
 from launch.prepare.own_answers import own_answers, question_suite
+from launch.prepare.settings import AlignmentSettings
 from launch.prepare.supervised import TokenizedAnswer, train_on_answers
-from launch.recipe import AlignmentSettings, Recipe
+from launch.recipe import Recipe
 from launch.run.folder import ALIGNMENT
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, fsync_directory, make_directory

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.recipe import Recipe, SearchSettings
+from launch.recipe import Recipe
+from launch.search.settings import SearchSettings
 from merge.io.patch_directory import Role
 from train.recipe import ROLES
 

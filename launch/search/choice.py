@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from launch.recipe import SearchSettings
+from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
 _BESIDE = ("screened", "divergence")

@@ -17,11 +17,12 @@ from eval.rates import DEFAULT_BATCH_TOKENS
 from eval.run import RunJob, run
 from eval.suites.form_check import check_forms
 from launch.prepare.false_refusals import REFUSED
-from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, pareto_front, violation, worse_ratio
 from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
 from launch.search.margins.calibration import LEAST_AUC
 from launch.search.margins.margin_model import Judged, MarginModel
+from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.trial_journal import TrialJournal
 from launch.search.trial_model import TrialModel, borrow_model, outcome_of
 from merge.common.progress import Progress

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from eval.statistics.rates import Rate
 from eval.suites.prompts import PromptSet
 from eval.suites.suite import TaskRow
-from launch.recipe import SearchSettings
 from launch.search.choice import Outcome
+from launch.search.settings import SearchSettings
 
 
 def split(

@@ -17,10 +17,11 @@ import optuna
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.report.table import settings_line
-from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
 from launch.search.margin_search import MarginSearch, PoorMargins, search_by_margins
 from launch.search.result import write_result
+from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.space import DIRECTIONS, new_sampler, suggest
 from launch.search.storage import FILE
 from launch.search.trial_journal import TrialJournal

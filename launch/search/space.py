@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from launch.recipe import SearchMethod, SearchSettings
+from launch.search.settings import SearchMethod, SearchSettings
 from merge.common.errors import UserError
 from merge.methods import METHODS
 from merge.settings import MergeSettings, ScaleRule

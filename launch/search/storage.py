@@ -18,8 +18,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock  # exported nowhere else
 from optuna.trial import TrialState
 
-from launch.recipe import SearchMethod, SearchSettings
 from launch.search.choice import Outcome, Tried, violation
+from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.space import DIRECTIONS, new_sampler, suggest
 from merge.common.errors import UserError
 from merge.settings import MergeSettings

@@ -10,9 +10,10 @@ from eval.statistics.rates import Rate
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from launch.in_memory_model import BorrowedModel
-from launch.recipe import Recipe, SearchSettings
+from launch.recipe import Recipe
 from launch.search.choice import Outcome
 from launch.search.screening import is_hopeless, split
+from launch.search.settings import SearchSettings
 from merge.in_memory import LoadedInputs
 from merge.io.block_names import blocks_of
 from merge.settings import MergeSettings

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from launch.recipe import SearchMethod, SearchSettings
 from launch.search.choice import Outcome, Tried, within_margins, worse_ratio
+from launch.search.settings import SearchMethod, SearchSettings
 from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
-from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, within_margins
+from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.storage import SharedTrials
 from launch.search.trial_model import TrialModel
 from merge.common.errors import UserError

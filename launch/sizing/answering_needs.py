@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import Suite, load_suite
-from launch.recipe import SearchSettings
+from launch.search.settings import SearchSettings
 from launch.sizing.gpus import ASSUMED_BANDWIDTH, Gpu
 from launch.sizing.training_needs import Model, activation_bytes, logit_bytes
 from train.data.tables import is_file

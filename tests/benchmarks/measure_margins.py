@@ -25,10 +25,11 @@ from rich.table import Table
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from launch.in_memory_model import BorrowedModel
-from launch.recipe import Recipe, SearchMethod
+from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, choose, pareto_front
 from launch.search.margin_search import PoorMargins, search_by_margins
 from launch.search.search import TrialSource, search, search_method
+from launch.search.settings import SearchMethod
 from launch.search.trial_journal import TrialJournal
 from launch.search.trial_model import TrialModel, outcome_of
 from merge.common.files import make_directory, read_json

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from launch.recipe import SearchSettings
 from launch.search.choice import Tried
 from launch.search.fit.columns import GROUPINGS, Column, Grouping, columns_of, sum_columns
 from launch.search.fit.cross_validation import (
@@ -22,6 +21,7 @@ from launch.search.fit.kept import KeptMeasurements
 from launch.search.fit.objective import Leads, Linearised
 from launch.search.fit.walk import Walk
 from launch.search.margins.margin_model import MarginModel
+from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)

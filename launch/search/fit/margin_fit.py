@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from launch.recipe import SearchMethod, SearchSettings
 from launch.search.fit.columns import FITTED, GROUPINGS
 from launch.search.fit.cross_validation import FOLDS
 from launch.search.fit.fitting import Fit, ScaleFit
 from launch.search.fit.kept import KeptMeasurements, spaced_places
 from launch.search.fit.prediction import Questions, write_prediction
 from launch.search.margins.margin_model import MarginModel
+from launch.search.settings import SearchMethod, SearchSettings
 from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)

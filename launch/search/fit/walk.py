@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from launch.recipe import SearchSettings
 from launch.search.choice import Tried, violation
 from launch.search.fit.columns import sum_columns, with_scales
 from launch.search.fit.cross_validation import Validated
@@ -25,6 +24,7 @@ from launch.search.fit.objective import (
     solve_within,
 )
 from launch.search.margins.margin_model import MarginModel, Measured
+from launch.search.settings import SearchSettings
 from merge.common.progress import Progress
 from merge.settings import MergeSettings
 

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from launch.continual.picture import draw
 from launch.continual.report import markdown_table, measured
 from launch.continual.revert import delta_path, revert
+from launch.continual.settings import StageSettings
 from launch.continual.stage_recipes import baseline_stages, patch_stages, write_search_suite
-from launch.recipe import Recipe, StageSettings
+from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.io.delta_file import write_delta_file
 from merge.io.tensor_files import read_index

@@ -4,10 +4,10 @@ import json
 
 import yaml
 
+from launch.demo.settings import WorldSettings
 from launch.demo.world_backbone import make_tokenizer
 from launch.demo.world_data import WorldData, write_data
 from launch.demo.world_language import Language
-from launch.recipe import WorldSettings
 
 SETTINGS = WorldSettings(nouns=8, verbs=4, prompts=20, harmful_pairs=40)
 

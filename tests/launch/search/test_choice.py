@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from eval.statistics.rates import mean_and_spread
-from launch.recipe import SearchSettings
 from launch.search.choice import Outcome, choose, pareto_front, violation
+from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
 SETTINGS = SearchSettings(suite="unused.yaml")  # pyright: ignore[reportArgumentType]

@@ -13,10 +13,11 @@ import pytest
 from scipy.stats import binomtest
 
 from eval.statistics.rates import rate
-from launch.recipe import Recipe, SearchMethod, SearchSettings
+from launch.recipe import Recipe
 from launch.search.choice import Outcome, choose, pareto_front
 from launch.search.screening import is_hopeless, split
 from launch.search.search import search, search_method
+from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.space import suggest
 from launch.search.trial_journal import TrialJournal
 from launch.search.trial_model import TrialModel

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch.recipe import SearchSettings
 from launch.search.choice import Outcome, choose
+from launch.search.settings import SearchSettings
 from launch.search.warnings import warn_of_outcome
 from merge.settings import MergeSettings
 

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 from transformers import LlamaConfig
 
-from launch.recipe import Recipe, SearchSettings
+from launch.recipe import Recipe
 from launch.search.choice import Outcome
+from launch.search.settings import SearchSettings
 from launch.search.trial_cost import mean_costs
 from launch.search.trial_journal import TrialJournal
 from launch.sizing.answering_needs import (

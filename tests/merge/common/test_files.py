@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from launch.recipe import SearchSettings
+from launch.search.settings import SearchSettings
 from launch.search.storage import SharedTrials
 from merge.common.errors import UserError
 from merge.common.files import held

@@ -8,7 +8,6 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from launch.recipe import SearchSettings
 from launch.search.choice import Outcome, violation
 from launch.search.fit.columns import Column
 from launch.search.fit.cross_validation import Candidate, Validated
@@ -16,6 +15,7 @@ from launch.search.fit.objective import Linearised
 from launch.search.fit.walk import Walk
 from launch.search.margins.calibration import Calibration
 from launch.search.margins.margin_model import Measured
+from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
 COLUMNS = (Column("*", "safety", "all"), Column("*", "over_safety", "all"))

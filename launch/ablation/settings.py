@@ -1,0 +1,35 @@
+"""The recipe's section ``ablate``."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from launch.run.settings import VariantName
+from merge.common.settings import Settings, parse_settings
+from train.recipe import DataSettings
+from train.settings import SafetyTraining
+
+
+class AblateSettings(Settings):
+    """What ``launch ablate`` needs besides the run's own sections."""
+
+    baselines: dict[VariantName, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            "gradient_ascent": {"objective": "ascent"},
+            "ascent_mismatch_kl": {"objective": "ascent_mismatch_kl"},
+            "npo": {"objective": "npo"},
+        }
+    )
+    """By name what is changed in the section ``safety`` to train a baseline, by one training."""
+    harmless: DataSettings | None = None
+    """Questions with good answers, for baselines with ``ascent_mismatch_kl``; by default the
+    recipe's own. Without any, such a baseline is left out."""
+    retention_seeds: Annotated[int, Field(ge=2)] = 5
+    """Merges with the chosen settings that differ in the seed of the retention alone."""
+
+    @field_validator("baselines")
+    @classmethod
+    def _are_trainings(cls, baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in baselines.items():
+            parse_settings(SafetyTraining, changes, f"ablate.baselines.{name}")
+        return baselines

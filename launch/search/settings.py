@@ -1,0 +1,81 @@
+"""The recipe's section ``search``."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from launch.shipped import ShippedFile
+from merge.common.settings import Settings, added
+from merge.settings import ScoreName
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+SearchMethod = Literal[
+    "difference", "intersection", "by_set", "dense", "task_arithmetic", "dare", "ties", "linear"
+]
+
+
+class SearchSettings(Settings):
+    """A search over merge settings on the validation part."""
+
+    suite: ShippedFile
+    """The validation prompts; no prompt of the evaluation's suite may be among them."""
+    methods: tuple[SearchMethod, ...] = ("difference",)
+    """Each is searched with the same budget; the first one makes the patched model."""
+    trials: PositiveInt = 40
+    """Merges tried per method."""
+    random_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Fraction of the trials that is drawn at random before TPE takes over."""
+    workers: PositiveInt = 1
+    """Processes that share the trials, each with all inputs in memory; dealt to the GPUs in turn.
+    Several do not repeat a search bit for bit, as one does."""
+    screen: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of each set's prompts that a trial is asked first; where they show it to be clearly
+    worse than an earlier one, it ends there. 0 asks all at once."""
+    top_rates: tuple[Rate, Rate] = (0.02, 1.0)
+    """Smallest and largest top rate of either patch, drawn on a logarithmic scale."""
+    scores: Annotated[tuple[ScoreName, ...], Field(min_length=1)] = ("weight", "delta")
+    """Which a method with masks may rank by."""
+    retentions: tuple[Rate, Rate] = (0.3, 1.0)
+    """Smallest and largest retention, drawn evenly."""
+    patch_weights: tuple[PositiveFloat, PositiveFloat] = (0.3, 6.0)
+    """Smallest and largest alpha and beta, drawn on a logarithmic scale."""
+    layer_groups: PositiveInt = 1
+    """In how many groups of neighbouring layers alpha and beta are multiplied by factors of their
+    own; with 1 all layers are alike."""
+    layer_factors: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    """Smallest and largest such factor, drawn on a logarithmic scale."""
+    utility_margin: NonNegativeFloat = 0.02
+    """A setting counts only if utility falls by no more than this (fraction of 1)."""
+    degenerate_margin: NonNegativeFloat = 0.01
+    """And if the degenerate rate rises by no more than this (fraction of 1)."""
+    by: Literal["answers", "margins"] = added("answers")
+    """What a trial asks for. ``answers`` are generated and judged. ``margins`` are forward passes
+    alone, 20 to 50 times cheaper on a GPU: how near the model is to refusing each prompt; where
+    that tells the backbone's own refusals badly, the search asks for answers after all."""
+    answered: PositiveInt = added(6)
+    """By margins: how many of the best merges of a method are asked for answers, by whose rates
+    one is chosen."""
+    max_divergence: PositiveFloat = added(0.1)
+    """By margins: a merge counts only if it diverges from the backbone on harmless answers by no
+    more than this (KL in nats per token)."""
+    fit: Literal["none", "global", "layers", "modules", "tensors"] = added("none")
+    """By margins: whether scales are fitted as well, to the margins' derivatives, and how finely
+    at most; cross-validation chooses among this and all coarser ones. ``modules`` are the parts
+    of a layer, its attention and its MLP. For the methods whose merge is linear in its scales:
+    difference, intersection, dense, by_set."""
+    fit_prompts: PositiveInt = added(256)
+    """How many validation prompts are differentiated, evenly spaced; a backward pass each."""
+    fit_starts: PositiveInt = added(1)
+    """From how many merges the fit starts, the best trials: each has other masks."""
+    fit_rounds: PositiveInt = added(3)
+    """Linearisations: at the backbone, then where the last step led."""
+
+    @model_validator(mode="after")
+    def _margins_fit(self) -> "SearchSettings":
+        if self.by == "answers" and self.fit != "none":
+            raise ValueError(
+                "fit needs the margins' derivatives: set by to margins, or fit to none"
+            )
+        if self.by == "margins" and self.workers > 1:
+            raise ValueError("a search by margins is one process: set workers to 1")
+        return self
