@@ -203,7 +203,7 @@ def test_a_refused_chain_leaves_nothing_and_its_scripts_run_by_hand(
         assert (run.folder / name).read_bytes() == undisturbed.contents()[name]
 
 
-def test_a_wrong_recipe_ends_the_chain_with_its_mend(
+def test_a_wrong_recipe_ends_the_chain_with_its_fix(
     cluster: SlurmCluster, folder: Path, undisturbed: Run
 ) -> None:
     wrong = {**TRAINING, "learning_rate": 1e30, "checkpoint_every": 0}
