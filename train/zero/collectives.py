@@ -52,3 +52,9 @@ def _host_group() -> distributed.ProcessGroup | None:
 def wait_for_ranks() -> None:
     """Return when every rank has come here (collective)."""
     sum_over_ranks([0.0])
+
+
+def lost_another_rank(error: Exception) -> bool:
+    """Whether a collective failed because another rank or its node is gone; no fault of inputs."""
+    # gloo raises plain RuntimeErrors, which name its own source file.
+    return isinstance(error, distributed.DistError) or "gloo/transport" in str(error)

@@ -14,7 +14,7 @@ from train.objectives.losses import answer_losses
 from train.patch.importance import absolute_gradient
 from train.recipe import BackboneSettings
 from train.settings import TrainingSettings
-from train.zero.collectives import compute_device, sum_over_ranks
+from train.zero.collectives import compute_device, lost_another_rank, sum_over_ranks
 from train.zero.ds_config import check_config, ds_config
 from train.zero.ranks import World
 from train.zero.zero3 import Zero3Model
@@ -50,6 +50,8 @@ def load_model(
             )
         except Exception as error:
             # Beside files that are wrong, code of single architectures that knows no partitions.
+            if lost_another_rank(error):
+                raise
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise UserError(f"backbone {directory}: cannot be loaded ({reason})") from None
         if use_liger is not None:
@@ -80,6 +82,8 @@ def refuse_impossible(model: Zero3Model, sample: TokenizedExample, directory: Pa
         raise
     except Exception as error:
         # Whatever a model's own code raises where it meets shapes that it did not expect.
+        if lost_another_rank(error):
+            raise
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
             f"backbone {directory}: loads, but cannot run ({reason}); fix its config.json, or set "
