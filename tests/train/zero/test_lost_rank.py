@@ -46,5 +46,5 @@ def test_a_lost_rank_is_not_told_as_a_wrong_backbone(error: Exception) -> None:
 
 
 def test_what_the_model_raises_is() -> None:
-    with pytest.raises(UserError, match="loads, but cannot run .shapes differ."):
+    with pytest.raises(UserError, match=r"loads, but cannot run .shapes differ."):
         _run(ValueError("shapes differ"))
