@@ -17,8 +17,9 @@ from torch import Tensor
 from train.chat.prompts import IGNORED_LABEL
 from train.data.batches import TokenizedExample
 
-_LONGEST = 8
-"""Tokens of an opening at most: a refusal is decided in its first ones."""
+_LONGEST = 16
+"""Tokens of an opening at most: a refusal is decided in its first ones, but some models begin many
+answers of either kind alike ("As an AI language model, I cannot discuss")."""
 _PRECISION = 0.9
 """Share of refusals that an opening needs among the answers that begin with it."""
 _FEWEST = 2
@@ -91,6 +92,48 @@ def _precision(
 
 def _opens(ids: Sequence[int], openings: Sequence[tuple[int, ...]]) -> bool:
     return any(tuple(ids[: len(opening)]) == opening for opening in openings)
+
+
+@dataclass(frozen=True)
+class OpeningPaths:
+    """The fewest rows in which a model foretells all openings: those that begin alike share one."""
+
+    openings: RefusalOpenings
+    paths: tuple[tuple[int, ...], ...]
+    """All tokens but the last of some openings; each opening's are the beginning of one."""
+
+    @classmethod
+    def of(cls, openings: RefusalOpenings) -> "OpeningPaths":
+        """The paths of some openings."""
+        beginnings = sorted({tokens[:-1] for tokens in openings.tokens})
+        return cls(
+            openings,
+            tuple(
+                path
+                for path in beginnings
+                if not any(other != path and _opens(other, [path]) for other in beginnings)
+            ),
+        )
+
+    def rows(self, prompt: Sequence[int]) -> list[list[int]]:
+        """A question followed by each path, as token ids."""
+        return [[*prompt, *path] for path in self.paths]
+
+    def log_probabilities(self, logits: Tensor, prompt_tokens: int) -> Tensor:
+        """Log-probability of each opening after a question, differentiable.
+
+        Args:
+            logits: [rows, tokens, vocabulary] of this question's rows, any dtype.
+
+        Returns:
+            fp32 [openings], in nats.
+        """
+        foretold = logits[:, prompt_tokens - 1 :].float().log_softmax(-1)
+        found = []
+        for tokens in self.openings.tokens:
+            row = next(n for n, path in enumerate(self.paths) if _opens(path, [tokens[:-1]]))
+            found.append(foretold[row, range(len(tokens)), list(tokens)].sum())
+        return torch.stack(found)
 
 
 def opening_examples(prompt: Sequence[int], openings: RefusalOpenings) -> list[TokenizedExample]:

@@ -21,12 +21,7 @@ from merge.common.progress import Progress
 from merge.settings import MergeSettings
 from train.chat.prompts import IGNORED_LABEL
 from train.data.batches import TokenizedExample, collate
-from train.guards.refusal_margin import (
-    RefusalOpenings,
-    label_log_probabilities,
-    margins,
-    opening_examples,
-)
+from train.guards.refusal_margin import OpeningPaths, RefusalOpenings, margins
 from train.zero.tensor_groups import Shape, TensorGroup
 
 
@@ -56,10 +51,13 @@ class ScaleDerivatives:
             fp64 [prompts, tensors, 2 patches, 3 sets], in nats per unit of scale.
         """
 
+        paths = OpeningPaths.of(openings)
+
         def values() -> Iterator[Tensor]:
             for prompt in prompts:
-                logits, labels = self._logits(opening_examples(prompt, openings))
-                yield margins(label_log_probabilities(logits, labels)[None])[0]
+                rows = [(ids, [IGNORED_LABEL] * len(ids)) for ids in paths.rows(prompt)]
+                logits, _ = self._logits(rows)
+                yield margins(paths.log_probabilities(logits, len(prompt))[None])[0]
 
         return self._of(values(), len(prompts))
 

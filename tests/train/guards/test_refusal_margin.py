@@ -8,6 +8,7 @@ import torch
 
 from tests.support.train_helpers import make_backbone
 from train.guards.refusal_margin import (
+    OpeningPaths,
     RefusalOpenings,
     label_log_probabilities,
     learn_openings,
@@ -27,6 +28,28 @@ def test_openings_are_the_shortest_beginnings_that_tell_refusals_apart() -> None
         assert second[: len(first)] != first
     assert learn_openings([], answers).tokens == ()
     assert learn_openings([[1, 2]], [[1, 2], [1, 2]]).tokens == ()
+
+
+def test_refusals_that_begin_as_answers_do_have_openings_too() -> None:
+    """A long beginning that answers share, as in "As an AI language model, I cannot discuss"."""
+    alike = list(range(20, 28))
+    refusals = [[1, n] for n in range(9)] + [[*alike, 30, n] for n in range(4)]
+    answers = [[*alike, 31, n] for n in range(6)]
+    assert learn_openings(refusals, answers).tokens == ((1,), (*alike, 30))
+
+
+def test_openings_that_begin_alike_are_read_in_one_row() -> None:
+    """Their log-probabilities are those of one row each."""
+    openings = RefusalOpenings(((3,), (4, 5, 6), (4, 5, 7), (4, 8), (9, 1)), 1.0, 1.0)
+    paths = OpeningPaths.of(openings)
+    assert paths.rows([0, 2]) == [[0, 2, 4, 5], [0, 2, 9]]
+    torch.manual_seed(0)
+    table = torch.randn(11, 11).log_softmax(-1)
+    logits = torch.stack([table[torch.tensor([0, 2, 4, 5])], table[torch.tensor([0, 2, 9, 9])]])
+    expected = [
+        sum(table[a, b].item() for a, b in itertools.pairwise((2, *o))) for o in openings.tokens
+    ]
+    assert paths.log_probabilities(logits, 2).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_margins_equal_sums_over_all_continuations(tmp_path) -> None:

@@ -23,7 +23,7 @@ from tests.support.architectures import make_model
 from tests.support.merge_models import write_patch
 from train.guards.refusal_margin import RefusalOpenings
 
-OPENINGS = RefusalOpenings(((5, 6), (7,)), 1.0, 1.0)
+OPENINGS = RefusalOpenings(((5, 6), (7,), (2, 8, 3), (2, 8, 9), (2, 1)), 1.0, 1.0)
 PROMPTS = [[3, 9, 11, 4], [8, 2, 6], [12, 5, 3, 3, 7]]
 
 
