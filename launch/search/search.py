@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from eval.report.table import settings_line
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, choose, pareto_front, violation, within_margins
-from launch.search.margin_search import MarginSearch, PoorMargins, search_by_margins
+from launch.search.margin_search import PoorMargins, search_by_margins
+from launch.search.opening_search import MarginSearch
 from launch.search.result import write_result
 from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.space import DIRECTIONS, new_sampler, suggest

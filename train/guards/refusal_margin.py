@@ -40,7 +40,9 @@ class RefusalOpenings:
 
 
 def learn_openings(
-    refusals: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    refusals: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    known: Sequence[tuple[int, ...]] = (),
 ) -> RefusalOpenings:
     """Find how a model's refusals open.
 
@@ -50,12 +52,14 @@ def learn_openings(
     Args:
         refusals: token ids of the answers that were judged refusals.
         answers: token ids of its other answers.
+        known: openings that are learned already; these stay, but for those that begin with a
+            shorter one that is found.
 
     Returns:
         No opening where the refusals have none in common.
     """
-    chosen: list[tuple[int, ...]] = []
-    left = [tuple(ids) for ids in refusals]
+    chosen = list(known)
+    left = [tuple(ids) for ids in refusals if not _opens(ids, chosen)]
     while left and len(chosen) < _MOST_OPENINGS:
         counts = {
             opening: count
@@ -65,14 +69,19 @@ def learn_openings(
         if not counts:
             break
         best = max(counts, key=lambda opening: (counts[opening], -len(opening), opening))
-        chosen.append(best)
+        chosen = [*(opening for opening in chosen if not _opens(opening, [best])), best]
         left = [ids for ids in left if ids[: len(best)] != best]
     opened = [sum(_opens(ids, chosen) for ids in group) for group in (refusals, answers)]
     return RefusalOpenings(
         tokens=tuple(chosen),
-        coverage=opened[0] / len(refusals) if refusals else 0.0,
+        coverage=coverage_of(chosen, refusals),
         precision=opened[0] / sum(opened) if any(opened) else 0.0,
     )
+
+
+def coverage_of(openings: Sequence[tuple[int, ...]], refusals: Sequence[Sequence[int]]) -> float:
+    """Share of refusals, as token ids, that begin with one of the openings; 0 where none is."""
+    return sum(_opens(ids, openings) for ids in refusals) / max(len(refusals), 1)
 
 
 def _beginnings(texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], int]:

@@ -1,0 +1,159 @@
+"""A search by the margins of one set of openings: trials, fits, and answers of the best (issue 14).
+
+Where the answers of a merge show that it refuses in other ways than the backbone, these margins
+mislead: the search then ends without a result, to begin again with more openings.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.answering.ask import chat_prompts
+from eval.answering.completions import FILE_NAME, read_completions
+from eval.rates import Evaluation
+from launch.search.choice import Outcome, Tried, violation, worse_ratio
+from launch.search.finalists import Known, next_finalist
+from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
+from launch.search.margins.first_words import check_first_words
+from launch.search.margins.margin_model import MarginModel
+from launch.search.margins.merged_openings import learn_from_merge
+from launch.search.settings import SearchMethod
+from launch.search.trial_journal import TrialJournal
+from launch.search.trial_model import TrialModel, evaluated_outcome
+from merge.common.progress import Progress
+from merge.settings import MergeSettings
+from train.guards.openings_file import OPENINGS_FILE
+
+BACKBONE = "backbone"
+"""Folder of the backbone's answers to the validation prompts, in that of the search."""
+
+Walk = Callable[[MarginModel, SearchMethod, TrialJournal], list[Tried]]
+"""Does all trials of a method and gives them back, in their order."""
+
+
+@dataclass
+class MarginSearch:
+    """What a search by margins has found.
+
+    Attributes:
+        before: the backbone's rates, by its answers.
+        answered: by method the merges that were asked for answers, with their rates.
+        estimated: by method all other merges, with rates that are estimates from margins.
+        record: what search.json says of the margins.
+    """
+
+    before: Outcome
+    answered: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    estimated: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OpeningSearch:
+    """A search by the margins of one set of openings.
+
+    Attributes:
+        model: measures margins.
+        answering: the same model, asked for answers.
+        folder: of the search.
+        walk: does the trials of a method.
+        is_first: the openings are the backbone's alone.
+    """
+
+    model: MarginModel
+    answering: TrialModel
+    folder: Path
+    walk: Walk
+    is_first: bool
+
+    def run(self) -> MarginSearch | None:
+        """Search all methods.
+
+        Returns:
+            ``None`` where a merge refuses in other ways: the openings are learned again, and the
+            search must begin again by these.
+        """
+        model, search = self.model, self.answering.search
+        assert model.calibration is not None
+        found = MarginSearch(self.answering.before)
+        found.record["calibration"] = vars(model.calibration)
+        found.record["openings"] = {
+            "tokens": model.openings.tokens,
+            "from_merge": not self.is_first,
+        }
+        found.record["first_words"] = check_first_words(model)
+        for method in search.methods:
+            margins = "margins" if self.is_first else "merged_margins"
+            tried = self.walk(
+                model, method, TrialJournal(self.folder / f"{method}.{margins}.jsonl")
+            )
+            if can_be_fitted(method, model, search):
+                bases = self._by_estimate(tried)[: search.fit_starts]
+                if method == search.methods[0]:
+                    first = bases[0][0]
+                    found.record["prediction"] = predict(model, first, search, self.folder)
+                fits = [fit_merge(model, base, search, self.folder) for base, _ in bases]
+                fit = min(fits, key=lambda each: each.best.loss)
+                tried = [*(pair for each in fits for pair in each.tried), *tried]
+                found.record.setdefault("fit", {})[method] = fit.as_dict()
+            found.estimated[method] = tried
+            answered = self._answered(tried, TrialJournal(self.folder / f"{method}.jsonl"))
+            if answered is None:
+                return None
+            found.answered[method] = answered
+        return found
+
+    def _by_estimate(self, tried: list[Tried]) -> list[Tried]:
+        """Merges by their estimated rates, the best first."""
+        before, search = self.model.before, self.answering.search
+
+        def badness(pair: Tried) -> tuple[float, float]:
+            return violation(before, pair[1], search), worse_ratio(before, pair[1])
+
+        return sorted(tried, key=badness)
+
+    def _answered(self, tried: list[Tried], journal: TrialJournal) -> list[Tried] | None:
+        """Ask the best few for answers, one after the other; those in the journal have answered.
+
+        Returns:
+            ``None`` where the openings were learned again.
+        """
+        search = self.answering.search
+        backbone = Known(self.model.before, self.answering.before)
+        answered = journal.tried
+        known = [Known(self._estimate(merge, tried), outcome) for merge, outcome in answered]
+        with Progress("answers of the best merges", search.answered, "merges") as progress:
+            progress.skip(len(answered))
+            while len(answered) < search.answered:
+                chosen = next_finalist(tried, backbone, known, search)
+                if chosen is None:
+                    break
+                settings, estimate = chosen
+                started = time.monotonic()
+                evaluation = self.answering.evaluation(settings)
+                outcome = evaluated_outcome(evaluation)
+                learned = self.is_first and self._learn(evaluation)
+                journal.add(len(answered), settings, outcome, time.monotonic() - started)
+                if learned:
+                    return None
+                answered = [*answered, (settings, outcome)]
+                known = [*known, Known(estimate, outcome)]
+                progress.advance()
+        return answered
+
+    def _learn(self, evaluation: Evaluation) -> bool:
+        """Learn openings from a merge's answers, where those that are known miss its refusals."""
+        borrowed = self.model.borrowed
+        return learn_from_merge(
+            chat_prompts(borrowed.tokenizer, borrowed.chat),
+            self.model.openings,
+            read_completions(self.folder / BACKBONE / FILE_NAME),
+            [completion.as_dict() for completion in evaluation.completions],
+            self.folder / OPENINGS_FILE,
+        )
+
+    def _estimate(self, merge: MergeSettings, tried: list[Tried]) -> Outcome:
+        known = next((outcome for settings, outcome in tried if settings == merge), None)
+        return self.model.outcome(merge) if known is None else known
