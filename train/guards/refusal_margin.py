@@ -16,6 +16,7 @@ from torch import Tensor
 
 from train.chat.prompts import IGNORED_LABEL
 from train.data.batches import TokenizedExample
+from train.data.shared_paths import SharedPaths, shared_paths
 
 _LONGEST = 16
 """Tokens of an opening at most: a refusal is decided in its first ones, but some models begin many
@@ -108,25 +109,16 @@ class OpeningPaths:
     """The fewest rows in which a model foretells all openings: those that begin alike share one."""
 
     openings: RefusalOpenings
-    paths: tuple[tuple[int, ...], ...]
-    """All tokens but the last of some openings; each opening's are the beginning of one."""
+    shared: SharedPaths
 
     @classmethod
     def of(cls, openings: RefusalOpenings) -> "OpeningPaths":
         """The paths of some openings."""
-        beginnings = sorted({tokens[:-1] for tokens in openings.tokens})
-        return cls(
-            openings,
-            tuple(
-                path
-                for path in beginnings
-                if not any(other != path and _opens(other, [path]) for other in beginnings)
-            ),
-        )
+        return cls(openings, shared_paths(openings.tokens))
 
     def rows(self, prompt: Sequence[int]) -> list[list[int]]:
         """A question followed by each path, as token ids."""
-        return [[*prompt, *path] for path in self.paths]
+        return [[*prompt, *path] for path in self.shared.paths]
 
     def log_probabilities(self, logits: Tensor, prompt_tokens: int) -> Tensor:
         """Log-probability of each opening after a question, differentiable.
@@ -138,11 +130,12 @@ class OpeningPaths:
             fp32 [openings], in nats.
         """
         foretold = logits[:, prompt_tokens - 1 :].float().log_softmax(-1)
-        found = []
-        for tokens in self.openings.tokens:
-            row = next(n for n, path in enumerate(self.paths) if _opens(path, [tokens[:-1]]))
-            found.append(foretold[row, range(len(tokens)), list(tokens)].sum())
-        return torch.stack(found)
+        return torch.stack(
+            [
+                foretold[row, range(len(tokens)), list(tokens)].sum()
+                for row, tokens in zip(self.shared.rows, self.openings.tokens, strict=True)
+            ]
+        )
 
 
 def opening_examples(prompt: Sequence[int], openings: RefusalOpenings) -> list[TokenizedExample]:
