@@ -18,7 +18,14 @@ from launch.prepare.false_refusals import REFUSED
 from launch.recipe import Recipe
 from launch.search.margins.calibration import LEAST_AUC, Calibration
 from launch.search.margins.margin_model import Judged, MarginModel
-from launch.search.opening_search import BACKBONE, MarginSearch, OpeningSearch, Walk
+from launch.search.opening_search import (
+    BACKBONE,
+    MERGED,
+    OWN,
+    MarginSearch,
+    OpeningSearch,
+    Walk,
+)
 from launch.search.trial_model import TrialModel, borrow_model, outcome_of
 from train.guards.openings_file import OPENINGS_FILE, read_openings
 
@@ -61,7 +68,8 @@ def search_by_margins(
         if not _holds(model.calibration):
             return PoorMargins({"calibration": model.calibration and vars(model.calibration)})
         answering = TrialModel(borrowed, search, before)
-        found = OpeningSearch(model, answering, folder, walk, is_first=openings is learned).run()
+        kind = OWN if openings is learned else MERGED
+        found = OpeningSearch(model, answering, folder, walk, recipe.seed, kind).run()
         if found is not None:
             return found
         openings = read_openings(own)

@@ -4,7 +4,6 @@ Where the answers of a merge show that it refuses in other ways than the backbon
 mislead: the search then ends without a result, to begin again with more openings.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from launch.search.margins.first_words import check_first_words
 from launch.search.margins.margin_model import MarginModel
 from launch.search.margins.merged_openings import learn_from_merge
 from launch.search.settings import SearchMethod
-from launch.search.trial_journal import TrialJournal
+from launch.search.storage import Trials
 from launch.search.trial_model import TrialModel, evaluated_outcome
 from merge.common.progress import Progress
 from merge.settings import MergeSettings
@@ -28,8 +27,10 @@ from train.guards.openings_file import OPENINGS_FILE
 
 BACKBONE = "backbone"
 """Folder of the backbone's answers to the validation prompts, in that of the search."""
+OWN, MERGED = "margins", "merged margins"
+"""Margins by the backbone's own openings, and by those of a merge as well."""
 
-Walk = Callable[[MarginModel, SearchMethod, TrialJournal], list[Tried]]
+Walk = Callable[[MarginModel, SearchMethod, Trials], list[Tried]]
 """Does all trials of a method and gives them back, in their order."""
 
 
@@ -59,14 +60,16 @@ class OpeningSearch:
         answering: the same model, asked for answers.
         folder: of the search.
         walk: does the trials of a method.
-        is_first: the openings are the backbone's alone.
+        seed: of the trials.
+        openings: ``OWN``, or ``MERGED`` where those of a merge are among them.
     """
 
     model: MarginModel
     answering: TrialModel
     folder: Path
     walk: Walk
-    is_first: bool
+    seed: int
+    openings: str
 
     def run(self) -> MarginSearch | None:
         """Search all methods.
@@ -81,14 +84,11 @@ class OpeningSearch:
         found.record["calibration"] = vars(model.calibration)
         found.record["openings"] = {
             "tokens": model.openings.tokens,
-            "from_merge": not self.is_first,
+            "from_merge": self.openings == MERGED,
         }
         found.record["first_words"] = check_first_words(model)
         for method in search.methods:
-            margins = "margins" if self.is_first else "merged_margins"
-            tried = self.walk(
-                model, method, TrialJournal(self.folder / f"{method}.{margins}.jsonl")
-            )
+            tried = self.walk(model, method, self._trials(method, self.openings))
             if can_be_fitted(method, model, search):
                 bases = self._by_estimate(tried)[: search.fit_starts]
                 if method == search.methods[0]:
@@ -99,7 +99,7 @@ class OpeningSearch:
                 tried = [*(pair for each in fits for pair in each.tried), *tried]
                 found.record.setdefault("fit", {})[method] = fit.as_dict()
             found.estimated[method] = tried
-            answered = self._answered(tried, TrialJournal(self.folder / f"{method}.jsonl"))
+            answered = self._answered(tried, self._trials(method, "answers"))
             if answered is None:
                 return None
             found.answered[method] = answered
@@ -114,34 +114,39 @@ class OpeningSearch:
 
         return sorted(tried, key=badness)
 
-    def _answered(self, tried: list[Tried], journal: TrialJournal) -> list[Tried] | None:
-        """Ask the best few for answers, one after the other; those in the journal have answered.
+    def _trials(self, method: SearchMethod, asked: str) -> Trials:
+        return Trials(self.folder, f"{method}.{asked}", self.answering.search, self.seed)
+
+    def _answered(self, tried: list[Tried], trials: Trials) -> list[Tried] | None:
+        """Ask the best few for answers, one after the other; those that are done have answered.
 
         Returns:
             ``None`` where the openings were learned again.
         """
         search = self.answering.search
         backbone = Known(self.model.before, self.answering.before)
-        answered = journal.tried
-        known = [Known(self._estimate(merge, tried), outcome) for merge, outcome in answered]
-        with Progress("answers of the best merges", search.answered, "merges") as progress:
-            progress.skip(len(answered))
-            while len(answered) < search.answered:
+        trials.ask_again()
+        known = [
+            Known(self._estimate(merge, tried), outcome)
+            for merge, outcome in trials.done().values()
+        ]
+        name = "answers of the best merges"
+        with Progress(name, search.answered, "merges", len(known)) as progress:
+            while len(known) < search.answered:
                 chosen = next_finalist(tried, backbone, known, search)
                 if chosen is None:
                     break
                 settings, estimate = chosen
-                started = time.monotonic()
+                trial = trials.begin()
                 evaluation = self.answering.evaluation(settings)
                 outcome = evaluated_outcome(evaluation)
-                learned = self.is_first and self._learn(evaluation)
-                journal.add(len(answered), settings, outcome, time.monotonic() - started)
+                learned = self.openings == OWN and self._learn(evaluation)
+                trials.tell(trial, settings, outcome, backbone.answered)
                 if learned:
                     return None
-                answered = [*answered, (settings, outcome)]
-                known = [*known, Known(estimate, outcome)]
+                known.append(Known(estimate, outcome))
                 progress.advance()
-        return answered
+        return list(trials.done().values())
 
     def _learn(self, evaluation: Evaluation) -> bool:
         """Learn openings from a merge's answers, where those that are known miss its refusals."""

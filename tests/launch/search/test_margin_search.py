@@ -13,6 +13,7 @@ from eval.answering.loading import load_tokenizer
 from eval.report.page import render_html
 from launch.recipe import Recipe
 from launch.search.search import search
+from launch.search.storage import seconds_of_trials
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from tests.support.merge_models import write_patch
@@ -171,8 +172,9 @@ def test_a_merge_that_refuses_in_other_ways_teaches_its_openings(
     # All that the first refusals could not tell from answers is told now.
     assert record["calibration"]["auc"] == 1.0
     assert len(record["trials"]) == 2
-    journals = {file.name for file in (recipe.output / "search").glob("difference.*jsonl")}
-    assert journals >= {"difference.margins.jsonl", "difference.merged_margins.jsonl"}
+    times = seconds_of_trials(recipe.output / "search")
+    kinds = ("answers", "margins", "merged margins")
+    assert [len(times[f"difference.{kind}"]) for kind in kinds] == [2, 3, 3]
 
 
 def test_margins_that_say_nothing_are_not_asked(tmp_path: Path) -> None:
