@@ -60,7 +60,7 @@ def search_by_margins(
         logger.warning("search: the backbone's refusals have no opening in common; asks answers")
         return PoorMargins({"calibration": None})
     summary = _ask_backbone(recipe, backbone, folder / BACKBONE)
-    before = outcome_of({axis: found["value"] for axis, found in summary["axes"].items()})
+    before = outcome_of({axis: rate["value"] for axis, rate in summary["axes"].items()})
     borrowed = borrow_model(recipe, backbone)
     answers = judged_answers(folder / BACKBONE)
     while True:
@@ -69,9 +69,9 @@ def search_by_margins(
             return PoorMargins({"calibration": model.calibration and vars(model.calibration)})
         answering = TrialModel(borrowed, search, before)
         kind = OWN if openings is learned else MERGED
-        found = OpeningSearch(model, answering, folder, walk, recipe.seed, kind).run()
-        if found is not None:
-            return found
+        result = OpeningSearch(model, answering, folder, walk, recipe.seed, kind).run()
+        if result is not None:
+            return result
         openings = read_openings(own)
 
 
@@ -110,10 +110,10 @@ def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any
 
 def judged_answers(folder: Path) -> dict[tuple[str, str], Judged]:
     """The answers in an evaluation's folder, by suite and prompt."""
-    found = {}
+    judged = {}
     for record in read_completions(folder / FILE_NAME):
         kind = record["refusal"]
         refused = True if kind in REFUSED else False if kind == "none" else None
         text = record["completion"] if record["answer"] is None else record["answer"]
-        found[record["suite"], record["id"]] = Judged(text, refused)
-    return found
+        judged[record["suite"], record["id"]] = Judged(text, refused)
+    return judged

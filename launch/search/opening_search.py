@@ -80,30 +80,30 @@ class OpeningSearch:
         """
         model, search = self.model, self.answering.search
         assert model.calibration is not None
-        found = MarginSearch(self.answering.before)
-        found.record["calibration"] = vars(model.calibration)
-        found.record["openings"] = {
+        result = MarginSearch(self.answering.before)
+        result.record["calibration"] = vars(model.calibration)
+        result.record["openings"] = {
             "tokens": model.openings.tokens,
             "from_merge": self.openings == MERGED,
         }
-        found.record["first_words"] = check_first_words(model)
+        result.record["first_words"] = check_first_words(model)
         for method in search.methods:
             tried = self.walk(model, method, self._trials(method, self.openings))
             if can_be_fitted(method, model, search):
                 bases = self._by_estimate(tried)[: search.fit_starts]
                 if method == search.methods[0]:
                     first = bases[0][0]
-                    found.record["prediction"] = predict(model, first, search, self.folder)
+                    result.record["prediction"] = predict(model, first, search, self.folder)
                 fits = [fit_merge(model, base, search, self.folder) for base, _ in bases]
                 fit = min(fits, key=lambda each: each.best.loss)
                 tried = [*(pair for each in fits for pair in each.tried), *tried]
-                found.record.setdefault("fit", {})[method] = fit.as_dict()
-            found.estimated[method] = tried
+                result.record.setdefault("fit", {})[method] = fit.as_dict()
+            result.estimated[method] = tried
             answered = self._answered(tried, self._trials(method, "answers"))
             if answered is None:
                 return None
-            found.answered[method] = answered
-        return found
+            result.answered[method] = answered
+        return result
 
     def _by_estimate(self, tried: list[Tried]) -> list[Tried]:
         """Merges by their estimated rates, the best first."""

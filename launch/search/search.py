@@ -51,18 +51,18 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     make_directory(folder)
     with SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer:
         on_trial = partial(_note, writer)
-        found = _by_margins(recipe, backbone, folder, on_trial)
-        if isinstance(found, PoorMargins):
-            poor = found
-            found = _by_answers(recipe, backbone, folder, on_trial)
-            found.record.update(poor.record)
+        result = _by_margins(recipe, backbone, folder, on_trial)
+        if isinstance(result, PoorMargins):
+            poor = result
+            result = _by_answers(recipe, backbone, folder, on_trial)
+            result.record.update(poor.record)
     chosen: dict[SearchMethod, MergeSettings] = {
-        method: choose(found.before, tried, settings) for method, tried in found.answered.items()
+        method: choose(result.before, tried, settings) for method, tried in result.answered.items()
     }
     for method, merge in chosen.items():
         logger.info("search %s: chose %s", method, settings_line(merge.model_dump()))
-    warn_of_outcome(found.before, found.answered, chosen, settings)
-    content = _record(found, chosen, settings)
+    warn_of_outcome(result.before, result.answered, chosen, settings)
+    content = _record(result, chosen, settings)
     write_result(content, folder)
     atomic_write_json(folder / "search.json", content)
     return chosen
@@ -111,22 +111,22 @@ def _note(writer: SummaryWriter, method: SearchMethod, number: int, outcome: Out
 
 
 def _record(
-    found: MarginSearch,
+    result: MarginSearch,
     chosen: Mapping[SearchMethod, MergeSettings],
     settings: SearchSettings,
 ) -> dict[str, Any]:
     """The content of search.json; every method has a front, the choice is that of the first."""
     first = settings.methods[0]
     fronts = {
-        method: pareto_front(pairs, found.before, settings)
-        for method, pairs in found.answered.items()
+        method: pareto_front(pairs, result.before, settings)
+        for method, pairs in result.answered.items()
     }
     return {
         "split": "validation",
         "rule": RULE,
-        "backbone": found.before.as_dict(),
+        "backbone": result.before.as_dict(),
         "chosen": {method: merge.model_dump(mode="json") for method, merge in chosen.items()},
-        **found.record,
+        **result.record,
         "trials": [
             {
                 "method": method,
@@ -135,12 +135,12 @@ def _record(
                 "pareto": pair in fronts[method],
                 "chosen": pair[0] == chosen[first],
             }
-            for method, pairs in found.answered.items()
+            for method, pairs in result.answered.items()
             for pair in pairs
         ],
         "estimated": [
             {"settings": merge.model_dump(mode="json"), **outcome.as_dict()}
-            for pairs in found.estimated.values()
+            for pairs in result.estimated.values()
             for merge, outcome in pairs
         ],
     }

@@ -72,7 +72,7 @@ def search_together(
             report(progress.advance if started else progress.skip)
             tried: dict[SearchMethod, list[Tried]]
             tried = {method: list(trials.done().values()) for method, trials in shared.items()}
-            if all(len(found) >= search.trials for found in tried.values()):
+            if all(len(done) >= search.trials for done in tried.values()):
                 return Outcome(**read_json(folder / BACKBONE)), tried
             if started < _ROUNDS:
                 _run_workers(recipe, search, backbone, folder, lambda: report(progress.advance))

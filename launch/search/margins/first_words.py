@@ -18,14 +18,14 @@ def check_first_words(model: MarginModel) -> dict[str, float] | None:
         ]
         for wanted in (True, False)
     )
-    found = check_forms(harmful, harmless)
-    if found is None:
+    check = check_forms(harmful, harmless)
+    if check is None:
         return None
-    if 1 - found.accuracy <= (1 - found.majority) / 2:
+    if 1 - check.accuracy <= (1 - check.majority) / 2:
         logger.warning(
             "search: the first words alone tell harmful from harmless validation prompts (%.0f %% "
             "right, %.0f %% by always saying one): what is chosen on them may have learned the "
             "form; add harmless prompts that begin as the harmful ones do, and the other way",
-            100 * found.accuracy, 100 * found.majority,
+            100 * check.accuracy, 100 * check.majority,
         )  # fmt: skip
-    return found._asdict()
+    return check._asdict()
