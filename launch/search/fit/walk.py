@@ -3,7 +3,8 @@
 Gauss-Newton on the objective of ``launch.search.fit.objective``: margins are linearised at the
 backbone, then again where the last step led; how far a step goes is decided by margins that are
 measured, not foretold. A fit that repairs much may cost utility; so at last the strongest merge
-that keeps the search's margins is looked for, by bisection on the way back to the backbone.
+that keeps the search's margins is looked for, by bisection on the way back to the backbone, from
+this fit and from a more careful one.
 """
 
 import logging
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from launch.search.choice import Tried, violation
+from launch.search.choice import Tried, violation, worse_ratio
 from launch.search.fit.columns import sum_columns, with_scales
 from launch.search.fit.cross_validation import Validated
 from launch.search.fit.kept import KeptMeasurements
@@ -34,6 +35,10 @@ _STEPS = (1.0, 0.5, 0.25)
 """Lengths of a step that are tried, as shares of the whole one."""
 _HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
 """Shares of harmful questions in the log-loss, for merges beside the balanced one."""
+_BALANCED = 0.5
+_CAREFUL = 4.0
+"""How much more keeping weighs in a second fit, where the first one breaks a margin: a fit that is
+careful from the start goes further within the margins than a bold one on its way back."""
 _HALVINGS = 6
 """Steps of the bisection for the strongest merge that keeps the margins."""
 
@@ -66,7 +71,12 @@ class Walk:
         """
         with self._progress:
             point, problem, keeping = self._gauss_newton()
-            share = self._strongest(point)
+            share, ratio = self._strongest(point)
+            if share < 1:
+                careful = _CAREFUL * keeping
+                other = self._strongest(self._solved(problem, careful, _BALANCED))
+                if other[1] < ratio:
+                    share, keeping = other[0], careful
             for harm in _HARM_SHARES:
                 self._measured(share * self._solved(problem, keeping, harm))
         return point
@@ -103,23 +113,35 @@ class Walk:
                 chosen, least = point, value
         return chosen, least
 
-    def _strongest(self, point: np.ndarray) -> float:
-        """The largest share of the point whose merge keeps the margins."""
-        if self._keeps_margins(point):
-            return 1.0
-        low, high = 0.0, 1.0
+    def _strongest(self, point: np.ndarray) -> tuple[float, float]:
+        """The largest share of the point whose merge keeps the margins.
+
+        Returns:
+            The share, and what that merge leaves of the faults (``worse_ratio``); that of the
+            backbone where none keeps the margins.
+        """
+        before = self.model.before
+
+        def ratio(share: float) -> float | None:
+            outcome = self.model.estimate(self._measured(share * point))
+            kept = violation(before, outcome, self.search) == 0
+            return worse_ratio(before, outcome) if kept else None
+
+        whole = ratio(1.0)
+        if whole is not None:
+            return 1.0, whole
+        low, high, reached = 0.0, 1.0, worse_ratio(before, before)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            if self._keeps_margins(middle * point):
-                low = middle
-            else:
+            left = ratio(middle)
+            if left is None:
                 high = middle
-        logger.info("fit: the margins hold at %.2f of the way", low)
-        return low
-
-    def _keeps_margins(self, point: np.ndarray) -> bool:
-        outcome = self.model.estimate(self._measured(point))
-        return violation(self.model.before, outcome, self.search) == 0
+            else:
+                low, reached = middle, left
+        logger.info(
+            "fit: the margins hold at %.2f of the way; %.2f of the faults is left", low, reached
+        )
+        return low, reached
 
     def _solved(self, problem: Linearised, keeping: float, harm: float) -> np.ndarray:
         assert self.model.calibration is not None

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from launch.search.choice import Outcome, violation
+from launch.search.choice import Outcome, violation, worse_ratio
 from launch.search.fit.columns import Column
 from launch.search.fit.cross_validation import Candidate, Validated
 from launch.search.fit.objective import Linearised
@@ -113,3 +113,21 @@ def test_a_fit_within_the_margins_is_not_weakened() -> None:
     lengths = [float(np.linalg.norm(scales_of(settings))) for settings, _ in walk.tried[3:]]
     assert lengths[0] == pytest.approx(float(np.linalg.norm(point)))
     assert len(lengths) == 1 + 4  # no bisection, then the other shares of the harmful questions
+
+
+def test_a_careful_fit_is_tried_beside_a_bold_one_that_breaks_a_margin() -> None:
+    """It points elsewhere, and what either leaves within the margins are candidates."""
+    model = LinearModel()
+    walk = make_walk(model, utility_margin=0.02)
+    walk.run()
+    directions = {
+        tuple(np.round(scales / np.linalg.norm(scales), 6))
+        for scales in (scales_of(settings) for settings, _ in walk.tried[3:-4])
+    }
+    assert len(directions) == 2, "two bisections, from two solutions"
+    best = min(
+        worse_ratio(model.before, outcome)
+        for _, outcome in walk.tried[3:-4]
+        if violation(model.before, outcome, walk.search) == 0
+    )
+    assert best < 1
