@@ -167,6 +167,15 @@ def sha256_file(path: Path, advance: Callable[[int], object] = lambda count: Non
     return digest.hexdigest()
 
 
+def sha256_json(value: Any, sort_keys: bool = False) -> str:
+    """SHA-256 of a value as JSON, as hexadecimal.
+
+    Args:
+        sort_keys: the order of an object's keys does not count.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
+
+
 def fsync_directory(path: Path) -> None:
     """Make the renames inside ``path`` durable."""
     descriptor = os.open(path, os.O_RDONLY)

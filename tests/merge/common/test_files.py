@@ -1,7 +1,8 @@
-"""Locks where a filesystem has none: said once, and no traceback."""
+"""Locks, also where a filesystem has none: said once, and no traceback; hashes of values."""
 
 import errno
 import fcntl
+import hashlib
 import logging
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from launch.search.settings import SearchSettings
 from launch.search.storage import SharedTrials
 from merge.common.errors import UserError
-from merge.common.files import held
+from merge.common.files import held, sha256_json
 from merge.settings import MergeSettings
 
 
@@ -38,3 +39,13 @@ def test_workers_of_a_search_need_locks(tmp_path, no_locks):
     settings = SearchSettings.model_validate({"suite": "s.yaml", "workers": 2})
     with pytest.raises(UserError, match=r"set search\.workers to 1"):
         SharedTrials(tmp_path, "dense", settings, MergeSettings(), 0)
+
+
+def test_hashes_of_values_are_those_that_files_on_disk_hold():
+    """The hash of the JSON text as earlier versions wrote it, else finished answers are lost."""
+    value = {"b": [1, None, "\u00e9"], "a": 0.5}
+    for text, sort_keys in (
+        (rb'{"b": [1, null, "\u00e9"], "a": 0.5}', False),
+        (rb'{"a": 0.5, "b": [1, null, "\u00e9"]}', True),
+    ):
+        assert sha256_json(value, sort_keys) == hashlib.sha256(text).hexdigest()
