@@ -4,6 +4,9 @@ import errno
 import fcntl
 import hashlib
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,8 @@ from launch.search.storage import SharedTrials
 from merge.common.errors import UserError
 from merge.common.files import held, sha256_json
 from merge.settings import MergeSettings
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
@@ -33,6 +38,26 @@ def test_a_held_lock_is_still_refused(tmp_path):
     file = tmp_path / ".lock"
     with held(file, "first"), pytest.raises(UserError, match="second"), held(file, "second"):
         pass
+
+
+def test_a_killed_process_holds_nothing_back(tmp_path):
+    """Refused in one line while the other process lives, free at once when it was killed."""
+    file = tmp_path / ".lock"
+    code = (
+        "import sys, time; from pathlib import Path; from merge.common.files import held\n"
+        "with held(Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, file]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=r"^in use$"), held(file, "in use"):
+            pass
+        assert file.exists()
+        other.kill()
+    assert file.exists()
+    with held(file, "in use"):
+        pass
+    assert not file.exists()
 
 
 def test_workers_of_a_search_need_locks(tmp_path, no_locks):
