@@ -63,3 +63,5 @@ AXES: dict[str, Axis] = {
 
 FAULTS = tuple(key for key, axis in AXES.items() if axis.is_fault)
 """The axes that a patch repairs; their prompts have a form that matters."""
+SEARCHED = (*FAULTS, "utility", "degenerate_rate")
+"""The axes by which a search chooses, and that it shows."""

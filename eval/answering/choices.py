@@ -21,6 +21,7 @@ from eval.answering.token_streams import (
     left_padded,
     memory_of,
 )
+from train.data.shared_paths import shared_paths
 
 _FEWEST_SHARED = 8
 """Tokens that prompts must have in common, or one forward pass more costs as much as it saves."""
@@ -36,7 +37,8 @@ class ChoiceQuestion:
     @property
     def width(self) -> int:
         """Tokens that its rows of the key-value cache need."""
-        return len(self.choices) * (len(self.prompt_ids) + max(map(len, self.choices)))
+        paths = shared_paths(self.choices).paths
+        return len(paths) * (len(self.prompt_ids) + max(map(len, self.choices)))
 
 
 def mean_log_likelihoods(
@@ -108,15 +110,21 @@ def _score_batch(
         use_cache=True,
         **last_logits_argument(model),
     ).logits[:, -1:]
-    owners = [number for number, question in enumerate(questions) for _ in question.choices]
-    choices = [choice for question in questions for choice in question.choices]
+    shared = [shared_paths(question.choices) for question in questions]
+    owners = [number for number, each in enumerate(shared) for _ in each.paths]
+    paths = [path for each in shared for path in each.paths]
     later = first[owners, :0]
-    if max(map(len, choices)) > 1:
-        later = _later_logits(model, cache, owners, choices, mask)
-    scores: list[list[Likelihood]] = [[] for _ in questions]
-    for owner, choice, follows in zip(owners, choices, later, strict=True):
-        logits = torch.cat([first[owner], follows[: len(choice) - 1]])
-        scores[owner].append(_likelihood(logits, choice))
+    if max(map(len, paths)) > 0:
+        later = _later_logits(model, cache, owners, paths, mask)
+    scores: list[list[Likelihood]] = []
+    for number, (question, each) in enumerate(zip(questions, shared, strict=True)):
+        rows, later = later[: len(each.paths)], later[len(each.paths) :]
+        scores.append(
+            [
+                _likelihood(torch.cat([first[number], rows[row][: len(choice) - 1]]), choice)
+                for row, choice in zip(each.rows, question.choices, strict=True)
+            ]
+        )
     return scores
 
 
@@ -151,22 +159,22 @@ def _later_logits(
     model: PreTrainedModel,
     cache: DynamicCache,
     owners: Sequence[int],
-    choices: Sequence[Sequence[int]],
+    paths: Sequence[Sequence[int]],
     mask: torch.Tensor,
 ) -> torch.Tensor:
-    """What follows each token of the choices but their last: [choices, longest - 1, vocabulary].
+    """What follows each token of the paths: [paths, longest path, vocabulary].
 
     Args:
         cache: of the prompts; it is used up.
-        owners: the prompt of each choice.
-        choices: of which one at least has more than one token.
+        owners: the prompt of each path.
+        paths: of which one at least has a token.
         mask: of the prompts, int64 [prompts, longest prompt].
     """
-    longest = max(map(len, choices)) - 1
+    longest = max(map(len, paths))
     rows = torch.tensor(owners, device=mask.device)
     cache.batch_select_indices(rows)
-    padding = [longest - len(choice) + 1 for choice in choices]
-    ids = [[*choice[:-1], *[0] * count] for choice, count in zip(choices, padding, strict=True)]
+    padding = [longest - len(path) for path in paths]
+    ids = [[*path, *[0] * count] for path, count in zip(paths, padding, strict=True)]
     known = [[1] * (longest - count) + [0] * count for count in padding]
     # As if the padding were there: positions go on counting, and nothing looks at what it says.
     arguments = forward_arguments(

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
-from eval.axes import AXES
+from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
 from eval.report.curves import curve_report
 from eval.report.headline import headline
@@ -271,7 +271,7 @@ def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
 def _read_search(path: Path) -> dict[str, Any]:
     search = read_json(path)
     trials = search.get("trials")
-    wanted = {"harmful_rate", "refusal_rate", "settings"}
+    wanted = {*FAULTS, "settings"}
     if not isinstance(trials, list) or not all(
         isinstance(trial, dict) and wanted <= trial.keys() for trial in trials
     ):

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from eval.axes import AXES
+from eval.axes import AXES, FAULTS, SEARCHED
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
 from eval.report.pictures.fronts import fronts_of
@@ -55,6 +55,8 @@ def render_html(report: dict[str, Any]) -> str:
         report=report,
         axes=axes,
         cards=sorted(report.get("verdicts", {}), key=lambda name: name != main),
+        faults=FAULTS,
+        searched=SEARCHED,
         names={key: axis.title for key, axis in AXES.items()},
         titles={axis: axis_title(report, axis) for axis in axes},
         percent=percent,

@@ -7,7 +7,7 @@ language and without generation: see train/guards/refusal_margin.py.
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def write_run_openings(recipe: Recipe) -> Path:
     tokenizer = load_tokenizer(backbone)
     chat = ChatPrompts(tokenizer, f"backbone {backbone}", recipe.backbone.chat)
     refusals, others = (
-        [_answer_ids(chat, each) for each in answers if (each["refusal"] in REFUSED) is refused]
+        [answer_ids(chat, each) for each in answers if (each["refusal"] in REFUSED) is refused]
         for refused in (True, False)
     )
     openings = learn_openings(refusals, others)
@@ -112,7 +112,7 @@ def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[
     return own_answers(recipe, backbone, "openings", row, folder, recipe.backbone.chat)
 
 
-def _answer_ids(chat: ChatPrompts, answer: dict[str, Any]) -> list[int]:
+def answer_ids(chat: ChatPrompts, answer: Mapping[str, Any]) -> list[int]:
     """The answer's tokens after the question, as the trainings tokenize it.
 
     Answers are kept as text. To tokenize one in its place gives back what the model wrote, but for

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from eval.axes import AXES
+from eval.axes import AXES, SEARCHED
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.trade_off import standalone, trade_off_svg
 from eval.report.table import settings_line
@@ -14,7 +14,6 @@ from merge.common.files import atomic_write_text
 from merge.settings import MergeSettings
 
 CHOSEN, PICTURE = "chosen.yaml", "front.svg"
-_AXES = ("harmful_rate", "refusal_rate", "utility", "degenerate_rate")
 
 
 def write_result(record: dict[str, Any], folder: Path) -> None:
@@ -24,7 +23,7 @@ def write_result(record: dict[str, Any], folder: Path) -> None:
         record: the content of search.json.
     """
     atomic_write_text(folder / CHOSEN, recipe_lines(record))
-    backbone = {axis: _exact(record["backbone"][axis]) for axis in _AXES}
+    backbone = {axis: _exact(record["backbone"][axis]) for axis in SEARCHED}
     report = {"models": {"backbone": backbone}, "search": record}
     atomic_write_text(folder / PICTURE, standalone(trade_off_svg(report)))
 
@@ -46,7 +45,7 @@ def render_front(record: dict[str, Any]) -> Table:
         caption="* chosen" + (stopped if screened else ""),
     )
     table.add_column("method")
-    for axis in _AXES:
+    for axis in SEARCHED:
         table.add_column(AXES[axis].title, justify="right")
     table.add_column("settings", overflow="fold")
     table.add_row("backbone", *_rates(record["backbone"]), "")
@@ -63,4 +62,4 @@ def _exact(value: float) -> dict[str, float]:
 
 
 def _rates(outcome: dict[str, Any]) -> list[str]:
-    return [f"{100 * outcome[axis]:.1f}" for axis in _AXES]
+    return [f"{100 * outcome[axis]:.1f}" for axis in SEARCHED]

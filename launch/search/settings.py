@@ -53,8 +53,8 @@ class SearchSettings(Settings):
     alone, 20 to 50 times cheaper on a GPU: how near the model is to refusing each prompt; where
     that tells the backbone's own refusals badly, the search asks for answers after all."""
     answered: PositiveInt = added(6)
-    """By margins: how many of the best merges of a method are asked for answers, by whose rates
-    one is chosen."""
+    """By margins: how many of the best merges of a method are asked for answers, one after the
+    other, by whose rates one is chosen."""
     max_divergence: PositiveFloat = added(0.1)
     """By margins: a merge counts only if it diverges from the backbone on harmless answers by no
     more than this (KL in nats per token)."""

@@ -82,15 +82,7 @@ def _layer_scales(
     return tuple(rules)
 
 
-def new_sampler(
-    settings: SearchSettings, seed: int, trials: int | None = None
-) -> optuna.samplers.BaseSampler:
-    """It draws some settings at random, and then follows what these found.
-
-    Args:
-        trials: of which the random ones are a share; None takes the settings'.
-    """
-    count = settings.trials if trials is None else trials
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=int(settings.random_share * count)
-    )
+def new_sampler(settings: SearchSettings, seed: int) -> optuna.samplers.BaseSampler:
+    """It draws some settings at random, and then follows what these found."""
+    random = int(settings.random_share * settings.trials)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=random)

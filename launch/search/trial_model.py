@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.answering.loading import load_model, load_tokenizer, resolve_dtype
-from eval.rates import DEFAULT_BATCH_TOKENS, summarize
+from eval.rates import DEFAULT_BATCH_TOKENS, Evaluation, summarize
 from eval.statistics.rates import Rate
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
@@ -88,7 +88,18 @@ class TrialModel:
             if is_hopeless(rates, self.before, kept, self.search):
                 return outcome_of({**self.before.rates(), **_values(rates)}, screened=True)
         answers |= self.model.answers(later)
-        return outcome_of(_values(summarize(self.model.prompt_sets, answers).axes))
+        return evaluated_outcome(summarize(self.model.prompt_sets, answers))
+
+    def evaluation(self, settings: MergeSettings) -> Evaluation:
+        """Merge, ask every prompt, and judge each answer."""
+        self.model.take(settings)
+        prompt_sets = self.model.prompt_sets
+        return summarize(prompt_sets, self.model.answers(prompt_sets))
+
+
+def evaluated_outcome(evaluation: Evaluation) -> Outcome:
+    """The outcome of a model whose answers are judged."""
+    return outcome_of(_values(evaluation.axes))
 
 
 def _values(rates: Mapping[str, Rate]) -> dict[str, float]:

@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried, within_margins
+from launch.search.choice import Outcome, Tried
 from launch.search.settings import SearchMethod, SearchSettings
-from launch.search.storage import SharedTrials
+from launch.search.storage import Trials
+from launch.search.trial_loop import do_trials
 from launch.search.trial_model import TrialModel
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, make_directory, read_json
@@ -71,7 +72,7 @@ def search_together(
             report(progress.advance if started else progress.skip)
             tried: dict[SearchMethod, list[Tried]]
             tried = {method: list(trials.done().values()) for method, trials in shared.items()}
-            if all(len(found) >= search.trials for found in tried.values()):
+            if all(len(done) >= search.trials for done in tried.values()):
                 return Outcome(**read_json(folder / BACKBONE)), tried
             if started < _ROUNDS:
                 _run_workers(recipe, search, backbone, folder, lambda: report(progress.advance))
@@ -83,9 +84,9 @@ def search_together(
 
 def _shared_trials(
     recipe: Recipe, search: SearchSettings, folder: Path, worker: int | None = None
-) -> Mapping[SearchMethod, SharedTrials]:
+) -> Mapping[SearchMethod, Trials]:
     return {
-        method: SharedTrials(folder, method, search, recipe.merge, recipe.seed, worker)
+        method: Trials(folder, method, search, recipe.seed, shared=True, worker=worker)
         for method in search.methods
     }
 
@@ -142,7 +143,7 @@ def _work(
     try:
         model = _load(rank, recipe, search, backbone)
         atomic_write_json(folder / BACKBONE, model.before.as_dict())
-        _try_all(model, search, _shared_trials(recipe, search, folder))
+        _try_all(model, recipe, _shared_trials(recipe, search, folder))
     except UserError as error:
         told.send(str(error))
 
@@ -176,23 +177,18 @@ def try_apart(recipe: Recipe, backbone: Path, folder: Path, worker: int) -> None
 
     with Progress("search", len(search.methods) * search.trials, "trials") as progress:
         progress.skip(newly_done())
-        _try_all(model, search, shared, lambda: progress.advance(newly_done()))
+        _try_all(model, recipe, shared, lambda: progress.advance(newly_done()))
 
 
 def _try_all(
     model: TrialModel,
-    search: SearchSettings,
-    shared: Mapping[SearchMethod, SharedTrials],
+    recipe: Recipe,
+    shared: Mapping[SearchMethod, Trials],
     report: Callable[[], None] = lambda: None,
 ) -> None:
     """Claim and do trials until all are begun; ``report`` is called after each."""
-    for trials in shared.values():
-        while (claimed := trials.claim(model.blocks)) is not None:
-            trial, settings = claimed
-            kept = within_margins(list(trials.done().values()), model.before, search)
-            outcome = model.outcome(settings, [other for _, other in kept])
-            trials.tell(trial, settings, outcome, model.before)
-            report()
+    for method, trials in shared.items():
+        do_trials(model, method, recipe, trials, lambda number, outcome: report())
 
 
 def _load(rank: int, recipe: Recipe, search: SearchSettings, backbone: Path) -> TrialModel:

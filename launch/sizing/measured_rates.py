@@ -1,11 +1,12 @@
 """What the stages of a run folder have taken, to plan what is to come with it (issue 15)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.search.trial_cost import mean_costs
+from launch.search.opening_search import MERGED, OWN
+from launch.search.storage import seconds_of_trials
 from merge.common.files import read_json
 from train.recipe import ROLES
 
@@ -32,12 +33,14 @@ class Rates:
 
 def read_rates(run: Path) -> Rates:
     """The rates of all stages of a run that are done."""
-    trial, margin_trial = mean_costs(run / "search")
+    by_answers, by_margins = [], []
+    for kind, seconds in seconds_of_trials(run / "search").items():
+        (by_margins if kind.endswith((f".{OWN}", f".{MERGED}")) else by_answers).extend(seconds)
     return Rates(
         training=_training(run),
         answering=_answering(run.glob("eval/*/summary.json")),
-        trial=trial,
-        margin_trial=margin_trial,
+        trial=_mean(by_answers),
+        margin_trial=_mean(by_margins),
         merge=_value(run / "patched" / "merge.json", "seconds"),
     )
 
@@ -57,6 +60,10 @@ def _answering(summaries: Iterable[Path]) -> float | None:
     seconds = sum(cost.get("seconds", 0) for cost in costs)
     answers = sum(cost.get("answers", 0) for cost in costs)
     return seconds / answers if seconds and answers else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _value(file: Path, key: str) -> float | None:

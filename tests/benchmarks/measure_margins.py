@@ -28,9 +28,10 @@ from launch.in_memory_model import BorrowedModel
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, choose, pareto_front
 from launch.search.margin_search import PoorMargins, search_by_margins
-from launch.search.search import TrialSource, search, search_method
+from launch.search.search import search
 from launch.search.settings import SearchMethod
-from launch.search.trial_journal import TrialJournal
+from launch.search.storage import Trials
+from launch.search.trial_loop import TrialSource, search_method
 from launch.search.trial_model import TrialModel, outcome_of
 from merge.common.files import make_directory, read_json
 from merge.settings import MergeSettings
@@ -118,11 +119,11 @@ def by_margins(
     start = time.monotonic()
     answered = recipe.search.answered
 
-    def walk(model: TrialSource, method: SearchMethod, journal: TrialJournal) -> list[Tried]:
+    def walk(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Tried]:
         # Reading the backbone took about what one answer of a merge will take.
         spent = time.monotonic() - start
         end = start + seconds - min(answered * spent / 2, seconds / 2)
-        return until(end, model, method, recipe, journal)
+        return until(end, model, method, recipe, trials)
 
     found = search_by_margins(recipe, backbone, folder, walk)
     if isinstance(found, PoorMargins):
@@ -135,12 +136,14 @@ def by_answers(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> l
     """As many trials by answers as are done before the clock says ``end``."""
     assert recipe.search is not None
     keys = {"by": "answers", "fit": "none", "trials": _MANY, "random_share": _RANDOM_SHARE}
-    journal = TrialJournal(folder / "answers.jsonl")
-    return until(end, model, recipe.search.methods[0], changed(recipe, **keys), journal)
+    asked_for = changed(recipe, **keys)
+    assert asked_for.search is not None
+    trials = Trials(folder, "answers", asked_for.search, recipe.seed)
+    return until(end, model, recipe.search.methods[0], asked_for, trials)
 
 
 def until(
-    end: float, model: TrialSource, method: SearchMethod, recipe: Recipe, journal: TrialJournal
+    end: float, model: TrialSource, method: SearchMethod, recipe: Recipe, trials: Trials
 ) -> list[Tried]:
     """Trials until the clock says ``end``."""
 
@@ -149,8 +152,8 @@ def until(
             raise _TimeIsUpError
 
     with contextlib.suppress(_TimeIsUpError):
-        search_method(model, method, recipe, journal, stop)
-    return journal.tried
+        search_method(model, method, recipe, trials, stop)
+    return list(trials.done().values())
 
 
 def changed(recipe: Recipe, **keys: Any) -> Recipe:

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, Tried, beats, pareto_front
-from launch.search.search import search_method
-from launch.search.trial_journal import TrialJournal
+from launch.search.storage import Trials
+from launch.search.trial_loop import search_method
 from launch.search.trial_model import TrialModel
 from merge.common.files import make_directory
 from train.backbone.folder import backbone_directory
@@ -97,10 +97,10 @@ def measure(recipe: Recipe, model: TrialModel, folder: Path, seed: int) -> Found
     for name, share in (("search", settings.random_share), ("random", 1.0)):
         changed = settings.model_copy(update={"random_share": share})
         seeded = recipe.model_copy(update={"seed": seed, "search": changed})
-        file = f"{name}-{settings.trials}-{settings.screen:g}-{seed}.jsonl"
-        journal = TrialJournal(folder / file)
+        kind = f"{name}-{settings.trials}-{settings.screen:g}-{seed}"
+        trials = Trials(folder, kind, changed, seed)
         started = time.monotonic()
-        fronts.append(front(search_method(model, settings.methods[0], seeded, journal)))
+        fronts.append(front(search_method(model, settings.methods[0], seeded, trials)))
         taken = time.monotonic() - started
         Console(stderr=True).print(f"seed {seed}, {name}: {taken:.0f} s")
     return Found(fronts[0], fronts[1], front([(recipe.merge, model.outcome(recipe.merge, []))]))

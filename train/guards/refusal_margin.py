@@ -16,6 +16,7 @@ from torch import Tensor
 
 from train.chat.prompts import IGNORED_LABEL
 from train.data.batches import TokenizedExample
+from train.data.shared_paths import SharedPaths, shared_paths
 
 _LONGEST = 16
 """Tokens of an opening at most: a refusal is decided in its first ones, but some models begin many
@@ -40,7 +41,9 @@ class RefusalOpenings:
 
 
 def learn_openings(
-    refusals: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    refusals: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    known: Sequence[tuple[int, ...]] = (),
 ) -> RefusalOpenings:
     """Find how a model's refusals open.
 
@@ -50,12 +53,14 @@ def learn_openings(
     Args:
         refusals: token ids of the answers that were judged refusals.
         answers: token ids of its other answers.
+        known: openings that are learned already; these stay, but for those that begin with a
+            shorter one that is found.
 
     Returns:
         No opening where the refusals have none in common.
     """
-    chosen: list[tuple[int, ...]] = []
-    left = [tuple(ids) for ids in refusals]
+    chosen = list(known)
+    left = [tuple(ids) for ids in refusals if not _opens(ids, chosen)]
     while left and len(chosen) < _MOST_OPENINGS:
         counts = {
             opening: count
@@ -65,14 +70,19 @@ def learn_openings(
         if not counts:
             break
         best = max(counts, key=lambda opening: (counts[opening], -len(opening), opening))
-        chosen.append(best)
+        chosen = [*(opening for opening in chosen if not _opens(opening, [best])), best]
         left = [ids for ids in left if ids[: len(best)] != best]
     opened = [sum(_opens(ids, chosen) for ids in group) for group in (refusals, answers)]
     return RefusalOpenings(
         tokens=tuple(chosen),
-        coverage=opened[0] / len(refusals) if refusals else 0.0,
+        coverage=coverage_of(chosen, refusals),
         precision=opened[0] / sum(opened) if any(opened) else 0.0,
     )
+
+
+def coverage_of(openings: Sequence[tuple[int, ...]], refusals: Sequence[Sequence[int]]) -> float:
+    """Share of refusals, as token ids, that begin with one of the openings; 0 where none is."""
+    return sum(_opens(ids, openings) for ids in refusals) / max(len(refusals), 1)
 
 
 def _beginnings(texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
@@ -99,25 +109,16 @@ class OpeningPaths:
     """The fewest rows in which a model foretells all openings: those that begin alike share one."""
 
     openings: RefusalOpenings
-    paths: tuple[tuple[int, ...], ...]
-    """All tokens but the last of some openings; each opening's are the beginning of one."""
+    shared: SharedPaths
 
     @classmethod
     def of(cls, openings: RefusalOpenings) -> "OpeningPaths":
         """The paths of some openings."""
-        beginnings = sorted({tokens[:-1] for tokens in openings.tokens})
-        return cls(
-            openings,
-            tuple(
-                path
-                for path in beginnings
-                if not any(other != path and _opens(other, [path]) for other in beginnings)
-            ),
-        )
+        return cls(openings, shared_paths(openings.tokens))
 
     def rows(self, prompt: Sequence[int]) -> list[list[int]]:
         """A question followed by each path, as token ids."""
-        return [[*prompt, *path] for path in self.paths]
+        return [[*prompt, *path] for path in self.shared.paths]
 
     def log_probabilities(self, logits: Tensor, prompt_tokens: int) -> Tensor:
         """Log-probability of each opening after a question, differentiable.
@@ -129,11 +130,12 @@ class OpeningPaths:
             fp32 [openings], in nats.
         """
         foretold = logits[:, prompt_tokens - 1 :].float().log_softmax(-1)
-        found = []
-        for tokens in self.openings.tokens:
-            row = next(n for n, path in enumerate(self.paths) if _opens(path, [tokens[:-1]]))
-            found.append(foretold[row, range(len(tokens)), list(tokens)].sum())
-        return torch.stack(found)
+        return torch.stack(
+            [
+                foretold[row, range(len(tokens)), list(tokens)].sum()
+                for row, tokens in zip(self.shared.rows, self.openings.tokens, strict=True)
+            ]
+        )
 
 
 def opening_examples(prompt: Sequence[int], openings: RefusalOpenings) -> list[TokenizedExample]:

@@ -14,13 +14,14 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import PercentFormatter
 
+from eval.axes import FAULTS
 from eval.report.headline import PATCHED
 from eval.report.pictures.fronts import by_method
 from eval.report.pictures.label_places import Box, place_labels
 from merge.pictures.svg import INK, svg_element
 
 _PALETTE = "viridis"
-_PLANE = ("refusal_rate", "harmful_rate")
+_PLANE = FAULTS[::-1]
 """The picture's x and y."""
 _WIDE, _NARROW = (7.2, 5.0), (4.2, 5.4)
 """Inches; on a screen of 420 pixels the letters of the narrow one are as large as the page's."""
@@ -59,11 +60,7 @@ def trade_off_svg(report: dict[str, Any], narrow: bool = False) -> str:
     utilities += [trial["utility"] for trial in trials if "utility" in trial]
     norm = Normalize(min(utilities, default=0), max(utilities, default=1) or 1)
     _draw_search(axes, trials, norm)
-    drawn = {
-        name: rates
-        for name, rates in report["models"].items()
-        if {"harmful_rate", "refusal_rate"} <= rates.keys()
-    }
+    drawn = {name: rates for name, rates in report["models"].items() if set(FAULTS) <= rates.keys()}
     for rates in drawn.values():
         _draw_model(axes, rates, norm)
     axes.set_xlabel("refused harmless requests (%)")

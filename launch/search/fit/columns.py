@@ -96,7 +96,7 @@ def sum_columns(
         [questions, columns].
     """
     places = {column: place for place, column in enumerate(columns)}
-    found = np.zeros((len(derivatives), len(columns)))
+    summed = np.zeros((len(derivatives), len(columns)))
     for tensor, name in enumerate(names):
         unit = unit_of(name, grouping)
         for patch, role in enumerate(ROLES):
@@ -107,8 +107,8 @@ def sum_columns(
                 else:
                     place = places.get(Column(unit, role, part))
                 if place is not None:
-                    found[:, place] += derivatives[:, tensor, patch, number]
-    return found
+                    summed[:, place] += derivatives[:, tensor, patch, number]
+    return summed
 
 
 def with_scales(base: MergeSettings, scales: Mapping[Column, float]) -> MergeSettings:

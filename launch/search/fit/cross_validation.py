@@ -53,12 +53,12 @@ def validate(candidates: Sequence[Candidate], calibration: Calibration) -> list[
     Folds hold both classes in equal shares and are drawn with a fixed seed, so that all ways are
     compared on the same questions.
     """
-    found = [
+    validated = [
         _validated(candidate, candidates[0], ridge, from_global, calibration)
         for candidate, ridge, from_global in product(candidates, RIDGES, (False, True))
         if not (from_global and candidate is candidates[0])
     ]
-    return sorted(found, key=lambda each: each.loss)
+    return sorted(validated, key=lambda each: each.loss)
 
 
 def learning_curve(
@@ -71,12 +71,12 @@ def learning_curve(
     Returns:
         "prompts" and "auc", as in ``Validated``, from few prompts to all that cross-validation has.
     """
-    found = []
+    steps = []
     for share in _SHARES:
         each = _validated(best.candidate, global_, best.ridge, best.from_global, calibration, share)
         prompts = round(share * (1 - 1 / FOLDS) * len(each.margins))
-        found.append({"prompts": prompts, "auc": each.auc})
-    return found
+        steps.append({"prompts": prompts, "auc": each.auc})
+    return steps
 
 
 def best_global(global_: Candidate, calibration: Calibration, ridge: float) -> np.ndarray:

@@ -108,23 +108,23 @@ class ScaleDerivatives:
         return output.logits, batch.labels.to(self._model.device)
 
     def _of(self, values: Iterable[Tensor], count: int) -> np.ndarray:
-        found: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
         place = {name: number for number, name in enumerate(self.names)}
 
         def take(name: str, gradient: Tensor) -> None:
             flat = gradient.numpy().reshape(-1)
-            found[-1][place[name]] = self._borrowed.loaded.products(self._settings, name, flat)
+            rows[-1][place[name]] = self._borrowed.loaded.products(self._settings, name, flat)
 
         with self._hooked(take), Progress("derivatives", count, "questions") as progress:
             iterator = iter(values)
             while True:
-                found.append(np.zeros((len(self.names), 2, 3)))
+                rows.append(np.zeros((len(self.names), 2, 3)))
                 value = next(iterator, None)
                 if value is None:
                     break
                 value.backward()
                 progress.advance()
-        return np.array(found[:-1])
+        return np.array(rows[:-1])
 
     @contextmanager
     def _hooked(self, take: Callable[[str, Tensor], None]) -> Iterator[None]:

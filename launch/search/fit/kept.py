@@ -71,8 +71,8 @@ class KeptMeasurements:
 
     def at_backbone(self) -> Slopes:
         """The derivatives at the backbone."""
-        found = self._kept("backbone", lambda: self._slopes(None))
-        return Slopes(found["margins"], found["leads"])
+        slopes = self._kept("backbone", lambda: self._slopes(None))
+        return Slopes(slopes["margins"], slopes["leads"])
 
     def merge(self, settings: MergeSettings) -> Measured:
         """What forward passes say of a merge with these masks, whatever its scales."""
@@ -82,11 +82,11 @@ class KeptMeasurements:
                 key: np.asarray(each) for key, each in vars(self.model.measure(settings)).items()
             }
 
-        found = self._kept(f"merge {settings.model_dump_json()}", measure)
+        measured = self._kept(f"merge {settings.model_dump_json()}", measure)
         return Measured(
-            margins=found["margins"],
-            leads=found["leads"],
-            divergence=float(found["divergence"]),
+            margins=measured["margins"],
+            leads=measured["leads"],
+            divergence=float(measured["divergence"]),
         )
 
     def around(
@@ -116,9 +116,9 @@ class KeptMeasurements:
         def measure() -> dict[str, np.ndarray]:
             self.model.borrowed.take(None)
             engine = ScaleDerivatives(self.model.borrowed, self.base)
-            return {"found": engine.of_own_tokens(self.model.harmless_answers, _SEED)}
+            return {"rows": engine.of_own_tokens(self.model.harmless_answers, _SEED)}
 
-        return self._kept("fisher", measure)["found"]
+        return self._kept("fisher", measure)["rows"]
 
     def _slopes(self, settings: MergeSettings | None) -> dict[str, np.ndarray]:
         model = self.model
@@ -142,13 +142,13 @@ class KeptMeasurements:
     def _measured(
         self, name: str, measure: Callable[[], Mapping[str, np.ndarray]]
     ) -> Mapping[str, np.ndarray]:
-        found = measure()
+        measured = measure()
         make_directory(self.folder)
         with atomic_writer(self._file(name)) as stream, io.BytesIO() as buffer:
-            arrays: dict[str, Any] = dict(found)
+            arrays: dict[str, Any] = dict(measured)
             np.savez(buffer, **arrays)
             stream.write(buffer.getvalue())
-        return found
+        return measured
 
     def _file(self, name: str) -> Path:
         """Named after all that the measurement depends on."""

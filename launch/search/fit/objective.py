@@ -100,11 +100,11 @@ class Linearised:
         ]
         if not all(cell.any() for cell in cells):
             cells = [self.harmful, ~self.harmful]
-        found = np.zeros(len(self.harmful))
+        shares = np.zeros(len(self.harmful))
         for cell in filter(np.any, cells):
             of_class = harm if self.harmful[cell][0] else 1 - harm
-            found[cell] = of_class * 2 / len(cells) / cell.sum()
-        return found
+            shares[cell] = of_class * 2 / len(cells) / cell.sum()
+        return shares
 
 
 @dataclass(frozen=True)
@@ -144,14 +144,14 @@ def solve(
         gradient += weights.keeping * (pulled - falling)
         return float(value + weights.keeping * cost), gradient
 
-    found = minimize(
+    solution = minimize(
         value_and_gradient,
         weights.centre,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _ITERATIONS},
     )
-    return found.x
+    return solution.x
 
 
 def solve_within(

@@ -85,10 +85,10 @@ def write_prediction(
             {
                 "part": part,
                 "grouping": grouping,
-                "scales": len(found.candidate.columns),
-                **questions.rates(found.margins),
+                "scales": len(fitted.candidate.columns),
+                **questions.rates(fitted.margins),
             }
-            for part, grouping, found in _parts(questions, names, derivatives, groupings)
+            for part, grouping, fitted in _parts(questions, names, derivatives, groupings)
         ],
         "layers": _layers(questions.harmful, names, derivatives),
     }
@@ -109,8 +109,8 @@ def _parts(
     for number, part in enumerate(SETS):
         only = np.zeros_like(derivatives)
         only[..., number] = derivatives[..., number]
-        found = _best(questions, names, only, "global", "dense", ROLES)
-        yield f"both patches, the {part} sets", "global", found
+        fitted = _best(questions, names, only, "global", "dense", ROLES)
+        yield f"both patches, the {part} sets", "global", fitted
 
 
 def _best(
@@ -122,9 +122,9 @@ def _best(
     roles: tuple[Role, ...],
 ) -> Validated:
     columns = columns_of(names, grouping, method, roles)
-    found = sum_columns(derivatives, names, columns, grouping, method)
+    summed = sum_columns(derivatives, names, columns, grouping, method)
     point = np.zeros(len(columns))
-    problem = Linearised(point, questions.margins, found, questions.harmful, questions.forms)
+    problem = Linearised(point, questions.margins, summed, questions.harmful, questions.forms)
     nothing = np.zeros((len(columns), len(columns)))
     candidate = Candidate(grouping, tuple(columns), problem, nothing)
     return validate([candidate], questions.calibration)[0]
@@ -136,7 +136,7 @@ def _layers(
     """By decoder layer the change of the mean margin by each patch, in nats per unit of scale."""
     blocks = [block_of(name) for name in names]
     layers = sorted({block[1] for block in blocks if block is not None})
-    found = []
+    layers = []
     for layer in layers:
         chosen = [block is not None and block[1] == layer for block in blocks]
         total = derivatives[:, chosen].sum(axis=(1, 3))
@@ -147,5 +147,5 @@ def _layers(
             }
             for patch, role in enumerate(ROLES)
         }
-        found.append({"layer": layer, **by_role})
-    return found
+        layers.append({"layer": layer, **by_role})
+    return layers

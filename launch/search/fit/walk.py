@@ -94,14 +94,14 @@ class Walk:
         self, start: np.ndarray, target: np.ndarray, reached: float
     ) -> tuple[np.ndarray, float]:
         """The best of some points on the way to the target; the start where none is better."""
-        found, least = start, reached
+        chosen, least = start, reached
         for share in _STEPS:
             point = start + share * (target - start)
             value = self._objective(point, self._measured(point))
             logger.info("fit: %.2f of the step: objective %.4f, was %.4f", share, value, reached)
             if value < least:
-                found, least = point, value
-        return found, least
+                chosen, least = point, value
+        return chosen, least
 
     def _strongest(self, point: np.ndarray) -> float:
         """The largest share of the point whose merge keeps the margins."""

@@ -174,14 +174,14 @@ def _harmless_answers(
     asked: Sequence[tuple[ChatPrompts, SuiteRow, Prompt]], judged: Sequence[Judged]
 ) -> list[TokenizedExample]:
     """The beginnings of what the backbone says to harmless prompts, evenly spaced over these."""
-    found = [
+    answered = [
         (chat, prompt, answer)
         for (chat, row, prompt), answer in zip(asked, judged, strict=True)
         if row.axis == "refusal" and answer.refused is False
     ]
     return [
         _beginning(chat.example(prompt.text, answer.text))
-        for chat, prompt, answer in spaced(found, _MOST_ANSWERS)
+        for chat, prompt, answer in spaced(answered, _MOST_ANSWERS)
     ]
 
 

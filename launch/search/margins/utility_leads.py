@@ -77,7 +77,7 @@ def utility_questions(
     chat: ChatPrompts, prompt_sets: Sequence[PromptSet], most: int
 ) -> list[UtilityQuestion]:
     """Those of a suite that forward passes can score, at most so many of either kind."""
-    found: dict[bool, list[UtilityQuestion]] = {False: [], True: []}
+    by_kind: dict[bool, list[UtilityQuestion]] = {False: [], True: []}
     for prompt_set in prompt_sets:
         row = prompt_set.row
         if not isinstance(row, SuiteRow) or row.axis != "utility":
@@ -89,8 +89,8 @@ def utility_questions(
             assert prompt.answer is not None
             choices = [prompt.answer] if is_exact else prompt.choices
             question = choice_question(prompts, prompt.text, choices)
-            found[is_exact].append(UtilityQuestion(question, choices.index(prompt.answer)))
-    return [question for kind in found.values() for question in spaced(kind, most)]
+            by_kind[is_exact].append(UtilityQuestion(question, choices.index(prompt.answer)))
+    return [question for kind in by_kind.values() for question in spaced(kind, most)]
 
 
 def spaced(values: Sequence[Value], most: int) -> list[Value]:
@@ -130,11 +130,11 @@ class UtilityLeads:
 
     def _plain(self, model: PreTrainedModel) -> np.ndarray:
         asked = [question.question for question in self.questions]
-        found = likelihoods(model, asked, self._batch_tokens)
-        return np.array(list(self._leads(found)), dtype=np.float64)
+        scores = likelihoods(model, asked, self._batch_tokens)
+        return np.array(list(self._leads(scores)), dtype=np.float64)
 
-    def _leads(self, found: Sequence[Sequence[Likelihood]]) -> Iterator[float]:
-        for each, row in zip(self.questions, found, strict=True):
+    def _leads(self, scores: Sequence[Sequence[Likelihood]]) -> Iterator[float]:
+        for each, row in zip(self.questions, scores, strict=True):
             if each.is_exact:
                 yield row[0].lead
                 continue

@@ -68,6 +68,8 @@ def test_log_likelihood_equals_one_example_at_a_time():
         for question in _questions(12)
     ]
     questions.append(ChoiceQuestion([2, 6, 3], [[7], [8]]))
+    # Choices that begin alike, one of them within another.
+    questions.append(ChoiceQuestion([2, 5, 3], [[7, 8, 9, 6], [7, 8, 5], [7], [9, 5], [7, 8, 9]]))
     for budget in (1, 150, 10_000):
         scores = mean_log_likelihoods(model, questions, batch_tokens=budget)
         for question, found in zip(questions, scores, strict=True):

@@ -13,20 +13,27 @@ from eval.answering.loading import load_tokenizer
 from eval.report.page import render_html
 from launch.recipe import Recipe
 from launch.search.search import search
+from launch.search.storage import seconds_of_trials
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from tests.support.merge_models import write_patch
 from tests.support.refusing_models import ANSWER, QUESTIONS, REFUSALS, save_trained
-from train.guards.openings_file import OPENINGS_FILE, write_openings
+from train.guards.openings_file import OPENINGS_FILE, read_openings, write_openings
 from train.guards.refusal_margin import RefusalOpenings
 from train.recipe import load_recipe
 
 
-def make_search(folder: Path, openings: list[str], **search_settings: Any) -> Recipe:
-    """A run folder with random patches; every other question of either kind is refused."""
+def make_search(
+    folder: Path, openings: list[str], every: int = 3, **search_settings: Any
+) -> Recipe:
+    """A run folder with random patches; every other question of either kind is refused.
+
+    Args:
+        every: one in so many refusals is the second kind.
+    """
     questions = QUESTIONS[:32]
     answers = {
-        question: REFUSALS[number % 3 // 2] if number % 2 else ANSWER
+        question: REFUSALS[number % every // (every - 1)] if number % 2 else ANSWER
         for number, question in enumerate(questions)
     }
     backbone = save_trained(folder / "backbone", answers)
@@ -147,8 +154,27 @@ def test_a_stopped_search_goes_on_from_what_it_has_measured(
 
     monkeypatch.setattr("launch.search.fit.derivatives.ScaleDerivatives.of_margins", fail)
     monkeypatch.setattr("launch.search.margins.margin_model.MarginModel.measure", fail)
-    monkeypatch.setattr("launch.search.trial_model.TrialModel.outcome", fail)
+    monkeypatch.setattr("launch.search.trial_model.TrialModel.evaluation", fail)
     assert run_search(recipe)["chosen"] == record["chosen"]
+
+
+def test_a_merge_that_refuses_in_other_ways_teaches_its_openings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some refusals open as none that is known: the search begins again by both."""
+    monkeypatch.setattr("launch.search.margins.merged_openings._LEAST_COVERAGE", 1.0)
+    recipe = make_search(tmp_path, ["sorry"], every=5, by="margins", answered=2, trials=3)
+    record = run_search(recipe)
+    known = read_openings(recipe.output / OPENINGS_FILE).tokens
+    learned = read_openings(recipe.output / "search" / OPENINGS_FILE)
+    assert learned.tokens[:1] == known and len(learned.tokens) == 2 and learned.coverage == 1.0
+    assert record["openings"] == {"tokens": [list(t) for t in learned.tokens], "from_merge": True}
+    # All that the first refusals could not tell from answers is told now.
+    assert record["calibration"]["auc"] == 1.0
+    assert len(record["trials"]) == 2
+    times = seconds_of_trials(recipe.output / "search")
+    kinds = ("answers", "margins", "merged margins")
+    assert [len(times[f"difference.{kind}"]) for kind in kinds] == [2, 3, 3]
 
 
 def test_margins_that_say_nothing_are_not_asked(tmp_path: Path) -> None:

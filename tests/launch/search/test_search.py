@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,10 +17,11 @@ from eval.statistics.rates import rate
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, choose, pareto_front
 from launch.search.screening import is_hopeless, split
-from launch.search.search import search, search_method
+from launch.search.search import search
 from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.space import suggest
-from launch.search.trial_journal import TrialJournal
+from launch.search.storage import Trials
+from launch.search.trial_loop import search_method
 from launch.search.trial_model import TrialModel
 from merge.common.errors import UserError
 from merge.common.metrics import metrics_file
@@ -203,44 +205,58 @@ def test_screened_trials_are_neither_chosen_nor_on_the_front_and_are_read_back(t
     ]
     assert choose(before, tried, SEARCH).seed == 0
     assert pareto_front(tried, before, SEARCH) == tried[:1]
-    journal = TrialJournal(tmp_path / "x.jsonl")
-    for number, pair in enumerate(tried):
-        journal.add(number, *pair)
-    lines = (tmp_path / "x.jsonl").read_text().splitlines()
-    assert ["screened" in json.loads(line)["outcome"] for line in lines] == [False, True]
-    again = TrialJournal(tmp_path / "x.jsonl")
-    assert [again.outcome(number, pair[0]) for number, pair in enumerate(tried)] == [
-        pair[1] for pair in tried
-    ]
+    trials = Trials(tmp_path, "x", SEARCH, 0)
+    for settings, outcome in tried:
+        trials.tell(trials.begin(), settings, outcome, before)
+    assert list(Trials(tmp_path, "x", SEARCH, 0).done().values()) == tried
 
 
-def test_a_search_goes_on_from_its_journal_as_if_it_had_not_ended(tmp_path):
-    """The same trials as of a search that was not interrupted, and only those left are asked."""
+class Counted:
+    """A model that counts what it is asked, and fails after so many merges."""
+
+    def __init__(self, model: TrialModel, until: int = 100) -> None:
+        self.before, self.blocks = model.before, model.blocks
+        self.model, self.until = model, until
+        self.asked: list[MergeSettings] = []
+
+    def outcome(self, settings: MergeSettings, kept: Sequence[Outcome]) -> Outcome:
+        if len(self.asked) == self.until:
+            raise KeyboardInterrupt
+        self.asked.append(settings)
+        return self.model.outcome(settings, kept)
+
+
+def test_a_search_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+    """Stopped in a trial at random and in one that TPE drew: the same trials, none asked twice."""
     recipe = tiny(tmp_path, trials=8, screen=0.5, layer_groups=2)
     model = TrialModel.load(recipe, tmp_path / "backbone")
-    whole = search_method(model, "difference", recipe, TrialJournal(tmp_path / "whole"))
-    lines = (tmp_path / "whole").read_text().splitlines(keepends=True)
-    (tmp_path / "part").write_text("".join(lines[:5]))
+    assert recipe.search is not None
+    parts = ("difference", recipe.search, recipe.seed)
+    (tmp_path / "whole").mkdir()
+    whole = search_method(model, "difference", recipe, Trials(tmp_path / "whole", *parts))
+    (tmp_path / "part").mkdir()
     asked: list[MergeSettings] = []
-    take = model.model.take
-    model.model.take = lambda settings: (asked.append(settings), take(settings))  # pyright: ignore
-    again = search_method(model, "difference", recipe, TrialJournal(tmp_path / "part"))
+    for until in (1, 4):
+        stopped = Counted(model, until)
+        with pytest.raises(KeyboardInterrupt):
+            search_method(stopped, "difference", recipe, Trials(tmp_path / "part", *parts))
+        asked += stopped.asked
+    last = Counted(model)
+    again = search_method(last, "difference", recipe, Trials(tmp_path / "part", *parts))
     assert again == whole
-    assert asked == [settings for settings, _ in whole[5:]]
-    assert (tmp_path / "part").read_text() == "".join(lines)
+    assert [*asked, *last.asked] == [settings for settings, _ in whole]
 
 
 def test_more_trials_go_on_from_those_that_are_there(tmp_path):
-    """The random ones are a share of the first count: another would draw all trials anew."""
     few, many = (tiny(tmp_path, trials=count, random_share=0.5) for count in (4, 10))
-    model = TrialModel.load(few, tmp_path / "backbone")
-    first = search_method(model, "difference", few, TrialJournal(tmp_path / "x.jsonl"))
-    asked: list[MergeSettings] = []
-    take = model.model.take
-    model.model.take = lambda settings: (asked.append(settings), take(settings))  # pyright: ignore
-    more = search_method(model, "difference", many, TrialJournal(tmp_path / "x.jsonl"))
-    assert more[:4] == first and asked == [settings for settings, _ in more[4:]]
-    assert len(asked) == 6
+    model = Counted(TrialModel.load(few, tmp_path / "backbone"))
+    found = []
+    for recipe in (few, many):
+        assert recipe.search is not None
+        trials = Trials(tmp_path, "difference", recipe.search, recipe.seed)
+        found.append(search_method(model, "difference", recipe, trials))
+    assert found[1][:4] == found[0]
+    assert model.asked == [settings for settings, _ in found[1]]
 
 
 def test_every_method_has_a_front_and_every_trial_a_json_line(tmp_path):

@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, choose
 from launch.search.search import search
-from launch.search.storage import FILE, SharedTrials
+from launch.search.settings import SearchSettings
+from launch.search.space import suggest
+from launch.search.storage import FILE, Trials
 from launch.search.trial_model import TrialModel
 from launch.search.workers import search_together
 from merge.common.errors import UserError
@@ -32,6 +35,12 @@ def shared_recipe(folder: Path, **changes: Any) -> Recipe:
         "trials": TRIALS, "workers": 2, "methods": ["difference", "dense"], **changes,
     }  # fmt: skip
     return load_recipe(make_run(folder, search=settings), [], Recipe)
+
+
+def draw(trial: optuna.Trial) -> MergeSettings:
+    """The settings of a trial of a method with masks; of two layers."""
+    settings = SearchSettings(suite=Path("suite.yaml"))
+    return suggest(trial, "difference", settings, MergeSettings(), ["layers.0", "layers.1"])
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
@@ -88,15 +97,15 @@ def test_a_search_whose_workers_all_died_goes_on(tmp_path):
     assert recipe.search is not None
     folder = tmp_path / "search"
     folder.mkdir()
-    trials = SharedTrials(folder, "difference", recipe.search, recipe.merge, recipe.seed)
+    trials = Trials(folder, "difference", recipe.search, recipe.seed, shared=True)
     before = Outcome(0.5, 0.5, 0.5, 0)
     known = {}
     for number in range(3):
-        claimed = trials.claim(["model.layers.0", "model.layers.1"])
+        claimed = trials.claim(draw)
         assert claimed is not None
         known[number] = (claimed[1], Outcome(number / 10, 0.25, 0.5, 0))
         trials.tell(claimed[0], claimed[1], known[number][1], before)
-    begun = [trials.claim(["model.layers.0", "model.layers.1"]) for _ in range(2)]
+    begun = [trials.claim(draw) for _ in range(2)]
     (folder / FILE).open("a").write('{"op_code": 4, "worker')
     seen: list[int] = []
     _, tried = search_together(
@@ -122,8 +131,8 @@ def test_claims_are_never_more_than_trials(tmp_path):
     outcome = Outcome(0.5, 0.5, 0.5, 0)
 
     def work() -> None:
-        trials = SharedTrials(tmp_path, "difference", settings, recipe.merge, recipe.seed)
-        while (claimed := trials.claim(["model.layers.0", "model.layers.1"])) is not None:
+        trials = Trials(tmp_path, "difference", settings, recipe.seed, shared=True)
+        while (claimed := trials.claim(draw)) is not None:
             claims.append(claimed[1])
             trials.tell(claimed[0], claimed[1], outcome, outcome)
 
@@ -136,13 +145,11 @@ def test_claims_are_never_more_than_trials(tmp_path):
     assert len({settings.model_dump_json() for settings in claims}) == TRIALS
 
 
-BLOCKS = ["model.layers.0", "model.layers.1"]
-
-
-def do_trials(trials: SharedTrials, count: int) -> None:
+def do_trials(trials: Trials, count: int) -> None:
+    """So many trials that all come to the same."""
     outcome = Outcome(0.5, 0.5, 0.5, 0)
     for _ in range(count):
-        claimed = trials.claim(BLOCKS)
+        claimed = trials.claim(draw)
         assert claimed is not None
         trials.tell(*claimed, outcome, outcome)
 
@@ -151,9 +158,9 @@ def test_half_a_line_costs_no_other_workers_trials(tmp_path):
     """As a full disk or a node that fell leaves it, while others go on."""
     recipe = shared_recipe(tmp_path)
 
-    def worker(number: int) -> SharedTrials:
+    def worker(number: int) -> Trials:
         assert recipe.search is not None
-        return SharedTrials(tmp_path, "dense", recipe.search, recipe.merge, recipe.seed, number)
+        return Trials(tmp_path, "difference", recipe.search, recipe.seed, True, number)
 
     others = worker(0)
     do_trials(others, 2)
@@ -170,24 +177,24 @@ def test_a_worker_takes_back_its_own_trials_and_no_others(tmp_path, monkeypatch)
     takes back all."""
     recipe = shared_recipe(tmp_path, trials=4)
 
-    def trials(worker: int | None) -> SharedTrials:
+    def trials(worker: int | None) -> Trials:
         assert recipe.search is not None
-        return SharedTrials(tmp_path, "dense", recipe.search, recipe.merge, recipe.seed, worker)
+        return Trials(tmp_path, "difference", recipe.search, recipe.seed, True, worker)
 
     with monkeypatch.context() as between_nodes:
         between_nodes.setattr(fcntl, "flock", lambda *_: pytest.fail("a lock of one machine"))
-        claims = {number: trials(number).claim(BLOCKS) for number in (0, 1)}
+        claims = {number: trials(number).claim(draw) for number in (0, 1)}
         again = trials(1)
         again.ask_again()
-        claimed = again.claim(BLOCKS)
+        claimed = again.claim(draw)
         assert claimed is not None and claims[1] is not None
         assert claimed[1] == claims[1][1] and claimed[0].number != claims[1][0].number
         again.tell(*claimed, Outcome(0.5, 0.5, 0.5, 0), Outcome(0.5, 0.5, 0.5, 0))
         do_trials(again, 2)
-        assert again.claim(BLOCKS) is None, "the first worker's trial is begun"
+        assert again.claim(draw) is None, "the first worker's trial is begun"
     last = trials(None)
     last.ask_again()
-    claimed = last.claim(BLOCKS)
+    claimed = last.claim(draw)
     assert claimed is not None and claims[0] is not None and claimed[1] == claims[0][1]
 
 
@@ -198,9 +205,9 @@ def test_one_process_ends_what_several_have_begun(tmp_path):
     folder = tmp_path / "search"
     folder.mkdir()
     assert recipe.search is not None
-    parts = (folder, "difference", recipe.search, recipe.merge, recipe.seed)
-    do_trials(SharedTrials(*parts, 0), 3)
-    before = SharedTrials(*parts).done()
+    parts = (folder, "difference", recipe.search, recipe.seed)
+    do_trials(Trials(*parts, shared=True, worker=0), 3)
+    before = Trials(*parts).done()
     search(recipe, tmp_path / "backbone", folder)
     trials = json.loads((folder / "search.json").read_text())["trials"]
     assert len(trials) == 5

@@ -1,18 +1,20 @@
 """The plan of search and evaluation: memory and times by hand, and from measured rates."""
 
+import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 from transformers import LlamaConfig
 
 from launch.recipe import Recipe
-from launch.search.choice import Outcome
 from launch.search.settings import SearchSettings
-from launch.search.trial_cost import mean_costs
-from launch.search.trial_journal import TrialJournal
+from launch.search.storage import FILE, Trials
 from launch.sizing.answering_needs import (
     Asked,
     Questions,
@@ -25,7 +27,6 @@ from launch.sizing.measured_rates import read_rates
 from launch.sizing.stage_times import compared_models, readable_time, time_table
 from launch.sizing.training_needs import Model
 from merge.common.settings import parse_settings
-from merge.settings import MergeSettings
 
 PARAMETERS = 6_738_415_616
 
@@ -126,11 +127,10 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
         "eval/backbone/summary.json": {"cost": {"answers": 20, "seconds": 50}},
         "eval/safety/summary.json": {"cost": {"answers": 20, "seconds": 30}},
         "patched/merge.json": {"seconds": 240.0},
-        "search/difference.cost.json": {"count": 3, "seconds": 90.0},
-        "search/difference.margins.cost.json": {"count": 10, "seconds": 5.0},
     }.items():
         (run / folder).parent.mkdir(parents=True, exist_ok=True)
         (run / folder).write_text(json.dumps(record))
+    write_trials(run / "search", {"difference": [20, 40, 30], "difference.margins": [0.25, 0.75]})
     after = rows_of(llama_7b, recipe)
     # 320 process seconds for 8000 tokens; 10 x 8 x 100 tokens on four GPUs.
     assert after["safety"][-1] == after["over_safety"][-1] == readable_time(0.04 * 8000 / 4)
@@ -145,13 +145,28 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
     assert quick["search"][-1] == readable_time(0.5 * 10 + 30 * 7)
 
 
-def test_a_journal_counts_what_trials_take(tmp_path: Path) -> None:
-    journal = TrialJournal(tmp_path / "ties.margins.jsonl")
-    for number, seconds in enumerate((1.5, 2.5, None)):
-        journal.add(number, MergeSettings(), Outcome(0, 0, 0, 0), seconds)
-    TrialJournal(tmp_path / "ties.jsonl").add(0, MergeSettings(), Outcome(0, 0, 0, 0), 8.0)
-    assert mean_costs(tmp_path) == (8.0, 2.0)
-    assert mean_costs(tmp_path / "none") == (None, None)
+def write_trials(search: Path, seconds: dict[str, Sequence[float]]) -> None:
+    """A search's file with trials of each kind that took so long."""
+    search.mkdir(parents=True, exist_ok=True)
+    began = datetime.datetime(2026, 11, 26)
+    for kind, times in seconds.items():
+        Trials(search, kind, SearchSettings(suite=Path("suite.yaml")), 0)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(search / FILE)))
+        study = optuna.load_study(study_name=kind, storage=storage)
+        for each in times:
+            trial = optuna.trial.create_trial(values=(0, 0))
+            trial.datetime_start = began
+            trial.datetime_complete = began + datetime.timedelta(seconds=each)
+            study.add_trial(trial)
+
+
+def test_a_search_tells_what_its_trials_take(tmp_path: Path) -> None:
+    """Those by margins apart from those by answers."""
+    times = {"ties.margins": (1.5, 2.5), "ties.answers": (8.0,), "dare": (4.0,)}
+    write_trials(tmp_path / "search", times)
+    rates = read_rates(tmp_path)
+    assert (rates.trial, rates.margin_trial) == (6.0, 2.0)
+    assert not read_rates(tmp_path / "none").any()
 
 
 def test_times_are_read_in_fitting_units() -> None:

@@ -9,9 +9,9 @@ import pytest
 from launch.recipe import Recipe
 from launch.run.folder import claim_folder
 from launch.run.pipeline import Pipeline
-from launch.search import search
 from launch.search.choice import Outcome
-from launch.search.trial_journal import TrialJournal
+from launch.search.storage import Trials
+from launch.search.trial_loop import search_method
 from launch.slurm.job_record import record_jobs, refuse_beside_jobs
 from launch.slurm.status import run_states
 from merge.common import progress
@@ -83,8 +83,8 @@ def test_status_shows_how_far_a_search_is(tmp_path, monkeypatch, caplog):
     squeue(tmp_path, monkeypatch, "echo '5|RUNNING|None|1:00|n1'")
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.02)
     with caplog.at_level(logging.INFO):
-        journal = TrialJournal(tmp_path / "trials.jsonl")
-        search.search_method(SlowTrials(), "difference", recipe, journal)
+        trials = Trials(tmp_path, "difference", recipe.search, recipe.seed)
+        search_method(SlowTrials(), "difference", recipe, trials)
     (found,) = [state for state in _states(run, caplog.messages) if state.stage == "search"]
     assert found.state == "running"
     assert found.detail.startswith("1:00 on n1, search difference: 4 of 4 trials, ")

@@ -11,8 +11,6 @@ import pytest
 from pydantic import ValidationError
 
 from launch.run.stages import STAGES
-from launch.search.choice import Outcome
-from launch.search.trial_journal import TrialJournal
 from launch.slurm.batch_scripts.stage_scripts import (
     RunPlace,
     Training,
@@ -25,7 +23,6 @@ from launch.slurm.rank import rank_environment, step_status
 from launch.slurm.settings import ClusterSettings
 from launch.slurm.submit import plan_chain
 from merge.common.errors import UserError
-from merge.settings import MergeSettings
 
 NASTY = [
     "a; touch HERE", "$(touch HERE)", "`touch HERE`", "a\n#SBATCH --wrap=x", "a' 'b", 'a"b', "a b",
@@ -244,16 +241,3 @@ def test_only_the_main_rank_ends_a_stopped_step():
     assert [step_status(rank, status) for rank, status in ((0, 75), (3, 75), (3, 2), (0, 0))] == [
         75, 0, 2, 0,
     ]  # fmt: skip
-
-
-def test_trials_are_found_again_until_one_differs(tmp_path):
-    outcome = Outcome(0.5, 0.25, 0.75, 0.0)
-    first, second = MergeSettings(alpha=0.1 + 0.2), MergeSettings(alpha=2)
-    journal = TrialJournal(tmp_path / "x.jsonl")
-    journal.add(0, first, outcome)
-    journal.add(1, second, outcome)
-    again = TrialJournal(tmp_path / "x.jsonl")
-    assert again.outcome(0, first) == outcome and again.outcome(1, second) == outcome
-    assert again.outcome(1, first) is None and again.outcome(2, first) is None
-    again.add(1, first, outcome)
-    assert TrialJournal(tmp_path / "x.jsonl").outcome(1, first) == outcome

@@ -42,10 +42,10 @@ def test_openings_that_begin_alike_are_read_in_one_row() -> None:
     """Their log-probabilities are those of one row each."""
     openings = RefusalOpenings(((3,), (4, 5, 6), (4, 5, 7), (4, 8), (9, 1)), 1.0, 1.0)
     paths = OpeningPaths.of(openings)
-    assert paths.rows([0, 2]) == [[0, 2, 4, 5], [0, 2, 9]]
+    assert paths.rows([0, 2]) == [[0, 2, 9], [0, 2, 4, 5]]
     torch.manual_seed(0)
     table = torch.randn(11, 11).log_softmax(-1)
-    logits = torch.stack([table[torch.tensor([0, 2, 4, 5])], table[torch.tensor([0, 2, 9, 9])]])
+    logits = torch.stack([table[torch.tensor([0, 2, 9, 9])], table[torch.tensor([0, 2, 4, 5])]])
     expected = [
         sum(table[a, b].item() for a, b in itertools.pairwise((2, *o))) for o in openings.tokens
     ]

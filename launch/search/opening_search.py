@@ -1,0 +1,164 @@
+"""A search by the margins of one set of openings: trials, fits, and answers of the best (issue 14).
+
+Where the answers of a merge show that it refuses in other ways than the backbone, these margins
+mislead: the search then ends without a result, to begin again with more openings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.answering.ask import chat_prompts
+from eval.answering.completions import FILE_NAME, read_completions
+from eval.rates import Evaluation
+from launch.search.choice import Outcome, Tried, violation, worse_ratio
+from launch.search.finalists import Known, next_finalist
+from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
+from launch.search.margins.first_words import check_first_words
+from launch.search.margins.margin_model import MarginModel
+from launch.search.margins.merged_openings import learn_from_merge
+from launch.search.settings import SearchMethod
+from launch.search.storage import Trials
+from launch.search.trial_model import TrialModel, evaluated_outcome
+from merge.common.progress import Progress
+from merge.settings import MergeSettings
+from train.guards.openings_file import OPENINGS_FILE
+
+BACKBONE = "backbone"
+"""Folder of the backbone's answers to the validation prompts, in that of the search."""
+OWN, MERGED = "margins", "merged margins"
+"""Margins by the backbone's own openings, and by those of a merge as well."""
+
+Walk = Callable[[MarginModel, SearchMethod, Trials], list[Tried]]
+"""Does all trials of a method and gives them back, in their order."""
+
+
+@dataclass
+class MarginSearch:
+    """What a search by margins has found.
+
+    Attributes:
+        before: the backbone's rates, by its answers.
+        answered: by method the merges that were asked for answers, with their rates.
+        estimated: by method all other merges, with rates that are estimates from margins.
+        record: what search.json says of the margins.
+    """
+
+    before: Outcome
+    answered: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    estimated: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OpeningSearch:
+    """A search by the margins of one set of openings.
+
+    Attributes:
+        model: measures margins.
+        answering: the same model, asked for answers.
+        folder: of the search.
+        walk: does the trials of a method.
+        seed: of the trials.
+        openings: ``OWN``, or ``MERGED`` where those of a merge are among them.
+    """
+
+    model: MarginModel
+    answering: TrialModel
+    folder: Path
+    walk: Walk
+    seed: int
+    openings: str
+
+    def run(self) -> MarginSearch | None:
+        """Search all methods.
+
+        Returns:
+            ``None`` where a merge refuses in other ways: the openings are learned again, and the
+            search must begin again by these.
+        """
+        model, search = self.model, self.answering.search
+        assert model.calibration is not None
+        result = MarginSearch(self.answering.before)
+        result.record["calibration"] = vars(model.calibration)
+        result.record["openings"] = {
+            "tokens": model.openings.tokens,
+            "from_merge": self.openings == MERGED,
+        }
+        result.record["first_words"] = check_first_words(model)
+        for method in search.methods:
+            tried = self.walk(model, method, self._trials(method, self.openings))
+            if can_be_fitted(method, model, search):
+                bases = self._by_estimate(tried)[: search.fit_starts]
+                if method == search.methods[0]:
+                    first = bases[0][0]
+                    result.record["prediction"] = predict(model, first, search, self.folder)
+                fits = [fit_merge(model, base, search, self.folder) for base, _ in bases]
+                fit = min(fits, key=lambda each: each.best.loss)
+                tried = [*(pair for each in fits for pair in each.tried), *tried]
+                result.record.setdefault("fit", {})[method] = fit.as_dict()
+            result.estimated[method] = tried
+            answered = self._answered(tried, self._trials(method, "answers"))
+            if answered is None:
+                return None
+            result.answered[method] = answered
+        return result
+
+    def _by_estimate(self, tried: list[Tried]) -> list[Tried]:
+        """Merges by their estimated rates, the best first."""
+        before, search = self.model.before, self.answering.search
+
+        def badness(pair: Tried) -> tuple[float, float]:
+            return violation(before, pair[1], search), worse_ratio(before, pair[1])
+
+        return sorted(tried, key=badness)
+
+    def _trials(self, method: SearchMethod, asked: str) -> Trials:
+        return Trials(self.folder, f"{method}.{asked}", self.answering.search, self.seed)
+
+    def _answered(self, tried: list[Tried], trials: Trials) -> list[Tried] | None:
+        """Ask the best few for answers, one after the other; those that are done have answered.
+
+        Returns:
+            ``None`` where the openings were learned again.
+        """
+        search = self.answering.search
+        backbone = Known(self.model.before, self.answering.before)
+        trials.ask_again()
+        known = [
+            Known(self._estimate(merge, tried), outcome)
+            for merge, outcome in trials.done().values()
+        ]
+        name = "answers of the best merges"
+        with Progress(name, search.answered, "merges", len(known)) as progress:
+            while len(known) < search.answered:
+                chosen = next_finalist(tried, backbone, known, search)
+                if chosen is None:
+                    break
+                settings, estimate = chosen
+                trial = trials.begin()
+                evaluation = self.answering.evaluation(settings)
+                outcome = evaluated_outcome(evaluation)
+                learned = self.openings == OWN and self._learn(evaluation)
+                trials.tell(trial, settings, outcome, backbone.answered)
+                if learned:
+                    return None
+                known.append(Known(estimate, outcome))
+                progress.advance()
+        return list(trials.done().values())
+
+    def _learn(self, evaluation: Evaluation) -> bool:
+        """Learn openings from a merge's answers, where those that are known miss its refusals."""
+        borrowed = self.model.borrowed
+        return learn_from_merge(
+            chat_prompts(borrowed.tokenizer, borrowed.chat),
+            self.model.openings,
+            read_completions(self.folder / BACKBONE / FILE_NAME),
+            [completion.as_dict() for completion in evaluation.completions],
+            self.folder / OPENINGS_FILE,
+        )
+
+    def _estimate(self, merge: MergeSettings, tried: list[Tried]) -> Outcome:
+        known = next((outcome for settings, outcome in tried if settings == merge), None)
+        return self.model.outcome(merge) if known is None else known
