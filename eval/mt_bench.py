@@ -4,9 +4,7 @@ The questions are MT-Bench's or a file in its form: JSON lines with question_id,
 Decoding is greedy in every category, unlike FastChat's own script, which draws creative answers.
 """
 
-import hashlib
 import importlib.metadata
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from eval.rates import DEFAULT_BATCH_TOKENS
 from eval.settings import Dtype
 from eval.statistics.rates import grouped_mean
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_json, make_directory
+from merge.common.files import atomic_write_json, make_directory, sha256_json
 from merge.common.json_lines import LineStore, read_lines
 from merge.common.progress import Progress
 from merge.common.settings import Settings, parse_settings
@@ -171,7 +169,9 @@ def _answer(
     for turn in range(max(len(question.turns) for question in questions)):
         asked = [number for number, q in enumerate(questions) if turn < len(q.turns)]
         keys = {
-            number: _digest([common, questions[number].turns[: turn + 1], answers[number]])
+            number: sha256_json(
+                [common, questions[number].turns[: turn + 1], answers[number]], sort_keys=True
+            )
             for number in asked
         }
         pending = [number for number in asked if keys[number] not in store.values]
@@ -202,7 +202,3 @@ def _ids(chat: ChatPrompts, turns: list[str], completions: list[str]) -> list[in
     for answer, turn in zip(_shown(completions), turns[1:], strict=False):
         said += [{"role": "assistant", "content": answer}, {"role": "user", "content": turn}]
     return chat.dialogue_ids(said)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

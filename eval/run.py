@@ -1,6 +1,5 @@
 """`python -m eval run`: one model over one suite, into a folder of its own."""
 
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -34,7 +33,13 @@ from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_json, atomic_write_text, make_directory, read_json
+from merge.common.files import (
+    atomic_write_json,
+    atomic_write_text,
+    make_directory,
+    read_json,
+    sha256_json,
+)
 from merge.common.json_lines import LineStore
 from merge.common.metrics import record
 from merge.common.progress import Progress
@@ -101,7 +106,9 @@ def run(job: RunJob) -> dict[str, Any]:
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
-        task_cache = job.out / f"lm-eval-{_digest({**identity, **decoding})[:16]}"
+        task_cache = (
+            job.out / f"lm-eval-{sha256_json({**identity, **decoding}, sort_keys=True)[:16]}"
+        )
         watch = _answer(job, tokenizer, pending, completions, load, decoding["dtype"], task_cache)
         cost = {"answers": len(_texts(pending)), **watch.as_dict()}
     else:
@@ -128,7 +135,7 @@ def run(job: RunJob) -> dict[str, Any]:
         "identity": identity,
         "openings": asdict(openings) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
-        "prompts_sha256": _digest(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
+        "prompts_sha256": sha256_json(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
         "cost": cost,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
@@ -214,7 +221,9 @@ def _answer_keys(
         how = _asked_how(prompt_set)
         for prompt in prompt_set.prompts:
             asked = prompt.text if isinstance(row, TaskRow) else chat.question_text(prompt.text)
-            keys[row.name, prompt.id] = _digest([common, how, asked, prompt.choices])
+            keys[row.name, prompt.id] = sha256_json(
+                [common, how, asked, prompt.choices], sort_keys=True
+            )
     return keys
 
 
@@ -224,10 +233,6 @@ def _asked_how(prompt_set: PromptSet) -> Any:
     if isinstance(row, TaskRow):
         return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
     return row.max_new_tokens
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptSet]:

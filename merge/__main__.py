@@ -10,6 +10,7 @@ from merge.common.errors import run_command
 from merge.common.log import start_logging
 from merge.common.settings import Settings, parse_settings
 from merge.engine.resources import MergeResources
+from merge.pictures.packages import require
 from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def _inspect(options: dict[str, Any]) -> None:
     arguments = _merge_arguments(options)
+    require("merge inspect", "matplotlib", "jinja2")
     from merge.inspect.inspection import inspect
     from merge.inspect.page import NUMBERS, PAGE, write_page
     from merge.inspect.prediction import find_prediction, read_prediction

@@ -21,8 +21,8 @@ from merge.io.companions import CARD, Companion, companion_files, copy_companion
 from merge.io.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.io.patch_directory import LETTERS
 from merge.io.tensor_files import read_index
-from merge.pictures import density as picture
-from merge.pictures.density_curves import check_tensorboard, write_densities
+from merge.pictures.density_curves import write_densities
+from merge.pictures.packages import missing, require
 from merge.record.erasure import erased_share, erasure_warnings, percent
 from merge.record.merge_json import input_files, merge_record, totals
 from merge.record.model_card import model_card
@@ -59,7 +59,8 @@ def build(
     """
     started = time.monotonic()
     if tensorboard is not None:
-        check_tensorboard()  # not after hours of merging
+        # Not after hours of merging.
+        require("--tensorboard", "tensorboard", otherwise=", or leave the option out")
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     companions = companion_files(backbone, out)
@@ -116,10 +117,16 @@ def build(
 def _write_descriptions(
     out: Path, backbone: Path, settings: MergeSettings, tensors: dict[str, dict[str, float]]
 ) -> dict[str, str]:
-    """The picture and the model card; the hash of each."""
-    card = model_card(backbone, settings, totals(tensors.values()))
-    image = picture.draw(backbone.resolve().name, settings, tensors)
-    texts = {CARD: card} | ({} if image is None else {picture.NAME: image})
+    """The model card, and the picture where it can be drawn; the hash of each."""
+    texts = {CARD: model_card(backbone, settings, totals(tensors.values()))}
+    if missing("matplotlib"):
+        logger.info("%s: without a picture, which matplotlib would draw", out)
+    else:
+        # Takes a third of a second to import, which a refused merge should not.
+        from merge.pictures import density
+
+        image = density.draw(backbone.resolve().name, settings, tensors)
+        texts |= {} if image is None else {density.NAME: image}
     for name, content in texts.items():
         atomic_write_text(out / name, content)
     return {name: sha256_file(out / name) for name in texts}

@@ -11,7 +11,6 @@ from merge.common.errors import StoppedOnRequestError, UserError
 from merge.io.patch_directory import Role
 from train.backbone.tensors import BackboneTensors
 from train.data.batches import MicroBatch, TokenizedExample, collate
-from train.data.loader import Prefetcher
 from train.guards.guards import Guards, not_finite
 from train.guards.margin_guard import Look, MarginGuard, best_of, looks_of
 from train.monitor import Monitor, peak_memory_mib
@@ -57,18 +56,14 @@ class Training:
             UserError: a value is not finite, and no checkpoint holds a good state.
             StoppedOnRequestError: a stop was asked for; a checkpoint is written.
         """
-        loader = Prefetcher(self._prepare)
         self.model.engine.train()
-        try:
-            while progress.stop_reason is None:
-                progress = self._advance(progress, loader)
-                if self.checkpoints.is_due(progress):
-                    self.checkpoints.save(self.model, progress)
-        finally:
-            loader.close()
+        while progress.stop_reason is None:
+            progress = self._advance(progress)
+            if self.checkpoints.is_due(progress):
+                self.checkpoints.save(self.model, progress)
         return progress
 
-    def _advance(self, progress: Progress, loader: Prefetcher[StepInput]) -> Progress:
+    def _advance(self, progress: Progress) -> Progress:
         """One step, or the end of the training in its stead."""
         if progress.step >= self.total_steps:
             return self._complete(progress)
@@ -77,7 +72,7 @@ class Training:
         # Of the step alone, so that dropout too is the same in a resumed training.
         seed = self.terms[0].plan.seed
         torch.manual_seed(seed + progress.step * self.world.size + self.world.rank)
-        shares = loader.get(progress.step)
+        shares = self._prepare(progress.step)
         waited = time.monotonic() - started
         scalars = self._measure(progress.step)
         look = None
@@ -125,16 +120,14 @@ class Training:
         )
 
     def _prepare(self, step: int) -> StepInput:
+        size = self.settings.micro_batch_size
         shares = [
-            [collate(term.examples, indices) for indices in self._share(term, step)]
+            [collate(term.examples, each) for each in term.share(step, size, self.world)]
             for term in self.terms
         ]
         if not torch.cuda.is_available():
             return shares
         return [[micro.pinned() for micro in share] for share in shares]
-
-    def _share(self, term: Term, step: int) -> list[list[int]]:
-        return term.share(step, self.settings.micro_batch_size, self.world)
 
     def _measure(self, step: int) -> dict[str, float]:
         """What is not measured at every step, and is before every regular checkpoint counts."""

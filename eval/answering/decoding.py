@@ -4,8 +4,6 @@ All keep the weights and pay at every token: their time per token stands beside 
 (ATGR). Only written answers change; choices and lm-eval's tasks are those of the model itself.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import suite_from_rows
 from merge.common.errors import UserError
+from merge.common.files import sha256_json
 from train.chat.prompts import ChatPrompts
 
 _BIAS_ROWS = 16
@@ -205,7 +204,7 @@ def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict
             )
     if isinstance(settings, Steering):
         for kind, texts in zip(("harmful", "harmless"), _anchor_texts(settings), strict=True):
-            values[kind] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+            values[kind] = sha256_json(texts)
     return {"decoding": settings.method, "decoding_settings": values}
 
 

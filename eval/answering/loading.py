@@ -1,7 +1,5 @@
 """Loading a model's folder, and the hashes by which its answers are known."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +14,8 @@ from transformers import (
 )
 
 from eval.settings import Dtype
-from merge.common.errors import UserError
-from merge.common.files import sha256_file
+from merge.common.errors import UserError, first_line
+from merge.common.files import sha256_file, sha256_json
 from merge.common.progress import Progress
 from merge.io.tensor_files import read_index
 
@@ -71,7 +69,7 @@ def _hash_of(files: Iterable[Path]) -> str:
     ):
         digests = pool.map(lambda file: sha256_file(file, progress.advance), files)
         listing = [(file.name, digest) for file, digest in zip(files, digests, strict=True)]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return sha256_json(listing)
 
 
 def resolve_dtype(dtype: Dtype) -> str:
@@ -119,8 +117,7 @@ def load_judge(loader: Any, name: str, role: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = loader.from_pretrained(name).eval()
     except Exception as error:  # the loaders raise many unrelated types for one missing model
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{role} {name}: cannot be loaded ({reason})") from None
+        raise UserError(f"{role} {name}: cannot be loaded ({first_line(error)})") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
@@ -128,5 +125,4 @@ def _load(loader: Any, directory: Path, **options: Any) -> Any:
     try:
         return loader.from_pretrained(directory, local_files_only=True, **options)
     except Exception as error:  # the loaders raise many unrelated types for one broken file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"model {directory}: cannot be loaded ({reason})") from None
+        raise UserError(f"model {directory}: cannot be loaded ({first_line(error)})") from None

@@ -10,8 +10,6 @@ for guards without one (HarmBench's classifier, WildGuard) give ``template``, th
 model card with ``{prompt}`` and ``{completion}`` in it.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from eval.answering.loading import load_judge, model_identity
 from eval.answering.token_streams import batches_by_length
 from eval.settings import read_keys
 from merge.common.errors import UserError
+from merge.common.files import sha256_json
 from merge.common.json_lines import LineStore
 from merge.common.progress import Progress
 from merge.common.settings import Settings, parse_settings
@@ -110,7 +109,7 @@ def _identity(settings: HarmJudgeSettings) -> list[Any]:
 
 
 def _key(judge: list[Any], pair: tuple[str, str]) -> str:
-    return hashlib.sha256(json.dumps([judge, pair]).encode()).hexdigest()
+    return sha256_json([judge, pair])
 
 
 def _judge_batches(

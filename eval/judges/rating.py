@@ -1,7 +1,5 @@
 """A chat model as judge: how good is the last answer of a dialogue, from 1 to 10?"""
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from eval.answering.generation import Question, ending_tokens, generate
 from eval.answering.loading import load_judge, model_identity
+from merge.common.files import sha256_json
 from merge.common.json_lines import LineStore
 from merge.common.progress import Progress
 from train.chat.answer import answer_of
@@ -54,10 +53,7 @@ def rate_dialogues(
     """
     folder = Path(judge)
     identity = [judge, model_identity(folder) if folder.is_dir() else None, _INSTRUCTION]
-    keys = [
-        hashlib.sha256(json.dumps([identity, asdict(dialogue)]).encode()).hexdigest()
-        for dialogue in dialogues
-    ]
+    keys = [sha256_json([identity, asdict(dialogue)]) for dialogue in dialogues]
     pending = {
         key: dialogue
         for key, dialogue in zip(keys, dialogues, strict=True)

@@ -1,7 +1,5 @@
 """The refusal margins of an evaluation's prompts, kept in its folder (issue 14)."""
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ from eval.margins.refusal_margins import refusal_margins
 from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet
 from merge.common.errors import UserError
-from merge.common.files import read_json
+from merge.common.files import read_json, sha256_json
 from merge.common.json_lines import LineStore
 from merge.common.progress import Progress
 from train.chat.prompts import ChatPrompts
@@ -62,8 +60,7 @@ class MarginFile:
             asked = prompts_of(chat, prompt_set)
             for prompt in prompt_set.prompts:
                 ids = asked.answer_start(prompt.text)
-                listing = json.dumps([common, openings.tokens, ids], sort_keys=True)
-                key = hashlib.sha256(listing.encode()).hexdigest()
+                key = sha256_json([common, openings.tokens, ids], sort_keys=True)
                 self._prompts[key] = ids
                 self._keys[prompt_set.row.name, prompt.id] = key
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt
 from eval.suites.suite import TaskRow
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from train.chat.prompts import ChatPrompts
 
 # lm-eval's decorators hide the parameters of both from type checkers.
@@ -152,10 +152,9 @@ def _load(row: TaskRow, where: str) -> dict[str, Any]:
             "'include' adds a folder of your own"
         ) from None
     except Exception as error:  # whatever the data set's own loader raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{where}: lm-eval cannot get the data of task '{row.task}' ({reason}); connect to "
-            "the hub, or set HF_HOME to a folder into which they were downloaded before"
+            f"{where}: lm-eval cannot get the data of task '{row.task}' ({first_line(error)}); "
+            "connect to the hub, or set HF_HOME to a folder into which they were downloaded before"
         ) from None
 
 

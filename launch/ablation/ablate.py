@@ -4,8 +4,6 @@ It comes before the merge deletes the intermediates, and then lets the run come 
 are made in memory, and every outcome is kept at once: a killed ablation goes on with the next.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +21,7 @@ from launch.run.folder import ABLATION, ABLATION_RECORD, holding
 from launch.run.pipeline import Pipeline
 from launch.run.seeds import seed_recipes
 from launch.run.stopping import stop_on_signals
-from merge.common.files import make_directory, read_json
+from merge.common.files import make_directory, read_json, sha256_json
 from merge.common.metrics import metrics_file
 from merge.common.progress import Progress
 from merge.settings import MergeSettings
@@ -113,8 +111,7 @@ class _Evaluator:
             (found.row.model_dump(mode="json"), [asdict(prompt) for prompt in found.prompts])
             for found in self._prompt_sets
         ]
-        digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-        self._asked = {"prompts_sha256": digest, "dtype": self._dtype}
+        self._asked = {"prompts_sha256": sha256_json(asked), "dtype": self._dtype}
         self._journal = OutcomeJournal(folder / "outcomes.jsonl")
 
     def outcome(self, model: Model) -> dict[str, Any]:

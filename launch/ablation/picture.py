@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.axes import AXES
-from eval.report.pictures.trade_off import INK, colour_axes, standalone, svg_element
+from eval.report.pictures.trade_off import colour_axes, standalone
+from merge.pictures.svg import INK, svg_element
 
 _COLOURS = {key: axis.colour for key, axis in AXES.items() if axis.colour}
 """The axes that are drawn."""

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.report.pictures.trade_off import svg_element
+from merge.pictures.svg import svg_element
 
 _COLOURS = ("#1f5aa6", "#d66816", "#5c3c82", "#2e7d4f", "#a3264b")
 

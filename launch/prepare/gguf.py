@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from merge.common.files import current_umask, fsync_directory, make_directory
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def convert(file: Path, out: Path, dtype: GgufDtype = "auto") -> None:
         fsync_directory(out.parent)
     # safetensors tells of a full disk by an exception of its own.
     except Exception as error:
-        raise UserError(f"{out}: cannot be written ({_first_line(error)}); free space?") from None
+        raise UserError(f"{out}: cannot be written ({first_line(error)}); free space?") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     logger.info("%s: %d parameters in %s", out, model.num_parameters(), chosen)
@@ -113,13 +113,9 @@ def _refuse_other_files(file: Path) -> None:
 
 def _unreadable(file: Path, error: Exception) -> UserError:
     return UserError(
-        f"{file}: cannot be read as a chat model ({_first_line(error)}); give a whole GGUF file, "
+        f"{file}: cannot be read as a chat model ({first_line(error)}); give a whole GGUF file, "
         "in one part, of an architecture that transformers reads"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _make_durable(folder: Path) -> None:

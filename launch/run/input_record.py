@@ -5,14 +5,13 @@ the run has used. Files of the run folder itself, and sets on the hub, are not l
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from eval.suites.suite import Suite, load_suite, suite_from_rows
 from launch.recipe import Recipe
-from merge.common.files import atomic_write_json, read_json, sha256_file
+from merge.common.files import atomic_write_json, read_json, sha256_file, sha256_json
 from train.data.tables import is_file, is_pattern
 
 FILE = "inputs.json"
@@ -102,7 +101,7 @@ def _of_suite(suite: Suite) -> str:
             for source in (row.source, row.answers)
             if source is not None
         ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return sha256_json(parts)
 
 
 def _of_source(source: str) -> str:

@@ -30,6 +30,12 @@ class StoppedOnRequestError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for a message of one line; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
     """The results of all attempts, in order.
 

@@ -1,7 +1,7 @@
 """Durable files: whole under their final name, or not there at all."""
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import logging
@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from merge.common.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _HASH_BLOCK_BYTES = 1 << 20
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP}
+"""What the system says where a filesystem keeps no locks."""
 
 
 @contextlib.contextmanager
@@ -103,48 +107,33 @@ def make_directory(path: Path, mode: int | None = None) -> None:
 def held(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock file ``path``, and delete it at the end; a killed process holds nothing back.
 
+    Where the filesystem has no locks, as some of clusters, a warning says so and the block runs.
+
     Raises:
         UserError: another process holds it (``busy``), or it cannot be made.
     """
+    # A marker in place of a lock would outlive a process that is killed.
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock.acquire()
+    except Timeout:
+        raise UserError(busy) from None
     except OSError as error:
-        raise UserError(
-            f"{path.parent}: no permission to write ({error.strerror}); choose another folder"
-        ) from None
-    try:
-        try:
-            _lock(descriptor, path)
-            # Else the one that held it has removed the file since we opened it.
-            if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
-                raise BlockingIOError
-        except BlockingIOError:
-            raise UserError(busy) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    """Take an open file's lock at once, where its filesystem has locks; some of clusters have none.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise UserError(
+                f"{path.parent}: no permission to write ({error.strerror}); choose another folder"
+            ) from None
         logger.warning(
             "%s: its filesystem has no file locks (%s), so nothing keeps a second command out; "
             "start no other one in this folder meanwhile",
             path.parent,
             error.strerror,
         )
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def counted_from(path: str | Path) -> str:
@@ -165,6 +154,15 @@ def sha256_file(path: Path, advance: Callable[[int], object] = lambda count: Non
             digest.update(block)
             advance(len(block))
     return digest.hexdigest()
+
+
+def sha256_json(value: Any, sort_keys: bool = False) -> str:
+    """SHA-256 of a value as JSON, as hexadecimal.
+
+    Args:
+        sort_keys: the order of an object's keys does not count.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
 
 
 def fsync_directory(path: Path) -> None:

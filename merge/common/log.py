@@ -26,6 +26,8 @@ def start_logging(level: int = logging.INFO) -> None:
     # The hub's clients tell the address of every request, and some are signed.
     for client in ("httpx", "httpx2"):
         logging.getLogger(client).setLevel(logging.WARNING)
+    # Its first use on a machine is none of the user's business.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
 
 
 class _BesideBars(logging.StreamHandler):

@@ -1,27 +1,32 @@
 """The page that shows what is in a pair of patches: pictures, each with a line and its source."""
 
 from collections.abc import Callable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
+import jinja2
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
 from merge.common.files import atomic_write_json, atomic_write_text, make_directory
 from merge.inspect import prediction_page
-from merge.pictures import svg
+from merge.inspect.charts import Curve, curves, grid
 from merge.pictures.density_curves import by_layer_and_module, ordered_modules
-from merge.pictures.plots import Curve, curves, grid
+from merge.pictures.panels import (
+    BOTH,
+    OVER_SAFETY,
+    SAFETY,
+    heatmap,
+    heatmap_height,
+    percent,
+    picture,
+)
 
 PAGE, NUMBERS = "inspection.html", "inspection.json"
 WEI_SHARE, SSAH_SHARE = 0.03, 0.013
 """Safety-critical parameters by arXiv 2402.05162, and units exclusive to safety by 2410.10862."""
-_WIDTH = 540
-_NEUTRAL: svg.Colour = (140, 148, 156)
-_STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;color:#22272e;max-width:1140px;margin:2rem auto;"
-    "padding:0 1rem}main{display:grid;gap:1.6rem 2rem;"
-    "grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr))}figure{margin:0}"
-    "svg{width:100%;height:auto}figcaption{font-size:13.5px;color:#454c55}"
-)
+_TEMPLATE = Path(__file__).with_name("inspection.html.jinja")
+_NEUTRAL = "#8c949c"
 Figure = tuple[str, str]
 """A picture, and what it shows."""
 
@@ -44,30 +49,21 @@ def write_page(found: Mapping[str, Any], name: str, directory: Path) -> None:
 
 def render(found: Mapping[str, Any], name: str) -> str:
     """The page as HTML; it loads nothing."""
-    chosen = found["settings"]
-    used = (
-        f"{found['elements']:,} covered values in {len(found['tensors'])} tensors; score "
-        f"{chosen['score']}, top sets by {chosen['scope']}, a = {chosen['top_safety']:g}, "
-        f"b = {chosen['top_over_safety']:g}."
-    )
     figures = [*_by_layer(found), *_by_rate(found), *_by_rates(found), *_by_unit(found)]
-    style, prediction = _STYLE, ""
+    rows = []
     if "prediction" in found:
-        style, prediction = (
-            _STYLE + prediction_page.STYLE,
-            prediction_page.table(found["prediction"]),
-        )
+        rows = prediction_page.rows(found["prediction"])
         figures = [*prediction_page.by_layer(found["prediction"]), *figures]
-    shown = "".join(
-        f"<figure>{image}<figcaption>{escape(words)}</figcaption></figure>"
-        for image, words in figures
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent), autoescape=True
     )
-    title = f"What is in the patches of {escape(name)}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f"<style>{style}</style><h1>{title}</h1><p>{escape(used)}</p>{prediction}"
-        f"<main>{shown}</main></html>\n"
+    return environment.get_template(_TEMPLATE.name).render(
+        title=f"What is in the patches of {name}",
+        found=found,
+        chosen=found["settings"],
+        rows=rows,
+        # matplotlib escapes the names that it draws.
+        figures=[(Markup(image), words) for image, words in figures],
     )
 
 
@@ -82,30 +78,23 @@ def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
     reports = by_layer_and_module(found["tensors"])
     if not reports or "overlap" not in next(iter(reports.values())):
         return []
-    layers = sorted({layer for layer, _ in reports})
     modules = ordered_modules({module for _, module in reports})
 
-    def picture(
-        title: str, colour: svg.Colour, value: Callable[[Mapping[str, float]], float]
-    ) -> str:
+    def shown(title: str, colour: str, value: Callable[[Mapping[str, float]], float]) -> str:
         cells = {place: value(report) for place, report in reports.items()}
         limit = max(cells.values())
-        legend = ("0", f"{100 * limit:.3g} %")
-        image = svg.heatmap(
-            (0, 26), _WIDTH, title, cells, layers, modules, (colour, colour), limit, legend
-        )
-        height = 30 + svg.heatmap_height(modules)
-        return svg.page(_WIDTH, height, title, [image])
+
+        def draw(axes: Axes) -> None:
+            heatmap(axes, title, cells, modules, [colour], limit, ("0", percent(limit)))
+
+        return picture(title, heatmap_height(modules), draw)
 
     figures = []
-    for letter, colour, patch in (
-        ("S", svg.SAFETY, "safety"),
-        ("O", svg.OVER_SAFETY, "over-safety"),
-    ):
+    for letter, colour, patch in (("S", SAFETY, "safety"), ("O", OVER_SAFETY, "over-safety")):
         key = f"importance_{letter}"
         total = sum(report[key] for report in found["tensors"].values()) or 1.0
         mean = total / found["elements"]
-        image = picture(
+        image = shown(
             f"importance of the {patch} patch",
             colour,
             lambda report, key=key, mean=mean: report[key] / report["elements"] / (mean or 1.0),
@@ -117,16 +106,16 @@ def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
         figures.append((image, words))
     figures.append(
         (
-            picture("wanted by both (Jaccard)", svg.BOTH, _jaccard),
+            shown("wanted by both (Jaccard)", BOTH, _jaccard),
             "Of the entries that are in either top set at the chosen a and b, the share that is in "
             "both: there the patches conflict, and SafePatching leaves the backbone alone.",
         )
     )
     figures.append(
         (
-            picture(
+            shown(
                 "left to the safety patch",
-                svg.SAFETY,
+                SAFETY,
                 lambda report: report["difference_S"] / report["elements"],
             ),
             "Share of all entries in the safety patch's difference set at the chosen a and b, "
@@ -144,14 +133,14 @@ def _by_rate(found: Mapping[str, Any]) -> list[Figure]:
     def diagonal(key: str, divisor: int = 1) -> list[float]:
         return [found[key][place][place] / divisor for place in range(len(rates))]
 
-    labels = [_percent(rate) for rate in rates]
+    labels = [percent(rate) for rate in rates]
     jaccard = [
-        Curve("found", svg.BOTH, diagonal("jaccard")),
+        Curve("found", BOTH, diagonal("jaccard")),
         Curve("by chance", _NEUTRAL, [rate / (2 - rate) for rate in rates], dashed=True),
     ]
     differences = [
         # Of both patches: equally large top sets have equally large differences.
-        Curve("found, either", svg.BOTH, diagonal("difference_S", size)),
+        Curve("found, either", BOTH, diagonal("difference_S", size)),
         Curve("Wei et al.: 3 %", _NEUTRAL, [WEI_SHARE] * len(rates), dashed=True),
     ]
     return [
@@ -173,21 +162,17 @@ def _by_rate(found: Mapping[str, Any]) -> list[Figure]:
 
 def _by_rates(found: Mapping[str, Any]) -> list[Figure]:
     """What each of a and b changes."""
-    labels = [_percent(rate) for rate in found["rates"]]
-
-    def picture(title: str, key: str, colour: svg.Colour, divisor: float) -> str:
-        values = [[value / divisor for value in row] for row in found[key]]
-        return grid(title, ("a", labels), ("b", labels), values, colour)
-
-    size = found["elements"]
+    labels, size = [percent(rate) for rate in found["rates"]], found["elements"]
     return [
         (
-            picture("safety's difference set (%)", "difference_S", svg.SAFETY, size),
+            grid("safety's difference set (%)", labels, found["difference_S"], SAFETY, size),
             "Share of all entries that the safety patch may change, for its own top rate a (rows) "
             "and the over-safety patch's b (columns): a adds, b takes away.",
         ),
         (
-            picture("over-safety's difference set (%)", "difference_O", svg.OVER_SAFETY, size),
+            grid(
+                "over-safety's difference set (%)", labels, found["difference_O"], OVER_SAFETY, size
+            ),
             "The same for the over-safety patch: b adds, a takes away.",
         ),
     ]
@@ -198,9 +183,9 @@ def _by_unit(found: Mapping[str, Any]) -> list[Figure]:
     units = found["units"]
     labels = [f"{multiple:g}" for multiple in units["multiples"]]
     kinds = (
-        ("safety", "safety alone", svg.SAFETY),
-        ("over_safety", "over-safety alone", svg.OVER_SAFETY),
-        ("both", "both", svg.BOTH),
+        ("safety", "safety alone", SAFETY),
+        ("over_safety", "over-safety alone", OVER_SAFETY),
+        ("both", "both", BOTH),
     )
     figures = []
     for side, of in (("rows", "output neurons (rows)"), ("columns", "input channels (columns)")):
@@ -219,7 +204,3 @@ def _by_unit(found: Mapping[str, Any]) -> list[Figure]:
         )
         figures.append((curves(f"units that matter: {of}, by m", labels, drawn), words))
     return figures
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.3g} %"

@@ -1,1 +1,1 @@
-"""The pictures of a merge as SVG text, and its curves in TensorBoard; imports the record."""
+"""The pictures of a merge by matplotlib, and its curves in TensorBoard; imports the record."""

@@ -5,21 +5,37 @@ kept of each patch by layer and module, a third which of the two prevails, a fou
 and three curves the kept share, the deltas' norms and what rounding erased, by layer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from merge.io.patch_directory import LETTERS
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from merge.io.patch_directory import LETTERS, Role
 from merge.methods import METHODS
-from merge.pictures import svg
 from merge.pictures.density_curves import by_layer_and_module, ordered_modules
+from merge.pictures.panels import (
+    BOTH,
+    OVER_SAFETY,
+    SAFETY,
+    curve_axes,
+    heatmap,
+    heatmap_height,
+    percent,
+)
+from merge.pictures.svg import svg_element
 from merge.record.erasure import erased_share
 from merge.record.merge_json import totals
 from merge.settings import MergeSettings
 
 NAME = "density.svg"
-_WIDTH, _MARGIN, _GAP = 1120, 32, 40
-_LINE_HEIGHT = 120
+_NORM = "norm of the whole delta"
+_COLOURS: dict[Role, str] = {"safety": SAFETY, "over_safety": OVER_SAFETY}
+_CURVES = 2.6
+"""Height of the curves and what is below them, in inches."""
 Report = Mapping[str, float]
-Cells = dict[tuple[int, str], float]
+Reports = Mapping[tuple[int, str], Report]
 
 
 def draw(name: str, settings: MergeSettings, tensors: Mapping[str, Report]) -> str | None:
@@ -32,29 +48,25 @@ def draw(name: str, settings: MergeSettings, tensors: Mapping[str, Report]) -> s
     reports = by_layer_and_module(tensors)
     if not reports:
         return None
-    layers = sorted({layer for layer, _ in reports})
-    found = {module for _, module in reports}
-    modules = ordered_modules(found)
-    parts = [_heading(name, settings)]
-    top, half = 112.0, (_WIDTH - 2 * _MARGIN - _GAP) / 2
-    grids = _grids(reports)
-    for number, (title, cells, colours, limit, legend) in enumerate(grids):
-        x = _MARGIN + number % 2 * (half + _GAP)
-        y = top + number // 2 * (svg.heatmap_height(modules) + 34)
-        parts.append(
-            svg.heatmap((x, y), half, title, cells, layers, modules, colours, limit, legend)
-        )
-    top += 2 * (svg.heatmap_height(modules) + 34) + 6
-    third = (_WIDTH - 2 * _MARGIN - 2 * _GAP) / 3
-    for number, (title, curves, percent) in enumerate(_curves(reports)):
-        place = (_MARGIN + number * (third + _GAP), top)
-        parts.append(svg.lines(place, (third, _LINE_HEIGHT), title, curves, layers, percent))
-    bottom = top + _LINE_HEIGHT + 38
-    parts.append(svg.text(_WIDTH / 2, bottom, "decoder layer", 11, "middle", fill=svg.FAINT))
-    return svg.page(_WIDTH, bottom + 18, f"Patches of {name} by layer and module", parts)
+    modules = ordered_modules({module for _, module in reports})
+    heights = [2 * heatmap_height(modules) + 0.3, _CURVES]
+    figure = Figure(figsize=(11.2, sum(heights)), layout="constrained")
+    grids, curves = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).flat
+    _draw_grids(list(grids.subplots(2, 2).flat), reports, modules)
+    _draw_curves(curves.subplots(1, 3), reports)
+    title = f"Where the patches of {name} live"
+    # A name may hold "$".
+    grids.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=14, parse_math=False)
+    curves.legend(
+        [Line2D([], [], color=colour, lw=5) for colour in _COLOURS.values()],
+        ["safety patch", "over-safety patch"],
+        title=_used(settings), loc="outside lower left", ncols=2, frameon=False, alignment="left",
+        fontsize=9, title_fontsize=9,
+    )  # fmt: skip
+    return svg_element(figure, f"Patches of {name} by layer and module")
 
 
-def _heading(name: str, settings: MergeSettings) -> str:
+def _used(settings: MergeSettings) -> str:
     used = (
         f"{settings.method}, top {settings.top_safety:g} and {settings.top_over_safety:g} by "
         f"{settings.scope}, retention {settings.retention:g}, alpha {settings.alpha:g}, "
@@ -64,25 +76,11 @@ def _heading(name: str, settings: MergeSettings) -> str:
         used += (
             " (by tensor, every tensor keeps about the same: overlap and norms tell layers apart)"
         )
-    legend = "".join(
-        f'<rect x="{x}" y="62" width="12" height="12" rx="2" fill="{svg.mix(colour, 1)}"/>'
-        + svg.text(x + 18, 72, words, 12)
-        for x, colour, words in (
-            (_MARGIN, svg.SAFETY, "safety patch"),
-            (_MARGIN + 120, svg.OVER_SAFETY, "over-safety patch"),
-        )
-    )
-    return (
-        svg.text(_MARGIN, 32, f"Where the patches of {name} live", 18, font_weight="600")
-        + svg.text(_MARGIN, 51, used, 12, fill=svg.FAINT)
-        + legend
-    )
+    return used
 
 
-def _grids(
-    reports: Mapping[tuple[int, str], Report],
-) -> list[tuple[str, Cells, tuple[svg.Colour, svg.Colour], float, tuple[str, str]]]:
-    def share(key: str) -> Cells:
+def _draw_grids(panels: Iterable[Axes], reports: Reports, modules: list[str]) -> None:
+    def share(key: str) -> dict[tuple[int, str], float]:
         return {place: report[key] / report["elements"] for place, report in reports.items()}
 
     kept_s, kept_o, overlap = share("kept_S"), share("kept_O"), share("overlap")
@@ -94,55 +92,42 @@ def _grids(
     }
     # Not below 10 %: chance alone makes small differences, which should stay pale.
     strongest, widest = max(*map(abs, balance.values()), 0.1), max(overlap.values())
-    percent = f"{100 * most:.3g} %"
-    return [
-        ("kept of the safety patch", kept_s, (svg.SAFETY, svg.SAFETY), most, ("0", percent)),
-        (
-            "kept of the over-safety patch",
-            kept_o,
-            (svg.OVER_SAFETY, svg.OVER_SAFETY),
-            most,
-            ("0", percent),
-        ),
-        (
-            "which patch prevails",
-            balance,
-            (svg.OVER_SAFETY, svg.SAFETY),
-            strongest,
-            (f"over-safety by {strongest:.0%}", f"safety by {strongest:.0%}"),
-        ),
-        (
-            "wanted by both top sets",
-            overlap,
-            (svg.BOTH, svg.BOTH),
-            widest,
-            ("0", f"{100 * widest:.3g} %"),
-        ),
-    ]
+    to_most, to_widest = ("0", percent(most)), ("0", percent(widest))
+    by = (f"over-safety\nby {strongest:.0%}", f"safety\nby {strongest:.0%}")
+    both = (OVER_SAFETY, SAFETY)
+    kept, want, prevails, over = panels
+    heatmap(kept, "kept of the safety patch", kept_s, modules, [SAFETY], most, to_most)
+    heatmap(want, "kept of the over-safety patch", kept_o, modules, [OVER_SAFETY], most, to_most)
+    heatmap(prevails, "which patch prevails", balance, modules, both, strongest, by)
+    heatmap(over, "wanted by both top sets", overlap, modules, [BOTH], widest, to_widest)
 
 
-def _curves(
-    reports: Mapping[tuple[int, str], Report],
-) -> list[tuple[str, dict[str, dict[int, float]], bool]]:
+def curves_by_layer(reports: Reports) -> dict[str, dict[Role, dict[int, float | None]]]:
+    """Values of the curves by title, patch and decoder layer; None where a record has none."""
     by_layer: dict[int, list[Report]] = {}
-    for (layer, _), report in reports.items():
+    for (layer, _), report in sorted(reports.items()):
         by_layer.setdefault(layer, []).append(report)
-
-    def curve(value: Callable[[list[Report], str], float | None]) -> dict[str, dict[int, float]]:
-        return {
-            svg.mix(colour, 1): {
-                layer: found
-                for layer, group in sorted(by_layer.items())
-                if (found := value(group, patch)) is not None
-            }
-            for patch, colour in zip(LETTERS.values(), (svg.SAFETY, svg.OVER_SAFETY), strict=True)
+    values: dict[str, Callable[[list[Report], str], float | None]] = {
+        "kept, all modules": _kept,
+        _NORM: _norm,
+        "erased by rounding, of nonzero kept": _erased,
+    }
+    return {
+        title: {
+            role: {layer: value(group, letter) for layer, group in by_layer.items()}
+            for role, letter in LETTERS.items()
         }
+        for title, value in values.items()
+    }
 
-    return [
-        ("kept, all modules", curve(_kept), True),
-        ("norm of the whole delta", curve(_norm), False),
-        ("erased by rounding, of nonzero entries kept", curve(_erased), True),
-    ]
+
+def _draw_curves(panels: Iterable[Axes], reports: Reports) -> None:
+    for axes, (title, curves) in zip(panels, curves_by_layer(reports).items(), strict=True):
+        for role, points in curves.items():
+            axes.plot(*zip(*points.items(), strict=True), color=_COLOURS[role], marker="o", ms=3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("decoder layer", fontsize=8)
+        curve_axes(axes, title, shares=title != _NORM)
 
 
 def _kept(group: list[Report], patch: str) -> float:

@@ -4,7 +4,6 @@ A curve per kind of module, for example q_proj, with the decoder layer as its st
 which layers each patch lives (the paper's Figure 3).
 """
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,15 +14,6 @@ from merge.record.erasure import erased_share
 from merge.record.merge_json import totals
 
 _MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def check_tensorboard() -> None:
-    """Raise a ``UserError`` where TensorBoard is missing, as with requirements-merge.txt alone."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError(
-            "--tensorboard: TensorBoard is not installed; pip install tensorboard, or "
-            "leave the option out"
-        )
 
 
 def write_densities(directory: Path, tensors: Mapping[str, Mapping[str, float]]) -> None:

@@ -79,7 +79,7 @@ safeguards around the model. The backbone's terms of use hold.
 
 Entries of {int(summary["elements"]):,} covered values, by the two patches. All other tensors and
 the tokenizer are the backbone's. {RECORD} holds the hashes of all inputs and outputs, and what was
-changed in every tensor; density.svg shows it by layer.
+changed in every tensor; density.svg, where it is there, shows it by layer.
 
 Erased by rounding is a share of the kept entries whose delta is not 0.
 

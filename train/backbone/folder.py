@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from merge.common.files import counted_from
 from merge.io.model_files import CONFIGURATION_FILES, FOREIGN_FILES
 from train.recipe import BackboneSettings
@@ -48,10 +48,9 @@ def config_of(directory: Path, settings: BackboneSettings) -> Any:
     try:
         return AutoConfig.from_pretrained(directory, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"backbone {settings.path}: its configuration cannot be loaded ({reason}); a model "
-            "folder has a config.json that this transformers version knows"
+            f"backbone {settings.path}: its configuration cannot be loaded ({first_line(error)}); "
+            "a model folder has a config.json that this transformers version knows"
         ) from None
 
 
@@ -89,10 +88,9 @@ def _download(name: str, patterns: Sequence[str] | None) -> Path:
                 f"backbone {name}: is no local folder, and the hub shows no such model without "
                 "the right login; fix backbone.path, or log in with 'hf auth login'"
             ) from None
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"backbone {name}: is no local folder, and the hub does not give it ({reason}); fix "
-            "backbone.path"
+            f"backbone {name}: is no local folder, and the hub does not give it "
+            f"({first_line(error)}); fix backbone.path"
         ) from None
 
 
@@ -112,8 +110,7 @@ def load_tokenizer(directory: Path, settings: BackboneSettings) -> Any:
             directory, trust_remote_code=settings.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"backbone {settings.path}: its tokenizer cannot be loaded ({reason}); a complete "
-            "model folder has config.json and tokenizer files"
+            f"backbone {settings.path}: its tokenizer cannot be loaded ({first_line(error)}); "
+            "a complete model folder has config.json and tokenizer files"
         ) from None

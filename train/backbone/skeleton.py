@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 
 _NOT_IN_PARTITIONS = ("gemma3n", "gemma3n_text", "rwkv")
 """Architectures of transformers 5.23 whose code reads weights where ZeRO-3 has partitioned them:
@@ -40,10 +40,10 @@ def build_skeleton(config: Any, trust_remote_code: bool, source: str) -> Any:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:
         # Constructors of single architectures raise what they like about a configuration.
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"backbone {source}: transformers builds no causal language model from its "
-            f"configuration ({reason}); use a chat model of an architecture that it supports"
+            f"configuration ({first_line(error)}); use a chat model of an architecture that "
+            "it supports"
         ) from None
     model.tie_weights()
     return model

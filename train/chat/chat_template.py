@@ -11,7 +11,7 @@ import jinja2
 import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from train.chat.chat_settings import DEFAULT_DATE, ChatSettings
 
 logger = logging.getLogger(__name__)
@@ -103,8 +103,9 @@ def _text_of(tokenizer: Any, source: str) -> str:
     try:
         return tokenizer.get_chat_template()
     except ValueError as error:  # several named templates, and none of them is the default
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{source}: it has no default chat template ({reason})") from None
+        raise UserError(
+            f"{source}: it has no default chat template ({first_line(error)})"
+        ) from None
 
 
 @cache

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from merge.common.files import counted_from
 from train.data.delimited import read_delimited
 from train.data.line_blocks import read_line_blocks
@@ -254,8 +254,7 @@ def _read_parquet(data: bytes, where: str) -> list[Row]:
             raise ValueError("two of its columns have one name")
         return table.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{where}: is no readable Parquet file ({reason})") from None
+        raise UserError(f"{where}: is no readable Parquet file ({first_line(error)})") from None
 
 
 def _read_dataset(source: str, where: str, split: str, config: str | None) -> list[Row]:
@@ -266,8 +265,7 @@ def _read_dataset(source: str, where: str, split: str, config: str | None) -> li
         return list(datasets.load_dataset(source, config, split=split))  # pyright: ignore
     except Exception as error:
         # The library raises anything from FileNotFoundError to its own and the hub client's errors.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
-            f"{where}, split {split}: cannot be loaded ({reason}); give a {', '.join(_FORMATS)} "
-            "file that is there, or a name on the hub"
+            f"{where}, split {split}: cannot be loaded ({first_line(error)}); give a "
+            f"{', '.join(_FORMATS)} file that is there, or a name on the hub"
         ) from None

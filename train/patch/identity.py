@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from merge.common.errors import UserError
-from merge.common.files import read_json
+from merge.common.files import read_json, sha256_json
 from merge.common.settings import Settings, parse_settings
 from merge.io.fingerprint import backbone_fingerprint
 from merge.io.patch_directory import Role
@@ -84,14 +84,13 @@ def identity_of(inputs: Mapping[str, Any]) -> str:
     """
     known = {key: inputs[key] for key in _DETERMINING if key in inputs}
     known["config"] = _differing(known["config"], known["role"])
-    text = json.dumps([IDENTITY_FORMAT, known], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_json([IDENTITY_FORMAT, known], sort_keys=True)
 
 
 def first_format_identity(inputs: Mapping[str, Any]) -> str:
     """The hash that versions before ``IDENTITY_FORMAT`` 2 gave these inputs."""
     known = {key: inputs[key] for key in _DETERMINING if key in inputs}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return sha256_json(known, sort_keys=True)
 
 
 def _differing(config: Mapping[str, Any], role: Role) -> dict[str, Any]:

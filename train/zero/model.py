@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from train.backbone.attention import attention_implementation, computation_dtype
 from train.backbone.tensors import BackboneTensors
 from train.data.batches import TokenizedExample, collate
@@ -52,8 +52,9 @@ def load_model(
             # Beside files that are wrong, code of single architectures that knows no partitions.
             if lost_another_rank(error):
                 raise
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise UserError(f"backbone {directory}: cannot be loaded ({reason})") from None
+            raise UserError(
+                f"backbone {directory}: cannot be loaded ({first_line(error)})"
+            ) from None
         if use_liger is not None:
             # Norms, rotations and gated layers. Its fused loss is left out: objectives and guards
             # need the logits that it never forms.
@@ -84,10 +85,9 @@ def refuse_impossible(model: Zero3Model, sample: TokenizedExample, directory: Pa
         # Whatever a model's own code raises where it meets shapes that it did not expect.
         if lost_another_rank(error):
             raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
-            f"backbone {directory}: loads, but cannot run ({reason}); fix its config.json, or set "
-            "backbone.attention"
+            f"backbone {directory}: loads, but cannot run ({first_line(error)}); fix its "
+            "config.json, or set backbone.attention"
         ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from merge.common.errors import UserError
+from merge.common.errors import UserError, first_line
 from train.zero.tensor_groups import Shape, TensorGroup
 
 _SHOWN = 3
@@ -159,8 +159,7 @@ class ParameterMap:
             made = group.convert(lambda name: torch.empty(self.shapes[name], device="meta"))
         except Exception as error:
             # Conversions of single architectures raise what they like about what is missing.
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise self._unsupported(group, reason) from None
+            raise self._unsupported(group, first_line(error)) from None
         values = sum(torch.Size(self.shapes[tensor]).numel() for tensor in group.tensors)
         if sum(value.numel() for value in made.values()) != values:
             raise self._unsupported(group, "it changes the number of values")

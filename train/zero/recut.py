@@ -2,8 +2,10 @@
 
 DeepSpeed loads its checkpoints on as many ranks as wrote them. Its own way to other numbers,
 ``ds_to_universal``, writes the whole checkpoint twice more, and then every rank reads the whole
-share of the first writing rank (in 0.19.8: ``_save_optimizer_state_stage3``). Here a rank reads,
-memory-mapped, the elements that it will own, and nothing is written.
+share of the first writing rank (in 0.19.8: ``_save_optimizer_state_stage3``). It needs Adam's
+moments, which SGD has not, and gives all groups of parameters one tensor as their count of steps,
+so that Adam counts each step once a group. Here a rank reads, memory-mapped, the elements that it
+will own, and nothing is written.
 """
 
 import copy

@@ -6,7 +6,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from eval.report.headline import PATCHED
-from eval.report.pictures.trade_off import INK, colour_axes, svg_element
+from eval.report.pictures.trade_off import colour_axes
+from merge.pictures.svg import INK, svg_element
 
 _OTHERS = 4
 """Curves beside the backbone's and the patched model's."""

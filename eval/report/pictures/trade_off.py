@@ -1,8 +1,6 @@
 """The trade-off picture: harm against over-refusal, utility as colour."""
 
-import io
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +18,8 @@ from eval.axes import FAULTS
 from eval.report.headline import PATCHED
 from eval.report.pictures.fronts import by_method
 from eval.report.pictures.label_places import Box, place_labels
+from merge.pictures.svg import INK, svg_element
 
-INK = "#12ab34"
-"""Drawn in this, replaced by the page's text colour: pictures follow light and dark."""
 _PALETTE = "viridis"
 _PLANE = FAULTS[::-1]
 """The picture's x and y."""
@@ -82,7 +79,7 @@ def trade_off_svg(report: dict[str, Any], narrow: bool = False) -> str:
     for axis in (axes.xaxis, axes.yaxis):  # the room for names is no rate below 0 or above 100
         axis.set_ticks([tick for tick in axis.get_ticklocs() if 0 <= tick <= 100])
     _name_models(axes, drawn, trials)
-    return svg_element(figure, "narrow" if narrow else "")
+    return svg_element(figure, salt="narrow" if narrow else "")
 
 
 def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> None:
@@ -230,22 +227,3 @@ def standalone(element: str) -> str:
         f"{{ svg {{ color: {dark_ink} }} .ground {{ fill: {dark_ground} }} }}</style>\n"
         f'<rect class="ground" width="100%" height="100%" fill="{ground}"/>{rest.rstrip()}\n'
     )
-
-
-def svg_element(figure: Figure, salt: str = "") -> str:
-    """The figure as an SVG element without a size, for a page or a file.
-
-    Args:
-        salt: tells the ids of its parts from those of the same figure in another size.
-    """
-    buffer = io.StringIO()
-    # Same report, same bytes: SVG ids are otherwise random. Text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": f"safepatching{salt}", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawing = buffer.getvalue()
-    # The XML prologue has no place inside a page, and names an address.
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
-    drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
-    return drawing.replace(INK, "currentColor")

@@ -1,16 +1,22 @@
-"""Locks where a filesystem has none: said once, and no traceback."""
+"""Locks, also where a filesystem has none: said once, and no traceback; hashes of values."""
 
 import errno
 import fcntl
+import hashlib
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from launch.search.settings import SearchSettings
 from launch.search.storage import SharedTrials
 from merge.common.errors import UserError
-from merge.common.files import held
+from merge.common.files import held, sha256_json
 from merge.settings import MergeSettings
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
@@ -34,7 +40,37 @@ def test_a_held_lock_is_still_refused(tmp_path):
         pass
 
 
+def test_a_killed_process_holds_nothing_back(tmp_path):
+    """Refused in one line while the other process lives, free at once when it was killed."""
+    file = tmp_path / ".lock"
+    code = (
+        "import sys, time; from pathlib import Path; from merge.common.files import held\n"
+        "with held(Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, file]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=r"^in use$"), held(file, "in use"):
+            pass
+        assert file.exists()
+        other.kill()
+    assert file.exists()
+    with held(file, "in use"):
+        pass
+    assert not file.exists()
+
+
 def test_workers_of_a_search_need_locks(tmp_path, no_locks):
     settings = SearchSettings.model_validate({"suite": "s.yaml", "workers": 2})
     with pytest.raises(UserError, match=r"set search\.workers to 1"):
         SharedTrials(tmp_path, "dense", settings, MergeSettings(), 0)
+
+
+def test_hashes_of_values_are_those_that_files_on_disk_hold():
+    """The hash of the JSON text as earlier versions wrote it, else finished answers are lost."""
+    value = {"b": [1, None, "\u00e9"], "a": 0.5}
+    for text, sort_keys in (
+        (rb'{"b": [1, null, "\u00e9"], "a": 0.5}', False),
+        (rb'{"a": 0.5, "b": [1, null, "\u00e9"]}', True),
+    ):
+        assert sha256_json(value, sort_keys) == hashlib.sha256(text).hexdigest()

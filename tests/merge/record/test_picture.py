@@ -3,6 +3,8 @@
 import re
 from xml.etree import ElementTree
 
+import pytest
+
 from merge.pictures import density as picture
 from merge.settings import MergeSettings
 
@@ -24,15 +26,29 @@ def test_cells_show_the_counts() -> None:
         "model.layers.1.self_attn.q_proj.weight": _report(0, 250, overlap=10),
         "model.embed_tokens.weight": _report(1, 1),
     }
-    drawn = picture.draw("a <model>", MergeSettings(), tensors)
+    drawn = picture.draw("a $<model>$", MergeSettings(), tensors)
     assert drawn is not None
     root = ElementTree.fromstring(drawn)
-    assert root.find(f"{SVG}title").text == "Patches of a <model> by layer and module"  # type: ignore[union-attr]
-    cells = [title.text or "" for title in root.findall(f"{SVG}rect/{SVG}title")]
+    assert root.find(f"{SVG}title").text == "Patches of a $<model>$ by layer and module"  # type: ignore[union-attr]
+    cells = [title.text or "" for title in root.findall(f".//{SVG}g/{SVG}title")]
     shares = [float(re.findall(r"([-\d.]+) %", cell)[0]) for cell in cells]
     assert shares == [30, 0, 10, 25, 50, -100, 2, 1]
+    assert "Where the patches of a $<model>$ live" in drawn.replace("&lt;", "<").replace(
+        "&gt;", ">"
+    )
     words = " ".join(element.text or "" for element in root.iter(f"{SVG}text"))
-    assert "50 %" in words and "4" in words and "q_proj" in words
+    assert "30 %" in words and "2 %" in words and "q_proj" in words
+
+
+def test_curves_show_the_counts_of_a_layer() -> None:
+    """All modules of a layer together, by hand: shares of the sums, norms over all entries."""
+    place = {(0, "q_proj"): _report(300, 100), (0, "up_proj"): _report(100, 300, size=3000)}
+    found = picture.curves_by_layer(place | {(4, "q_proj"): _report(0, 250)})
+    assert list(found.values()) == [
+        {"safety": {0: 0.1, 4: 0.0}, "over_safety": {0: 0.1, 4: 0.25}},
+        {"safety": {0: pytest.approx(18**0.5), 4: 3.0}, "over_safety": {0: 32**0.5, 4: 4.0}},
+        {"safety": {0: 0.5, 4: 0.0}, "over_safety": {0: 0.0, 4: 0.0}},
+    ]
 
 
 def test_nothing_to_show() -> None:
