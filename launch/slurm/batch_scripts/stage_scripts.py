@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.prepare.first_patch import FIRST, FIRST_ROLE
-from launch.run.folder import FALSE_REFUSALS, HARVEST, PATCHED, RECIPE
-from launch.run.stages import StageName
+from launch.run.folder import RECIPE
+from launch.run.stage import Stage, Training
 from launch.slurm.batch_scripts.job_container import container_lines, container_words
 from launch.slurm.batch_scripts.job_environment import (
     clean_lines,
@@ -28,14 +27,12 @@ from launch.slurm.batch_scripts.job_resources import (
     training_step,
 )
 from launch.slurm.batch_scripts.job_template import END, HEAD, WATCH
-from launch.slurm.rank import FILES_VARIABLE, JOBS_FOLDER
+from launch.slurm.queue.job_files import FILES_VARIABLE, JOBS_FOLDER
 from launch.slurm.settings import ClusterSettings, StageResources
 from merge.common.errors import UserError
-from merge.io.patch_directory import Role
-from train.recipe import ROLES
 
-WORKERS = "search.workers"
-_MERGED = f"{PATCHED}/merge.json"
+OWN_RECIPE = f'"$run/{RECIPE}"'
+"""The recipe of the job's run folder, as a word of its script."""
 _PLAIN_PATH = re.compile(r"[\w ./@+=~-]+")
 
 
@@ -76,41 +73,33 @@ def check_path(path: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Training:
-    """One training of a run.
-
-    Attributes:
-        recipe: its file, in the run folder.
-        results: in the run folder; any of them says that it is done: a patch that is merged, or
-            has served, may be gone.
-    """
-
-    recipe: str
-    role: Role
-    results: tuple[str, ...]
-
-
-_FIRST_RESULTS = (f"{HARVEST}/{FALSE_REFUSALS}", f"{FIRST}/{FIRST_ROLE}/patch.json")
-TRAININGS: dict[StageName, Training] = {
-    "over_safety_first": Training(f"{FIRST}/{RECIPE}", FIRST_ROLE, (_MERGED, *_FIRST_RESULTS)),
-    **{role: Training(RECIPE, role, (_MERGED, f"{role}/patch.json")) for role in ROLES},
-}
-
-
 def render_stage(
-    stage: StageName, name: str, settings: ClusterSettings, place: RunPlace, changes: str = ""
+    stage: Stage,
+    name: str,
+    settings: ClusterSettings,
+    place: RunPlace,
+    words: str = "",
+    recipe: str = OWN_RECIPE,
 ) -> str:
     """The script of one stage of a run called ``name``.
 
     Args:
-        changes: of the run's recipe for this job, as ``key=value``.
+        words: what follows on the command line of ``launch stage``.
+        recipe: the file that this reads, as a word of a shell script.
     """
-    if stage in TRAININGS:
-        return render_training(stage, name, settings, place, TRAININGS[stage])
-    own = settings.merge if stage == "merge" else settings.evaluation_resources()
-    command = f'-m launch stage "$run/{RECIPE}" {stage}' + (f" {changes}" if changes else "")
-    return render_single(stage, name, settings, place, own, command)
+    if isinstance(stage.run, Training):
+        return render_training(stage.name, name, settings, place, stage.run)
+    own = settings.merge if stage.resources == "merge" else settings.evaluation_resources()
+    command = f"-m launch stage {recipe} {stage.name}" + (f" {words}" if words else "")
+    return render_single(stage.name, name, settings, place, own, command)
+
+
+def render_workers(stage: Stage, name: str, settings: ClusterSettings, place: RunPlace) -> str:
+    """The script of a job array whose tasks share the work of a stage."""
+    own = settings.evaluation_resources()
+    command = f'-m launch stage {OWN_RECIPE} {stage.name} --worker "$SLURM_ARRAY_TASK_ID"'
+    title, log = f"{stage.name}.workers", f"{stage.name}.%a"
+    return render_single(title, name, settings, place, own, command, log)
 
 
 def render_training(
@@ -147,13 +136,6 @@ def render_single(
     directives = single_directives(own, settings)
     head = _head(stage, log or stage, name, settings, place, directives, own.extra)
     return head + _body(settings, "", step)
-
-
-def render_workers(name: str, settings: ClusterSettings, place: RunPlace) -> str:
-    """The script of a job array whose tasks share the trials of a search."""
-    own = settings.evaluation_resources()
-    command = f'-m launch stage "$run/{RECIPE}" search --worker "$SLURM_ARRAY_TASK_ID"'
-    return render_single(WORKERS, name, settings, place, own, command, "search.%a")
 
 
 def _body(settings: ClusterSettings, work: str, step: str) -> str:
