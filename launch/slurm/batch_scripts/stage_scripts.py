@@ -1,8 +1,4 @@
-"""The batch scripts of a run's stages.
-
-What comes from a recipe has a form that needs no quotes (launch/slurm/settings.py), or is quoted
-here.
-"""
+"""The batch scripts of a run's stages."""
 
 import re
 import shlex
@@ -10,15 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launch.run.folder import RECIPE
 from launch.run.stage import Stage, Training
-from launch.slurm.batch_scripts.job_container import container_lines, container_words
-from launch.slurm.batch_scripts.job_environment import (
-    clean_lines,
-    environment_lines,
-    rendezvous_lines,
-)
+from launch.slurm.batch_scripts.job_container import container_words
 from launch.slurm.batch_scripts.job_resources import (
     common_directives,
     single_directives,
@@ -26,7 +18,7 @@ from launch.slurm.batch_scripts.job_resources import (
     training_directives,
     training_step,
 )
-from launch.slurm.batch_scripts.job_template import END, HEAD, WATCH
+from launch.slurm.batch_scripts.templates import environment_values, render, step_options
 from launch.slurm.queue.job_files import FILES_VARIABLE, JOBS_FOLDER
 from launch.slurm.settings import ClusterSettings, StageResources
 from merge.common.errors import UserError
@@ -106,14 +98,19 @@ def render_training(
     stage: str, name: str, settings: ClusterSettings, place: RunPlace, training: Training
 ) -> str:
     """The script of a training, with the resources of all trainings."""
-    done = " || ".join(f"-e $run/{file}" for file in training.results)
-    work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
-    work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
     command = f'-m launch.slurm.rank "$run/{training.recipe}" --role {training.role}'
     step = _srun(training_step(settings), command, settings, place, settings.node_gpus > 0)
+    own_threads = "OMP_NUM_THREADS" in settings.env
+    values = {
+        "stage": stage,
+        "done": " || ".join(f"-e $run/{file}" for file in training.results),
+        "files_variable": FILES_VARIABLE,
+        "nodes": settings.nodes,
+        "threads": None if own_threads else settings.cpus_per_process,
+    }
     directives = training_directives(settings)
     head = _head(stage, stage, name, settings, place, directives, settings.extra)
-    return head + _body(settings, work, step)
+    return _stage_script(settings, head, step, values)
 
 
 def render_single(
@@ -135,13 +132,24 @@ def render_single(
     step = _srun(single_step(own), command, settings, place, own.gpu_total > 0)
     directives = single_directives(own, settings)
     head = _head(stage, log or stage, name, settings, place, directives, own.extra)
-    return head + _body(settings, "", step)
+    return _stage_script(settings, head, step)
 
 
-def _body(settings: ClusterSettings, work: str, step: str) -> str:
-    """All of a script but its head: what is done before the step, the step, and its end."""
-    limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
-    return f"{limits}{WATCH}{_environment(settings)}{work}\n{step} &\n{END}"
+def _stage_script(
+    settings: ClusterSettings,
+    head: dict[str, Any],
+    step: str,
+    training: dict[str, Any] | None = None,
+) -> str:
+    return render(
+        "stage",
+        **head,
+        **environment_values(settings),
+        requeue_limit=settings.requeue_limit,
+        retry_limit=settings.retry_limit,
+        training=training,
+        step=step,
+    )
 
 
 def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:
@@ -151,8 +159,8 @@ def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str
     directives = single_directives(own, settings)
     head = _head("seeds", "seeds", name, settings, single, directives, own.extra)
     words = '-m launch seeds "$run"'
-    command = _srun(single_step(own), words, settings, single, with_gpus=False)
-    return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
+    step = _srun(single_step(own), words, settings, single, with_gpus=False)
+    return render("seeds", **head, **environment_values(settings), step=step)
 
 
 def _head(
@@ -163,8 +171,8 @@ def _head(
     place: RunPlace,
     directives: list[str],
     extra: Sequence[str],
-) -> str:
-    """The lines up to where a job knows its stage, which its log is called by, and its run."""
+) -> dict[str, Any]:
+    """What ``head.sbatch.jinja`` takes; a stage's log is called by it."""
     check_path(Path.cwd())
     options = [
         f"--job-name={re.sub(r'[^A-Za-z0-9_.-]+', '-', f'{script}-{name}')}",
@@ -177,18 +185,13 @@ def _head(
         *directives,
         *extra,
     ]
-    head = HEAD.format(
-        script=f"{script}.sbatch",
-        directives="\n".join(f"#SBATCH {option}" for option in options),
-        stage=log.replace("%a", "$SLURM_ARRAY_TASK_ID"),
-        run=place.shell(),
-    )
-    return head + clean_lines(extra)
-
-
-def _environment(settings: ClusterSettings) -> str:
-    container = container_lines(settings.variables()) if settings.container else ""
-    return container + environment_lines(settings)
+    return {
+        "script": f"{script}.sbatch",
+        "directives": options,
+        "stage": log.replace("%a", "$SLURM_ARRAY_TASK_ID"),
+        "run": place.shell(),
+        "step_options": step_options(extra),
+    }
 
 
 def _srun(
