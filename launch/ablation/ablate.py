@@ -1,6 +1,6 @@
 """What every part of the method is worth: one run's ablation table, curves and spread over seeds.
 
-It comes before the merge deletes the intermediates, and then lets the run come to its end. Merges
+It comes before the merge deletes the intermediates. Merges
 are made in memory, and every outcome is kept at once: a killed ablation goes on with the next.
 """
 
