@@ -1,7 +1,7 @@
 """What every part of the method is worth: one run's ablation table, curves and spread over seeds.
 
-It comes before the merge deletes the intermediates. Merges
-are made in memory, and every outcome is kept at once: a killed ablation goes on with the next.
+It comes before the merge deletes the intermediates. Merges are made in memory, and every outcome is
+kept at once: a killed ablation goes on with the next.
 """
 
 import hashlib
