@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import get_args
 
 from eval.console import show
+from launch.continual.continual import WHOLE
+from launch.pipeline.stages import STAGES
 from launch.prepare.gguf import GgufDtype
-from launch.run.stages import WHOLE_STAGES, StageName
 from launch.slurm.commands import (
     average_seeds,
     cancel_jobs,
@@ -65,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command.set_defaults(command=function)
         command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
         if command is one:
-            command.add_argument("stage", choices=(*get_args(StageName), *WHOLE_STAGES))
+            command.add_argument("stage", choices=(*STAGES, *WHOLE))
             command.add_argument("--worker", type=int, help="of the search: one of its workers")
             command.add_argument(
                 "--baseline", metavar="BASELINE/STAGE", help="of a continual alignment"
@@ -130,8 +131,8 @@ def _count(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from launch.pipeline.pipeline import Pipeline, read_report
     from launch.recipe import Recipe
-    from launch.run.pipeline import Pipeline, read_report
     from train.recipe import load_recipe
 
     started = time.monotonic()
@@ -151,7 +152,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _repeat(options: argparse.Namespace) -> None:
-    from launch.run.repeat import repeat
+    from launch.pipeline.repeat import repeat
 
     show_seeds(*repeat(options.recipe, options.overrides, options.seeds))
 
@@ -179,8 +180,8 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _harvest(options: argparse.Namespace) -> None:
+    from launch.pipeline.pipeline import Pipeline
     from launch.recipe import Recipe
-    from launch.run.pipeline import Pipeline
     from train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
@@ -191,8 +192,8 @@ def _harvest(options: argparse.Namespace) -> None:
 
 
 def _openings(options: argparse.Namespace) -> None:
+    from launch.pipeline.pipeline import Pipeline
     from launch.recipe import Recipe
-    from launch.run.pipeline import Pipeline
     from merge.common.files import read_json
     from train.guards.openings_file import OPENINGS_FILE
     from train.recipe import load_recipe
@@ -211,8 +212,9 @@ def _openings(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
+    from launch.pipeline.pipeline import Pipeline
     from launch.recipe import Recipe
-    from launch.run.pipeline import Pipeline
+    from launch.run.folder import SEARCH_RECORD
     from launch.search.result import CHOSEN, PICTURE, recipe_lines, render_front
     from merge.common.files import read_json
     from train.recipe import load_recipe
@@ -220,10 +222,9 @@ def _search(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
     if recipe.search is None:
         raise UserError(f"recipe {options.recipe}: has no search section; add one with suite")
-    pipeline = Pipeline(recipe)
-    pipeline.choose()
-    record = read_json(pipeline.search_record)
-    folder = pipeline.search_record.parent
+    Pipeline(recipe).choose()
+    record = read_json(recipe.output / SEARCH_RECORD)
+    folder = (recipe.output / SEARCH_RECORD).parent
     show(render_front(record))
     show(recipe_lines(record))
     show(f"these lines: {folder / CHOSEN}; picture: {folder / PICTURE}")
@@ -264,8 +265,8 @@ def _reference(options: argparse.Namespace) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
-    from launch.ablation.ablate import ablate, ablate_seeds
     from launch.ablation.table import render
+    from launch.pipeline.repeat import ablate, ablate_seeds
     from launch.recipe import Recipe
     from merge.common.files import read_json
     from train.recipe import load_recipe

@@ -16,6 +16,7 @@ LEAVES = {
     "train.chat": {"merge.common"},
     "eval.text": set(),
     "eval.statistics": {"eval.text"},
+    "launch.slurm.queue": {"launch.run", "merge.common"},
 }
 """Folders, and the only ones that they import."""
 MOST_ENTRIES = 18

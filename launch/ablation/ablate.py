@@ -1,7 +1,7 @@
 """What every part of the method is worth: one run's ablation table, curves and spread over seeds.
 
-It comes before the merge deletes the intermediates, and then lets the run come to its end. Merges
-are made in memory, and every outcome is kept at once: a killed ablation goes on with the next.
+It comes before the merge deletes the intermediates. Merges are made in memory, and every outcome is
+kept at once: a killed ablation goes on with the next.
 """
 
 import logging
@@ -14,15 +14,11 @@ from launch.ablation.outcomes import OutcomeJournal
 from launch.ablation.patches import AblationPatches
 from launch.ablation.record import run_record, summarise, write_record
 from launch.ablation.sensitivity import curves, retention_seeds
-from launch.ablation.variants import Model, WholePatch, model_key, refuse_unevaluated, variants
+from launch.ablation.variants import Model, WholePatch, model_key, variants
 from launch.recipe import Recipe
-from launch.run.done import chosen_settings
-from launch.run.folder import ABLATION, ABLATION_RECORD, holding
-from launch.run.pipeline import Pipeline
-from launch.run.seeds import seed_recipes
-from launch.run.stopping import stop_on_signals
+from launch.run.comparisons import chosen_settings
+from launch.run.folder import ABLATION, ABLATION_RECORD
 from merge.common.files import make_directory, read_json, sha256_json
-from merge.common.metrics import metrics_file
 from merge.common.progress import Progress
 from merge.settings import MergeSettings
 from train.backbone.folder import backbone_directory
@@ -30,33 +26,15 @@ from train.backbone.folder import backbone_directory
 logger = logging.getLogger(__name__)
 
 
-def ablate(recipe: Recipe) -> Path:
-    """Run the recipe, and write RUN/ablation; what is done already is not done again.
+def measure(recipe: Recipe) -> Path:
+    """Evaluate every part, once the merge settings are chosen and before the merge deletes patches.
 
     Returns:
         The folder with ablation.json, ablation.md and sensitivity.svg.
 
     Raises:
-        UserError: the recipe evaluates nothing, or a stage cannot be done.
+        UserError: a patch cannot be trained, or an evaluation cannot be done.
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
-    """
-    refuse_unevaluated(recipe)
-    pipeline = Pipeline(recipe)
-    pipeline.choose()
-    with holding(recipe.output, ABLATION):
-        folder = measure(recipe)
-    pipeline.run()
-    return folder
-
-
-def measure(recipe: Recipe) -> Path:
-    """Evaluate every part, once the merge settings are chosen and before the merge deletes patches.
-
-    Returns:
-        As ``ablate``.
-
-    Raises:
-        UserError, StoppedOnRequestError: as ``ablate``.
     """
     backbone, chosen = backbone_directory(recipe.backbone), chosen_settings(recipe)
     full = next(iter(chosen.values()))
@@ -72,14 +50,6 @@ def measure(recipe: Recipe) -> Path:
     write_record(folder, record)
     patches.close()
     return folder
-
-
-def ablate_seeds(recipe: Path, overrides: Sequence[str], seeds: int) -> Path:
-    """Do it with the seeds 0, 1, ... in folders of their own, and summarise beside them."""
-    folder, recipes = seed_recipes(recipe, overrides, seeds)
-    for each in recipes:
-        ablate(each)
-    return average(folder, [each.output for each in recipes])
 
 
 def average(folder: Path, runs: Sequence[Path]) -> Path:
@@ -142,11 +112,7 @@ class _Evaluator:
         from merge.in_memory import LoadedInputs
 
         safety, over_safety = self._patches.run_patches()
-        with (
-            stop_on_signals(),
-            metrics_file(self._recipe.output, ABLATION),
-            Progress("ablation", len(merges), "merges") as progress,
-        ):
+        with Progress("ablation", len(merges), "merges") as progress:
             model = BorrowedModel(
                 load_model(self._backbone, self._dtype),
                 load_tokenizer(self._backbone),
@@ -166,11 +132,10 @@ class _Evaluator:
 
         directory = self._patches.directory(patch)
         logger.info("ablation: evaluates %s alone", patch.name)
-        with stop_on_signals():
-            model = load_model(self._patches.build(patch), self._dtype)
-            tokenizer = load_tokenizer(self._backbone)
-            asked = (self._prompt_sets, self._settings.batch_tokens, self._recipe.backbone.chat)
-            found = evaluate(model, tokenizer, *asked)
+        model = load_model(self._patches.build(patch), self._dtype)
+        tokenizer = load_tokenizer(self._backbone)
+        asked = (self._prompt_sets, self._settings.batch_tokens, self._recipe.backbone.chat)
+        found = evaluate(model, tokenizer, *asked)
         axes = {axis: rate.as_dict() for axis, rate in found.axes.items()}
         record = read_json(directory / "patch.json")
         training = {key: record.get(key) for key in ("steps", "stop_reason", "training_seconds")}

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from launch.ablation.variants import WholePatch, baselines
 from launch.recipe import Recipe
-from launch.run.done import is_done, is_merged
-from launch.run.evaluations import whole_patch
-from launch.run.folder import ABLATION, RECIPE, claim_folder
+from launch.run.comparisons import whole_patch
+from launch.run.folder import ABLATION, RECIPE, claim_folder, is_merged
 from launch.run.training import train_patch
 from merge.build import build
 from merge.common.files import atomic_write_text, make_directory
@@ -28,14 +27,12 @@ WORK = f"{ABLATION}/work"
 _PRIVATE_FOLDER = 0o700
 
 
-def missing_patches(recipe: Recipe) -> list[WholePatch]:
-    """The patches that an ablation must train: of its baselines, and the run's own if deleted.
+def patches_to_train(recipe: Recipe) -> list[WholePatch]:
+    """The patches that an ablation trains: of its baselines, and the run's own if deleted.
 
     Raises:
         UserError: a baseline's training has wrong settings.
     """
-    if is_done(recipe, "ablation"):
-        return []
     baseline_patches = [row.model for row in baselines(recipe) if isinstance(row.model, WholePatch)]
     # Two baselines may be the same training, and one may be the run's own.
     found = {patch.name: patch for patch in baseline_patches if patch.name not in ROLES}
@@ -45,12 +42,7 @@ def missing_patches(recipe: Recipe) -> list[WholePatch]:
             for role in ROLES
             if not (recipe.output / role / "patch.json").is_file()
         }
-    work = recipe.output / WORK
-    return [
-        patch
-        for patch in found.values()
-        if not (work / patch.name / patch.role / "patch.json").is_file()
-    ]
+    return list(found.values())
 
 
 def prepare(recipe: Recipe, patch: WholePatch) -> Path:

@@ -1,35 +1,51 @@
 """The baselines of continual alignment: the safety training alone, stage upon stage."""
 
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from launch.continual.stage_recipes import Stage, baseline_stages, continual_settings, is_made
+from launch.continual.stage_recipes import (
+    ContinualStage,
+    baseline_stages,
+    continual_settings,
+)
+from launch.pipeline.pipeline import Pipeline
+from launch.pipeline.stages import STAGES
+from launch.pipeline.work import backbone
 from launch.recipe import Recipe
+from launch.run.comparisons import is_evaluated, whole_patch
 from launch.run.evaluations import Evaluations
-from launch.run.folder import claim_folder, holding
-from launch.run.pipeline import Pipeline
-from launch.run.stopping import stop_on_signals
+from launch.run.folder import PATCHED, claim_folder, is_merged
+from launch.run.stage import Stage, StageTable, always, stage_table
 from merge.common.errors import UserError
 from merge.engine.resources import MergeResources
-from merge.settings import MergeSettings
-
-BaselineStage = Literal["openings", "safety", "merge", "evaluate"]
-BASELINE_STAGES: tuple[BaselineStage, ...] = ("openings", "safety", "merge", "evaluate")
-_WHOLE = MergeSettings(method="safety", retention=1, include=("*",))
 
 
-def baseline_is_done(stage: Stage, baseline: str, part: BaselineStage) -> bool:
-    """Whether a part of one stage of a baseline has left its files, or is not wanted."""
-    if part == "evaluate":
-        return Evaluations(stage.recipe, stage.recipe.output).is_done(baseline)
-    if part == "merge":
-        return is_made(stage) and (stage.recipe.keep_intermediates or not _patch(stage).exists())
-    pipeline = Pipeline(stage.recipe)
-    return part not in pipeline.stages() or pipeline.is_done(part)
+def baseline_table(baseline: str) -> StageTable:
+    """The stages of one stage of a baseline."""
+    return stage_table(
+        STAGES["openings"],
+        STAGES["safety"],
+        Stage(
+            name="merge",
+            needs=("safety",),
+            is_wanted=always,
+            is_done=_is_merged,
+            run=_merge,
+            resources="merge",
+        ),
+        Stage(
+            name="evaluate",
+            needs=("merge",),
+            is_wanted=always,
+            is_done=lambda recipe: is_evaluated(recipe.output, baseline),
+            run=partial(_evaluate, baseline),
+            resources="evaluation",
+        ),
+    )
 
 
-def find_baseline(recipe: Recipe, label: str) -> tuple[Stage, str]:
+def find_baseline(recipe: Recipe, label: str) -> tuple[ContinualStage, str]:
     """A stage of a baseline and the baseline's name, by BASELINE/STAGE.
 
     Raises:
@@ -43,37 +59,41 @@ def find_baseline(recipe: Recipe, label: str) -> tuple[Stage, str]:
     raise UserError(f"--baseline {label}: the recipe has no such BASELINE/STAGE under 'continual'")
 
 
-def run_baseline(stage: Stage, baseline: str, part: BaselineStage) -> None:
-    """Do one part of one stage of a baseline, unless it is done.
+def run_baseline(stage: ContinualStage, baseline: str, part: str | None = None) -> None:
+    """Do one stage of a baseline, or one part of it alone, unless it is done.
 
     Raises:
         UserError: it cannot be done, or another process is at it.
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
     claim_folder(stage.recipe)
-    if baseline_is_done(stage, baseline, part):
-        return
-    if part in ("openings", "safety"):
-        Pipeline(stage.recipe).run_unless_done(part)
-        return
-    with holding(stage.recipe.output, part), stop_on_signals():
-        if part == "merge":
-            _merge(stage)
-        else:
-            Evaluations(stage.recipe, stage.backbone()).evaluate(baseline, stage.patched)
+    pipeline = Pipeline(stage.recipe, baseline_table(baseline))
+    for name in pipeline.stages() if part is None else [part]:
+        pipeline.run_unless_done(name)
 
 
-def _merge(stage: Stage) -> None:
+def _is_merged(recipe: Recipe) -> bool:
+    kept = recipe.keep_intermediates
+    return is_merged(recipe.output) and (kept or not _patch(recipe).exists())
+
+
+def _merge(recipe: Recipe) -> None:
     """Make the trained model of the whole patch, as it is."""
     from merge.build import build
 
-    patch = _patch(stage)
-    if not is_made(stage):
+    patch = _patch(recipe)
+    if not is_merged(recipe.output):
         # The one patch stands for both: this method merges no other.
-        build(stage.backbone(), patch, patch, stage.patched, _WHOLE, MergeResources())
-    if patch.exists() and not stage.recipe.keep_intermediates:
+        out, settings = recipe.output / PATCHED, whole_patch("safety")
+        build(backbone(recipe), patch, patch, out, settings, MergeResources())
+    if patch.exists() and not recipe.keep_intermediates:
         shutil.rmtree(patch)
 
 
-def _patch(stage: Stage) -> Path:
-    return stage.recipe.output / "safety"
+def _evaluate(baseline: str, recipe: Recipe) -> None:
+    evaluations = Evaluations(recipe, backbone(recipe))
+    evaluations.evaluate(baseline, recipe.output / PATCHED)
+
+
+def _patch(recipe: Recipe) -> Path:
+    return recipe.output / "safety"

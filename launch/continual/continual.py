@@ -9,27 +9,27 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from launch.continual.baselines import BASELINE_STAGES, run_baseline
+from launch.continual.baselines import run_baseline
 from launch.continual.revert import delta_path
 from launch.continual.stage_recipes import (
     METHOD,
     NAME,
-    Stage,
+    ContinualStage,
     baseline_stages,
     continual_settings,
     is_made,
     patch_stages,
     write_search_suite,
 )
+from launch.pipeline.pipeline import Pipeline
+from launch.pipeline.stages import STAGES
+from launch.pipeline.work import backbone
 from launch.recipe import Recipe
-from launch.run.folder import HARVEST, claim_folder, holding
-from launch.run.pipeline import Pipeline
-from launch.run.stages import StageName
+from launch.run.folder import HARVEST, MERGED, claim_folder
+from launch.run.stage import Stage, always, stage_table
 from launch.run.stopping import stop_on_signals
-from launch.slurm.job_record import refuse_beside_jobs
 from merge.common.errors import UserError
 from merge.common.files import make_directory, read_json
-from merge.engine.journal import RECORD
 from merge.io.tensor_files import read_index
 
 logger = logging.getLogger(__name__)
@@ -50,12 +50,11 @@ def continual(recipe: Recipe) -> Path:
     baselines = {
         name: baseline_stages(recipe, name) for name in continual_settings(recipe).baselines
     }
-    refuse_beside_jobs(recipe.output)
-    claim_folder(recipe)
-    base = Pipeline(recipe)
+    base = Pipeline(recipe, {**STAGES, **WHOLE})
+    base.claim()
     for preparation in preparations(recipe):
-        base.run_unless_done(preparation)
-    prepare_stages(recipe)
+        base.run_unless_done(preparation.name)
+    base.run_unless_done(CHECKS.name)
     for stage in stages:
         logger.info("stage %s of SafePatching", stage.settings.name)
         Pipeline(stage.recipe).run()
@@ -64,17 +63,16 @@ def continual(recipe: Recipe) -> Path:
     for name, way in baselines.items():
         for stage in way:
             logger.info("stage %s of %s", stage.settings.name, name)
-            for part in BASELINE_STAGES:
-                run_baseline(stage, name, part)
-    return conclude(recipe)
+            run_baseline(stage, name)
+    base.run_unless_done(SUMMARY.name)
+    return recipe.output / NAME
 
 
-def preparations(recipe: Recipe) -> list[StageName]:
+def preparations(recipe: Recipe) -> list[Stage]:
     """What makes backbone and data and is still to be done; nothing once every stage is made."""
     if all(is_made(stage) for way in _ways(recipe) for stage in way):
         return []
-    base = Pipeline(recipe)
-    return [stage for stage in base.preparations() if not base.is_done(stage)]
+    return [stage for stage in Pipeline(recipe).pending() if stage.prepares]
 
 
 def prepare_stages(recipe: Recipe) -> None:
@@ -100,26 +98,20 @@ def prepare_stages(recipe: Recipe) -> None:
         _refuse_later(way)
 
 
-def conclude(recipe: Recipe) -> Path:
-    """Write the delta files that are not there yet, and compare all stages.
-
-    Returns:
-        The folder of the summary.
-    """
+def conclude(recipe: Recipe) -> None:
+    """Write the delta files that are not there yet, and compare all stages."""
     from launch.continual.report import write_summary
 
     stages = patch_stages(recipe)
-    with holding(recipe.output, NAME), stop_on_signals():
-        for stage in stages:
-            _write_delta(recipe, stage)
-        baselines = {
-            name: baseline_stages(recipe, name) for name in continual_settings(recipe).baselines
-        }
-        folder = write_summary(recipe, stages, baselines)
+    for stage in stages:
+        _write_delta(recipe, stage)
+    baselines = {
+        name: baseline_stages(recipe, name) for name in continual_settings(recipe).baselines
+    }
+    write_summary(recipe, stages, baselines)
     harvested = recipe.output / HARVEST
     if harvested.exists() and not recipe.keep_intermediates:
         shutil.rmtree(harvested)
-    return folder
 
 
 def is_concluded(recipe: Recipe) -> bool:
@@ -133,20 +125,48 @@ def is_concluded(recipe: Recipe) -> bool:
     return same and all(delta_path(recipe.output, name).is_file() for name in stages)
 
 
-def _ways(recipe: Recipe) -> list[list[Stage]]:
+def _is_checked(recipe: Recipe) -> bool:
+    """Whether what waits for the checks is done."""
+    return Pipeline(patch_stages(recipe)[0].recipe).is_done("safety")
+
+
+CHECKS = Stage(
+    name="stages",
+    needs=tuple(name for name, stage in STAGES.items() if stage.prepares),
+    is_wanted=always,
+    is_done=_is_checked,
+    run=prepare_stages,
+    resources="merge",
+    repeats=True,
+)
+SUMMARY = Stage(
+    name=NAME,
+    needs=(CHECKS.name,),
+    is_wanted=always,
+    is_done=is_concluded,
+    run=conclude,
+    resources="merge",
+    repeats=True,
+)
+WHOLE = stage_table(CHECKS, SUMMARY)
+"""Of a continual alignment, beside those of its stages: one checks them all when backbone and data
+are there, one compares them at the end."""
+
+
+def _ways(recipe: Recipe) -> list[list[ContinualStage]]:
     """SafePatching's stages, and each baseline's."""
     baselines = continual_settings(recipe).baselines
     return [patch_stages(recipe), *(baseline_stages(recipe, name) for name in baselines)]
 
 
-def _refuse_later(way: list[Stage]) -> None:
+def _refuse_later(way: list[ContinualStage]) -> None:
     """See that no stage is made of a model that will be made again.
 
     Raises:
         UserError: naming the first that is, to be deleted.
     """
     for before, stage in pairwise(way):
-        made = [stage.patched / RECORD, stage.recipe.output / "safety" / "patch.json"]
+        made = [stage.recipe.output / name for name in (MERGED, "safety/patch.json")]
         if not is_made(before) and any(file.is_file() for file in made):
             raise UserError(
                 f"{stage.recipe.output}: was made from the model of stage "
@@ -154,7 +174,7 @@ def _refuse_later(way: list[Stage]) -> None:
             )
 
 
-def _write_delta(recipe: Recipe, stage: Stage) -> None:
+def _write_delta(recipe: Recipe, stage: ContinualStage) -> None:
     """Write what the stage changed, small and good for both directions."""
     from merge.io.delta_file import write_delta_file
 
@@ -163,6 +183,6 @@ def _write_delta(recipe: Recipe, stage: Stage) -> None:
         return
     make_directory(file.parent)
     changed = write_delta_file(
-        file, read_index(stage.backbone(), "model"), read_index(stage.patched, "model")
+        file, read_index(backbone(stage.recipe), "model"), read_index(stage.patched, "model")
     )
     logger.info("%s: %d changed values", file, changed)

@@ -12,7 +12,7 @@ from eval.report.table import percent
 from eval.statistics.rates import rate
 from launch.continual.revert import delta_path
 from launch.continual.settings import StageSettings
-from launch.continual.stage_recipes import METHOD, NAME, Stage, belongs
+from launch.continual.stage_recipes import METHOD, NAME, ContinualStage, belongs
 from launch.recipe import Recipe
 from merge.common.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
@@ -22,7 +22,9 @@ _AXES = ("refusal_rate", "utility", "degenerate_rate")
 
 
 def write_summary(
-    recipe: Recipe, stages: Sequence[Stage], baselines: Mapping[str, Sequence[Stage]]
+    recipe: Recipe,
+    stages: Sequence[ContinualStage],
+    baselines: Mapping[str, Sequence[ContinualStage]],
 ) -> Path:
     """Write continual.svg, continual.md and, last, continual.json.
 
@@ -61,7 +63,7 @@ def write_summary(
     return folder
 
 
-def _evaluation(stage: Stage, name: str) -> dict[str, Any]:
+def _evaluation(stage: ContinualStage, name: str) -> dict[str, Any]:
     return read_json(stage.recipe.output / "eval" / name / "summary.json")
 
 

@@ -13,11 +13,10 @@ import yaml
 
 from launch.continual.settings import ContinualSettings, StageSettings
 from launch.recipe import Recipe
-from launch.run.folder import PATCHED
+from launch.run.folder import PATCHED, is_merged
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, make_directory
 from merge.common.settings import parse_settings
-from merge.engine.journal import RECORD
 
 NAME = "continual"
 """Name of the folder with the summary, and of its files."""
@@ -29,7 +28,7 @@ _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 
 
 @dataclass(frozen=True)
-class Stage:
+class ContinualStage:
     """One stage of one model's way through all stages."""
 
     settings: StageSettings
@@ -41,12 +40,6 @@ class Stage:
     def patched(self) -> Path:
         """The model that comes of it."""
         return self.recipe.output / PATCHED
-
-    def backbone(self) -> Path:
-        """The folder of the model that it patches; a hub's is downloaded."""
-        from train.backbone.folder import backbone_directory
-
-        return backbone_directory(self.recipe.backbone)
 
 
 def continual_settings(recipe: Recipe) -> ContinualSettings:
@@ -62,7 +55,7 @@ def continual_settings(recipe: Recipe) -> ContinualSettings:
     return recipe.continual
 
 
-def patch_stages(recipe: Recipe) -> list[Stage]:
+def patch_stages(recipe: Recipe) -> list[ContinualStage]:
     """SafePatching's stages, the search of each over the harm prompts of the stages so far.
 
     Raises:
@@ -71,13 +64,13 @@ def patch_stages(recipe: Recipe) -> list[Stage]:
     return _stages(recipe, recipe.output / "stages", {})
 
 
-def baseline_stages(recipe: Recipe, baseline: str) -> list[Stage]:
+def baseline_stages(recipe: Recipe, baseline: str) -> list[ContinualStage]:
     """A baseline's stages: the safety training alone, by its own changes, without a search."""
     changes = {**continual_settings(recipe).baselines[baseline], "search": None}
     return _stages(recipe, recipe.output / "baselines" / baseline, changes)
 
 
-def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Stage]:
+def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[ContinualStage]:
     listed = continual_settings(recipe).stages
     backbone = recipe.backbone.path
     stages = []
@@ -92,14 +85,14 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[St
         if values.get("search"):
             values["search"] = {**values["search"], "suite": str(output / SEARCH_SUITE)}
         checked = parse_settings(Recipe, values, f"continual.stages, {settings.name}")
-        stages.append(Stage(settings, listed[: number + 1], checked))
+        stages.append(ContinualStage(settings, listed[: number + 1], checked))
         backbone = str(stages[-1].patched)
     return stages
 
 
-def is_made(stage: Stage) -> bool:
+def is_made(stage: ContinualStage) -> bool:
     """Whether the model that comes of a stage is there."""
-    return (stage.patched / RECORD).is_file()
+    return is_merged(stage.recipe.output)
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +116,7 @@ def belongs(category: str | None, stages: Sequence[StageSettings]) -> bool:
     )
 
 
-def write_search_suite(stage: Stage, suite: Path, data_dir: Path | None) -> None:
+def write_search_suite(stage: ContinualStage, suite: Path, data_dir: Path | None) -> None:
     """Write the validation suite of a stage: of the harm prompts, those of the stages so far.
 
     A stage knows nothing of the harm that comes after it. Rows of harm without categories, of

@@ -8,13 +8,11 @@ import shutil
 from pathlib import Path
 
 from launch.recipe import Recipe
-from launch.run.folder import RECIPE, claim_folder
-from launch.run.training import train_patch
+from launch.run.folder import FIRST, claim_folder
 from merge.common.files import atomic_write_text, make_directory
 from merge.io.patch_directory import Role
 from train.guards.openings_file import OPENINGS_FILE
 
-FIRST = "over_safety.first"
 FIRST_ROLE: Role = "over_safety"
 _PRIVATE_FOLDER = 0o700
 
@@ -44,16 +42,6 @@ def prepare_first(recipe: Recipe) -> None:
     openings = recipe.output / OPENINGS_FILE
     if openings.is_file():
         atomic_write_text(folder / OPENINGS_FILE, openings.read_text(encoding="utf-8"))
-
-
-def train_first(recipe: Recipe) -> None:
-    """Train it, from where an earlier attempt has left it.
-
-    Raises:
-        UserError, StoppedOnRequestError: as ``train_patch``.
-    """
-    prepare_first(recipe)
-    train_patch(recipe.output / FIRST / RECIPE, FIRST_ROLE)
 
 
 def delete_first(recipe: Recipe) -> None:

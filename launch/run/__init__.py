@@ -1,1 +1,2 @@
-"""One run: its folder, its stages, and the way through them; imported by what consists of runs."""
+"""One run: its folder, its trainings and evaluations, and what a stage of it is; imported by what
+does the stages' work."""

@@ -1,37 +1,20 @@
-"""Which models a run compares, and their evaluations in its folder."""
+"""The evaluations of a run's models, in its folder."""
 
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
+from launch.run.comparisons import Comparison, is_evaluated
 from launch.run.folder import PATCHED, report_file
 from merge.common.files import atomic_write_text, make_directory
-from merge.common.settings import parse_settings
 from merge.engine.resources import MergeResources
-from merge.io.patch_directory import Role
 from merge.settings import MergeSettings
-from train.guards.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
 COMPLETIONS = "completions.jsonl"
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A model that is built beside the patched one, evaluated, and deleted."""
-
-    name: str
-    settings: MergeSettings
-    model: Path
-
-
-def whole_patch(role: Role) -> MergeSettings:
-    """The merge of a whole patch, at full strength, with nothing of the other."""
-    return MergeSettings(method=role, retention=1, include=("*",))
 
 
 class Evaluations:
@@ -42,39 +25,9 @@ class Evaluations:
         self._backbone = backbone
         self._folder = recipe.output
 
-    def single_patches(self) -> list[Comparison]:
-        """The backbone with one whole patch alone: the two extremes of the paper's table."""
-        if self._recipe.eval is None or not self._recipe.eval.single_patches:
-            return []
-        # Inside the patch's own folder: with the over-safety patch this model is jailbroken.
-        return [
-            Comparison(role, whole_patch(role), self._folder / role / "model") for role in ROLES
-        ]
-
-    def alternatives(self, chosen: dict[str, MergeSettings]) -> list[Comparison]:
-        """The other methods' best merges, and the ablations of the patched model's."""
-        if self._recipe.eval is None:
-            return []
-        first, *others = chosen
-        settings = {method: chosen[method] for method in others}
-        for name, changes in self._recipe.ablations.items():
-            changed = {
-                **chosen[first].values_for(changes.get("method", chosen[first].method)),
-                **changes,
-            }
-            settings[name] = parse_settings(MergeSettings, changed, f"ablations.{name}")
-        return [
-            Comparison(name, merge, self._folder / "comparisons" / name)
-            for name, merge in settings.items()
-        ]
-
-    def is_done(self, name: str) -> bool:
-        """Whether a model is evaluated."""
-        return (self._folder / "eval" / name / "summary.json").is_file()
-
     def compare(self, comparison: Comparison) -> None:
         """Build a model, evaluate and delete it, unless its evaluation is there."""
-        if self.is_done(comparison.name):
+        if is_evaluated(self._folder, comparison.name):
             return
         if comparison.model.exists():
             shutil.rmtree(comparison.model)
@@ -119,6 +72,7 @@ class Evaluations:
     ) -> None:
         """Answer the suite's prompts with a model, by default the backbone."""
         from eval.run import RunJob, run
+        from train.guards.openings_file import OPENINGS_FILE
 
         settings = self._recipe.eval
         assert settings is not None
@@ -156,7 +110,7 @@ class Evaluations:
         names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
         alone = ROLES if recipe.eval.single_patches else ()
         wanted = (*alone, *methods, *recipe.ablations)
-        absent = [name for name in wanted if not self.is_done(name)]
+        absent = [name for name in wanted if not is_evaluated(self._folder, name)]
         if absent:
             logger.warning(
                 "%s: not in the report, as the over-safety patch was deleted after the merge; to "
@@ -165,7 +119,7 @@ class Evaluations:
                 self._folder / PATCHED,
             )
         report = compare(
-            [self._folder / "eval" / name for name in names if self.is_done(name)],
+            [self._folder / "eval" / name for name in names if is_evaluated(self._folder, name)],
             search_record if search_record.is_file() else None,
             recipe.eval.margins,
         )

@@ -28,7 +28,14 @@ ALIGNMENT = "alignment"
 """The folder of a backbone that the run makes itself of another model."""
 PATCHED = "patched"
 """The folder of the patched model."""
+MERGED = f"{PATCHED}/merge.json"
+"""In it, the last file that a merge writes."""
 SEARCH_RECORD = "search/search.json"
+REPORT = "report/report.json"
+"""The numbers of the finished report, the last file that a run writes."""
+FIRST = "over_safety.first"
+"""The private folder of the over-safety patch that is trained first, where false refusals are
+harvested."""
 ABLATION = "ablation"
 """The folder of ``launch ablate``."""
 ABLATION_RECORD = "ablation.json"
@@ -193,6 +200,11 @@ def _busy(folder: Path, stage: str) -> str:
     return f"{folder}: another process is at stage {stage}; wait for it, or stop it"
 
 
+def is_merged(folder: Path) -> bool:
+    """Whether a run folder holds its patched model."""
+    return (folder / MERGED).is_file()
+
+
 def report_file(folder: Path) -> Path:
-    """The numbers of the finished report, the last file that a run writes."""
-    return folder / "report" / "report.json"
+    """The numbers of the finished report."""
+    return folder / REPORT

@@ -6,11 +6,13 @@ from rich.table import Table
 
 from launch.ablation.sensitivity import curves, retention_seeds
 from launch.ablation.variants import WholePatch, baselines, variants
-from launch.continual.job_chain import ContinualChain
-from launch.continual.stage_recipes import Stage, baseline_stages, patch_stages
+from launch.continual.stage_recipes import ContinualStage, baseline_stages, patch_stages
+from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
+from launch.run.stage import without_unasked
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain
+from launch.slurm.continual_chain import ContinualChain
 from launch.slurm.run_chain import RunChain
 
 
@@ -24,10 +26,11 @@ def chain_table(recipe: Recipe) -> Table | None:
     if settings is None:
         return None
     folder = recipe.output.resolve()
-    run = RunChain(recipe.name, settings, RunPlace(folder), [recipe], None)
+    place = RunPlace(folder)
+    run = RunChain(recipe.name, settings, place, [recipe], None, without_unasked(STAGES))
     chains: dict[str, Chain] = {"launch submit": run}
     if recipe.eval is not None:
-        ablated = RunChain(recipe.name, settings, RunPlace(folder), [recipe], None, ablate=True)
+        ablated = RunChain(recipe.name, settings, place, [recipe], None, STAGES)
         chains["launch submit --ablate"] = ablated
     if recipe.continual is not None:
         chains["launch submit --continual"] = ContinualChain(recipe, settings, folder)
@@ -89,7 +92,7 @@ def baseline_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             yield f"baselines/{baseline}/{stage.settings.name}", stage.recipe
 
 
-def _whole_search(stage: Stage, recipe: Recipe) -> Recipe:
+def _whole_search(stage: ContinualStage, recipe: Recipe) -> Recipe:
     if stage.recipe.search is None or recipe.search is None:
         return stage.recipe
     search = stage.recipe.search.model_copy(update={"suite": recipe.search.suite})

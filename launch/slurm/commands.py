@@ -34,23 +34,18 @@ def submit_jobs(options: argparse.Namespace) -> None:
 def run_stage(options: argparse.Namespace) -> None:
     """Do what one job does."""
     from launch.continual.baselines import find_baseline, run_baseline
-    from launch.continual.continual import conclude, prepare_stages
+    from launch.continual.continual import WHOLE
+    from launch.pipeline.pipeline import Pipeline
+    from launch.pipeline.stages import STAGES
     from launch.recipe import Recipe
-    from launch.run.pipeline import Pipeline
-    from launch.run.stages import CHECKS, SUMMARY
     from train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
+    name = options.stage if options.worker is None else f"{options.stage}.{options.worker}"
     if options.baseline is not None:
-        run_baseline(*find_baseline(recipe, options.baseline), options.stage)
-    elif options.worker is not None:
-        Pipeline(recipe).try_merges(options.worker)
-    elif options.stage == CHECKS:
-        prepare_stages(recipe)
-    elif options.stage == SUMMARY:
-        conclude(recipe)
+        run_baseline(*find_baseline(recipe, options.baseline), name)
     else:
-        Pipeline(recipe).run_job(options.stage)
+        Pipeline(recipe, {**STAGES, **WHOLE}).run_job(name)
 
 
 def show_status(options: argparse.Namespace) -> None:
@@ -71,8 +66,8 @@ def cancel_jobs(options: argparse.Namespace) -> None:
 
 def average_seeds(options: argparse.Namespace) -> None:
     """Average finished runs, and their ablations where all have one."""
+    from launch.pipeline.repeat import summarise
     from launch.run.folder import ABLATION, ABLATION_RECORD
-    from launch.run.repeat import summarise
     from launch.run.seeds import seed_runs
 
     runs = seed_runs(options.folder)
@@ -90,7 +85,7 @@ def average_seeds(options: argparse.Namespace) -> None:
 
 def show_seeds(folder: Path, record: dict[str, object]) -> None:
     """Show what the averages are."""
-    from launch.run.repeat import render
+    from launch.pipeline.repeat import render
 
     show(render(record))
     show(f"numbers: {folder / 'seeds.json'}")

@@ -16,14 +16,10 @@ from pathlib import Path
 # Before PyTorch is imported; see launch/__main__.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from launch.slurm.queue.job_files import FILES_VARIABLE, JOBS_FOLDER
 from merge.common.errors import STOPPED_EXIT_STATUS
 from train.__main__ import main, parse_arguments
 from train.zero.ranks import end_process
-
-JOBS_FOLDER = "jobs"
-FILES_VARIABLE = "SAFEPATCHING_JOB_FILES"
-"""What the names of the job's own files begin with, RUN/jobs/STAGE: one role may be trained in two
-stages of a run."""
 
 
 def rank_environment(slurm: Mapping[str, str]) -> dict[str, str]:

@@ -4,26 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launch.ablation.patches import WORK, missing_patches, prepare
-from launch.ablation.variants import WholePatch
-from launch.prepare.first_patch import prepare_first
+from launch.pipeline.pipeline import Pipeline
 from launch.recipe import Recipe
-from launch.run.folder import ABLATION, ABLATION_RECORD, RECIPE, claim_folder
-from launch.run.pipeline import Pipeline
-from launch.run.stages import StageName, needs_of, stages_of
+from launch.run.folder import claim_folder
+from launch.run.stage import Stage, StageTable, Training
 from launch.slurm.batch_scripts.job_container import input_folders
 from launch.slurm.batch_scripts.stage_scripts import (
-    TRAININGS,
-    WORKERS,
+    OWN_RECIPE,
     RunPlace,
-    Training,
     render_stage,
     render_summary,
-    render_training,
     render_workers,
 )
 from launch.slurm.chain import Job
-from launch.slurm.rank import JOBS_FOLDER
+from launch.slurm.queue.job_files import JOBS_FOLDER
 from launch.slurm.settings import ClusterSettings
 
 SUMMARY = "seeds"
@@ -35,67 +29,93 @@ class Site:
 
     Attributes:
         name: of the run.
+        recipes: of the run folders.
         prefix: of the jobs' names in the chain.
         before: what all of them wait for, beside one another.
         array: which seeds, and how many at once.
+        recipe_file: what the jobs read, as a word of a shell script.
+        options: of ``launch stage`` in the jobs, as words of a shell script.
     """
 
     name: str
     settings: ClusterSettings
     place: RunPlace
-    runs: Sequence[Path]
+    recipes: Sequence[Recipe]
     prefix: str = ""
     before: Sequence[str] = ()
     array: str | None = None
+    recipe_file: str = OWN_RECIPE
+    options: str = ""
 
-    def job(self, name: str, script: str, after: Sequence[str] = (), trains: bool = False) -> Job:
-        """A job, or an array of one for each seed."""
+    def job(self, stage: Stage, changes: str = "") -> Job:
+        """The job of a stage, or an array of one for each seed.
+
+        Args:
+            changes: of the recipe for this job, as ``key=value``.
+        """
+        words = " ".join(filter(None, (self.options, changes)))
+        script = render_stage(stage, self.name, self.settings, self.place, words, self.recipe_file)
+        needs = stage.needs_of(self.recipes[0])
         return Job(
-            name=f"{self.prefix}{name}",
-            file=self.place.folder / JOBS_FOLDER / f"{name}.sbatch",
+            name=f"{self.prefix}{stage.name}",
+            file=self._file(stage.name),
             script=script,
-            tasks=[(run, name) for run in self.runs],
-            after=[*self.before, *(f"{self.prefix}{other}" for other in after)],
+            tasks=[(run, stage.name) for run in self.runs()],
+            after=[*self.before, *(f"{self.prefix}{other}" for other in needs)],
             array=self.array,
             corresponding=self.array is not None,
-            trains=trains,
+            trains=isinstance(stage.run, Training),
         )
 
+    def workers(self, stage: Stage) -> Job:
+        """The array of jobs that share the work of a stage."""
+        workers = stage.workers(self.recipes[0])
+        (run,) = self.runs()
+        return replace(
+            self.job(stage),
+            name=f"{self.prefix}{stage.name}.workers",
+            file=self._file(f"{stage.name}.workers"),
+            script=render_workers(stage, self.name, self.settings, self.place),
+            tasks=[(run, worker.name) for worker in workers],
+            array=f"0-{len(workers) - 1}",
+        )
 
-def stage_jobs(recipe: Recipe, stages: Sequence[StageName], site: Site) -> Iterator[Job]:
-    """The jobs of a run's stages; ahead of the search, where they are wanted, those of its workers.
+    def runs(self) -> list[Path]:
+        """The run folders."""
+        return [recipe.output.resolve() for recipe in self.recipes]
+
+    def _file(self, name: str) -> Path:
+        return self.place.folder / JOBS_FOLDER / f"{name}.sbatch"
+
+
+def stage_jobs(stages: Sequence[Stage], site: Site) -> Iterator[Job]:
+    """The jobs of a run's stages; ahead of each those of its parts, and of its workers.
 
     Args:
         stages: those that are not done, in order.
     """
     for stage in stages:
-        needs = needs_of(stage, recipe)
-        apart = stage == "search" and workers_apart(recipe, site)
-        if apart:
-            yield _workers(recipe, needs, site)
-        # The last of its processes does what the workers have left.
-        changes = "search.workers=1" if apart else ""
-        script = render_stage(stage, site.name, site.settings, site.place, changes)
-        job = site.job(stage, script, needs, stage in TRAININGS)
-        yield replace(job, over=[f"{site.prefix}{WORKERS}"]) if apart else job
+        parts = [site.job(part) for part in pending_parts(stage, site.recipes)]
+        yield from parts
+        shared = site.settings.search_array and len(stage.workers(site.recipes[0])) > 1
+        if shared and site.array is None:  # seeds are an array already
+            workers = site.workers(stage)
+            yield workers
+            # The last of its processes does what the workers have left.
+            job = replace(site.job(stage, f"{stage.name}.workers=1"), over=[workers.name])
+        else:
+            job = site.job(stage)
+        yield replace(job, after=[*job.after, *(part.name for part in parts)])
 
 
-def workers_apart(recipe: Recipe, site: Site) -> bool:
-    """Whether the workers of a search are jobs of their own; seeds are an array already."""
-    shared = recipe.search is not None and recipe.search.workers > 1
-    return shared and site.settings.search_array and site.array is None
+def pending_parts(stage: Stage, recipes: Sequence[Recipe]) -> list[Stage]:
+    """The parts of a stage that are not done, in some seed."""
+    parts = {part.name: part for recipe in recipes for part in _parts_of(stage, recipe)}
+    return list(parts.values())
 
 
-def _workers(recipe: Recipe, needs: Sequence[str], site: Site) -> Job:
-    assert recipe.search is not None
-    script = render_workers(site.name, site.settings, site.place)
-    (run,) = site.runs
-    workers = recipe.search.workers
-    return replace(
-        site.job(WORKERS, script, needs),
-        tasks=[(run, f"search.{number}") for number in range(workers)],
-        array=f"0-{workers - 1}",
-    )
+def _parts_of(stage: Stage, recipe: Recipe) -> list[Stage]:
+    return [part for part in stage.parts(recipe) if not part.is_done(recipe)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,8 @@ class RunChain:
     recipes: list[Recipe]
     array: str | None
     """Which seeds, and how many at once."""
-    ablate: bool = False
+    table: StageTable
+    """The stages that there may be."""
 
     @property
     def folder(self) -> Path:
@@ -126,13 +147,11 @@ class RunChain:
             pipeline = Pipeline(recipe)
             if not pipeline.preparations():
                 pipeline.check()
-        stages = self._stages()
         for recipe in self.recipes:
-            if "over_safety_first" in stages:
-                prepare_first(recipe)
-            if ABLATION in stages:
-                for patch in missing_patches(recipe):
-                    prepare(recipe, patch)
+            for stage in Pipeline(recipe, self.table).pending():
+                for each in (stage, *_parts_of(stage, recipe)):
+                    if isinstance(each.run, Training) and each.run.prepare is not None:
+                        each.run.prepare(recipe)
 
     def jobs(self) -> list[Job]:
         """As ``Chain``."""
@@ -140,40 +159,20 @@ class RunChain:
         if self.settings.container is not None:
             folders = input_folders(self.recipes[0], self.settings.variables())
             place = replace(place, inputs=folders)
-        runs = [recipe.output.resolve() for recipe in self.recipes]
-        site = Site(self.name, self.settings, place, runs, array=self.array)
-        stages = self._stages()
-        baselines = list(self._baselines(site)) if ABLATION in stages else []
-        jobs: list[Job] = []
-        for job in stage_jobs(self.recipes[0], stages, site):
-            if job.name == ABLATION:
-                jobs += baselines
-                job = replace(job, after=[*job.after, *(baseline.name for baseline in baselines)])
-            jobs.append(job)
+        site = Site(self.name, self.settings, place, self.recipes, array=self.array)
+        jobs = list(stage_jobs(self._stages(), site))
         if self.array is not None and jobs:
             jobs.append(self._summary([job.name for job in jobs[-1:]]))
         return jobs
 
-    def _stages(self) -> list[StageName]:
+    def _stages(self) -> list[Stage]:
         """Those that are not done, in some seed."""
-        pipelines = [Pipeline(recipe) for recipe in self.recipes]
-        return [
-            stage
-            for stage in stages_of(self.recipes[0], self.ablate)
-            if not all(pipeline.is_done(stage) for pipeline in pipelines)
-        ]
-
-    def _baselines(self, site: Site) -> Iterator[Job]:
-        """The trainings of an ablation."""
-        found: dict[str, WholePatch] = {}
-        for recipe in self.recipes:
-            found |= {patch.name: patch for patch in missing_patches(recipe)}
-        for patch in found.values():
-            name, folder = f"{ABLATION}.{patch.name}", f"{WORK}/{patch.name}"
-            results = (f"{ABLATION}/{ABLATION_RECORD}", f"{folder}/{patch.role}/patch.json")
-            training = Training(f"{folder}/{RECIPE}", patch.role, results)
-            script = render_training(name, site.name, site.settings, site.place, training)
-            yield site.job(name, script, needs_of(patch.role, self.recipes[0]), trains=True)
+        pending = {
+            stage.name
+            for recipe in self.recipes
+            for stage in Pipeline(recipe, self.table).pending()
+        }
+        return [stage for name, stage in self.table.items() if name in pending]
 
     def _summary(self, last: Sequence[str]) -> Job:
         """The means over seeds."""

@@ -4,21 +4,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from rich.markup import escape
 from rich.table import Table
 
+from launch.continual.baselines import baseline_table
+from launch.continual.continual import SUMMARY, WHOLE
 from launch.continual.stage_recipes import baseline_stages, continual_settings, patch_stages
+from launch.pipeline.stages import STAGES, stages_of
 from launch.recipe import Recipe
-from launch.run.folder import ABLATION, RECIPE
+from launch.run.folder import RECIPE
 from launch.run.seeds import seed_runs
-from launch.run.stages import SUMMARY, StageName, stages_of
-from launch.slurm import client as slurm
-from launch.slurm.job_done import job_is_done
-from launch.slurm.job_record import read_jobs
+from launch.run.stage import find_stage
 from launch.slurm.local_state import local_state
-from launch.slurm.rank import JOBS_FOLDER
+from launch.slurm.queue import client as slurm
+from launch.slurm.queue.job_files import JOBS_FOLDER
+from launch.slurm.queue.job_record import read_jobs
 from merge.common.errors import UserError
 from merge.common.progress import last_line
 from train.recipe import load_recipe
@@ -66,12 +67,13 @@ def run_states(run: Path, baseline: str | None = None) -> list[StageState]:
     recipe = load_recipe(run / RECIPE, [], Recipe)
     jobs = read_jobs(run)
     queued = slurm.queued_jobs() if jobs else {}
+    table = {**STAGES, **WHOLE} if baseline is None else baseline_table(baseline)
     states = []
     for stage in _names(recipe, jobs, baseline):
-        job = jobs.get(stage)
+        job, found = jobs.get(stage), find_stage(table, stage, recipe)
         if job in queued:
             state, detail = _queued_state(queued[job], run, stage)
-        elif job_is_done(recipe, stage, baseline):
+        elif found is not None and found.is_done(recipe):
             state, detail = "done", ""
         elif job is None:
             state, detail = ("not submitted", "") if jobs else local_state(run, stage)
@@ -86,10 +88,10 @@ def _names(recipe: Recipe, jobs: Mapping[str, str], baseline: str | None) -> lis
 
     Of a baseline, and of a continual alignment itself, those that were submitted.
     """
-    if baseline is not None or SUMMARY in jobs:
+    if baseline is not None or SUMMARY.name in jobs:
         return list(jobs)
     names: list[str] = []
-    for stage in stages_of(recipe, ablate=ABLATION in jobs):
+    for stage in stages_of(recipe, asked=jobs):
         names += [name for name in jobs if name.startswith(f"{stage}.")]
         names.append(stage)
     return names
@@ -104,7 +106,7 @@ def _queued_state(job: slurm.QueuedJob, run: Path, stage: str) -> tuple[str, str
 
 def _ended_state(job: str, run: Path, stage: str) -> tuple[str, str]:
     ended = slurm.ended_state(job) or "no longer known to SLURM"
-    if ended == "COMPLETED" and stage not in get_args(StageName):
+    if ended == "COMPLETED" and stage not in STAGES:
         # It leaves nothing that is its own.
         return "done", ""
     fix = _FIXES.get(ended, "see the last lines of its log")
@@ -151,7 +153,7 @@ def render_status(folder: Path) -> Table:
 def _runs(folder: Path) -> list[tuple[Path, str | None]]:
     """The run folders in one, or itself, and whose they are where they are a baseline's."""
     seeds = seed_runs(folder)
-    if seeds or SUMMARY not in read_jobs(folder):
+    if seeds or SUMMARY.name not in read_jobs(folder):
         return [(run, None) for run in seeds or [folder]]
     recipe = load_recipe(folder / RECIPE, [], Recipe)
     stages = [(folder / "stages" / stage.settings.name, None) for stage in patch_stages(recipe)]

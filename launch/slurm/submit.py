@@ -5,21 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.ablation.variants import refuse_unevaluated
-from launch.continual.job_chain import ContinualChain
+from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.folder import refuse_busy
 from launch.run.seeds import seed_recipes
-from launch.slurm import client as slurm
+from launch.run.stage import without_unasked
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain, Job
-from launch.slurm.job_record import (
+from launch.slurm.continual_chain import ContinualChain
+from launch.slurm.queue import client as slurm
+from launch.slurm.queue.job_files import JOBS_FOLDER
+from launch.slurm.queue.job_record import (
     active_jobs,
     read_jobs,
     record_jobs,
     refuse_active,
     replace_jobs,
 )
-from launch.slurm.rank import JOBS_FOLDER
 from launch.slurm.run_chain import RunChain
 from launch.slurm.sbatch_options import refuse_unknown
 from launch.slurm.settings import ClusterSettings
@@ -56,7 +58,8 @@ def plan_chain(
         refuse_unevaluated(recipes[0])
     settings = _settings(recipe, recipes[0])
     place = RunPlace(folder.resolve(), seeds=seeds is not None)
-    return RunChain(recipes[0].name, settings, place, recipes, array, ablate)
+    table = STAGES if ablate else without_unasked(STAGES)
+    return RunChain(recipes[0].name, settings, place, recipes, array, table)
 
 
 def plan_continual(recipe: Path, overrides: Sequence[str]) -> ContinualChain:

@@ -119,9 +119,3 @@ def container_words(
     gpus = ["--nv"] if with_gpus else []
     binds = f"--bind={','.join(mounts)}"
     return [container.runtime, "exec", *gpus, binds, f"--pwd={here}", image]
-
-
-def container_lines(variables: Mapping[str, str]) -> str:
-    """Variables for Python in a container, whose home may be another, or hold other packages."""
-    cache = shlex.quote(str(cache_folder(variables)))
-    return f"export HF_HOME={cache}\nexport PYTHONNOUSERSITE=1\n"

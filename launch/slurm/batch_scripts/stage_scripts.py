@@ -1,8 +1,4 @@
-"""The batch scripts of a run's stages.
-
-What comes from a recipe has a form that needs no quotes (launch/slurm/settings.py), or is quoted
-here.
-"""
+"""The batch scripts of a run's stages."""
 
 import re
 import shlex
@@ -10,16 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from launch.prepare.first_patch import FIRST, FIRST_ROLE
-from launch.run.folder import FALSE_REFUSALS, HARVEST, PATCHED, RECIPE
-from launch.run.stages import StageName
-from launch.slurm.batch_scripts.job_container import container_lines, container_words
-from launch.slurm.batch_scripts.job_environment import (
-    clean_lines,
-    environment_lines,
-    rendezvous_lines,
-)
+from launch.run.folder import RECIPE
+from launch.run.stage import Stage, Training
+from launch.slurm.batch_scripts.job_container import container_words
 from launch.slurm.batch_scripts.job_resources import (
     common_directives,
     single_directives,
@@ -27,15 +18,13 @@ from launch.slurm.batch_scripts.job_resources import (
     training_directives,
     training_step,
 )
-from launch.slurm.batch_scripts.job_template import END, HEAD, WATCH
-from launch.slurm.rank import FILES_VARIABLE, JOBS_FOLDER
+from launch.slurm.batch_scripts.templates import environment_values, render, step_options
+from launch.slurm.queue.job_files import FILES_VARIABLE, JOBS_FOLDER
 from launch.slurm.settings import ClusterSettings, StageResources
 from merge.common.errors import UserError
-from merge.io.patch_directory import Role
-from train.recipe import ROLES
 
-WORKERS = "search.workers"
-_MERGED = f"{PATCHED}/merge.json"
+OWN_RECIPE = f'"$run/{RECIPE}"'
+"""The recipe of the job's run folder, as a word of its script."""
 _PLAIN_PATH = re.compile(r"[\w ./@+=~-]+")
 
 
@@ -76,55 +65,52 @@ def check_path(path: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Training:
-    """One training of a run.
-
-    Attributes:
-        recipe: its file, in the run folder.
-        results: in the run folder; any of them says that it is done: a patch that is merged, or
-            has served, may be gone.
-    """
-
-    recipe: str
-    role: Role
-    results: tuple[str, ...]
-
-
-_FIRST_RESULTS = (f"{HARVEST}/{FALSE_REFUSALS}", f"{FIRST}/{FIRST_ROLE}/patch.json")
-TRAININGS: dict[StageName, Training] = {
-    "over_safety_first": Training(f"{FIRST}/{RECIPE}", FIRST_ROLE, (_MERGED, *_FIRST_RESULTS)),
-    **{role: Training(RECIPE, role, (_MERGED, f"{role}/patch.json")) for role in ROLES},
-}
-
-
 def render_stage(
-    stage: StageName, name: str, settings: ClusterSettings, place: RunPlace, changes: str = ""
+    stage: Stage,
+    name: str,
+    settings: ClusterSettings,
+    place: RunPlace,
+    words: str = "",
+    recipe: str = OWN_RECIPE,
 ) -> str:
     """The script of one stage of a run called ``name``.
 
     Args:
-        changes: of the run's recipe for this job, as ``key=value``.
+        words: what follows on the command line of ``launch stage``.
+        recipe: the file that this reads, as a word of a shell script.
     """
-    if stage in TRAININGS:
-        return render_training(stage, name, settings, place, TRAININGS[stage])
-    own = settings.merge if stage == "merge" else settings.evaluation_resources()
-    command = f'-m launch stage "$run/{RECIPE}" {stage}' + (f" {changes}" if changes else "")
-    return render_single(stage, name, settings, place, own, command)
+    if isinstance(stage.run, Training):
+        return render_training(stage.name, name, settings, place, stage.run)
+    own = settings.merge if stage.resources == "merge" else settings.evaluation_resources()
+    command = f"-m launch stage {recipe} {stage.name}" + (f" {words}" if words else "")
+    return render_single(stage.name, name, settings, place, own, command)
+
+
+def render_workers(stage: Stage, name: str, settings: ClusterSettings, place: RunPlace) -> str:
+    """The script of a job array whose tasks share the work of a stage."""
+    own = settings.evaluation_resources()
+    command = f'-m launch stage {OWN_RECIPE} {stage.name} --worker "$SLURM_ARRAY_TASK_ID"'
+    title, log = f"{stage.name}.workers", f"{stage.name}.%a"
+    return render_single(title, name, settings, place, own, command, log)
 
 
 def render_training(
     stage: str, name: str, settings: ClusterSettings, place: RunPlace, training: Training
 ) -> str:
     """The script of a training, with the resources of all trainings."""
-    done = " || ".join(f"-e $run/{file}" for file in training.results)
-    work = f'if [[ {done} ]]; then\n    echo "{stage}: already done"\n    exit 0\nfi\n'
-    work += f"export {FILES_VARIABLE}=$jobs/$stage\n" + rendezvous_lines(settings)
     command = f'-m launch.slurm.rank "$run/{training.recipe}" --role {training.role}'
     step = _srun(training_step(settings), command, settings, place, settings.node_gpus > 0)
+    own_threads = "OMP_NUM_THREADS" in settings.env
+    values = {
+        "stage": stage,
+        "done": " || ".join(f"-e $run/{file}" for file in training.results),
+        "files_variable": FILES_VARIABLE,
+        "nodes": settings.nodes,
+        "threads": None if own_threads else settings.cpus_per_process,
+    }
     directives = training_directives(settings)
     head = _head(stage, stage, name, settings, place, directives, settings.extra)
-    return head + _body(settings, work, step)
+    return _stage_script(settings, head, step, values)
 
 
 def render_single(
@@ -146,20 +132,24 @@ def render_single(
     step = _srun(single_step(own), command, settings, place, own.gpu_total > 0)
     directives = single_directives(own, settings)
     head = _head(stage, log or stage, name, settings, place, directives, own.extra)
-    return head + _body(settings, "", step)
+    return _stage_script(settings, head, step)
 
 
-def render_workers(name: str, settings: ClusterSettings, place: RunPlace) -> str:
-    """The script of a job array whose tasks share the trials of a search."""
-    own = settings.evaluation_resources()
-    command = f'-m launch stage "$run/{RECIPE}" search --worker "$SLURM_ARRAY_TASK_ID"'
-    return render_single(WORKERS, name, settings, place, own, command, "search.%a")
-
-
-def _body(settings: ClusterSettings, work: str, step: str) -> str:
-    """All of a script but its head: what is done before the step, the step, and its end."""
-    limits = f"requeue_limit={settings.requeue_limit}\nretry_limit={settings.retry_limit}\n"
-    return f"{limits}{WATCH}{_environment(settings)}{work}\n{step} &\n{END}"
+def _stage_script(
+    settings: ClusterSettings,
+    head: dict[str, Any],
+    step: str,
+    training: dict[str, Any] | None = None,
+) -> str:
+    return render(
+        "stage",
+        **head,
+        **environment_values(settings),
+        requeue_limit=settings.requeue_limit,
+        retry_limit=settings.retry_limit,
+        training=training,
+        step=step,
+    )
 
 
 def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str:
@@ -169,8 +159,8 @@ def render_summary(name: str, settings: ClusterSettings, place: RunPlace) -> str
     directives = single_directives(own, settings)
     head = _head("seeds", "seeds", name, settings, single, directives, own.extra)
     words = '-m launch seeds "$run"'
-    command = _srun(single_step(own), words, settings, single, with_gpus=False)
-    return f'{head}echo "== $stage of $run"\n{_environment(settings)}{command}\n'
+    step = _srun(single_step(own), words, settings, single, with_gpus=False)
+    return render("seeds", **head, **environment_values(settings), step=step)
 
 
 def _head(
@@ -181,8 +171,8 @@ def _head(
     place: RunPlace,
     directives: list[str],
     extra: Sequence[str],
-) -> str:
-    """The lines up to where a job knows its stage, which its log is called by, and its run."""
+) -> dict[str, Any]:
+    """What ``head.sbatch.jinja`` takes; a stage's log is called by it."""
     check_path(Path.cwd())
     options = [
         f"--job-name={re.sub(r'[^A-Za-z0-9_.-]+', '-', f'{script}-{name}')}",
@@ -195,18 +185,13 @@ def _head(
         *directives,
         *extra,
     ]
-    head = HEAD.format(
-        script=f"{script}.sbatch",
-        directives="\n".join(f"#SBATCH {option}" for option in options),
-        stage=log.replace("%a", "$SLURM_ARRAY_TASK_ID"),
-        run=place.shell(),
-    )
-    return head + clean_lines(extra)
-
-
-def _environment(settings: ClusterSettings) -> str:
-    container = container_lines(settings.variables()) if settings.container else ""
-    return container + environment_lines(settings)
+    return {
+        "script": f"{script}.sbatch",
+        "directives": options,
+        "stage": log.replace("%a", "$SLURM_ARRAY_TASK_ID"),
+        "run": place.shell(),
+        "step_options": step_options(extra),
+    }
 
 
 def _srun(

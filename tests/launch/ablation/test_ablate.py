@@ -17,11 +17,11 @@ from eval.answering.loading import load_model, load_tokenizer
 from eval.rates import evaluate
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
-from launch.ablation.ablate import ablate
 from launch.ablation.outcomes import OutcomeJournal
 from launch.ablation.patches import AblationPatches
 from launch.ablation.record import summarise
 from launch.ablation.variants import WholePatch
+from launch.pipeline.repeat import ablate
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.engine.coverage import linear_weights

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from eval.answering.loading import load_tokenizer
+from launch.pipeline.pipeline import Pipeline
 from launch.prepare.alignment import REFUSALS, align
 from launch.recipe import Recipe
-from launch.run.pipeline import Pipeline
 from merge.common.errors import UserError
 from tests.support.eval_models import WORDS, save_model
 from train.chat.prompts import ChatPrompts

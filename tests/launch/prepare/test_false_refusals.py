@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.judges.refusal import judge
+from launch.pipeline.pipeline import Pipeline
+from launch.pipeline.stages import STAGES, stages_of
 from launch.prepare.false_refusals import harvest_false_refusals
 from launch.prepare.first_patch import first_patch, prepare_first
 from launch.prepare.preflight import check_data
 from launch.recipe import Recipe
-from launch.run.pipeline import Pipeline
-from launch.run.stages import needs_of, stages_of
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 from tests.support.eval_models import WORDS
@@ -156,10 +156,10 @@ def test_stages_and_what_they_wait_for(tmp_path: Path) -> None:
     assert stages_of(recipe) == [
         "openings", "over_safety_first", "false_refusals", "safety", "over_safety", "merge",
     ]  # fmt: skip
-    assert "false_refusals" in needs_of("over_safety", recipe)
-    assert "false_refusals" not in needs_of("safety", recipe)
+    assert "false_refusals" in STAGES["over_safety"].needs_of(recipe)
+    assert "false_refusals" not in STAGES["safety"].needs_of(recipe)
     measured = {"importance": {"data": {"safety": "false_refusals"}}}
-    assert "false_refusals" in needs_of("safety", make_recipe(tmp_path, ["a"], **measured))
+    assert "false_refusals" in STAGES["safety"].needs_of(make_recipe(tmp_path, ["a"], **measured))
     pipeline = Pipeline(recipe)
     assert not pipeline.is_done("over_safety_first")
     first_patch(recipe.output).mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.launch.run.test_pipeline import TINY
+from tests.launch.pipeline.test_pipeline import TINY
 from train.data.examples import data_hash, read_examples
 from train.recipe import DataSettings
 

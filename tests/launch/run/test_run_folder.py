@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
+from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.folder import claim_folder
 from launch.run.products import products_of
-from launch.run.stages import STAGES
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 from tests.support.merge_models import write_patch

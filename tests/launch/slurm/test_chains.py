@@ -12,7 +12,7 @@ from launch.cli import parse
 from launch.recipe import Recipe
 from launch.run.folder import claim_folder, holding
 from launch.sizing.chain_times import ablation_models, chain_table
-from launch.slurm.job_record import record_jobs, refuse_beside_jobs
+from launch.slurm.queue.job_record import record_jobs, refuse_beside_jobs
 from launch.slurm.status import run_states
 from launch.slurm.submit import plan_chain, plan_continual
 from merge.common.errors import UserError
@@ -104,11 +104,11 @@ def test_openings_that_are_learned_later_reach_the_trainings_of_an_ablation(
     tmp_path: Path,
 ) -> None:
     """Those are prepared when they are submitted, before the job that learns them."""
-    from launch.ablation.patches import hand_over_openings, missing_patches, prepare
+    from launch.ablation.patches import hand_over_openings, patches_to_train, prepare
 
     recipe = load_recipe(DEMO, [f"output={tmp_path / 'run'}"], Recipe)
     claim_folder(recipe)
-    files = [prepare(recipe, patch) for patch in missing_patches(recipe)]
+    files = [prepare(recipe, patch) for patch in patches_to_train(recipe)]
     atomic_write_text(tmp_path / "run/openings.json", '{"texts": []}')
     hand_over_openings(tmp_path / "run")
     assert len(files) == 2

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from launch.run.stages import StageName
+from launch.pipeline.stages import STAGES
 from launch.slurm.batch_scripts.stage_scripts import RunPlace, render_stage, render_summary
 from launch.slurm.settings import ClusterSettings
 from launch.slurm.submit import plan_chain
@@ -19,8 +19,8 @@ from tests.support.slurm_stand_in import SlurmStandIn
 PLACE = RunPlace(Path("/scratch/x"))
 
 
-def directives(stage: StageName, **cluster: Any) -> list[str]:
-    text = render_stage(stage, "x", ClusterSettings(**cluster), PLACE)
+def directives(stage: str, **cluster: Any) -> list[str]:
+    text = render_stage(STAGES[stage], "x", ClusterSettings(**cluster), PLACE)
     return [line.split(" ", 1)[1] for line in text.splitlines() if line.startswith("#SBATCH")]
 
 
@@ -31,7 +31,7 @@ def test_options_of_a_training_are_not_those_of_the_merge() -> None:
         "merge": {"extra": ["--exclude=node3"]}, "comment": "patching, part 1", "account": "lab",
         "mail_user": "me@example.org", "mail_type": ["END", "FAIL"],
     }  # fmt: skip
-    stages: tuple[StageName, ...] = ("safety", "over_safety_first", "merge", "search", "evaluate")
+    stages = ("safety", "over_safety_first", "merge", "search", "evaluate")
     asked = {stage: directives(stage, **cluster) for stage in stages}
     assert {stage for stage in stages if "--exclusive" in asked[stage]} == set(stages[:2])
     assert {stage for stage in stages if "--exclude=node3" in asked[stage]} == {"merge"}
@@ -130,7 +130,7 @@ def test_variables_and_setup_reach_the_command_as_they_are(tmp_path: Path) -> No
         interface="ib0",
     )
     script = tmp_path / "x.sbatch"
-    script.write_text(render_stage("merge", "x", settings, RunPlace(run)))
+    script.write_text(render_stage(STAGES["merge"], "x", settings, RunPlace(run)))
     variables = slurm.variables(OUT=str(tmp_path), SLURM_JOB_ID="7", SLURM_JOB_NODELIST="node7")
     done = subprocess.run(["bash", script], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -154,4 +154,4 @@ def test_what_the_documentation_shows_is_accepted() -> None:
                 parts += [yaml.safe_load(line) for line in block.splitlines()]
     assert len(parts) == 4
     for part in parts:
-        assert render_stage("safety", "x", ClusterSettings(**part), PLACE)
+        assert render_stage(STAGES["safety"], "x", ClusterSettings(**part), PLACE)

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
-from launch.run.stages import StageName
 from launch.slurm.batch_scripts.job_container import input_folders
 from launch.slurm.batch_scripts.stage_scripts import RunPlace, render_stage
 from launch.slurm.settings import ClusterSettings
@@ -20,7 +20,7 @@ from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 
 PROJECT = Path(__file__).parents[3]
-FILES = PROJECT / "launch" / "container"
+FILES = PROJECT / "launch" / "slurm" / "container"
 
 
 def make_recipe(folder: Path, **sections: Any) -> Recipe:
@@ -84,9 +84,9 @@ def test_a_path_that_the_runtime_would_misread_is_refused(tmp_path: Path) -> Non
         input_folders(make_recipe(tmp_path / "a,b:c"), {})
 
 
-def step(stage: StageName, place: RunPlace, **cluster: Any) -> list[str]:
+def step(stage: str, place: RunPlace, **cluster: Any) -> list[str]:
     """The words of srun in a stage's script."""
-    text = render_stage(stage, "x", ClusterSettings(**cluster), place)
+    text = render_stage(STAGES[stage], "x", ClusterSettings(**cluster), place)
     return shlex.split(next(line for line in text.splitlines() if line.startswith("srun ")))
 
 
@@ -94,7 +94,7 @@ def step(stage: StageName, place: RunPlace, **cluster: Any) -> list[str]:
 def test_gpus_are_given_to_the_stages_that_ask_for_them(gpus: dict[str, Any]) -> None:
     place = RunPlace(Path("/scratch/x"), inputs=(Path("/data/my models"),))
     cluster = {**gpus, "container": {"image": "/x.sif", "mounts": ["/a:/b"]}}
-    stages: tuple[StageName, ...] = ("safety", "merge", "evaluate")
+    stages = ("safety", "merge", "evaluate")
     words = {stage: step(stage, place, **cluster) for stage in stages}
     assert ["--nv" in words[stage] for stage in stages] == [True, False, True]
     bound = f"--bind={Path.cwd()},$run,/data/my models,/a:/b"

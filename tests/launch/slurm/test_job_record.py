@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from launch.pipeline.pipeline import Pipeline
 from launch.recipe import Recipe
 from launch.run.folder import claim_folder
-from launch.run.pipeline import Pipeline
 from launch.search.choice import Outcome
 from launch.search.storage import Trials
 from launch.search.trial_loop import search_method
-from launch.slurm.job_record import record_jobs, refuse_beside_jobs
+from launch.slurm.queue.job_record import record_jobs, refuse_beside_jobs
 from launch.slurm.status import run_states
 from merge.common import progress
 from merge.common.errors import UserError

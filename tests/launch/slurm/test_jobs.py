@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from launch.run.stages import STAGES
+from launch.pipeline.stages import STAGES
+from launch.run.stage import Training
 from launch.slurm.batch_scripts.stage_scripts import (
     RunPlace,
-    Training,
     render_stage,
     render_summary,
     render_training,
@@ -89,7 +89,7 @@ def test_a_nasty_run_name_runs_nothing(name, tmp_path, monkeypatch):
     (run / "jobs").mkdir(parents=True)
     script = run / "jobs" / "safety.sbatch"
     own = settings(modules=[], setup=[], python="/usr/bin/python3")
-    script.write_text(render_stage("safety", name, own, RunPlace(run)))
+    script.write_text(render_stage(STAGES["safety"], name, own, RunPlace(run)))
     done = subprocess.run(
         ["bash", script],
         env={"PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7",
@@ -123,7 +123,7 @@ def test_the_first_patch_is_a_training_with_files_of_its_own(tmp_path):
         tool.chmod(0o755)
     script = run / "first.sbatch"
     own = settings(modules=[], setup=[], interface=None, python=sys.executable, retry_limit=0)
-    script.write_text(render_stage("over_safety_first", "x", own, RunPlace(run)))
+    script.write_text(render_stage(STAGES["over_safety_first"], "x", own, RunPlace(run)))
     step = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1", "SLURM_PROCID": "0"}
     environment = {
         **os.environ, **step, "SLURM_LOCALID": "0", "PATH": f"{tools}:{os.environ['PATH']}",
@@ -160,9 +160,12 @@ CONTAINER = {"image": "/images/x.sif", "mounts": ["/data", "/a:/b"]}
 )
 def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
     place = RunPlace(Path("/scratch/my runs/x"), seeds)
-    scripts = {stage: render_stage(stage, "x", settings(**changes), place) for stage in STAGES}
+    scripts = {
+        name: render_stage(stage, "x", settings(**changes), place) for name, stage in STAGES.items()
+    }
     scripts["seeds"] = render_summary("x", settings(**changes), place)
-    scripts["workers"] = render_workers("x", settings(**changes), RunPlace(place.folder))
+    alone = RunPlace(place.folder)
+    scripts["workers"] = render_workers(STAGES["search"], "x", settings(**changes), alone)
     training = Training("ablation/work/npo/recipe.yaml", "safety", ("ablation/ablation.json",))
     scripts["baseline"] = render_training("ablation.npo", "x", settings(**changes), place, training)
     for name, text in scripts.items():
@@ -177,11 +180,11 @@ def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
 
 def test_stages_ask_for_their_own_resources():
     place = RunPlace(Path("/scratch/x"))
-    merge = render_stage("merge", "x", settings(), place)
+    merge = render_stage(STAGES["merge"], "x", settings(), place)
     for line in ("--partition=cpu", "--time=01:00:00", "--mem=8G", "--cpus-per-task=8"):
         assert f"#SBATCH {line}\n" in merge
     assert "gpus" not in merge and "constraint" not in merge
-    evaluate = render_stage("evaluate", "x", settings(), place)
+    evaluate = render_stage(STAGES["evaluate"], "x", settings(), place)
     assert "#SBATCH --gpus-per-node=a100:1\n" in evaluate and "--partition=gpu\n" in evaluate
 
 
@@ -226,7 +229,7 @@ def test_ranks_from_slurms_variables():
 
 def test_starts_of_two_jobs_on_one_host_never_meet_at_a_port():
     """Adjacent jobs run side by side on the same nodes, and each may be at any of its starts."""
-    script = render_stage("safety", "x", settings(), RunPlace(Path("/scratch/x")))
+    script = render_stage(STAGES["safety"], "x", settings(), RunPlace(Path("/scratch/x")))
     line = next(line for line in script.splitlines() if line.startswith("export MASTER_PORT="))
     loop = (
         f"for SLURM_JOB_ID in {{90..99}}; do for starts in {{1..8}}; do {line}; echo $MASTER_PORT"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm.job_record import read_jobs
+from launch.slurm.queue.job_record import read_jobs
 from tests.support.slurm_cluster import (
     NODES,
     SlurmCluster,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.run.stages import StageName
+from launch.pipeline.stages import STAGES
 from launch.slurm.batch_scripts.stage_scripts import RunPlace, render_stage
-from launch.slurm.client import ended_state
-from launch.slurm.client_environment import slurm_environment
-from launch.slurm.job_record import read_jobs, record_jobs
+from launch.slurm.queue.client import ended_state
+from launch.slurm.queue.client_environment import slurm_environment
+from launch.slurm.queue.job_record import read_jobs, record_jobs
 from launch.slurm.settings import ClusterSettings, StageResources
 from merge.common.errors import UserError
 from tests.support.slurm_stand_in import SlurmStandIn, recorded
@@ -31,7 +31,7 @@ def test_srun_is_told_to_hand_on_what_the_script_exports(tmp_path: Path) -> None
     for stage in ("safety", "merge"):
         for extra in ([], ["--export=NONE"], ["--export=ALL"]):
             settings = ClusterSettings(extra=tuple(extra))
-            text = render_stage(stage, "x", settings, RunPlace(tmp_path))
+            text = render_stage(STAGES[stage], "x", settings, RunPlace(tmp_path))
             start = next(line for line in text.splitlines() if line.startswith("srun "))
             assert "--export=ALL" in start.split()
 
@@ -65,7 +65,7 @@ def test_no_variable_of_the_session_reaches_sbatch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["safety", "evaluate"])
-def test_a_script_clears_what_is_not_of_its_job(tmp_path: Path, stage: StageName) -> None:
+def test_a_script_clears_what_is_not_of_its_job(tmp_path: Path, stage: str) -> None:
     """As where a person queues it by hand, or a site's prolog sets variables in every job."""
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     (run / "jobs").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_a_script_clears_what_is_not_of_its_job(tmp_path: Path, stage: StageName
         nodes=2, processes_per_node=4, extra=("--gpu-bind=none",), evaluation=StageResources(cpus=6)
     )
     script = tmp_path / "x.sbatch"
-    script.write_text(render_stage(stage, "x", settings, RunPlace(run)))
+    script.write_text(render_stage(STAGES[stage], "x", settings, RunPlace(run)))
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2",
            "SLURM_CONF": "/etc/slurm.conf", "SLURM_GPU_BIND": "none"}  # fmt: skip
     variables = slurm.variables(**LEAKED, **job, OUT=str(tmp_path))
@@ -97,7 +97,7 @@ def test_packages_of_a_module_are_not_for_the_projects_own_python(tmp_path: Path
     """They may well be for a Python that the recipe names."""
     for python, forgets in ((None, 2), ("python3", 1)):
         settings = ClusterSettings(modules=("cuda/13",), python=python)
-        text = render_stage("merge", "x", settings, RunPlace(tmp_path))
+        text = render_stage(STAGES["merge"], "x", settings, RunPlace(tmp_path))
         assert text.count("unset PYTHONPATH PYTHONHOME") == forgets
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launch.cli import parse
-from launch.run.repeat import summarise
+from launch.pipeline.repeat import summarise
 from launch.run.seeds import seed_runs
 from merge.common.errors import UserError
 

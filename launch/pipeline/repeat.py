@@ -1,4 +1,4 @@
-"""The same recipe with several seeds: what is chance in one run's table."""
+"""A run with its ablation, and the same recipe with several seeds: what is chance in its table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,12 @@ from rich.table import Table
 
 from eval.axes import AXES
 from eval.statistics.rates import mean_and_spread
-from launch.run.folder import report_file
-from launch.run.pipeline import Pipeline, read_report
+from launch.ablation.ablate import average
+from launch.ablation.variants import refuse_unevaluated
+from launch.pipeline.pipeline import Pipeline, read_report
+from launch.pipeline.stages import STAGES
+from launch.recipe import Recipe
+from launch.run.folder import ABLATION, report_file
 from launch.run.seeds import seed_recipes
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json
@@ -27,6 +31,29 @@ def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, di
     for each in recipes:
         Pipeline(each).run()
     return folder, summarise(folder, [each.output for each in recipes])
+
+
+def ablate(recipe: Recipe) -> Path:
+    """Run the recipe, and write RUN/ablation; what is done already is not done again.
+
+    Returns:
+        The folder with ablation.json, ablation.md and sensitivity.svg.
+
+    Raises:
+        UserError: the recipe evaluates nothing, or a stage cannot be done.
+        StoppedOnRequestError: a signal asked for it; what was finished before stays.
+    """
+    refuse_unevaluated(recipe)
+    Pipeline(recipe, STAGES).run()
+    return recipe.output / ABLATION
+
+
+def ablate_seeds(recipe: Path, overrides: Sequence[str], seeds: int) -> Path:
+    """Do it with the seeds 0, 1, ... in folders of their own, and summarise beside them."""
+    folder, recipes = seed_recipes(recipe, overrides, seeds)
+    for each in recipes:
+        ablate(each)
+    return average(folder, [each.output for each in recipes])
 
 
 def summarise(folder: Path, runs: Sequence[Path]) -> dict[str, Any]:

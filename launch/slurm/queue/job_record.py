@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from launch.run.seeds import seed_runs
-from launch.slurm import client as slurm
-from launch.slurm.rank import JOBS_FOLDER
+from launch.slurm.queue import client as slurm
+from launch.slurm.queue.job_files import JOBS_FOLDER
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, make_directory, read_json
 
@@ -15,6 +15,10 @@ logger = logging.getLogger(__name__)
 _FILE = "jobs.json"
 _NAMED = 3
 _ID = re.compile(r"\d+(_\d+)?")
+
+
+class ActiveJobsError(UserError):
+    """Jobs of a run are waiting or running."""
 
 
 def read_jobs(run: Path) -> dict[str, str]:
@@ -54,7 +58,13 @@ def refuse_active(folder: Path) -> None:
     Raises:
         UserError: naming them; or SLURM does not answer.
     """
-    _refuse(folder, active_jobs(folder))
+    named = [f"{stage} (job {job})" for job, stage in active_jobs(folder).items()]
+    if named:
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        raise ActiveJobsError(
+            f"{folder}: SLURM has its {', '.join(named[:_NAMED])}{more} in the queue; see 'python "
+            f"-m launch status {folder}', or end them by 'python -m launch cancel {folder}'"
+        )
 
 
 def refuse_beside_jobs(folder: Path) -> None:
@@ -66,24 +76,14 @@ def refuse_beside_jobs(folder: Path) -> None:
     if not _recorded(folder):
         return
     try:
-        jobs = active_jobs(folder)
+        refuse_active(folder)
+    except ActiveJobsError:
+        raise
     except UserError as error:
         logger.warning(
             "%s: was submitted to SLURM, which cannot be asked whether its jobs are over: %s",
             folder,
             error,
-        )
-    else:
-        _refuse(folder, jobs)
-
-
-def _refuse(folder: Path, jobs: dict[str, str]) -> None:
-    named = [f"{stage} (job {job})" for job, stage in jobs.items()]
-    if named:
-        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        raise UserError(
-            f"{folder}: SLURM has its {', '.join(named[:_NAMED])}{more} in the queue; see 'python "
-            f"-m launch status {folder}', or end them by 'python -m launch cancel {folder}'"
         )
 
 

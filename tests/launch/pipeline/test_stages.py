@@ -1,0 +1,59 @@
+"""The table of stages: its order, its parts and workers, and names that are not in it."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.continual.baselines import baseline_table
+from launch.continual.continual import WHOLE
+from launch.pipeline.pipeline import Pipeline
+from launch.pipeline.stages import STAGES
+from launch.recipe import Recipe
+from launch.run.stage import StageTable, Training, find_stage
+from merge.common.errors import UserError
+from train.recipe import load_recipe
+
+DEMO = Path("launch/recipes/demo.yaml")
+
+
+def demo(folder: Path, *changes: str) -> Recipe:
+    return load_recipe(DEMO, [f"output={folder}", *changes], Recipe)
+
+
+@pytest.mark.parametrize("table", [STAGES, {**STAGES, **WHOLE}, baseline_table("npo")])
+def test_every_stage_stands_after_what_it_needs(table: StageTable, tmp_path: Path) -> None:
+    """Commands go through a table in its order, and trust that no stage is met before its needs."""
+    recipe = demo(tmp_path, "importance.data={safety: false_refusals}", "false_refusals={path: x}")
+    names = list(table)
+    for name, stage in table.items():
+        assert stage.name == name
+        needed = [each for each in stage.needs_of(recipe) if each in table]
+        assert all(names.index(each) < names.index(name) for each in needed), name
+
+
+def test_a_part_or_worker_is_found_by_its_name_while_the_recipe_has_it(tmp_path: Path) -> None:
+    """Jobs are recorded as ``search.0`` or ``ablation.npo``, and so looked up again."""
+    workers = ("search.by=answers", "search.fit=none", "search.workers=2")
+    recipe = demo(tmp_path, *workers, "ablate={baselines: {npo: {objective: npo}}}")
+    second = find_stage(STAGES, "search.1", recipe)
+    trained = find_stage(STAGES, "ablation.npo", recipe)
+    assert second is not None and second.name == "search.1" and not second.is_done(recipe)
+    assert trained is not None and isinstance(trained.run, Training)
+    patch = tmp_path / "ablation/work/npo/safety/patch.json"
+    assert not trained.is_done(recipe)
+    patch.parent.mkdir(parents=True)
+    patch.write_text("{}")
+    assert trained.is_done(recipe)
+    for name in ("search.2", "ablation.ascent", "merge.0", "nothing"):
+        assert find_stage(STAGES, name, recipe) is None, name
+    with pytest.raises(UserError, match=r"stage search\.2: .* has none; choose one of world, "):
+        Pipeline(recipe).run_job("search.2")
+
+
+def test_a_table_without_the_ablation_goes_on_to_the_merge(tmp_path: Path) -> None:
+    """The merge waits for an ablation where one was asked for, and else for none."""
+    recipe = demo(tmp_path)
+    assert "ablation" in STAGES["merge"].needs_of(recipe)
+    assert "ablation" not in Pipeline(recipe).stages()
+    asked = Pipeline(recipe, STAGES).stages()
+    assert asked.index("search") < asked.index("ablation") < asked.index("merge")
