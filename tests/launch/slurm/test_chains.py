@@ -52,7 +52,7 @@ def test_the_merge_waits_for_the_ablation_and_this_for_its_trainings(tmp_path: P
     """The merge deletes the patches. Trainings have two nodes, the ablation what evaluations do."""
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     jobs = slurm.queue(plan_chain(DEMO, [f"output={run}", CLUSTER], ablate=True))
-    baselines = {"ablation.npo", "ablation.ascent_mismatch_kl"}
+    baselines = {"ablation.npo", "ablation.ascent_mismatch_kl", "ablation.derta"}
     found = dependencies(slurm, jobs)
     trained = {"afterok:safety", "afterok:over_safety", "afterok:search"}
     assert found["ablation"] == trained | {f"afterok:{baseline}" for baseline in baselines}
