@@ -111,7 +111,7 @@ def test_openings_that_are_learned_later_reach_the_trainings_of_an_ablation(
     files = [prepare(recipe, patch) for patch in missing_patches(recipe)]
     atomic_write_text(tmp_path / "run/openings.json", '{"texts": []}')
     hand_over_openings(tmp_path / "run")
-    assert len(files) == 2
+    assert len(files) == 3
     assert all(file.with_name("openings.json").read_text() == '{"texts": []}' for file in files)
 
 
@@ -246,9 +246,9 @@ def test_the_plan_counts_what_would_be_queued(tmp_path: Path) -> None:
     assert table is not None
     cells = list(zip(*(column.cells for column in table.columns), strict=True))
     # A run is world, openings, both trainings, search, merge and evaluate. Of the baselines of an
-    # ablation gradient ascent is the safety patch itself, and mismatch training has no pairs. The
-    # stages have six and four jobs, the baseline's three each; world, checks and summary are of the
-    # whole.
+    # ablation gradient ascent is the safety patch itself, and mismatch training and DeRTa have no
+    # pairs. The stages have six and four jobs, the baseline's three each; world, checks and summary
+    # are of the whole.
     assert cells == [
         ("launch submit", "7", "2", "5"),
         ("launch submit --ablate", "9", "3", "6"),
@@ -267,7 +267,7 @@ def test_an_ablation_counts_a_model_once(tmp_path: Path) -> None:
     retentions, scales, seeds = 4, 2 * 6, 4
     others = [
         *("backbone", "chosen", "dense", "delta", "magnitude", "intersection", "safety"),
-        *("over_safety", "task_arithmetic", "ties", "dare", "linear", "mismatch", "npo"),
+        *("over_safety", "task_arithmetic", "ties", "dare", "linear", "mismatch", "npo", "derta"),
     ]
     expected = len(others) + top_rates + retentions + scales + seeds
     assert ablation_models(recipe) == expected
