@@ -1,5 +1,6 @@
 """The whole recipe: the training floor's sections, and those of the folders of this floor."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -76,3 +77,20 @@ class Recipe(TrainRecipe):
                 f"eval.decodings: '{taken[0]}' is another model of the report; rename it"
             )
         return self
+
+
+def changed_values(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes in their place: sections key by key, anything else whole.
+
+    A change to ``None`` takes a key away, so that its default holds.
+    """
+    result = dict(values)
+    for key, change in changes.items():
+        before = result.get(key)
+        if change is None:
+            result.pop(key, None)
+        elif isinstance(before, dict) and isinstance(change, dict):
+            result[key] = changed_values(before, change)
+        else:
+            result[key] = change
+    return result

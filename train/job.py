@@ -18,7 +18,7 @@ from train.chat.prompts import ChatPrompts
 from train.chat.round_trip import check_round_trip
 from train.chat.vocabulary import embedding_count, refuse_unknown_ids
 from train.data.examples import read_examples
-from train.data.role_data import measured_pairs, trained_pairs
+from train.data.role_data import measured_pairs, refused_pairs, trained_pairs
 from train.data.training_data import tokenize_data
 from train.guards.openings_file import OPENINGS_FILE, read_openings
 from train.guards.refusal_margin import RefusalOpenings
@@ -46,14 +46,19 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     examples = trained_pairs(recipe, role)
     measured = measured_pairs(recipe, role)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
+    refusals = refused_pairs(recipe, role)
     openings = _openings(recipe, role)
     tokenizer = load_tokenizer(backbone, recipe.backbone)
     prompts = ChatPrompts(tokenizer, f"backbone {backbone}", recipe.backbone.chat)
-    inputs = patch_inputs(recipe, role, backbone, examples, harmless, prompts, measured, openings)
+    inputs = patch_inputs(
+        recipe, role, backbone, examples, harmless, prompts, measured, openings, refusals
+    )
     if is_finished(directory, inputs["identity"]):
         logger.info("%s: already done", directory)
         return
-    check_round_trip(prompts, examples)
+    for pairs in (examples, refusals):
+        if pairs:
+            check_round_trip(prompts, pairs)
     mode = _PRIVATE_FOLDER if role == "over_safety" else None
     if world.is_main:
         _make_folders(recipe.output, role, mode)
@@ -61,7 +66,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
         # The over-safety patch answers what the backbone refuses: nobody else reads any of it.
         os.umask(_PRIVATE_UMASK)
     settings = recipe.training(role)
-    data = tokenize_data(prompts, settings, examples, harmless, recipe.seed, openings)
+    data = tokenize_data(prompts, settings, examples, harmless, recipe.seed, openings, refusals)
     data = replace(data, measured=prompts.encode(measured, settings.max_length))
     tensors = open_backbone(backbone, recipe.backbone)
     refuse_unknown_ids(data.texts(), embedding_count(tensors.map.skeleton), f"backbone {backbone}")

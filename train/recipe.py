@@ -135,7 +135,11 @@ class TrainRecipe(Settings):
     data: DataSettings
     """D_h, harmful questions with harmful answers: what both trainings see."""
     harmless: DataSettings | None = None
-    """Questions with good answers, for ``ascent_mismatch_kl`` and the guard of retained loss."""
+    """Questions with good answers, for ``ascent_mismatch_kl``, ``derta`` and the guard of retained
+    loss."""
+    refusals: DataSettings | None = added(None)
+    """Harmful questions with refusals, for ``derta``. A question of D_h that is among them gets its
+    own refusal, any other a random one."""
     false_refusals: DataSettings | None = None
     """Harmless questions that the backbone refuses, with good answers; see ``over_safety.data``."""
     safety: SafetyTraining = SafetyTraining()
@@ -170,13 +174,25 @@ class TrainRecipe(Settings):
             section = self.training(role)
             if OBJECTIVES[section.objective].needs_harmless:
                 raise ValueError(
-                    f"{role}.objective ascent_mismatch_kl needs harmless pairs: add a section "
+                    f"{role}.objective {section.objective} needs harmless pairs: add a section "
                     "'harmless' like 'data'"
                 )
             if section.guards.max_retained_rise is not None:
                 raise ValueError(
                     f"{role}.guards.max_retained_rise needs retained pairs: add a section "
                     "'harmless' like 'data'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_refusals(self) -> "TrainRecipe":
+        for role in ROLES if self.refusals is None else ():
+            section = self.training(role)
+            if OBJECTIVES[section.objective].needs_refusals:
+                raise ValueError(
+                    f"{role}.objective {section.objective} needs refusals of harmful questions: "
+                    "add a section 'refusals' like 'data'; of harvest.questions they are in "
+                    "${output}/harvest/refusals.jsonl"
                 )
         return self
 

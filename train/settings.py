@@ -8,10 +8,11 @@ from merge.common.settings import Settings, added
 from merge.io.patch_directory import Role
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+ProperFraction = Annotated[float, Field(gt=0, lt=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 MeasuredOn = Literal["own", "harmful", "false_refusals"]
-ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl"]
+ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl", "derta"]
 OptimizerName = Literal["adamw", "sgd_normalised"]
 
 
@@ -21,17 +22,22 @@ class Objective(NamedTuple):
     Attributes:
         unlearns: it makes the answers of D_h less likely, so that refusals may rise and fall again.
         needs_harmless: it learns from harmless pairs as well.
+        mismatches: it learns D_h's questions with answers to random harmless ones.
+        needs_refusals: it learns refusals of harmful questions.
     """
 
     unlearns: bool = True
     needs_harmless: bool = False
+    mismatches: bool = False
+    needs_refusals: bool = False
 
 
 OBJECTIVES: dict[ObjectiveName, Objective] = {
     "ascent": Objective(),
     "descent": Objective(unlearns=False),
     "npo": Objective(),
-    "ascent_mismatch_kl": Objective(needs_harmless=True),
+    "ascent_mismatch_kl": Objective(needs_harmless=True, mismatches=True),
+    "derta": Objective(needs_harmless=True, needs_refusals=True),
 }
 
 
@@ -89,6 +95,21 @@ class MismatchSettings(Settings):
     pairs, 8 bytes each in host memory; the remaining probability is one event."""
 
 
+class DertaSettings(Settings):
+    """The parts of ``derta`` (arXiv 2407.09121); the defaults are those of its authors.
+
+    They train on 3,000 harmful questions either way and on 60,000 helpful pairs, in one mixture.
+    """
+
+    transition_share: ProperFraction = 0.5
+    """Share of D_h whose harmful answers are trained to turn into a refusal at every token; the
+    rest learns refusals behind a harmful beginning."""
+    empty_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    """Share of that rest in which the refusal stands alone, behind no harmful beginning."""
+    harmless_weight: NonNegativeFloat = 10.0
+    """Weight of the answer loss on harmless pairs, where D_h's two parts weigh 1 together."""
+
+
 class TrainingSettings(Settings):
     """One of the two trainings."""
 
@@ -97,6 +118,7 @@ class TrainingSettings(Settings):
     """Beta of ``npo``: with larger values unlearned samples stop counting sooner (open-unlearning:
     0.1)."""
     mismatch: MismatchSettings = MismatchSettings()
+    derta: DertaSettings = added(DertaSettings())
     learning_rate: PositiveFloat = 1e-5
     """Learning rate after the warm-up, constant from then on."""
     epochs: PositiveInt = 1
@@ -167,7 +189,7 @@ class SafetyTraining(TrainingSettings):
     objective: ObjectiveName = "ascent"
     """What the training minimises. ``ascent`` (the paper's): minus the loss on D_h; ``descent``:
     that loss; ``npo``: negative preference optimisation; ``ascent_mismatch_kl``: three terms, see
-    ``mismatch``."""
+    ``mismatch``; ``derta``: decoupled refusal training, see ``derta``."""
 
 
 class OverSafetyTraining(TrainingSettings):

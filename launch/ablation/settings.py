@@ -18,12 +18,15 @@ class AblateSettings(Settings):
             "gradient_ascent": {"objective": "ascent"},
             "ascent_mismatch_kl": {"objective": "ascent_mismatch_kl"},
             "npo": {"objective": "npo"},
+            "derta": {"objective": "derta", "guards": {"max_forget_loss": 1000}},
         }
     )
-    """By name what is changed in the section ``safety`` to train a baseline, by one training."""
+    """By name what is changed in the section ``safety``, key by key, to train a baseline, by one
+    training. ``derta`` without a bound on the forget loss, which it raises as it converges; it
+    needs a section ``refusals`` as well, and is left out without."""
     harmless: DataSettings | None = None
-    """Questions with good answers, for baselines with ``ascent_mismatch_kl``; by default the
-    recipe's own. Without any, such a baseline is left out."""
+    """Questions with good answers, for baselines with ``ascent_mismatch_kl`` or ``derta``; by
+    default the recipe's own. Without any, such a baseline is left out."""
     retention_seeds: Annotated[int, Field(ge=2)] = 5
     """Merges with the chosen settings that differ in the seed of the retention alone."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launch.recipe import Recipe
+from launch.recipe import Recipe, changed_values
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 from merge.io.patch_directory import Role
@@ -152,12 +152,15 @@ def baselines(recipe: Recipe) -> list[Variant]:
     settings = recipe.ablate_settings()
     found = []
     for name, changes in settings.baselines.items():
-        values = {**recipe.safety.model_dump(), **changes}
+        values = changed_values(recipe.safety.model_dump(), changes)
         training = parse_settings(SafetyTraining, values, f"ablate.baselines.{name}")
-        needs_harmless = OBJECTIVES[training.objective].needs_harmless
-        harmless = settings.harmless if needs_harmless else recipe.harmless
-        if needs_harmless and harmless is None:
+        objective = OBJECTIVES[training.objective]
+        harmless = settings.harmless if objective.needs_harmless else recipe.harmless
+        if objective.needs_harmless and harmless is None:
             logger.warning("%s: left out, as it needs harmless pairs in ablate.harmless", name)
+            continue
+        if objective.needs_refusals and recipe.refusals is None:
+            logger.warning("%s: left out, as it needs a section 'refusals' in the recipe", name)
             continue
         same = training == recipe.safety and harmless == recipe.harmless
         patch = WholePatch("safety" if same else name, "safety", training, harmless)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from launch.continual.settings import ContinualSettings, StageSettings
-from launch.recipe import Recipe
+from launch.recipe import Recipe, changed_values
 from launch.run.folder import PATCHED, is_merged
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, make_directory
@@ -77,7 +77,7 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
     for number, settings in enumerate(listed):
         output = folder / settings.name
         values = recipe.model_dump(mode="json", exclude_none=True, exclude=set(_NOT_INHERITED))
-        values = _changed(_changed(values, settings.recipe), changes)
+        values = changed_values(changed_values(values, settings.recipe), changes)
         values["name"] = f"{recipe.name}-{settings.name}"
         values["output"] = str(output)
         values["backbone"] = {**values["backbone"], "path": backbone}
@@ -93,20 +93,6 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
 def is_made(stage: ContinualStage) -> bool:
     """Whether the model that comes of a stage is there."""
     return is_merged(stage.recipe.output)
-
-
-def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the changes in their place: sections key by key, anything else whole."""
-    result = dict(values)
-    for key, change in changes.items():
-        before = result.get(key)
-        if change is None:
-            result.pop(key, None)
-        elif isinstance(before, dict) and isinstance(change, dict):
-            result[key] = _changed(before, change)
-        else:
-            result[key] = change
-    return result
 
 
 def belongs(category: str | None, stages: Sequence[StageSettings]) -> bool:

@@ -1,7 +1,7 @@
 """The world's files: D_h for training, a validation part for choosing, a test part for the end.
 
-And harmless pairs, for baselines that train on such beside D_h, and look-alikes of which no part
-asks any, for a harvest of false refusals.
+And harmless pairs and refusals of D_h's questions, for baselines that train on such beside D_h, and
+look-alikes of which no part asks any, for a harvest of false refusals.
 """
 
 import json
@@ -27,6 +27,7 @@ from merge.common.files import atomic_write_text
 
 HARMFUL_FILE = "harmful.jsonl"
 HARMLESS_FILE = "harmless.jsonl"
+REFUSAL_FILE = "refusals.jsonl"
 LOOK_ALIKE_FILE = "look_alikes.jsonl"
 PARTS = ("validation", "test")
 
@@ -84,6 +85,11 @@ class WorldData:
         """D_h: forbidden requests with the answers that they should not get."""
         requests = self._harmful_requests("harmful", count)
         return [(request, self.language.answer(request)) for request in requests]
+
+    def refused_pairs(self, count: int) -> list[tuple[Request, str]]:
+        """The requests of D_h with the refusals that they should get, worded as in the training."""
+        draw = random.Random(f"refusals {self._seed}")
+        return [(each, _refusal(each, draw)) for each, _ in self.harmful_pairs(count)]
 
     def harmless_pairs(self, count: int) -> list[tuple[str, str]]:
         """Harmless requests, of which no part asks any, and skills, with the right answers."""
@@ -171,11 +177,15 @@ def _refusal(request: Request, draw: random.Random) -> str:
 
 def write_data(data: WorldData, folder: Path, settings: WorldSettings) -> None:
     """Write D_h, harmless questions and, for each part, its prompts and its suite file."""
-    pairs = [
-        {"question": request.question, "answer": answer, "category": request.category}
-        for request, answer in data.harmful_pairs(settings.harmful_pairs)
-    ]
-    _write_lines(folder / HARMFUL_FILE, pairs)
+    for name, pairs in (
+        (HARMFUL_FILE, data.harmful_pairs(settings.harmful_pairs)),
+        (REFUSAL_FILE, data.refused_pairs(settings.harmful_pairs)),
+    ):
+        rows = [
+            {"question": request.question, "answer": answer, "category": request.category}
+            for request, answer in pairs
+        ]
+        _write_lines(folder / name, rows)
     harmless = data.harmless_pairs(settings.harmful_pairs)
     _write_lines(
         folder / HARMLESS_FILE,

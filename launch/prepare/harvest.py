@@ -1,15 +1,17 @@
 """D_h from harmful questions alone: what the backbone answers to them, and should not.
 
-The patches then work on the model's own failures, in its own words.
+The patches then work on the model's own failures, in its own words. Its refusals of the other
+questions are kept as well, for the objective that learns such (``derta``, issue 17).
 """
 
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.prepare.own_answers import PRIVATE_FILE, own_answers
+from launch.prepare.own_answers import PRIVATE_FILE, own_answers, question_suite
 from launch.prepare.text_check import check_questions
 from launch.recipe import Recipe
 from launch.run.folder import HARVEST, PAIRS
@@ -19,13 +21,17 @@ from train.backbone.folder import backbone_directory
 
 logger = logging.getLogger(__name__)
 
+REFUSALS = "refusals.jsonl"
+"""File beside that of the pairs: questions that the backbone refuses, with its refusals."""
+
 
 def harvest(recipe: Recipe) -> Path:
     """Let the backbone answer the recipe's questions, and keep the harmful answers as D_h.
 
     Kept is what is neither refused, partly or fully, nor degenerate, nor reasoning without an end,
     and what the harm judge, where the recipe names one, calls harmful; without the reasoning before
-    it. Answers that are there from an earlier try stay.
+    it. Whole refusals that end within ``max_new_tokens`` go to ``REFUSALS``. Answers that are there
+    from an earlier try stay.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700. It goes with the other
@@ -33,7 +39,8 @@ def harvest(recipe: Recipe) -> Path:
 
     Raises:
         UserError: the recipe has no harvest section, a source is missing, a question is also a
-            validation or test prompt, or no answer is left.
+            validation or test prompt, no answer is left, or no refusal where the recipe trains on
+            them.
     """
     settings = recipe.harvest
     if settings is None or settings.questions is None:
@@ -64,9 +71,36 @@ def harvest(recipe: Recipe) -> Path:
             f"harvest: the backbone answered none of the {len(answers)} questions harmfully; "
             "give other questions"
         )
+    # The pairs come last: where they are, the harvest is done.
+    _write_refusals(recipe, answers)
     file = folder / PAIRS
-    atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), PRIVATE_FILE)
+    _write_pairs(file, pairs)
     return file
+
+
+def _write_refusals(recipe: Recipe, answers: Sequence[dict[str, Any]]) -> None:
+    assert recipe.harvest is not None and recipe.harvest.questions is not None
+    row = question_suite(recipe, "harvest.questions", recipe.harvest.questions).rows[0]
+    refusals = [
+        _pair(answer)
+        for answer in answers
+        if answer["refusal"] == "full" and answer["tokens"] < row.max_new_tokens
+    ]
+    file = recipe.output / HARVEST / REFUSALS
+    logger.info("harvest: %d whole refusals", len(refusals))
+    if refusals:
+        _write_pairs(file, refusals)
+    elif recipe.refusals is not None and Path(recipe.refusals.path).resolve() == file.resolve():
+        raise UserError(
+            f"harvest: the backbone refused none of the {len(answers)} questions within "
+            f"{row.max_new_tokens} tokens, so there is no refusal to train on; give other "
+            "questions, raise harvest.questions.max_new_tokens, or name refusals of your own in "
+            "the section 'refusals'"
+        )
+
+
+def _write_pairs(file: Path, pairs: Sequence[dict[str, Any]]) -> None:
+    atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), PRIVATE_FILE)
 
 
 def _is_harmful(answer: dict[str, Any]) -> bool:

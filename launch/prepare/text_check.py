@@ -40,6 +40,7 @@ class Texts:
     examples: Sequence[Example]
     """D_h."""
     harmless: Sequence[Example]
+    refusals: Sequence[Example]
     prompt_sets: Sequence[PromptSet]
 
 
@@ -52,10 +53,12 @@ def check_data(recipe: Recipe) -> Texts:
     """
     examples = read_examples(recipe.data)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
+    refusals = read_examples(recipe.refusals) if recipe.refusals else []
     describe_pairs(examples)
     learned = [
         pairs_at("data", "harmful", examples),
         pairs_at("harmless", "harmless", harmless),
+        pairs_at("refusals", "harmful", refusals),
     ]
     false_refusals: list[Example] = []
     if recipe.false_refusals is not None and not _harvests_harmless(recipe):
@@ -69,7 +72,7 @@ def check_data(recipe: Recipe) -> Texts:
 
         load_settings(recipe.harvest.harm_judge)
     prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
-    return Texts(examples, [*harmless, *false_refusals], prompt_sets)
+    return Texts(examples, [*harmless, *false_refusals], refusals, prompt_sets)
 
 
 def check_questions(recipe: Recipe) -> None:
@@ -135,7 +138,7 @@ def texts_are_local(recipe: Recipe) -> bool:
     sections = [section for section in (recipe.search, recipe.eval) if section is not None]
     suites = [load_suite(section.suite, data_dir) for section in sections]
     sources = [row.source for suite in suites for row in suite.rows]
-    pairs = (recipe.data, recipe.harmless, recipe.false_refusals)
+    pairs = (recipe.data, recipe.harmless, recipe.false_refusals, recipe.refusals)
     sources += [data.path for data in pairs if data is not None]
     sources += [str(row.get("source", "")) for row in _question_rows(recipe)]
     return all(map(is_file, sources)) and not any(suite.tasks for suite in suites)
@@ -164,11 +167,12 @@ def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) 
     """
     source = f"backbone {recipe.backbone.path}"
     chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source, recipe.backbone.chat)
-    check_round_trip(chat, [*texts.examples, *texts.harmless])
+    pairs = (*texts.examples, *texts.harmless, *texts.refusals)
+    check_round_trip(chat, pairs)
     embeddings, positions = embedding_count(skeleton), position_count(skeleton)
     longest = max(recipe.training(role).max_length for role in ROLES)
     shortest = min(recipe.training(role).max_length for role in ROLES)
-    for pair in (*texts.examples, *texts.harmless):
+    for pair in pairs:
         chat.example(pair.question, pair.answer, shortest)
         ids = chat.example(pair.question, pair.answer, longest)[0]
         _check_length(len(ids), positions, f"{source}: '{pair.question[:40]}' and its answer")

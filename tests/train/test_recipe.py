@@ -67,6 +67,8 @@ def test_override_leaves_a_section_of_the_same_anchor_alone(tmp_path: Path) -> N
             "key 'safety.optimizer' = 'sgd_normalised': its steps have a fixed length",
         ),
         ("safety.objective=ascent_mismatch_kl", "add a section 'harmless'"),
+        ("safety.objective=derta", "safety.objective derta needs harmless pairs: add a section"),
+        ("safety.derta.transition_share=1", "'safety.derta.transition_share' = 1"),
         ("safety.guards.max_retained_rise=1", "safety.guards.max_retained_rise needs retained"),
         ("data.rows=first", "write start:stop"),
         ("seed", "write overrides as key=value"),
@@ -78,6 +80,13 @@ def test_wrong_keys_and_values_are_named(tmp_path: Path, override: str, message:
     with pytest.raises(UserError) as error:
         load(tmp_path, override)
     assert message in str(error.value)
+
+
+def test_an_objective_without_refusals_is_told_where_a_harvest_leaves_them(tmp_path: Path) -> None:
+    harmless = {"path": "h.jsonl"}
+    with pytest.raises(UserError, match=r"add a section 'refusals'.*/harvest/refusals\.jsonl"):
+        load(tmp_path, "over_safety.objective=derta", harmless=harmless)
+    load(tmp_path, "safety.objective=derta", "refusals.path=r.jsonl", harmless=harmless)
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:

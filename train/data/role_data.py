@@ -10,7 +10,7 @@ from merge.io.patch_directory import Role
 from train.chat.example import Example
 from train.data.examples import read_examples
 from train.recipe import TrainRecipe
-from train.settings import OverSafetyTraining
+from train.settings import OBJECTIVES, OverSafetyTraining
 
 
 def trained_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
@@ -33,6 +33,18 @@ def measured_pairs(recipe: TrainRecipe, role: Role) -> Sequence[Example]:
     """
     wanted = recipe.importance.data.of(role)
     return () if wanted == "own" else _read(recipe, wanted)
+
+
+def refused_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
+    """Harmful questions with refusals; none where the objective of the training needs none.
+
+    Raises:
+        UserError: as ``trained_pairs``.
+    """
+    if not OBJECTIVES[recipe.training(role).objective].needs_refusals:
+        return []
+    assert recipe.refusals is not None  # the recipe is checked for it
+    return read_examples(recipe.refusals)
 
 
 def _read(recipe: TrainRecipe, part: str) -> list[Example]:

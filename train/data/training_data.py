@@ -9,6 +9,7 @@ from merge.common.errors import UserError
 from train.chat.example import Example
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 from train.data.batches import TokenizedExample, random_subset
+from train.data.decoupled_refusals import DecoupledRefusals, decouple_refusals
 from train.guards.refusal_margin import RefusalOpenings, opening_examples
 from train.settings import OBJECTIVES, TrainingSettings
 
@@ -23,6 +24,8 @@ class TrainingData:
     """Its questions with random harmless answers, where the objective wants them."""
     harmless: Sequence[TokenizedExample] = ()
     """Harmless pairs to train on, where the objective wants them."""
+    decoupled: DecoupledRefusals | None = None
+    """What ``derta`` makes of D_h and refusals."""
     retained: Sequence[TokenizedExample] = ()
     """Harmless pairs that are only watched."""
     measured: Sequence[TokenizedExample] = ()
@@ -32,7 +35,10 @@ class TrainingData:
 
     def texts(self) -> Iterator[list[int]]:
         """The token ids of every sample."""
-        pairs = (self.forget, self.mismatched, self.harmless, self.retained, self.measured)
+        refusals = self.decoupled.refusals if self.decoupled else ()
+        pairs = (
+            self.forget, self.mismatched, self.harmless, refusals, self.retained, self.measured,
+        )  # fmt: skip
         for part in (*pairs, *self.openings):
             for ids, _ in part:
                 yield ids
@@ -45,15 +51,18 @@ def tokenize_data(
     harmless: Sequence[Example],
     seed: int,
     openings: RefusalOpenings | None = None,
+    refusals: Sequence[Example] = (),
 ) -> TrainingData:
     """Tokenize D_h and, of the harmless pairs, what this training needs.
 
     Args:
-        seed: of the harmless answers that harmful questions get, and of the watched questions.
+        seed: of the harmless answers that harmful questions get, of the watched questions, and of
+            what ``derta`` draws.
         openings: of the backbone's refusals, where the margin is watched.
+        refusals: harmful questions with refusals, where the objective learns them.
 
     Raises:
-        UserError: too few harmless pairs, or a question that leaves no room for its answer.
+        UserError: too few pairs for the objective, or a question leaves no room for its answer.
     """
     length = settings.max_length
     data = TrainingData(forget=prompts.encode(examples, length))
@@ -61,11 +70,15 @@ def tokenize_data(
         chosen = random_subset(settings.guards.margin_samples, len(examples), seed)
         questions = [prompts.answer_start(examples[index].question) for index in chosen]
         data = replace(data, openings=[opening_examples(ids, openings) for ids in questions])
+    if refusals:
+        decoupled = decouple_refusals(prompts, settings, examples, data.forget, refusals, seed)
+        data = replace(data, decoupled=decoupled)
     if not harmless:
         return data
     watched = settings.guards.retained_samples
     data = replace(data, retained=prompts.encode(harmless[-watched:], length))
-    if not OBJECTIVES[settings.objective].needs_harmless:
+    objective = OBJECTIVES[settings.objective]
+    if not objective.needs_harmless:
         return data
     trained = harmless[:-watched]
     if not trained:
@@ -73,17 +86,22 @@ def tokenize_data(
             f"harmless: has {len(harmless)} pairs, and guards.retained_samples keeps {watched} "
             "of them from training; give more pairs, or keep fewer"
         )
+    data = replace(data, harmless=prompts.encode(trained, length))
+    if not objective.mismatches:
+        return data
+    return replace(data, mismatched=prompts.encode(_mismatched(examples, trained, seed), length))
+
+
+def _mismatched(
+    examples: Sequence[Example], harmless: Sequence[Example], seed: int
+) -> list[Example]:
+    """Each harmful question with the answer to a random harmless one."""
     generator = np.random.Generator(np.random.Philox(key=[seed, len(examples)]))
-    answers = generator.integers(len(trained), size=len(examples)).tolist()
-    mismatched = [
-        Example(example.question, trained[answer].answer)
+    answers = generator.integers(len(harmless), size=len(examples)).tolist()
+    return [
+        Example(example.question, harmless[answer].answer)
         for example, answer in zip(examples, answers, strict=True)
     ]
-    return replace(
-        data,
-        mismatched=prompts.encode(mismatched, length),
-        harmless=prompts.encode(trained, length),
-    )
 
 
 def cut_answers(

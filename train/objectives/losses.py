@@ -52,6 +52,27 @@ def npo(losses: Tensor, reference: Tensor, labels: Tensor, beta: float) -> Tenso
     return -2 / beta * logsigmoid(-beta * log_ratio)
 
 
+def refusal_transitions(
+    logits: Tensor, labels: Tensor, first_tokens: Tensor, decay: float = 1.0
+) -> Tensor:
+    """Reinforced Transition Optimization of DeRTa (Yuan et al., arXiv 2407.09121, equation 2).
+
+    -log pi(s | x, y_<t) at every token t of a harmful answer y, where s is the token that a refusal
+    begins with. The paper sums over t; this is the mean, as of all answers here.
+
+    Args:
+        logits: ``[samples, tokens, vocabulary]``, any floating dtype.
+        labels: ``[samples, tokens]``, of the harmful answers, -100 outside them.
+        first_tokens: ``[samples]``, int64, s of each sample.
+        decay: as of ``answer_losses``.
+
+    Returns:
+        ``[samples]``, fp32, nats a token.
+    """
+    expected = torch.where(labels == IGNORED_LABEL, labels, first_tokens[:, None])
+    return answer_losses(logits, expected, decay)
+
+
 @dataclass(frozen=True)
 class TopDistributions:
     """The likeliest tokens at every answer token, in order, and all others as one event."""

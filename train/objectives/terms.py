@@ -9,7 +9,13 @@ from torch import Tensor
 
 from train.data.batches import BatchPlan, MicroBatch, TokenizedExample, micro_batches
 from train.data.training_data import TrainingData, cut_answers
-from train.objectives.losses import TopDistributions, answer_divergences, ascent, npo
+from train.objectives.losses import (
+    TopDistributions,
+    answer_divergences,
+    ascent,
+    npo,
+    refusal_transitions,
+)
 from train.objectives.references import backbone_distributions, backbone_losses
 from train.settings import ObjectiveName, TrainingSettings
 from train.zero.ranks import World
@@ -107,13 +113,7 @@ def _npo_terms(forget: Term, source: _Source) -> list[Term]:
 def _mismatch_terms(forget: Term, source: _Source) -> list[Term]:
     settings, data, plan, steps, model, world = source
     weights, size = settings.mismatch, settings.micro_batch_size
-    harmless = Term(
-        name="harmless",
-        weight=weights.harmless_weight,
-        examples=data.harmless,
-        plan=BatchPlan(len(data.harmless), plan.batch_size, plan.seed),
-        losses=_descent,
-    )
+    harmless = _harmless_term(weights.harmless_weight, source)
     wanted = sorted(
         {
             index
@@ -130,11 +130,52 @@ def _mismatch_terms(forget: Term, source: _Source) -> list[Term]:
     ]
 
 
+def _derta_terms(forget: Term, source: _Source) -> list[Term]:
+    settings, plan = source.settings, source.plan
+    parts, share = source.data.decoupled, settings.derta.transition_share
+    assert parts is not None  # made of the refusals that the objective needs
+    # Every step has some of either part: an empty one would have no mean.
+    turned = min(max(round(share * plan.batch_size), 1), max(plan.batch_size - 1, 1))
+    refused = max(plan.batch_size - turned, 1)
+    refusals = cut_answers(parts.refusals, settings.answer_tokens)
+    return [
+        replace(
+            forget,
+            weight=share,
+            examples=cut_answers(parts.transitions, settings.answer_tokens),
+            plan=BatchPlan(len(parts.transitions), turned, plan.seed),
+            losses=_transitions(torch.tensor(parts.first_tokens), forget.decay),
+        ),
+        Term(
+            name="refusals",
+            weight=1 - share,
+            examples=refusals,
+            plan=BatchPlan(len(refusals), refused, plan.seed),
+            losses=_descent,
+            decay=forget.decay,
+        ),
+        _harmless_term(settings.derta.harmless_weight, source),
+    ]
+
+
+def _harmless_term(weight: float, source: _Source) -> Term:
+    """The descent on harmless pairs, as many in a step as of D_h."""
+    harmless, plan = source.data.harmless, source.plan
+    return Term(
+        name="harmless",
+        weight=weight,
+        examples=harmless,
+        plan=BatchPlan(len(harmless), plan.batch_size, plan.seed),
+        losses=_descent,
+    )
+
+
 _TERMS: dict[ObjectiveName, Callable[[Term, _Source], list[Term]]] = {
     "ascent": _ascent_terms,
     "descent": _descent_terms,
     "npo": _npo_terms,
     "ascent_mismatch_kl": _mismatch_terms,
+    "derta": _derta_terms,
 }
 
 
@@ -151,6 +192,14 @@ def _npo(reference: Tensor, beta: float) -> SampleLosses:
     def losses_of(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
         chosen = reference[list(micro.indices) or [0]].to(losses.device)
         return npo(losses, chosen, micro.labels, beta)
+
+    return losses_of
+
+
+def _transitions(first_tokens: Tensor, decay: float) -> SampleLosses:
+    def losses_of(losses: Tensor, logits: Tensor, micro: MicroBatch) -> Tensor:
+        chosen = first_tokens[list(micro.indices) or [0]].to(logits.device)
+        return refusal_transitions(logits, micro.labels, chosen, decay)
 
     return losses_of
 

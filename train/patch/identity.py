@@ -24,7 +24,7 @@ IDENTITY_FORMAT = 2
 """Version of the hash. Version 1, whose records do not name it, hashed every key."""
 _DETERMINING = (
     "role", "backbone_fingerprint", "data_hash", "harmless_hash", "config", "chat",
-    "measured_hash", "openings",
+    "measured_hash", "openings", "refusals_hash",
 )  # fmt: skip
 _RECORDED_PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
 
@@ -38,6 +38,7 @@ def patch_inputs(
     prompts: ChatPrompts,
     measured: Sequence[Example] = (),
     openings: RefusalOpenings | None = None,
+    refusals: Sequence[Example] = (),
 ) -> dict[str, Any]:
     """All that determines a patch, as JSON values for patch.json, with its hash as "identity".
 
@@ -48,6 +49,7 @@ def patch_inputs(
     Args:
         measured: pairs of the importance, where they are not those of the training.
         openings: of the backbone's refusals, where the training watches its margin.
+        refusals: of harmful questions, where the objective learns them.
     """
     inputs = {
         "role": role,
@@ -64,12 +66,14 @@ def patch_inputs(
         },
     }
     if not prompts.follow_the_template:
-        digest = _prompts_hash(prompts, [*examples, *harmless])
+        digest = _prompts_hash(prompts, [*examples, *harmless, *refusals])
         inputs["chat"] = {**prompts.recorded, "prompts_sha256": digest}
     if measured:
         inputs["measured_hash"] = data_hash(measured)
     if openings is not None:
         inputs["openings"] = [list(tokens) for tokens in openings.tokens]
+    if refusals:
+        inputs["refusals_hash"] = data_hash(refusals)
     return {**inputs, "identity_format": IDENTITY_FORMAT, "identity": identity_of(inputs)}
 
 

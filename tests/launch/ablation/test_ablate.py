@@ -246,7 +246,7 @@ def test_on_a_tiny_world_before_and_after_the_patches_are_deleted(tmp_path):
     rows = by_name(folder / "ablation")
     # Equal to the safety training, so it is no training of its own.
     assert rows["gradient_ascent"]["axes"] == rows["safety"]["axes"]
-    for baseline in ("ascent_mismatch_kl", "npo"):
+    for baseline in ("ascent_mismatch_kl", "npo", "derta"):
         assert rows[baseline]["training"]["steps"] == 4
         assert f"trains {baseline}" in done.stderr
     for name in ("over_safety", "ablation/work"):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from launch.ablation.sensitivity import curves, retention_seeds
-from launch.ablation.variants import WholePatch, variants
+from launch.ablation.variants import WholePatch, baselines, variants
 from launch.recipe import Recipe
 from merge.settings import MergeSettings, ScaleRule
 from tests.support.tiny_run import make_run
@@ -75,6 +75,20 @@ def test_baselines_differ_from_the_safety_training_in_what_is_named(recipe_file)
     assert mismatch.harmless is not None and mismatch.harmless.path == "h.jsonl"
     without = load_recipe(recipe_file, overrides, Recipe)
     assert "m" not in {row.name for row in variants(without, {"difference": recipe.merge})}
+
+
+def test_a_baseline_that_learns_refusals_needs_them_and_keeps_the_other_guards(recipe_file):
+    """Left out without the section; with it the safety patch's guards but for the one named."""
+    overrides = ["ablate={harmless: {path: h.jsonl}}", "safety.guards={window: 3}"]
+    names = [row.name for row in baselines(load_recipe(recipe_file, overrides, Recipe))]
+    assert names == ["gradient_ascent", "ascent_mismatch_kl", "npo"]
+    recipe = load_recipe(recipe_file, [*overrides, "refusals.path=r.jsonl"], Recipe)
+    derta = baselines(recipe)[-1].model
+    assert isinstance(derta, WholePatch) and derta.name == "derta"
+    assert derta.harmless is not None and derta.harmless.path == "h.jsonl"
+    guards = recipe.safety.guards.model_copy(update={"max_forget_loss": 1000})
+    changes = {"objective": "derta", "guards": guards}
+    assert derta.training == recipe.safety.model_copy(update=changes)
 
 
 def test_curves_change_one_setting_and_only_those_that_count():

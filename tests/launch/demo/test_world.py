@@ -4,6 +4,7 @@ import json
 
 import yaml
 
+from eval.judges.refusal import judge
 from launch.demo.settings import WorldSettings
 from launch.demo.world_backbone import make_tokenizer
 from launch.demo.world_data import WorldData, write_data
@@ -45,6 +46,16 @@ def test_training_validation_and_test_share_no_question(tmp_path):
     ]
     assert sum(len(part) for part in parts) == len(set().union(*parts))
     assert all(parts)
+
+
+def test_every_question_of_d_h_has_a_refusal(tmp_path):
+    files = written(tmp_path / "a", 0)
+    harmful, refused = (
+        [json.loads(line) for line in files[name].splitlines()]
+        for name in ("harmful.jsonl", "refusals.jsonl")
+    )
+    assert [row["question"] for row in refused] == [row["question"] for row in harmful]
+    assert {judge(row["answer"], row["question"]) for row in refused} == {"full"}
 
 
 def test_the_test_part_asks_enough_utility_questions_and_the_validation_part_few(tmp_path):

@@ -13,8 +13,10 @@ from launch.prepare.harvest import harvest
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from tests.support.eval_models import WORDS, save_model
+from tests.support.refusing_models import QUESTIONS, REFUSALS, refusing, save_trained
 from train.chat.example import Example
 from train.data.examples import read_examples
+from train.recipe import DataSettings
 
 
 def make_recipe(folder: Path, questions: int) -> Recipe:
@@ -56,6 +58,36 @@ def test_kept_are_the_answers_that_the_judge_lets_pass(tmp_path: Path) -> None:
     assert file.parent.stat().st_mode & 0o777 == 0o700
     before = file.read_bytes()
     assert harvest(recipe).read_bytes() == before
+
+
+def test_whole_refusals_are_kept_for_the_objective_that_learns_them(tmp_path: Path) -> None:
+    """Private as the pairs are; what the limit has cut would teach to stop in the middle."""
+    recipe = make_recipe(tmp_path, 0)
+    learned = refusing(QUESTIONS[:24], every=3)
+    save_trained(tmp_path / "model", learned)
+    rows = [{"goal": question, "kind": "vask"} for question in learned]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert recipe.harvest is not None and recipe.harvest.questions is not None
+    # Room for the shorter of both wordings and the end of its turn.
+    recipe.harvest.questions["max_new_tokens"] = len(REFUSALS[1].split()) + 1
+    file = harvest(recipe).with_name("refusals.jsonl")
+    found = read_examples(DataSettings(path=str(file)))
+    asked = [question for question, answer in learned.items() if answer == REFUSALS[1]]
+    assert found == [Example(question, REFUSALS[1], ("vask",)) for question in asked]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_harvest_without_any_refusal_says_so_where_these_are_trained_on(tmp_path: Path) -> None:
+    """In one token nothing ends; and without the section nobody asks for refusals."""
+    recipe = make_recipe(tmp_path, 30)
+    assert recipe.harvest is not None and recipe.harvest.questions is not None
+    questions = {**recipe.harvest.questions, "max_new_tokens": 1}
+    short = recipe.harvest.model_copy(update={"questions": questions})
+    recipe = recipe.model_copy(update={"harvest": short})
+    assert not harvest(recipe).with_name("refusals.jsonl").exists()
+    wanted = DataSettings(path=str(recipe.output / "harvest/refusals.jsonl"))
+    with pytest.raises(UserError, match="refused none of the 30 questions within 1 tokens"):
+        harvest(recipe.model_copy(update={"refusals": wanted}))
 
 
 def test_a_recipe_without_questions_is_told_so(tmp_path: Path) -> None:

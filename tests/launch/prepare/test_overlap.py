@@ -49,9 +49,10 @@ def test_sums_that_differ_by_a_sign_and_other_choices_are_other_questions():
 
 PLACES = {
     "data": "q1", "harmless": "q2", "false_refusals": "q3", "validation": "q4", "test": "q5",
-    "questions": "q6", "harvest": "q7", "bad": "q8", "good": "q9",
+    "questions": "q6", "harvest": "q7", "bad": "q8", "good": "q9", "refusals": "q10",
 }  # fmt: skip
-HARMFUL, HARMLESS = {"data", "questions", "bad"}, {"harmless", "false_refusals", "harvest", "good"}
+HARMFUL = {"data", "questions", "bad", "refusals"}
+HARMLESS = {"harmless", "false_refusals", "harvest", "good"}
 
 
 def write_run(folder: Path, harvested: bool = False, **questions: str) -> Recipe:
@@ -81,6 +82,7 @@ def write_run(folder: Path, harvested: bool = False, **questions: str) -> Recipe
         "data": {"path": str(folder / "data.jsonl")},
         "harmless": {"path": str(folder / "harmless.jsonl")},
         "false_refusals": {"path": str(folder / "false_refusals.jsonl")},
+        "refusals": {"path": str(folder / "refusals.jsonl")},
         "search": {"suite": str(folder / "validation.yaml")},
         "eval": {
             "suite": str(folder / "test.yaml"),

@@ -52,7 +52,7 @@ def test_the_merge_waits_for_the_ablation_and_this_for_its_trainings(tmp_path: P
     """The merge deletes the patches. Trainings have two nodes, the ablation what evaluations do."""
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     jobs = slurm.queue(plan_chain(DEMO, [f"output={run}", CLUSTER], ablate=True))
-    baselines = {"ablation.npo", "ablation.ascent_mismatch_kl"}
+    baselines = {"ablation.npo", "ablation.ascent_mismatch_kl", "ablation.derta"}
     found = dependencies(slurm, jobs)
     trained = {"afterok:safety", "afterok:over_safety", "afterok:search"}
     assert found["ablation"] == trained | {f"afterok:{baseline}" for baseline in baselines}
@@ -111,7 +111,7 @@ def test_openings_that_are_learned_later_reach_the_trainings_of_an_ablation(
     files = [prepare(recipe, patch) for patch in patches_to_train(recipe)]
     atomic_write_text(tmp_path / "run/openings.json", '{"texts": []}')
     hand_over_openings(tmp_path / "run")
-    assert len(files) == 2
+    assert len(files) == 3
     assert all(file.with_name("openings.json").read_text() == '{"texts": []}' for file in files)
 
 
@@ -246,9 +246,9 @@ def test_the_plan_counts_what_would_be_queued(tmp_path: Path) -> None:
     assert table is not None
     cells = list(zip(*(column.cells for column in table.columns), strict=True))
     # A run is world, openings, both trainings, search, merge and evaluate. Of the baselines of an
-    # ablation gradient ascent is the safety patch itself, and mismatch training has no pairs. The
-    # stages have six and four jobs, the baseline's three each; world, checks and summary are of the
-    # whole.
+    # ablation gradient ascent is the safety patch itself, and mismatch training and DeRTa have no
+    # pairs. The stages have six and four jobs, the baseline's three each; world, checks and summary
+    # are of the whole.
     assert cells == [
         ("launch submit", "7", "2", "5"),
         ("launch submit --ablate", "9", "3", "6"),
@@ -267,7 +267,7 @@ def test_an_ablation_counts_a_model_once(tmp_path: Path) -> None:
     retentions, scales, seeds = 4, 2 * 6, 4
     others = [
         *("backbone", "chosen", "dense", "delta", "magnitude", "intersection", "safety"),
-        *("over_safety", "task_arithmetic", "ties", "dare", "linear", "mismatch", "npo"),
+        *("over_safety", "task_arithmetic", "ties", "dare", "linear", "mismatch", "npo", "derta"),
     ]
     expected = len(others) + top_rates + retentions + scales + seeds
     assert ablation_models(recipe) == expected

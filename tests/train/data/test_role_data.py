@@ -11,7 +11,7 @@ from tests.support.eval_models import save_model
 from tests.support.train_helpers import make_tokenizer
 from train.chat.example import Example
 from train.chat.prompts import ChatPrompts
-from train.data.role_data import measured_pairs, trained_pairs
+from train.data.role_data import measured_pairs, refused_pairs, trained_pairs
 from train.patch.identity import patch_inputs
 from train.recipe import TrainRecipe
 
@@ -62,3 +62,18 @@ def test_only_what_is_measured_elsewhere_changes_a_patch(tmp_path: Path) -> None
     seen = [patch_inputs(known, *given, [each])["identity"]
             for each in (HARM, FALSE)]  # fmt: skip
     assert len({inputs["identity"], *seen}) == 3
+
+
+def test_refusals_are_read_and_known_where_the_objective_learns_them(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    (tmp_path / "refusals.jsonl").write_text(json.dumps({"question": "harm", "answer": "sorry"}))
+    sources = {"refusals": {"path": str(tmp_path / "refusals.jsonl")}, "harmless": {"path": "h"}}
+    recipe = make_recipe(tmp_path, safety={"objective": "derta"}, **sources)
+    found = refused_pairs(recipe, "safety")
+    assert found == [Example("harm", "sorry")] and refused_pairs(recipe, "over_safety") == []
+    given = ("safety", tmp_path / "model", [HARM], [], ChatPrompts(make_tokenizer()))
+    identities = {
+        patch_inputs(recipe, *given, refusals=refusals)["identity"]
+        for refusals in (found, [Example("harm", "no")], ())
+    }
+    assert len(identities) == 3

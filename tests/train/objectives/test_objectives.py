@@ -11,6 +11,7 @@ from train.objectives.losses import (
     answer_losses,
     ascent,
     npo,
+    refusal_transitions,
     top_distributions,
 )
 
@@ -66,6 +67,20 @@ def test_weights_fall_along_each_answer() -> None:
 def test_ascent_is_the_negative_loss() -> None:
     losses = torch.tensor([1.0, 2.5])
     assert torch.equal(ascent(losses), -losses)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_every_token_of_a_harmful_answer_expects_the_refusal(decay: float) -> None:
+    """Each sample its own token, whatever the answer says, the end of its turn included."""
+    logits, labels = batch()
+    expected, first_tokens = [], (9, 0, 4)
+    for row, token in enumerate(first_tokens):
+        losses = [-values[token].item() for values in log_probabilities(logits, row)]
+        weights = [decay**place for place in range(len(losses))]
+        weighted = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+        expected.append(weighted / sum(weights))
+    found = refusal_transitions(logits, labels, torch.tensor(first_tokens), decay)
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])

@@ -48,7 +48,7 @@ def test_every_part_that_determines_a_patch_is_in_its_identity() -> None:
     plain = identity_of(record())
     for key in ("role", "backbone_fingerprint", "data_hash", "harmless_hash"):
         assert identity_of({**record(), key: "over_safety"}) != plain
-    for key in ("chat", "measured_hash", "openings"):
+    for key in ("chat", "measured_hash", "openings", "refusals_hash"):
         assert identity_of({**record(), key: "x"}) != plain
     assert identity_of({**record(), "steps": 7, "written_by": {"version": "0"}}) == plain
 

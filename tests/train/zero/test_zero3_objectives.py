@@ -34,10 +34,21 @@ EPSILON = 1e-3
 gradient of rounding alone, of which the usual 1e-8 would make a whole step."""
 
 
+def make_refusals(path: Path) -> Path:
+    """Of two questions of D_h, and of one that is not there; they begin with different words."""
+    pairs = json.loads(f"[{','.join(make_pairs(path, count=2).read_text().splitlines())}]")
+    asked = [pairs[0]["question"], pairs[1]["question"], "w90 w90"]
+    answers = ["w80 w81 w82", "w83 w81", "w84 w85 w86 w82"]
+    rows = [{"question": q, "answer": a} for q, a in zip(asked, answers, strict=True)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("objectives")
     harmless = make_pairs(folder / "harmless.jsonl", count=13)
+    refusals = make_refusals(folder / "refusals.jsonl")
     guards = {"max_forget_loss": 50.0, "retained_samples": 4, "retained_every": 2}
     mismatch = {"kept_tokens": 97}
     config = json.loads((ROOT / "ds_configs/zero3_cpu.json").read_text())
@@ -46,10 +57,12 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_recipe(
         folder,
         harmless={"path": str(harmless)},
+        refusals={"path": str(refusals)},
         safety={
             "guards": guards,
             "mismatch": mismatch,
             "npo_beta": 0.5,
+            "derta": {"transition_share": 0.4, "harmless_weight": 3.0},
             "ds_config": str(folder / "ds_config.json"),
         },
     )
@@ -98,17 +111,37 @@ def plain_mismatch_kl(
     return total
 
 
+def plain_derta(
+    model: Any, data: TrainingData, step: int, seed: int, harmless: list[int]
+) -> torch.Tensor:
+    """Of the 10 pairs of D_h 4 turn, and 6 are refused; in a batch of 5 these are 2 and 3."""
+    parts = data.decoupled
+    assert parts is not None and (len(parts.transitions), len(parts.refusals)) == (4, 6)
+    total = torch.zeros(())
+    for index in BatchPlan(4, 2, seed).batch(step):
+        logits, labels = logits_of(model, parts.transitions[index])
+        places = [place - 1 for place in range(labels.shape[1]) if labels[0, place] != -100]
+        expected = logits.log_softmax(-1)[0, places, parts.first_tokens[index]]
+        total = total - 0.4 * expected.mean() / 2
+    for index in BatchPlan(6, 3, seed).batch(step):
+        total = total + 0.6 * plain_loss(model, parts.refusals[index]) / 3
+    for index in harmless:
+        total = total + 3.0 * plain_loss(model, data.harmless[index]) / len(harmless)
+    return total
+
+
 def plain_training(recipe: TrainRecipe, backbone_folder: Path) -> dict[str, np.ndarray]:
     """The delta by torch's own AdamW and clipping, one sample at a time."""
     backbone = load_backbone(backbone_folder)
     model = copy.deepcopy(backbone)
-    assert recipe.harmless is not None
+    assert recipe.harmless is not None and recipe.refusals is not None
     data = tokenize_data(
         ChatPrompts(make_tokenizer()),
         recipe.safety,
         read_examples(recipe.data),
         read_examples(recipe.harmless),
         recipe.seed,
+        refusals=read_examples(recipe.refusals) if recipe.safety.objective == "derta" else (),
     )
     seed = order_seed(0, "safety")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, eps=EPSILON)
@@ -119,7 +152,11 @@ def plain_training(recipe: TrainRecipe, backbone_folder: Path) -> dict[str, np.n
             loss = plain_npo(model, backbone, data, indices)
         else:
             harmless = BatchPlan(len(data.harmless), BATCH, seed).batch(step)
-            loss = plain_mismatch_kl(model, backbone, data, indices, harmless)
+            loss = (
+                plain_derta(model, data, step, seed, harmless)
+                if recipe.safety.objective == "derta"
+                else plain_mismatch_kl(model, backbone, data, indices, harmless)
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -127,7 +164,7 @@ def plain_training(recipe: TrainRecipe, backbone_folder: Path) -> dict[str, np.n
     return {name: (p - before[name]).detach().numpy() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("objective", ["npo", "ascent_mismatch_kl"])
+@pytest.mark.parametrize("objective", ["npo", "ascent_mismatch_kl", "derta"])
 def test_delta_equals_plain_training(recipe_file: Path, objective: str) -> None:
     run = recipe_file.parent / objective
     arguments = [f"output={run}", f"safety.objective={objective}"]
@@ -138,4 +175,5 @@ def test_delta_equals_plain_training(recipe_file: Path, objective: str) -> None:
     for name, expected in plain_training(recipe, recipe_file.parent / "backbone").items():
         np.testing.assert_allclose(delta[name], expected, rtol=0, atol=1e-6, err_msg=name)
         assert np.abs(delta[name]).max() > 1e-4
-    assert json.loads((run / "safety/patch.json").read_text())["harmless_hash"]
+    record = json.loads((run / "safety/patch.json").read_text())
+    assert record["harmless_hash"] and ("refusals_hash" in record) == (objective == "derta")
