@@ -14,8 +14,8 @@ from merge.common.files import read_json, sha256_file
 from merge.engine.journal import RECORD
 from train.data.tables import is_file, is_pattern
 
-_OF_MERGE = ("identity", "written_by", "settings", "seed", "inputs", "outputs", "output_bytes")
-"""Keys of merge.json that tell what a model was made from."""
+_OF_MERGE = ("identity", "written_by", "settings", "seed", "inputs", "output_bytes")
+"""Keys of merge.json that tell what a model was made from, beside the hashes of its weights."""
 
 
 def summary_origin(
@@ -36,18 +36,23 @@ def summary_origin(
         ``suite``, ``judges``, ``sources`` (of the prompts and their answers) and ``results``:
         SHA-256 by path; sources on the hub have none.
     """
-    record = model / RECORD
-    merged = read_json(record) if record.is_file() else {}
     return {
-        "model": {
-            "path": str(model),
-            "merge": {key: merged[key] for key in _OF_MERGE if key in merged} or None,
-        },
+        "model": {"path": str(model), "merge": _merge_origin(model / RECORD)},
         "suite": _hashes([suite]),
         "judges": _hashes(judges),
         "sources": _hashes(_source_files(prompt_sets)),
         "results": {path.name: sha256_file(path) for path in results if path.is_file()},
     }
+
+
+def _merge_origin(record: Path) -> dict[str, Any] | None:
+    if not record.is_file():
+        return None
+    merged = read_json(record)
+    # Not of the model card, which gets the rates that are measured here.
+    outputs = merged.get("outputs", {})
+    weights = {name: outputs[name] for name in outputs if name.endswith(".safetensors")}
+    return {**{key: merged[key] for key in _OF_MERGE if key in merged}, "outputs": weights}
 
 
 def report_origin(

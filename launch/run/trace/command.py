@@ -5,8 +5,9 @@ import json
 import sys
 
 from eval.console import show
-from launch.run.trace.node import Node, tree_lines
+from launch.run.trace.node import Node
 from launch.run.trace.report import find_report, trace_report
+from launch.run.trace.text import tree_lines
 
 MISMATCH_EXIT_STATUS = 1
 _SHOWN = 5

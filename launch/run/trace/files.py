@@ -7,7 +7,7 @@ from typing import Any
 from launch.run.folder import RECIPE
 from launch.run.trace.node import Node, State
 from merge.common.errors import UserError
-from merge.common.files import sha256_file
+from merge.common.files import read_json, sha256_file
 from merge.common.yaml_file import read_yaml
 
 _WEIGHTS = {".safetensors", ".bin"}
@@ -24,9 +24,15 @@ class Places:
     def __init__(self, run: Path | None) -> None:
         self.run = run
         self.recipe: dict[str, Any] = {}
+        self.problem: str | None = None
+        """Why the run folder's recipe cannot be read."""
         if run is not None and (run / RECIPE).is_file():
-            values = read_yaml(run / RECIPE, "recipe")
-            self.recipe = values if isinstance(values, dict) else {}
+            try:
+                values = read_yaml(run / RECIPE, "recipe")
+            except UserError as error:
+                self.problem = str(error)
+            else:
+                self.recipe = values if isinstance(values, dict) else {}
 
     def now(self, recorded: str) -> Path:
         """A recorded path; one inside the run folder counts from where that is now."""
@@ -104,6 +110,18 @@ class FileChecks:
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         return self._hashes[key]
+
+
+def read_record(path: Path, node: Node) -> dict[str, Any]:
+    """A JSON record; empty where it is not there, or is none any more, which the node then says."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path)
+    except UserError as error:
+        node.state = "changed"
+        node.mismatches.append(str(error))
+        return {}
 
 
 def hashed_files(

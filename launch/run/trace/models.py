@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.run.trace.files import FileChecks, Places, hashed_files
+from launch.run.trace.files import FileChecks, Places, hashed_files, read_record
 from launch.run.trace.node import Node
 from launch.run.trace.patches import PatchTracer
 from launch.run.trace.written import Writers, section
 from merge.common.errors import UserError
-from merge.common.files import read_json
 from merge.engine.journal import RECORD
 from merge.io.fingerprint import backbone_fingerprint
 from train.recipe import ROLES
@@ -50,16 +49,17 @@ class ModelTracer:
         if not self._is_first("model", str(folder), *hashes.values()):
             node.notes.append(_ABOVE)
             return node
-        here = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
         node.state = "there" if folder.is_dir() else "gone"
-        merge = evaluated or here
+        here = read_record(folder / RECORD, node)
+        is_another = bool(here and evaluated) and here.get("identity") != evaluated.get("identity")
+        merge = evaluated if is_another else here or evaluated
         if not merge:
             if node.state == "there":
                 self._compare_weights(node, folder)
             else:
                 node.notes.append("what it was made from is not recorded")
             return node
-        if here and evaluated and here.get("identity") != evaluated.get("identity"):
+        if is_another:
             node.state = "changed"
             node.mismatches.append(f"{folder}: holds another merge than the one that was evaluated")
         named = weights_hash(section(merge, "outputs"))
@@ -83,7 +83,7 @@ class ModelTracer:
         node = Node("merge", path=folder / RECORD)
         node.state = "there" if (folder / RECORD).is_file() else "gone"
         settings = section(merge, "settings")
-        node.facts = {k: v for k, v in settings.items() if isinstance(v, str | int | float)}
+        node.facts = {key: value for key, value in settings.items() if value not in (None, [], {})}
         if "applied" in merge:
             node.notes.append(f"made by merge apply of a delta file: {merge['applied']}")
         else:
@@ -97,13 +97,15 @@ class ModelTracer:
         trained_from = {}
         for role in ROLES:
             if role in inputs:
-                patch, trained_from[role] = self._patches.patch(role, inputs[role])
-                hashes = map(str, section(inputs[role], "files").values())
+                merged = section(inputs, role)
+                patch, trained_from[role] = self._patches.patch(role, merged)
+                hashes = map(str, section(merged, "files").values())
                 if not self._is_first(role, str(patch.path), *hashes):
                     patch.made_of, patch.facts, patch.notes = [], {}, [_ABOVE]
+                    patch.written = {}
                 node.made_of.append(patch)
         if "backbone" in inputs:
-            node.made_of.append(self._backbone(inputs["backbone"], trained_from))
+            node.made_of.append(self._backbone(section(inputs, "backbone"), trained_from))
         return node
 
     def _backbone(self, merged: Mapping[str, Any], trained_from: Mapping[str, str | None]) -> Node:
@@ -119,8 +121,9 @@ class ModelTracer:
             return node
         sizes = merged.get("bytes")
         node.made_of = hashed_files(self._checks, self._places, "file", files, recorded, sizes)
-        if (folder / RECORD).is_file():
-            node.made_of.append(self.merge(folder, recorded, read_json(folder / RECORD)))
+        merge = read_record(folder / RECORD, node)
+        if merge:
+            node.made_of.append(self.merge(folder, recorded, merge))
         return node
 
     def _compare_fingerprint(

@@ -21,7 +21,8 @@ class Node:
         path: where it is now, or where it was.
         state: ``None`` of what is nothing but its parts.
         recorded: its hashes by algorithm, as a record names them.
-        facts: what a record tells of its making, short enough to be shown.
+        facts: what a record tells of its making.
+        written: version, commit and recipe that wrote it.
         notes: whole sentences about what is missing, or differs from another record.
         made_of: what it was made from, or consists of.
     """
@@ -32,6 +33,7 @@ class Node:
     state: State | None = None
     recorded: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     made_of: list["Node"] = field(default_factory=list)
     mismatches: list[str] = field(default_factory=list)
@@ -56,37 +58,9 @@ class Node:
             "state": self.state,
             "recorded": self.recorded,
             "facts": self.facts,
+            "written_by": self.written,
             "notes": self.notes,
             "mismatches": self.mismatches,
             "made_of": [node.as_dict() for node in self.made_of],
         }
         return {key: value for key, value in values.items() if value not in (None, "", {}, [])}
-
-
-def tree_lines(node: Node) -> list[str]:
-    """The tree as lines of text."""
-    lines = [_line(node)]
-    below: list[list[str]] = [[f"! {line}"] for line in node.mismatches if node.state != "changed"]
-    below += [[f"note: {line}"] for line in node.notes]
-    below += [tree_lines(part) for part in node.made_of]
-    for number, (first, *others) in enumerate(below, 1):
-        branch, edge = ("└─ ", "   ") if number == len(below) else ("├─ ", "│  ")
-        lines.append(branch + first)
-        lines += [edge + line for line in others]
-    return lines
-
-
-def _line(node: Node) -> str:
-    title = f"{node.what} {node.name}".strip()
-    if node.path is not None:
-        title += f": {node.path}"
-    parts = [title]
-    if node.state is not None:
-        parts.append(node.state.upper() if node.state in ("changed", "gone") else node.state)
-    parts += [f"{algorithm} {digest}" for algorithm, digest in node.recorded.items()]
-    parts += [f"{key} {_short(value)}" for key, value in node.facts.items()]
-    return "; ".join(parts)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.run.trace.files import FileChecks, Places
+from launch.run.trace.files import FileChecks, Places, read_record
 from launch.run.trace.node import Node
 from launch.run.trace.written import Writers, section
 from merge.common.errors import UserError
-from merge.common.files import read_json
 from merge.common.settings import parse_settings
 from merge.io.patch_directory import RECORD
 from train.chat.example import Example
@@ -44,9 +43,9 @@ class PatchTracer:
         """
         folder = self._places.now(str(merged.get("path", "")))
         there = (folder / RECORD).is_file()
-        record = read_json(folder / RECORD) if there else section(merged, "record")
         node = Node(f"{role.replace('_', '-')} patch", path=folder)
         node.state = "there" if there else "gone"
+        record = read_record(folder / RECORD, node) or section(merged, "record")
         config = section(record, "config")
         training = section(config, "training")
         told = {
@@ -60,7 +59,7 @@ class PatchTracer:
         }
         node.facts = {key: value for key, value in told.items() if value is not None}
         if not record:
-            node.notes.append("of its data, seed and steps nothing is recorded, and it is gone")
+            node.notes.append("its data, seed and steps are not recorded, and it is gone")
         else:
             self._writers.tell(node, record)
         node.made_of = [*self._files(folder, merged, record), *self._data(role, record)]

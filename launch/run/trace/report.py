@@ -9,7 +9,7 @@ from launch.recipe import Recipe
 from launch.run.folder import PATCHED, RECIPE
 from launch.run.input_record import FILE as INPUTS
 from launch.run.input_record import input_hashes
-from launch.run.trace.files import FileChecks, Places, hashed_files
+from launch.run.trace.files import FileChecks, Places, hashed_files, read_record
 from launch.run.trace.models import ModelTracer
 from launch.run.trace.node import Node
 from launch.run.trace.written import Writers, section
@@ -98,6 +98,10 @@ class _ReportTracer:
             if recorded is not None:
                 node.state = "gone"
             return node
+        if self._places.problem is not None:
+            node.state = "changed"
+            node.mismatches.append(self._places.problem)
+            return node
         if recorded is not None:
             found = recipe_hash(self._places.recipe)
             node.state = "unchanged" if found == recorded else "changed"
@@ -112,12 +116,15 @@ class _ReportTracer:
         """The files that the recipe names, by the hashes of the run's inputs.json."""
         if not (run / INPUTS).is_file():
             return []
-        recorded = read_json(run / INPUTS)
+        node = Node("inputs", path=run / INPUTS)
+        recorded = read_record(run / INPUTS, node)
+        if not recorded:
+            return [node]
         try:
             now = input_hashes(load_recipe(run / RECIPE, [], Recipe))
         except UserError as error:
-            note = f"what the recipe names cannot be compared with {INPUTS} ({error})"
-            return [Node("inputs", path=run / INPUTS, notes=[note])]
+            node.notes.append(f"what the recipe names cannot be compared ({error})")
+            return [node]
         found = []
         for key, digest in sorted(recorded.items()):
             part, _, name = key.partition(".")
@@ -142,12 +149,16 @@ class _ReportTracer:
             return Node("evaluation", name, state="not recorded")
         node = self._checks.file("evaluation", path, known.get("sha256"), name=name)
         details = section(section(self._report, "details"), name)
-        summary = read_json(path) if path.is_file() else details
+        summary = read_record(path, node) or details
         for axis, found in section(summary, "axes").items():
             if axis in rates and rates[axis] != found:
                 node.state = "changed"
                 node.mismatches.append(f"{path}: its {axis} is not the report's")
-        node.facts = {axis: found["value"] for axis, found in rates.items() if "value" in found}
+        node.facts = {
+            axis: found["value"]
+            for axis, found in rates.items()
+            if isinstance(found, dict) and "value" in found
+        }
         settings = section(summary, "settings")
         told = {
             "decoding": settings.get("decoding"),

@@ -18,13 +18,12 @@ class Writers:
         self.recipe: str | None = section(report, "written_by").get(RECIPE_HASH)
 
     def tell(self, node: Node, record: Mapping[str, Any]) -> None:
-        """Put version, commit and recipe into a node's facts, or into its notes that they lack."""
+        """Tell version, commit and recipe of a node, or that they are not recorded."""
         written = section(record, "written_by")
         if not written:
             node.notes.append("which version, commit and recipe wrote it is not recorded")
             return
-        known = {"version": "safepatching", "commit": "commit", RECIPE_HASH: "recipe"}
-        node.facts |= {known[key]: value for key, value in written.items() if key in known}
+        node.written = {key: str(value) for key, value in written.items()}
         recipe = written.get(RECIPE_HASH)
         if self.recipe is not None and recipe not in (None, self.recipe):
             node.notes.append(
