@@ -20,6 +20,7 @@ from eval.answering.loading import load_model, load_tokenizer, model_identity, r
 from eval.answering.parallel import answer_on_devices, run_workers
 from eval.answering.vllm_backend import answer_with_vllm, check_installed
 from eval.judges.harm import judge_harm, load_settings
+from eval.margins.margin_file import FILE_NAME as MARGINS_NAME
 from eval.margins.margin_file import MarginFile, load_openings
 from eval.rates import (
     DEFAULT_BATCH_TOKENS,
@@ -28,6 +29,7 @@ from eval.rates import (
     summarize,
 )
 from eval.report.notes import coverage_of, erased_of, notes_of
+from eval.report.origin import summary_origin
 from eval.settings import DecodingSettings, Dtype
 from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
@@ -43,6 +45,7 @@ from merge.common.files import (
 from merge.common.json_lines import LineStore
 from merge.common.metrics import record
 from merge.common.progress import Progress
+from merge.common.provenance import written_by
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.chat.prompts import ChatPrompts
 
@@ -69,6 +72,8 @@ class RunJob:
     decoding: DecodingSettings | None = None
     chat: ChatSettings = DEFAULT_CHAT
     openings: Path | None = None
+    recipe: str | None = None
+    """Hash of the run's recipe, for the summary (``merge.common.provenance``)."""
 
 
 def run(job: RunJob) -> dict[str, Any]:
@@ -137,6 +142,14 @@ def run(job: RunJob) -> dict[str, Any]:
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
         "prompts_sha256": sha256_json(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
         "cost": cost,
+        "written_by": written_by(job.recipe),
+        "made_of": summary_origin(
+            job.model,
+            job.suite,
+            prompt_sets,
+            [] if job.harm_judge is None else [job.harm_judge],
+            [job.out / name for name in (FILE_NAME, _JUDGEMENTS_NAME, MARGINS_NAME)],
+        ),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
     summary["notes"] = notes_of(summary)

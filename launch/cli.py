@@ -88,6 +88,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     back.add_argument("--to", required=True, metavar="STAGE", help="to stay; or 'backbone'")
     back.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     back.add_argument("--model", type=Path, metavar="DIR", help="default: the last stage's")
+    traced = commands.add_parser("trace", help="follow a report back to what it was made from")
+    traced.set_defaults(command=_trace)
+    traced.add_argument(
+        "report", type=Path, metavar="REPORT", help="a run folder, its report folder, or its file"
+    )
+    traced.add_argument("--verify", action="store_true", help="hash weights and pairs, too")
+    traced.add_argument("--json", action="store_true", help="all that is known, as JSON")
     model = commands.add_parser("gguf", help="make a model folder of a GGUF file")
     model.set_defaults(command=_gguf)
     model.add_argument("file", type=Path, metavar="FILE", help="a .gguf file, in one part")
@@ -250,6 +257,12 @@ def _revert(options: argparse.Namespace) -> None:
     from launch.continual.revert import revert
 
     revert(options.folder, options.to, options.out, options.model)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from launch.run.trace.command import show_trace
+
+    show_trace(options)
 
 
 def _gguf(options: argparse.Namespace) -> None:

@@ -42,12 +42,14 @@ def build(
     resources: MergeResources,
     delta_file: Path | None = None,
     tensorboard: Path | None = None,
+    recipe: str | None = None,
 ) -> None:
     """Merge two patches into a backbone and write the patched model.
 
     Args:
         delta_file: where to write the small reversible patch as well.
         tensorboard: folder for an event file with the densities of every layer.
+        recipe: hash of the run's recipe, for merge.json (``merge.common.provenance``).
 
     Memory: ``resources.memory_limit`` on top of the program itself, whatever the model's size.
     An interrupted merge continues after its last finished file; ``merge.json`` is written last.
@@ -104,7 +106,9 @@ def build(
             outputs,
             tensors,
             time.monotonic() - started,
+            recipe,
         )
+        record["output_bytes"] = {name: (out / name).stat().st_size for name in records}
         atomic_write_json(out / RECORD, record)
         journal.remove()
         _write_extras(out, inputs, tensors, delta_file, tensorboard)

@@ -199,7 +199,7 @@ class Derivation:
                 self.tensors.map.tensors_of(block_weights(self.tensors.map.skeleton))
             ),
             **self.inputs,
-            "written_by": written_by(),
+            "written_by": written_by(self.recipe.sha256),
             "versions": software_versions(),
             "processes": self.world.size,
             "stop_reason": progress.stop_reason,

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from merge.common.errors import UserError
+from merge.common.provenance import recipe_hash
 from merge.common.settings import Settings, added, parse_settings
 from merge.common.yaml_file import read_yaml
 from merge.io.patch_directory import Role
@@ -216,6 +217,11 @@ class TrainRecipe(Settings):
     def training(self, role: Role) -> TrainingSettings:
         """The section of one role."""
         return self.safety if role == "safety" else self.over_safety
+
+    @property
+    def sha256(self) -> str:
+        """What patch.json, merge.json, summary.json and report.json know this recipe by."""
+        return recipe_hash(self.model_dump(mode="json", exclude_none=True))
 
 
 RecipeT = TypeVar("RecipeT", bound=TrainRecipe)

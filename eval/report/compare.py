@@ -12,6 +12,7 @@ from eval.rates import Completion, axis_outcomes
 from eval.report.curves import curve_report
 from eval.report.headline import headline
 from eval.report.notes import notes_of
+from eval.report.origin import report_origin
 from eval.report.ratings import compare_ratings
 from eval.report.verdict import judge_change
 from eval.run import SUMMARY_NAME
@@ -19,6 +20,7 @@ from eval.settings import Margins
 from eval.statistics.rates import Rate, corrected_rate, mean_and_spread, mean_of_rates, rate
 from merge.common.errors import UserError
 from merge.common.files import read_json
+from merge.common.provenance import written_by
 
 _REFUSED = ("partial", "full")
 _EXAMPLES = 5
@@ -30,6 +32,7 @@ def compare(
     search: Path | None = None,
     margins: Margins | None = None,
     agreement: Path | None = None,
+    recipe: str | None = None,
 ) -> dict[str, Any]:
     """The content of report.json.
 
@@ -41,6 +44,7 @@ def compare(
         search: a search.json whose trials the report shows.
         margins: how much worse an axis may get and count as not worse.
         agreement: what ``python -m eval agreement`` wrote about the refusal judge.
+        recipe: hash of the run's recipe, for the report (``merge.common.provenance``).
 
     Raises:
         UserError: an evaluation is not finished, one is given twice, or they had other prompts.
@@ -87,6 +91,11 @@ def compare(
             name: {key: summary.get(key) for key in ("identity", "settings", "cost", "versions")}
             for name, summary in summaries.items()
         },
+        "written_by": written_by(recipe),
+        "made_of": report_origin(
+            {name: path / SUMMARY_NAME for name, path in zip(summaries, directories, strict=True)},
+            {"search": search, "agreement": agreement},
+        ),
     }
     report |= curve_report(answers, backbone, report["verdicts"])
     report["notes"] += report.pop("shifts")

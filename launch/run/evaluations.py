@@ -49,6 +49,7 @@ class Evaluations:
             settings,
             MergeResources(),
             tensorboard=tensorboard,
+            recipe=self._recipe.sha256,
         )
 
     def evaluate_backbone(self) -> None:
@@ -94,6 +95,7 @@ class Evaluations:
                 chat=self._recipe.backbone.chat,
                 # Margins are of a model: what a decoding does to its logits, they do not show.
                 openings=openings if decoding is None and openings.is_file() else None,
+                recipe=self._recipe.sha256,
             )
         )
 
@@ -122,6 +124,7 @@ class Evaluations:
             [self._folder / "eval" / name for name in names if is_evaluated(self._folder, name)],
             search_record if search_record.is_file() else None,
             recipe.eval.margins,
+            recipe=recipe.sha256,
         )
         folder = report_file(self._folder).parent
         # Before the report, whose last file says that the evaluation is done.

@@ -12,7 +12,7 @@ from launch.run.input_record import changed_inputs, input_hashes, record_inputs
 from launch.run.products import products_of, stale_products
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, held, make_directory
-from merge.common.provenance import written_by
+from merge.common.provenance import from_folder, written_by
 from merge.common.yaml_file import read_yaml
 from merge.engine.coverage import coverage
 from merge.io.patch_directory import read_patch
@@ -150,7 +150,7 @@ def _values(recipe: Recipe) -> dict[str, Any]:
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    values = _from_folder(values, str(values.pop("output", "")))
+    values = from_folder(values, str(values.pop("output", "")))
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -158,17 +158,6 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
-
-
-def _from_folder(value: Any, folder: str) -> Any:
-    """The value with paths inside the run folder as ``${output}/...``."""
-    if isinstance(value, dict):
-        return {key: _from_folder(inner, folder) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_from_folder(inner, folder) for inner in value]
-    if folder and isinstance(value, str) and value.startswith(f"{folder}/"):
-        return "${output}" + value.removeprefix(folder)
-    return value
 
 
 def _listed(words: Sequence[str]) -> str:

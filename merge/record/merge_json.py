@@ -16,6 +16,12 @@ from merge.record.erasure import erased_share
 from merge.settings import MergeSettings, method_of
 
 _PACKAGES = ("numpy", "numba", "safetensors")
+_PATCH_ORIGIN = (
+    "backbone_fingerprint", "config", "identity", "steps", "best_step", "stop_reason", "written_by",
+    "versions",
+)  # fmt: skip
+"""Keys of patch.json that tell what a patch was made from, beside the hashes of its data; the patch
+may be deleted after the merge."""
 
 
 def input_files(
@@ -48,19 +54,21 @@ def merge_record(
     outputs: Mapping[str, str],
     tensors: Mapping[str, Mapping[str, float]],
     seconds: float,
+    recipe: str | None = None,
 ) -> dict[str, Any]:
     """The content of merge.json.
 
     Args:
         input_hashes, outputs: SHA-256 of every input and every output file.
         tensors: the report of each covered tensor.
+        recipe: hash of the recipe of the run that the merge belongs to.
     """
     paths = {"backbone": inputs.backbone_path} | {role: inputs.patches[role].path for role in ROLES}
     return {
         "format": 1,
         "identity_format": IDENTITY_FORMAT,
         "identity": identity,
-        "written_by": written_by(),
+        "written_by": written_by(recipe),
         "settings": settings.model_dump(mode="json"),
         "seed": settings.seed,
         "versions": {
@@ -74,6 +82,11 @@ def merge_record(
                     path.relative_to(paths[name]).as_posix(): input_hashes[path]
                     for path in paths_of_input
                 },
+                "bytes": {
+                    path.relative_to(paths[name]).as_posix(): path.stat().st_size
+                    for path in paths_of_input
+                },
+                **_patch_origin(inputs, name),
             }
             for name, paths_of_input in files.items()
         },
@@ -88,6 +101,16 @@ def merge_record(
         "tensors": {name: tensors[name] for name in sorted(tensors)},
         "seconds": round(seconds, 3),
     }
+
+
+def _patch_origin(inputs: MergeInputs, name: str) -> dict[str, dict[str, Any]]:
+    """What an input's patch.json tells of its making; nothing of the backbone."""
+    for role in ROLES:
+        if role == name:
+            metadata = inputs.patches[role].metadata
+            told = [key for key in metadata if key in _PATCH_ORIGIN or key.endswith("_hash")]
+            return {"record": {key: metadata[key] for key in told}}
+    return {}
 
 
 def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:

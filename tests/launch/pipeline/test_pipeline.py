@@ -11,6 +11,9 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
+from launch.run.trace.report import trace_report
+from merge.common.provenance import recipe_hash
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TINY = [
@@ -67,6 +70,17 @@ def test_every_stage_leaves_its_files(finished):
     assert lines["merge"].items() <= merged["settings"].items()
     for picture in ("search/front.svg", "report/trade-off.svg"):
         assert "prefers-color-scheme" in (finished / picture).read_text()
+
+
+def test_the_report_leads_to_the_bytes_of_trained_patches_and_to_their_data(finished):
+    root = trace_report(finished / "report/report.json", verify=True)
+    assert root.all_mismatches() == []
+    data = [node for node in root.walk() if node.what == "data"]
+    assert data and {node.state for node in data} == {"unchanged"}
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    for file in ("safety/patch.json", "over_safety/patch.json", "patched/merge.json"):
+        written = json.loads((finished / file).read_text())["written_by"]
+        assert written["recipe_sha256"] == recipe_hash(recipe), file
 
 
 def test_a_stage_that_another_process_is_at_is_refused(tmp_path):

@@ -46,3 +46,28 @@ def test_the_commit_is_of_the_projects_own_repository(tmp_path, monkeypatch):
     assert provenance._commit() == commit and len(commit) == 40
     (root / "file").write_text("two")
     assert provenance._commit() == f"{commit}-dirty"
+
+
+def test_the_commit_is_known_without_a_git_program(tmp_path, monkeypatch):
+    """Images of clusters often have none: loose and packed branches, no branch, linked trees."""
+    root, linked = tmp_path / "project", tmp_path / "linked"
+    root.mkdir()
+    git(root, "init")
+    (root / "file").write_text("one")
+    git(root, "add", ".")
+    git(root, "commit", "-m", "first")
+    commit = git(root, "rev-parse", "HEAD")
+    git(root, "worktree", "add", "-b", "side/way", str(linked))
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: None)
+
+    def found(folder: Path) -> str | None:
+        monkeypatch.setattr(provenance, "_ROOT", folder)
+        return provenance._commit()
+
+    assert found(root) == found(linked) == commit
+    git(root, "pack-refs", "--all")
+    assert not list((root / ".git/refs/heads").rglob("way"))
+    assert found(root) == found(linked) == commit
+    git(root, "checkout", "--detach")
+    assert found(root) == commit
+    assert found(tmp_path) is None
