@@ -8,6 +8,7 @@ from typing import Any
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
 from eval.axes import AXES
+from eval.judges.judges import RULES
 from eval.rates import Completion, axis_outcomes
 from eval.report.curves import curve_report
 from eval.report.headline import headline
@@ -43,7 +44,8 @@ def compare(
         agreement: what ``python -m eval agreement`` wrote about the refusal judge.
 
     Raises:
-        UserError: an evaluation is not finished, one is given twice, or they had other prompts.
+        UserError: an evaluation is not finished, one is given twice, they had other prompts or
+            judges, or ``agreement`` is of another judge.
     """
     summaries: dict[str, dict[str, Any]] = {}
     answers: dict[str, list[Completion]] = {}
@@ -72,6 +74,7 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
+        "refusal_rule": _refusal_rule(summaries[backbone]),
         "notes": _notes(summaries),
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
@@ -103,7 +106,7 @@ def compare(
     if search is not None:
         report["search"] = _read_search(search)
     if agreement is not None:
-        report["judge_agreement"] = read_json(agreement)
+        report["judge_agreement"] = _read_agreement(agreement, report["refusal_rule"])
         report["refusal_rate_corrected"] = {
             name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
             for name, summary in summaries.items()
@@ -152,6 +155,9 @@ def refusal_rate_corrected(
 ) -> dict[str, Any] | None:
     """The refusal rate freed from the judge's errors, as people's labels show them.
 
+    Returns:
+        ``None`` where no refusals were asked for, or the labels do not show the judge's errors.
+
     Raises:
         UserError: the measured agreement has no confusion counts over all models.
     """
@@ -167,7 +173,11 @@ def refusal_rate_corrected(
     kept = sum(count for to, count in negative.items() if to not in _REFUSED)
     refused = axes["refusal_rate"]
     positives, count = round(refused["value"] * refused["n"]), refused["n"]
-    corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
+    try:
+        corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
+    except (ValueError, ZeroDivisionError):
+        # A judge no better than chance, or labels of one class alone, say nothing of its errors.
+        return None
     return corrected.as_dict()
 
 
@@ -249,7 +259,28 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
             raise UserError(
                 f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
             )
+        if _refusal_rule(summaries[name]) != _refusal_rule(summaries[first]):
+            raise UserError(
+                f"'{first}' and '{name}' had different refusal judges; run both with one "
+                "--refusal-judge"
+            )
     _check_openings(summaries)
+
+
+def _refusal_rule(summary: Mapping[str, Any]) -> str:
+    """What told refusals from answers; once there were the rules alone."""
+    return summary.get("refusal_rule", RULES)
+
+
+def _read_agreement(path: Path, judge: str) -> dict[str, Any]:
+    found = read_json(path)
+    measured = found.get("judge", RULES)
+    if measured != judge:
+        raise UserError(
+            f"--agreement {path}: is of {measured}, but refusals were judged by {judge}; measure "
+            "it with `python -m eval agreement --refusal-judge`"
+        )
+    return found
 
 
 def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:

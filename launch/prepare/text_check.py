@@ -64,12 +64,26 @@ def check_data(recipe: Recipe) -> Texts:
         learned.append(pairs_at("false_refusals", "harmless", false_refusals))
     prompts, asked = _prompts(recipe), _harvest_questions(recipe)
     refuse_overlaps([*prompts, *learned, *asked, *_anchors(recipe)])
-    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
-        from eval.judges.harm import load_settings
-
-        load_settings(recipe.harvest.harm_judge)
+    _check_judges(recipe)
     prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
     return Texts(examples, [*harmless, *false_refusals], prompt_sets)
+
+
+def _check_judges(recipe: Recipe) -> None:
+    """Read what the recipe names of judges; their weights are loaded when they are asked.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    from eval.judges.by_model.settings import HarmJudgeSettings, load_judge_file
+    from eval.judges.judges import load_judges
+    from eval.mt_bench import read_questions
+
+    load_judges(recipe.evaluation)
+    if recipe.evaluation.mt_bench is not None:
+        read_questions(recipe.evaluation.mt_bench.questions)
+    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
+        load_judge_file(recipe.harvest.harm_judge, HarmJudgeSettings)
 
 
 def check_questions(recipe: Recipe) -> None:

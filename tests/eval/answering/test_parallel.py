@@ -11,6 +11,7 @@ import pytest
 from eval.answering.ask import Answers
 from eval.answering.parallel import answer_on_devices, run_workers, split
 from eval.run import RunJob, run
+from eval.settings import EvaluationSettings
 from eval.suites.prompts import Prompt, PromptSet, load_prompts
 from eval.suites.suite import SuiteRow, TaskRow, load_suite
 from merge.common.errors import UserError
@@ -58,9 +59,10 @@ def test_two_processes_answer_as_one(world: Path, tmp_path: Path, monkeypatch: p
     """Through a whole run: completions and rates are the same."""
     alone = run(RunJob(world / "model", world / "suite.yaml", tmp_path / "alone"))
     devices = ["cpu", "cpu"]
-    monkeypatch.setattr("eval.run.torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr(
-        "eval.run.answer_on_devices", lambda _, *rest: answer_on_devices(devices, *rest)
+        "eval.answering.hf_backend.answer_on_devices",
+        lambda _, *rest: answer_on_devices(devices, *rest),
     )
     together = run(RunJob(world / "model", world / "suite.yaml", tmp_path / "together"))
     assert together["axes"] == alone["axes"]
@@ -87,6 +89,7 @@ def test_a_process_that_fails_is_named(world: Path, how: str, words: str):
 
 
 def test_vllm_that_is_missing_is_named(world: Path, tmp_path: Path):
-    job = RunJob(world / "model", world / "suite.yaml", tmp_path, backend="vllm")
-    with pytest.raises(UserError, match="vLLM is not installed; pip install vllm"):
+    vllm = EvaluationSettings(backend="vllm")
+    job = RunJob(world / "model", world / "suite.yaml", tmp_path, settings=vllm)
+    with pytest.raises(UserError, match="vllm is not installed; pip install vllm"):
         run(job)
