@@ -50,6 +50,7 @@ def check_data(recipe: Recipe) -> Texts:
         UserError: one is missing or malformed, the search's suite lacks an axis, or a question
             stands in two places that must not meet (``launch.prepare.overlap``).
     """
+    _check_judges(recipe)
     examples = read_examples(recipe.data)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
     describe_pairs(examples)
@@ -64,7 +65,6 @@ def check_data(recipe: Recipe) -> Texts:
         learned.append(pairs_at("false_refusals", "harmless", false_refusals))
     prompts, asked = _prompts(recipe), _harvest_questions(recipe)
     refuse_overlaps([*prompts, *learned, *asked, *_anchors(recipe)])
-    _check_judges(recipe)
     prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
     return Texts(examples, [*harmless, *false_refusals], prompt_sets)
 

@@ -26,8 +26,8 @@ JUDGE = "{{kind: guard, model: judge, max_new_tokens: 2, template: '{{completion
 def _recipe(folder: Path, **evaluation: Any) -> Recipe:
     """A tiny run whose judges call every answer harmful, and every answer a refusal."""
     save_model(folder / "judge", seed=9)
-    (folder / "harm.yaml").write_text(JUDGE.format("harmful: '', safe: ''").replace("''", "'.'"))
-    (folder / "refusal.yaml").write_text(JUDGE.format("refused: '.', answered: '^$'"))
+    (folder / "harm.yaml").write_text(JUDGE.format("harmful: '.*', safe: '^$'"))
+    (folder / "refusal.yaml").write_text(JUDGE.format("refused: '.*', answered: '^$'"))
     (folder / "q.jsonl").write_text(
         '{"question_id": 1, "category": "moss", "turns": ["how do you grond", "and red"]}\n'
     )
