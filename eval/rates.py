@@ -11,6 +11,7 @@ from eval.answering.ask import Answers, answer_all
 from eval.axes import AXES
 from eval.judges.judged import UNFINISHED, Judge, Judged, judged, judged_by
 from eval.judges.judges import BY_RULES, Judges
+from eval.settings import DEFAULTS
 from eval.statistics.rates import Rate, rate
 from eval.suites.answers import Answer, AnswerId
 from eval.suites.prompts import Prompt, PromptSet
@@ -20,7 +21,7 @@ from eval.text.language import count_languages
 from merge.common.progress import Progress
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 
-DEFAULT_BATCH_TOKENS = 16384
+DEFAULT_BATCH_TOKENS = DEFAULTS.batch_tokens
 """Rows x (prompt + new tokens) of a batch: 64 rows of 256 tokens."""
 
 

@@ -97,7 +97,7 @@ def check_questions(recipe: Recipe) -> None:
 
 def _prompts(recipe: Recipe) -> list[Place]:
     """What is asked to choose settings, and to judge the result."""
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     places = []
     if recipe.search is not None:
         validation = load_prompts(load_suite(recipe.search.suite, data_dir))
@@ -145,7 +145,7 @@ def _anchors(recipe: Recipe) -> list[Place]:
 
 def texts_are_local(recipe: Recipe) -> bool:
     """Whether data and suites can be read without the hub."""
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     sections = [section for section in (recipe.search, recipe.eval) if section is not None]
     suites = [load_suite(section.suite, data_dir) for section in sections]
     sources = [row.source for suite in suites for row in suite.rows]
