@@ -8,20 +8,19 @@ from typing import Any
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
 from eval.axes import AXES
-from eval.judges.judges import RULES
 from eval.rates import Completion, axis_outcomes
 from eval.report.curves import curve_report
 from eval.report.headline import headline
+from eval.report.judge_errors import read_agreement, refusal_rate_corrected, refusal_rule
 from eval.report.notes import notes_of
 from eval.report.ratings import compare_ratings
 from eval.report.verdict import judge_change
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
-from eval.statistics.rates import Rate, corrected_rate, mean_and_spread, mean_of_rates, rate
+from eval.statistics.rates import Rate, mean_and_spread, mean_of_rates, rate
 from merge.common.errors import UserError
 from merge.common.files import read_json
 
-_REFUSED = ("partial", "full")
 _EXAMPLES = 5
 """Changed answers shown per model, axis and direction."""
 
@@ -74,7 +73,7 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
-        "refusal_rule": _refusal_rule(summaries[backbone]),
+        "refusal_rule": refusal_rule(summaries[backbone]),
         "notes": _notes(summaries),
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
@@ -106,7 +105,7 @@ def compare(
     if search is not None:
         report["search"] = _read_search(search)
     if agreement is not None:
-        report["judge_agreement"] = _read_agreement(agreement, report["refusal_rule"])
+        report["judge_agreement"] = read_agreement(agreement, report["refusal_rule"])
         report["refusal_rate_corrected"] = {
             name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
             for name, summary in summaries.items()
@@ -148,37 +147,6 @@ def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
         if suite["axis"] == "utility"
     ]
     return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
-
-
-def refusal_rate_corrected(
-    axes: dict[str, Any], agreement: dict[str, Any]
-) -> dict[str, Any] | None:
-    """The refusal rate freed from the judge's errors, as people's labels show them.
-
-    Returns:
-        ``None`` where no refusals were asked for, or the labels do not show the judge's errors.
-
-    Raises:
-        UserError: the measured agreement has no confusion counts over all models.
-    """
-    try:
-        confusion = agreement["models"]["all"]["confusion"]
-        negative = confusion["none"]
-        found = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
-        cases = sum(sum(confusion[label].values()) for label in _REFUSED)
-    except (KeyError, TypeError):
-        raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
-    if "refusal_rate" not in axes:
-        return None
-    kept = sum(count for to, count in negative.items() if to not in _REFUSED)
-    refused = axes["refusal_rate"]
-    positives, count = round(refused["value"] * refused["n"]), refused["n"]
-    try:
-        corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
-    except (ValueError, ZeroDivisionError):
-        # A judge no better than chance, or labels of one class alone, say nothing of its errors.
-        return None
-    return corrected.as_dict()
 
 
 def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -259,28 +227,12 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
             raise UserError(
                 f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
             )
-        if _refusal_rule(summaries[name]) != _refusal_rule(summaries[first]):
+        if refusal_rule(summaries[name]) != refusal_rule(summaries[first]):
             raise UserError(
                 f"'{first}' and '{name}' had different refusal judges; run both with one "
                 "--refusal-judge"
             )
     _check_openings(summaries)
-
-
-def _refusal_rule(summary: Mapping[str, Any]) -> str:
-    """What told refusals from answers; once there were the rules alone."""
-    return summary.get("refusal_rule", RULES)
-
-
-def _read_agreement(path: Path, judge: str) -> dict[str, Any]:
-    found = read_json(path)
-    measured = found.get("judge", RULES)
-    if measured != judge:
-        raise UserError(
-            f"--agreement {path}: is of {measured}, but refusals were judged by {judge}; measure "
-            "it with `python -m eval agreement --refusal-judge`"
-        )
-    return found
 
 
 def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:

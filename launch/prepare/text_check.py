@@ -73,15 +73,19 @@ def _check_judges(recipe: Recipe) -> None:
     """Read what the recipe names of judges; their weights are loaded when they are asked.
 
     Raises:
-        UserError: a file is missing or malformed.
+        UserError: a file is missing or malformed, or the agreement is of another judge.
     """
     from eval.judges.by_model.settings import HarmJudgeSettings, load_judge_file
     from eval.judges.judges import load_judges
     from eval.mt_bench import read_questions
+    from eval.report.judge_errors import read_agreement
 
-    load_judges(recipe.evaluation)
-    if recipe.evaluation.mt_bench is not None:
-        read_questions(recipe.evaluation.mt_bench.questions)
+    settings = recipe.evaluation
+    judges = load_judges(settings)
+    if settings.agreement is not None:
+        read_agreement(settings.agreement, judges.refusal_rule)
+    if settings.mt_bench is not None:
+        read_questions(settings.mt_bench.questions)
     if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
         load_judge_file(recipe.harvest.harm_judge, HarmJudgeSettings)
 

@@ -102,9 +102,25 @@ def test_another_judge_makes_trials_and_comparisons_stale(tmp_path: Path, key: s
     assert not {"safety", "over_safety", "openings.json", "world"} & stale.keys()
 
 
-def test_a_missing_judge_is_named_before_any_training(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path, refusal_judge=str(tmp_path / "nowhere.yaml"))
-    with pytest.raises(UserError, match=r"judge file .*nowhere.yaml"):
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("refusal_judge", r"judge file .*nowhere"),
+        ("agreement", "nowhere"),
+        ("mt_bench", "nowhere: no such file"),
+    ],
+)
+def test_a_missing_file_is_named_before_any_training(tmp_path: Path, key: str, words: str) -> None:
+    nowhere: Any = str(tmp_path / "nowhere")
+    value = {"questions": nowhere, "judge": "j"} if key == "mt_bench" else nowhere
+    with pytest.raises(UserError, match=words):
+        check_data(_recipe(tmp_path, **{key: value}))
+
+
+def test_the_agreement_of_another_judge_is_refused_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "agreement.json").write_text('{"models": {}}')
+    recipe = _recipe(tmp_path, agreement=str(tmp_path / "agreement.json"))
+    with pytest.raises(UserError, match=r"is of our rules .* were judged by .*judge; measure"):
         check_data(recipe)
 
 
