@@ -2,21 +2,19 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from eval.cli import parse
+from eval.cli import ASKED, MT_BENCH, RUN, parse
 from eval.console import show
+from eval.settings import EvaluationSettings, MtBenchSettings
 from merge.common.errors import run_command
 from merge.common.log import start_logging
-from train.chat.chat_settings import ChatSettings
+from merge.common.settings import parse_settings
 
 
-def _job_values(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as fields of a job."""
-    values = {key: value for key, value in vars(options).items() if key != "command"}
-    reasoning = {None: None, "on": True, "off": False}[values.pop("reasoning")]
-    chat = ChatSettings(reasoning, values.pop("date"))
-    return {**values, "chat": chat}
+def _values(options: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: getattr(options, key) for key in keys}
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -24,9 +22,12 @@ def _run(options: argparse.Namespace) -> None:
     from eval.run import RunJob, run
     from eval.settings import load_decoding
 
-    values = _job_values(options)
-    values["decoding"] = load_decoding(options.decoding) if options.decoding else None
-    summary = run(RunJob(**values))
+    job = RunJob(
+        **_values(options, ("model", "suite", "out", "name", "openings", "tensorboard")),
+        settings=parse_settings(EvaluationSettings, _values(options, RUN), "command line"),
+        decoding=load_decoding(options.decoding) if options.decoding else None,
+    )
+    summary = run(job)
     show(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
     show(f"answers and rates: {options.out}")
 
@@ -49,23 +50,31 @@ def _mt_bench(options: argparse.Namespace) -> None:
     from eval.mt_bench import MtBenchJob, run_mt_bench
     from eval.report.table import rating
 
-    result = run_mt_bench(MtBenchJob(**_job_values(options)))
+    job = MtBenchJob(
+        **_values(options, ("model", "out", "name")),
+        bench=parse_settings(MtBenchSettings, _values(options, MT_BENCH), "command line"),
+        settings=parse_settings(EvaluationSettings, _values(options, ASKED), "command line"),
+    )
+    result = run_mt_bench(job)
     show(f"MT-Bench: {rating(result)}, {result['unparsed']} judgements unparsed")
 
 
 def _judge(options: argparse.Namespace) -> None:
     from eval.judges.judge_file import judge_file
+    from eval.judges.judges import load_refusal_judge
 
-    counts = judge_file(options.input, options.out)
+    counts = judge_file(options.input, options.out, load_refusal_judge(options.refusal_judge))
     show(", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
     show(f"judged answers: {options.out}")
 
 
 def _agreement(options: argparse.Namespace) -> None:
     from eval.judges.agreement import agreement_tables, measure
+    from eval.judges.judges import load_refusal_judge
     from merge.common.files import atomic_write_json
 
-    measured = measure(options.labels, options.lists)
+    judge = load_refusal_judge(options.refusal_judge)
+    measured = measure(options.labels, options.lists, judge)
     if options.out:
         atomic_write_json(options.out, measured)
     show(*agreement_tables(measured))

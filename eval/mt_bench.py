@@ -17,8 +17,7 @@ from eval.answering.ask import chat_prompts
 from eval.answering.generation import Question, ending_tokens, generate
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.judges.rating import Dialogue, rate_dialogues
-from eval.rates import DEFAULT_BATCH_TOKENS
-from eval.settings import Dtype
+from eval.settings import DEFAULTS, EvaluationSettings, MtBenchSettings
 from eval.statistics.rates import grouped_mean
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, make_directory, sha256_json
@@ -26,7 +25,6 @@ from merge.common.json_lines import LineStore, read_lines
 from merge.common.progress import Progress
 from merge.common.settings import Settings, parse_settings
 from train.chat.answer import answer_of
-from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.chat.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
@@ -48,17 +46,19 @@ class MtQuestion(Settings):
 
 @dataclass(frozen=True)
 class MtBenchJob:
-    """One evaluation; see ``python -m eval mt-bench -h``."""
+    """One evaluation; see ``python -m eval mt-bench -h``.
+
+    Attributes:
+        out: the folder of the model's ``eval run``.
+        name: the model's in reports; the folder's by default.
+        settings: how it is asked.
+    """
 
     model: Path
-    questions: Path
-    judge: str
+    bench: MtBenchSettings
     out: Path
     name: str | None = None
-    dtype: Dtype = "auto"
-    batch_tokens: int = DEFAULT_BATCH_TOKENS
-    max_new_tokens: int = 1024
-    chat: ChatSettings = DEFAULT_CHAT
+    settings: EvaluationSettings = DEFAULTS
 
 
 def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
@@ -72,10 +72,10 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
     Raises:
         UserError: model, judge, questions or folder are not usable.
     """
-    questions = read_questions(job.questions)
+    questions = read_questions(job.bench.questions)
     identity = model_identity(job.model)
     make_directory(job.out)
-    chat = chat_prompts(load_tokenizer(job.model), job.chat)
+    chat = chat_prompts(load_tokenizer(job.model), job.settings.chat)
     answers = _answer(job, questions, identity, chat)
     unfinished = sum(answer_of(completion) is None for said in answers for completion in said)
     if unfinished:
@@ -89,14 +89,14 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
         for q, said in zip(questions, answers, strict=True)
         for turn in range(len(q.turns))
     ]
-    found = iter(rate_dialogues(job.judge, dialogues, LineStore(job.out / _RATINGS_NAME)))
+    found = iter(rate_dialogues(job.bench.judge, dialogues, LineStore(job.out / _RATINGS_NAME)))
     ratings = [[next(found) for _ in question.turns] for question in questions]
     result = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
-        "judge": job.judge,
+        "judge": job.bench.judge,
         "identity": identity,
-        "settings": {"max_new_tokens": job.max_new_tokens, **chat.recorded},
+        "settings": {"max_new_tokens": job.bench.max_new_tokens, **chat.recorded},
         "unfinished": unfinished,
         **summarize_ratings(questions, ratings),
         "versions": {"transformers": importlib.metadata.version("transformers")},
@@ -162,8 +162,13 @@ def _answer(
 ) -> list[list[str]]:
     """All turns of all questions, each turn on the answers before it."""
     store = LineStore(job.out / _ANSWERS_NAME)
-    dtype = resolve_dtype(job.dtype)
-    common = [identity, dtype, job.max_new_tokens, *([chat.recorded] if chat.recorded else [])]
+    dtype = resolve_dtype(job.settings.dtype)
+    common = [
+        identity,
+        dtype,
+        job.bench.max_new_tokens,
+        *([chat.recorded] if chat.recorded else []),
+    ]
     model = None
     answers: list[list[str]] = [[] for _ in questions]
     for turn in range(max(len(question.turns) for question in questions)):
@@ -178,12 +183,12 @@ def _answer(
         if pending:
             model = model or load_model(job.model, dtype)
             prompts = [
-                Question(_ids(chat, questions[n].turns, answers[n]), job.max_new_tokens)
+                Question(_ids(chat, questions[n].turns, answers[n]), job.bench.max_new_tokens)
                 for n in pending
             ]
             endings = ending_tokens(model, chat.tokenizer) | set(chat.stop_ids)
             with Progress(f"turn {turn + 1}", len(pending), "answers") as progress:
-                for batch in generate(model, prompts, endings, job.batch_tokens):
+                for batch in generate(model, prompts, endings, job.settings.batch_tokens):
                     store.add({keys[pending[n]]: chat.decode(ids) for n, ids in batch.items()})
                     progress.advance(len(batch))
         for number in asked:

@@ -6,31 +6,23 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
-from eval.answering.ask import Answers, answer_all, chat_prompts, is_spoken, prompts_of
+from eval.answering.ask import Answers, Asking, chat_prompts, is_spoken, prompts_of
+from eval.answering.backends import BACKENDS, BackendName, check_backend
 from eval.answering.completions import FILE_NAME, CompletionsFile
 from eval.answering.cost import Stopwatch
 from eval.answering.decoding import decoding_identity
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
-from eval.answering.parallel import answer_on_devices, run_workers
-from eval.answering.vllm_backend import answer_with_vllm, check_installed
-from eval.judges.harm import judge_harm, load_settings
+from eval.judges.judges import load_judges
 from eval.margins.margin_file import FILE_NAME as MARGINS_NAME
 from eval.margins.margin_file import MarginFile, load_openings
-from eval.rates import (
-    DEFAULT_BATCH_TOKENS,
-    HARM_RULE,
-    Evaluation,
-    summarize,
-)
+from eval.rates import Evaluation, summarize
 from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.report.origin import summary_origin
-from eval.settings import DecodingSettings, Dtype
+from eval.settings import DEFAULTS, DecodingSettings, EvaluationSettings
 from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
@@ -46,7 +38,6 @@ from merge.common.json_lines import LineStore
 from merge.common.metrics import record
 from merge.common.progress import Progress
 from merge.common.provenance import written_by
-from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.chat.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
@@ -57,21 +48,23 @@ _JUDGEMENTS_NAME = "judgements.jsonl"
 
 @dataclass(frozen=True)
 class RunJob:
-    """One evaluation; see ``python -m eval run -h``."""
+    """One evaluation; see ``python -m eval run -h``.
+
+    Attributes:
+        name: the model's in reports; the folder's by default.
+        settings: how it is asked and judged; of ``decodings`` only ``decoding`` is asked for.
+        openings: a run's openings.json; refusal margins are then measured.
+        tensorboard: folder of scalars.
+    """
 
     model: Path
     suite: Path
     out: Path
     name: str | None = None
-    data_dir: Path | None = None
-    dtype: Dtype = "auto"
-    batch_tokens: int = DEFAULT_BATCH_TOKENS
-    tensorboard: Path | None = None
-    harm_judge: Path | None = None
-    backend: Literal["hf", "vllm"] = "hf"
+    settings: EvaluationSettings = DEFAULTS
     decoding: DecodingSettings | None = None
-    chat: ChatSettings = DEFAULT_CHAT
     openings: Path | None = None
+    tensorboard: Path | None = None
     recipe: str | None = None
     """Hash of the run's recipe, for the summary (``merge.common.provenance``)."""
 
@@ -85,18 +78,17 @@ def run(job: RunJob) -> dict[str, Any]:
     Raises:
         UserError: model, suite, source or folder are not usable.
     """
-    prompt_sets = load_prompts(load_suite(job.suite, job.data_dir))
-    harm_settings = load_settings(job.harm_judge) if job.harm_judge else None
+    settings = job.settings
+    prompt_sets = load_prompts(load_suite(job.suite, settings.data_dir))
+    load_judges(settings)  # a mistake in a file shows before anything is asked
+    check_backend(settings.backend, job.decoding is not None)
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
-    prompts = chat_prompts(tokenizer, job.chat)
-    decoding = {**decoding_identity(job.decoding, tokenizer), "dtype": resolve_dtype(job.dtype)}
-    decoding |= prompts.recorded
-    if job.backend == "vllm":
-        check_installed()
-        if job.decoding is not None:
-            raise UserError("--decoding: vLLM only decodes greedily; use --backend hf")
-        decoding["backend"] = "vllm"
+    prompts = chat_prompts(tokenizer, settings.chat)
+    dtype = resolve_dtype(settings.dtype)
+    decoding = {**decoding_identity(job.decoding, tokenizer), "dtype": dtype, **prompts.recorded}
+    if settings.backend != "hf":
+        decoding["backend"] = settings.backend
     if job.openings and job.decoding is not None:
         raise UserError("--openings: margins are of the plain model; leave out --decoding")
     openings = load_openings(job.openings, tokenizer) if job.openings else None
@@ -105,29 +97,27 @@ def run(job: RunJob) -> dict[str, Any]:
     completions = CompletionsFile(job.out, keys)
     margins = None
     if openings is not None:
-        common = {**identity, "dtype": decoding["dtype"]}
+        common = {**identity, "dtype": dtype}
         margins = MarginFile(job.out, openings, prompt_sets, prompts, common)
-    load = cache(partial(load_model, job.model, decoding["dtype"]))
+    load = cache(partial(load_model, job.model, dtype))
     pending = _without(prompt_sets, completions.answers)
     cost = _previous_cost(job.out)
     if pending:
-        task_cache = (
-            job.out / f"lm-eval-{sha256_json({**identity, **decoding}, sort_keys=True)[:16]}"
-        )
-        watch = _answer(job, tokenizer, pending, completions, load, decoding["dtype"], task_cache)
+        digest = sha256_json({**identity, **decoding}, sort_keys=True)
+        task_cache = job.out / f"lm-eval-{digest[:16]}"
+        how = (settings.batch_tokens, task_cache, job.decoding, settings.chat)
+        asking = Asking(job.model, dtype, tokenizer, load, *how)
+        watch = _answer(job, asking, pending, completions)
         cost = {"answers": len(_texts(pending)), **watch.as_dict()}
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
     if margins is not None:
-        margins.measure(load, job.batch_tokens)
-    load.cache_clear()  # a harm judge may need the memory
-    harm_judge = None
-    if harm_settings is not None:
-        store = LineStore(job.out / _JUDGEMENTS_NAME)
-        harm_judge = partial(judge_harm, harm_settings, store=store)
+        margins.measure(load, settings.batch_tokens)
+    load.cache_clear()  # a judge may need the memory
+    judges = load_judges(settings, LineStore(job.out / _JUDGEMENTS_NAME))
     measured = margins.margins if margins else {}
-    evaluation = summarize(prompt_sets, completions.answers, harm_judge, measured)
+    evaluation = summarize(prompt_sets, completions.answers, judges, measured)
     _write_completions(job.out, evaluation, keys)
     summary = {
         "format": 1,
@@ -136,7 +126,8 @@ def run(job: RunJob) -> dict[str, Any]:
         "suites": evaluation.suites,
         "coverage": coverage_of(job.model),
         "erased": erased_of(job.model),
-        "harm_rule": f"harmful by {harm_settings.model}" if harm_settings else HARM_RULE,
+        "harm_rule": judges.harm_rule,
+        "refusal_rule": judges.refusal_rule,
         "identity": identity,
         "openings": asdict(openings) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
@@ -147,7 +138,7 @@ def run(job: RunJob) -> dict[str, Any]:
             job.model,
             job.suite,
             prompt_sets,
-            [] if job.harm_judge is None else [job.harm_judge],
+            settings.judge_files,
             [job.out / name for name in (FILE_NAME, _JUDGEMENTS_NAME, MARGINS_NAME)],
         ),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
@@ -162,13 +153,7 @@ def run(job: RunJob) -> dict[str, Any]:
 
 
 def _answer(
-    job: RunJob,
-    tokenizer: Any,
-    pending: Sequence[PromptSet],
-    completions: CompletionsFile,
-    load: Callable[[], PreTrainedModel],
-    dtype: str,
-    task_cache: Path,
+    job: RunJob, asking: Asking, pending: Sequence[PromptSet], completions: CompletionsFile
 ) -> Stopwatch:
     """Answer all that is pending; each batch is on disk before the next begins."""
     texts = _texts(pending)
@@ -185,36 +170,26 @@ def _answer(
             progress.advance(len(batch))
             watch.start()
 
-        _ask(job, tokenizer, pending, load, dtype, task_cache, keep, watch.start)
+        _ask(job.settings.backend, asking, pending, keep, watch.start)
     for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
         path.unlink()
     return watch
 
 
 def _ask(
-    job: RunJob,
-    tokenizer: Any,
+    backend: BackendName,
+    asking: Asking,
     pending: Sequence[PromptSet],
-    load: Callable[[], PreTrainedModel],
-    dtype: str,
-    task_cache: Path,
     on_batch: Callable[[Answers], None],
     on_ready: Callable[[], None],
 ) -> None:
-    """Answer by the chosen backend; what vLLM cannot answer falls to transformers."""
-    if job.backend == "vllm":
-        spoken = [prompt_set for prompt_set in pending if is_spoken(prompt_set)]
-        # In a process of its own, whose end gives the GPUs' memory back.
-        run_workers([(partial(answer_with_vllm, job.model, dtype, job.chat), spoken)], on_batch)
-        pending = [prompt_set for prompt_set in pending if not is_spoken(prompt_set)]
-        if not pending:
-            return
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    how = (pending, job.batch_tokens, on_batch, task_cache, job.decoding)
-    if len(gpus) > 1:
-        answer_on_devices(gpus, job.model, dtype, *how, job.chat)
-    else:
-        answer_all(load(), tokenizer, *how, on_ready=on_ready, chat=job.chat)
+    """Answer by the chosen backend; what it cannot answer falls to transformers."""
+    chosen = BACKENDS[backend]
+    can = [each for each in pending if chosen.chooses or is_spoken(each)]
+    rest = [each for each in pending if each not in can]
+    for module, asked in ((chosen.module, can), (BACKENDS["hf"].module, rest)):
+        if asked:
+            import_module(module).answer(asking, asked, on_batch, on_ready)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:

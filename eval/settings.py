@@ -1,40 +1,46 @@
-"""What a recipe says of an evaluation; without PyTorch, so that a recipe is checked at once."""
+"""The settings of an evaluation: options of ``python -m eval``, and keys of a recipe's ``eval``.
 
+Without PyTorch, so that a recipe is checked at once.
+"""
+
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, create_model, field_validator
 
+from eval.answering.backends import BackendName
 from eval.axes import AXES
 from merge.common.errors import UserError
 from merge.common.settings import Settings, parse_settings
 from merge.common.yaml_file import read_yaml
+from train.chat.chat_settings import ChatSettings
 from train.data.tables import is_file
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""A name of a model beside the patched one."""
 
 
-def _margin(axis: str) -> Any:
-    return Field(default=AXES[axis].margin, ge=0, lt=1)
+def margins_model() -> type[Settings]:
+    """A settings model with a margin for each axis of ``eval.axes`` that has one of its own."""
+    fields: dict[str, Any] = {
+        key: (
+            float,
+            Field(axis.margin, ge=0, lt=1, description=f"Margin of the share of {axis.of}."),
+        )
+        for key, axis in AXES.items()
+        if axis.margin_of is None
+    }
+    return create_model("Margins", __base__=Settings, **fields)
 
 
-class Margins(Settings):
+class Margins(margins_model()):
     """How much worse, as a fraction of 1, an axis may get and still count as not worse.
 
     The defaults are those of ``eval.axes``.
     """
-
-    harmful_rate: float = _margin("harmful_rate")
-    """Margin of the share of harmful prompts with a harmful answer."""
-    refusal_rate: float = _margin("refusal_rate")
-    """Margin of the share of harmless prompts that are refused."""
-    utility: float = _margin("utility")
-    """Margin of the share of right answers to the utility questions."""
-    degenerate_rate: float = _margin("degenerate_rate")
-    """Margin of the share of degenerate answers."""
-    safety_choice: float = _margin("safety_choice")
-    """Margin of the share of right choices in questions about safety."""
 
 
 class SelfContrast(Settings):
@@ -151,3 +157,76 @@ def _beside(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "${" in source or not is_file(source):
         return row
     return {**row, "source": str(folder / Path(source).expanduser())}
+
+
+class MtBenchSettings(Settings):
+    """MT-Bench: two-turn answers, rated from 1 to 10 by a chat model."""
+
+    questions: Path
+    """MT-Bench's ``question.jsonl``, or a file in its form."""
+    judge: str
+    """The chat model that rates: a folder, or a name on the hub."""
+    max_new_tokens: PositiveInt = 1024
+    """Length of one answer in tokens."""
+
+
+class EvaluationSettings(Settings):
+    """How models are asked, and who judges their answers.
+
+    One model for all who evaluate (issue 17): ``eval run``, ``compare`` and ``mt-bench`` have its
+    keys as options, a recipe's section ``eval`` has them as keys, and search, ablation and jobs of
+    a cluster take that section.
+    """
+
+    data_dir: Path | None = None
+    """Stands for ``${DATA}`` in suite files."""
+    dtype: Dtype = "auto"
+    """Data type in which the models answer; ``auto`` is that of the weights."""
+    batch_tokens: PositiveInt = 16384
+    """Rows times tokens of a batch of answers; smaller needs less memory."""
+    backend: BackendName = "hf"
+    """What writes the answers. ``vllm`` must be installed apart; choices and lm-eval's tasks are
+    still answered by ``hf``, and a search asks its merges by ``hf``."""
+    reasoning: bool | None = None
+    """Whether the models reason before their answers, by the chat template's own switch. Default:
+    as ``backbone.reasoning`` says, else what the template does."""
+    date: datetime.date | None = None
+    """The day that a chat template writes as today's, YYYY-MM-DD. Default: ``backbone.date``, else
+    2024-07-26 on every day."""
+    harm_judge: Path | None = None
+    """A judge file (YAML; eval/judges/ has some) by which answers are called harmful. Default: an
+    answer to a harmful prompt is harmful that is neither refused nor degenerate."""
+    refusal_judge: Literal["rules"] | Path = "rules"
+    """What tells refusals from answers: our ``rules``, which know English only, or a judge file
+    (YAML; eval/judges/ has one). Degenerate answers are found by rules either way."""
+    margins: Margins = Margins()
+    """How much worse an axis may get and still count as not worse."""
+    agreement: Path | None = None
+    """What ``eval agreement --out`` wrote of this refusal judge: the report shows it, and refusal
+    rates freed from the judge's errors."""
+    decodings: dict[VariantName, dict[str, Any]] = Field(default_factory=dict)
+    """By name a decoding (as ``eval run --decoding`` reads it) that the backbone answers with, for
+    comparison: the baselines that need no training."""
+    mt_bench: MtBenchSettings | None = None
+    """Rates the compared models on MT-Bench as well, but for decodings."""
+
+    @property
+    def chat(self) -> ChatSettings:
+        """How every prompt is written."""
+        return ChatSettings(self.reasoning, self.date)
+
+    @field_validator("decodings")
+    @classmethod
+    def _are_decodings(cls, decodings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, values in decodings.items():
+            parse_decoding(values, f"eval.decodings.{name}")
+        return decodings
+
+    @property
+    def judge_files(self) -> list[Path]:
+        """The files of the judges that are no rules."""
+        judges = (self.harm_judge, self.refusal_judge)
+        return [judge for judge in judges if isinstance(judge, Path)]
+
+
+DEFAULTS = EvaluationSettings()

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.ask import Answers
+from eval.judges.judges import BY_RULES, Judges
 from eval.rates import DEFAULT_BATCH_TOKENS, answers_of, evaluate
 from eval.statistics.rates import Rate
 from eval.suites.prompts import PromptSet
@@ -30,6 +31,7 @@ class BorrowedModel:
     prompt_sets: Sequence[PromptSet]
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     chat: ChatSettings = DEFAULT_CHAT
+    judges: Judges = BY_RULES
 
     def __post_init__(self) -> None:
         self._backbone = BackboneTensors(self.loaded.inputs.backbone_path, self.model)
@@ -43,7 +45,7 @@ class BorrowedModel:
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
         """The rates of one merge, or of the backbone itself, by axis."""
         self.take(settings)
-        asked = (self.prompt_sets, self.batch_tokens, self.chat)
+        asked = (self.prompt_sets, self.batch_tokens, self.chat, self.judges)
         return evaluate(self.model, self.tokenizer, *asked).axes
 
     def take(self, settings: MergeSettings | None) -> None:

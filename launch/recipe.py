@@ -5,11 +5,12 @@ from typing import Any, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from eval.settings import DEFAULTS, EvaluationSettings, VariantName
 from launch.ablation.settings import AblateSettings
 from launch.continual.settings import ContinualSettings
 from launch.demo.settings import WorldSettings
 from launch.prepare.settings import AlignmentSettings, HarvestSettings
-from launch.run.settings import EvalSettings, VariantName
+from launch.run.settings import EvalSettings
 from launch.search.settings import SearchMethod, SearchSettings
 from launch.slurm.settings import ClusterSettings
 from merge.common.settings import parse_settings
@@ -39,6 +40,18 @@ class Recipe(TrainRecipe):
     """Makes ``${output}/alignment/backbone``, the ``backbone.path`` of such a recipe."""
     cluster: ClusterSettings | None = None
     """Only for ``launch submit``."""
+
+    @property
+    def evaluation(self) -> EvaluationSettings:
+        """How the run asks its models, and who judges: the section ``eval``, or its defaults.
+
+        Where that does not say how prompts are written, ``backbone`` does.
+        """
+        settings, chat = self.eval or DEFAULTS, self.backbone.chat
+        reasoning = chat.reasoning if settings.reasoning is None else settings.reasoning
+        return settings.model_copy(
+            update={"reasoning": reasoning, "date": settings.date or chat.date}
+        )
 
     def ablate_settings(self) -> AblateSettings:
         """The section ``ablate``, with the recipe's own harmless pairs where it names none."""

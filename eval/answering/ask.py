@@ -35,6 +35,30 @@ class Asked:
         return Answer(self.chat.decode(tokens), len(tokens))
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What a backend (``eval.answering.backends``) needs to ask a model.
+
+    Attributes:
+        folder: the model's.
+        dtype: as ``eval.answering.loading.resolve_dtype`` gives it.
+        load: gives the model, loaded at the first call; others use the same one.
+        batch_tokens: rows x (prompt + new tokens) of a batch.
+        task_cache: see ``eval.suites.lm_eval_tasks.answer_task``.
+        decoding: how answers are written; ``None`` is greedy.
+        chat: whether the model reasons, and which day its prompts name.
+    """
+
+    folder: Path
+    dtype: str
+    tokenizer: PreTrainedTokenizerBase
+    load: Callable[[], PreTrainedModel]
+    batch_tokens: int
+    task_cache: Path
+    decoding: DecodingSettings | None = None
+    chat: ChatSettings = DEFAULT_CHAT
+
+
 def answer_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

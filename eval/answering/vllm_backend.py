@@ -5,28 +5,37 @@ Answers should equal those of the backend ``hf`` in float32, except where two to
 likely: the kernels sum in another order. Choices and lm-eval's tasks stay with ``hf``.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval.answering.ask import Answers, chat_prompts, spoken_questions
+from eval.answering.ask import Answers, Asking, chat_prompts, spoken_questions
 from eval.answering.decoding import Greedy
 from eval.answering.loading import load_tokenizer
+from eval.answering.parallel import run_workers
 from eval.suites.prompts import PromptSet
-from merge.common.errors import UserError
 from train.chat.chat_settings import ChatSettings
 
 _CHUNK = 1024
 """Prompts between two hand-overs of answers: vLLM batches inside them."""
 
 
-def check_installed() -> None:
-    """Raise a ``UserError`` where vLLM is missing."""
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError("--backend vllm: vLLM is not installed; pip install vllm, or use hf")
+def answer(
+    asking: Asking,
+    prompt_sets: Sequence[PromptSet],
+    on_batch: Callable[[Answers], None],
+    on_ready: Callable[[], None],
+) -> None:
+    """As ``eval.answering.hf_backend.answer``, for prompts whose answers are written.
+
+    In a process of its own, whose end gives the GPUs' memory back.
+    """
+    del on_ready  # that process does not tell
+    worker = partial(answer_with_vllm, asking.folder, asking.dtype, asking.chat)
+    run_workers([(worker, prompt_sets)], on_batch)
 
 
 def answer_with_vllm(

@@ -1,4 +1,4 @@
-"""`python -m eval agreement`: how far the refusal judge agrees with people.
+"""`python -m eval agreement`: how far a refusal judge, our rules or a model, agrees with people.
 
 Reads a folder of CSV files in the form of XSTest's annotated completions, one file a model, with
 the columns prompt, completion, type and final_label (1_full_compliance, 2_full_refusal,
@@ -14,16 +14,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from eval.judges.judged import UNPARSED, Judge, Judged, judged_by
+from eval.judges.judges import Judges
 from eval.judges.refusal import judge
 from eval.statistics.rates import Z_95, cohens_kappa
 from merge.common.errors import UserError
 from train.data.cells import MissingColumnError, as_text, cell
-from train.data.tables import Row, read_table
+from train.data.formats import Row
+from train.data.tables import read_table
 
 _COLUMNS = ("prompt", "completion", "type", "final_label")
 _LABELS = {"1_full_compliance": "none", "3_partial_refusal": "partial", "2_full_refusal": "full"}
+_KIND = _COLUMNS.index("type")
 _CLASSES = ("none", "partial", "full", "degenerate")
 _UNSAFE = "contrast"
 
@@ -43,16 +48,20 @@ KEYWORDS = (
 )
 
 
-def measure(directory: Path, lists: Path | None = None) -> dict[str, Any]:
+def measure(
+    directory: Path, lists: Path | None = None, refusal_judge: Judge | None = None
+) -> dict[str, Any]:
     """Agreement on refused (partly or fully) or not, per file and over all.
 
     Args:
         lists: a folder of phrase lists, see the module.
+        refusal_judge: a model; without one the rules are measured. What it calls "unparsed" counts
+            as not refused.
 
     Returns:
-        Per model and for "all": n, kappa with its 95 % interval, the share refused by people and
-        by the judge, the confusion counts (people's class, then the judge's), and the kappa of
-        every list of phrases on the same rows.
+        "judge": which one was measured; "models": per model and for "all" n, kappa with its 95 %
+        interval, the share refused by people and by the judge, the confusion counts (people's
+        class, then the judge's), and the kappa of every list of phrases on the same rows.
 
     Raises:
         UserError: no CSV file, or one without the columns or labels.
@@ -61,12 +70,15 @@ def measure(directory: Path, lists: Path | None = None) -> dict[str, Any]:
     if not files:
         raise UserError(f"{directory}: no *.csv of annotated answers; see eval/judges/agreement.py")
     known = {"short list": KEYWORDS, **read_lists(lists)}
-    rows = {path.stem: _judged(path, known) for path in files}
+    rows = {path.stem: _judged(path, known, refusal_judge) for path in files}
     rows["all"] = [row for model in rows.values() for row in model]
-    return {"models": {name: _agreement(model) for name, model in rows.items()}}
+    return {
+        "judge": Judges(refusal=refusal_judge).refusal_rule,
+        "models": {name: _agreement(model) for name, model in rows.items()},
+    }
 
 
-Judged = tuple[str, str, dict[str, bool]]
+Labelled = tuple[str, str, dict[str, bool]]
 """People's class, the judge's class, and by list whether one of its phrases matches."""
 
 
@@ -91,26 +103,31 @@ def matches(phrase: str, completion: str) -> bool:
     return phrase in text
 
 
-def _judged(path: Path, lists: Mapping[str, Sequence[str]]) -> list[Judged]:
+def _judged(
+    path: Path, lists: Mapping[str, Sequence[str]], refusal_judge: Judge | None
+) -> list[Labelled]:
     rows = read_table(str(path), str(path), _COLUMNS, "")
     if not rows:
         raise UserError(f"{path}: no answer; needs XSTest's annotated completions")
     records = [_record(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-    judged = [
-        (
-            _LABELS[label],
-            judge(completion, prompt),
-            {
-                name: any(matches(phrase, completion) for phrase in phrases)
-                for name, phrases in lists.items()
-            },
-        )
-        for prompt, completion, kind, label in records
-        if not kind.startswith(_UNSAFE)
-    ]
-    if not judged:
+    records = [each for each in records if not each[_KIND].startswith(_UNSAFE)]
+    if not records:
         raise UserError(f"{path}: no answer to a safe prompt; only those are measured")
-    return judged
+    by_rules = [
+        Judged(completion, judge(completion, prompt)) for prompt, completion, _, _ in records
+    ]
+    found = judged_by(refusal_judge, by_rules, [prompt for prompt, *_ in records])
+    return [
+        (_LABELS[label], each.refusal, _listed(completion, lists))
+        for (_, completion, _, label), each in zip(records, found, strict=True)
+    ]
+
+
+def _listed(completion: str, lists: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+    return {
+        name: any(matches(phrase, completion) for phrase in phrases)
+        for name, phrases in lists.items()
+    }
 
 
 def _record(row: Row, where: str) -> list[str]:
@@ -124,10 +141,11 @@ def _record(row: Row, where: str) -> list[str]:
     return texts
 
 
-def _agreement(rows: Sequence[Judged]) -> dict[str, Any]:
+def _agreement(rows: Sequence[Labelled]) -> dict[str, Any]:
     people = [human != "none" for human, _, _ in rows]
     rules = [found in {"partial", "full"} for _, found, _ in rows]
     kappa, error = cohens_kappa(_two_by_two(people, rules))
+    classes = [*_CLASSES, *([UNPARSED] if any(found == UNPARSED for _, found, _ in rows) else [])]
     return {
         "n": len(rows),
         "kappa": kappa,
@@ -140,7 +158,7 @@ def _agreement(rows: Sequence[Judged]) -> dict[str, Any]:
             for name in rows[0][2]
         },
         "confusion": {
-            human: {found: sum(row[:2] == (human, found) for row in rows) for found in _CLASSES}
+            human: {found: sum(row[:2] == (human, found) for row in rows) for found in classes}
             for human in _LABELS.values()
         },
     }
@@ -153,7 +171,8 @@ def _two_by_two(first: Sequence[bool], second: Sequence[bool]) -> list[list[int]
 
 def agreement_tables(measured: dict[str, Any]) -> list[Table]:
     """Kappas, and the confusion counts over all models, for a rich console."""
-    kappas = Table(title="Refusal judge against people: refused or not, safe prompts")
+    title = f"{measured['judge']} against people: refused or not, safe prompts"
+    kappas = Table(title=escape(title))
     lists = list(measured["models"]["all"]["kappa_of_lists"])
     for column in ("answers of", "n", "kappa [95 %]", "people", "judge"):
         kappas.add_column(column, no_wrap=True)
@@ -171,8 +190,10 @@ def agreement_tables(measured: dict[str, Any]) -> list[Table]:
     for name, found in measured["models"].items():
         published.add_row(name, *(f"{found['kappa_of_lists'][key]:.3f}" for key in lists))
     confusion = Table(title="All answers: people's class (rows), the judge's (columns)")
-    for column in ("", *_CLASSES):
+    counts = measured["models"]["all"]["confusion"]
+    classes = list(counts["none"])
+    for column in ("", *classes):
         confusion.add_column(column)
-    for human, row in measured["models"]["all"]["confusion"].items():
-        confusion.add_row(human, *(str(row[found]) for found in _CLASSES))
+    for human, row in counts.items():
+        confusion.add_row(human, *(str(row[found]) for found in classes))
     return [kappas, published, confusion]

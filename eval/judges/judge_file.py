@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.answering.completions import read_completions
-from eval.judges.judged import judged
+from eval.judges.judged import Judge, judged, judged_by
 from eval.text.language import count_languages, note
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text
@@ -14,12 +14,15 @@ from merge.common.files import atomic_write_text
 logger = logging.getLogger(__name__)
 
 
-def judge_file(source: Path, target: Path) -> dict[str, int]:
+def judge_file(source: Path, target: Path, refusal_judge: Judge | None = None) -> dict[str, int]:
     """Copy JSON lines with a "refusal" added: none, partial, full, degenerate or unfinished.
 
     Judged is what stands after the reasoning; unfinished is a reasoning that never ends. Each line
     needs "completion"; "prompt" helps where it is there. Other keys are kept. The log says how
-    many answers are not in English, where no refusal is recognised.
+    many answers are not in English, where the rules recognise no refusal.
+
+    Args:
+        refusal_judge: a model that judges in place of the rules; it may also say "unparsed".
 
     Returns:
         How often each class was given.
@@ -29,14 +32,16 @@ def judge_file(source: Path, target: Path) -> dict[str, int]:
     """
     records = read_completions(source)
     counts: dict[str, int] = {}
-    for number, record in enumerate(records, start=1):
-        text = _text(record, number, source)
-        record["refusal"] = judged(text, str(record.get("prompt") or "")).refusal
+    texts = [_text(record, number, source) for number, record in enumerate(records, start=1)]
+    prompts = [str(record.get("prompt") or "") for record in records]
+    by_rules = [judged(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
+    for record, found in zip(records, judged_by(refusal_judge, by_rules, prompts), strict=True):
+        record["refusal"] = found.refusal
         counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
     languages = count_languages(
         record["completion"] for record in records if record["refusal"] in {"none", "degenerate"}
     )
-    if languages:
+    if languages and refusal_judge is None:
         logger.warning("%s: %s", source, note(languages, len(records)))
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     atomic_write_text(target, "".join(f"{line}\n" for line in lines))

@@ -1,12 +1,22 @@
 """Judging a completion: its reasoning is put aside first, by the rule of ``train.chat.answer``."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from eval.judges.refusal import judge
 from train.chat.answer import answer_of
 
+Judge = Callable[[Sequence[tuple[str, str]]], Sequence[str]]
+"""From (prompt, answer) pairs to their classes."""
+
+DEGENERATE = "degenerate"
+"""The class of a broken answer, see ``eval.judges.degenerate``."""
+
 UNFINISHED = "unfinished"
 """The class of a completion whose reasoning never ends: neither harm nor refusal."""
+
+UNPARSED = "unparsed"
+"""The class of a model's judgement that cannot be read: neither harmful nor a refusal."""
 
 
 class Judged(NamedTuple):
@@ -14,7 +24,7 @@ class Judged(NamedTuple):
 
     Attributes:
         answer: what stands after its reasoning; empty where that never ends.
-        refusal: none, partial, full, degenerate, or unfinished.
+        refusal: none, partial, full, degenerate, or unfinished; by a model also unparsed.
     """
 
     answer: str
@@ -27,6 +37,31 @@ def judged(completion: str, prompt: str = "") -> Judged:
     if answer is None:
         return Judged("", UNFINISHED)
     return Judged(answer, judge(answer, prompt))
+
+
+def judged_by(
+    refusal_judge: Judge | None, found: Sequence[Judged], prompts: Sequence[str]
+) -> list[Judged]:
+    """The same answers with a model's classes in place of the rules'.
+
+    Rules say what is degenerate or unfinished: a model is not asked about these.
+
+    Args:
+        found: by the rules, one for each prompt.
+        refusal_judge: gives none, partial, full or unparsed; without one the rules stay.
+    """
+    if refusal_judge is None:
+        return list(found)
+    asked = [
+        place for place, each in enumerate(found) if each.refusal not in (DEGENERATE, UNFINISHED)
+    ]
+    if not asked:
+        return list(found)
+    classes = refusal_judge([(prompts[place], found[place].answer) for place in asked])
+    changed = dict(zip(asked, classes, strict=True))
+    return [
+        each._replace(refusal=changed.get(place, each.refusal)) for place, each in enumerate(found)
+    ]
 
 
 def unfinished_note(suites: dict[str, Any]) -> str | None:
@@ -47,3 +82,20 @@ def unfinished_note(suites: dict[str, Any]) -> str | None:
         f"{sum(counts.values())} answers end inside their reasoning ({where}): raise "
         "max_new_tokens of these suite rows, or turn reasoning off (reasoning: false)"
     )
+
+
+def unparsed_notes(suites: dict[str, Any]) -> list[str]:
+    """A line for each judge on judgements that could not be read, which count nowhere.
+
+    Args:
+        suites: by name the suites of a summary, with "refusal_counts" and "harm_counts".
+    """
+    notes = []
+    for name, key in (("refusal", "refusal_counts"), ("harm", "harm_counts")):
+        count = sum(suite.get(key, {}).get(UNPARSED, 0) for suite in suites.values())
+        if count:
+            notes.append(
+                f"{count} verdicts of the {name} judge could not be read, and count as neither: "
+                "see its file's patterns and max_new_tokens"
+            )
+    return notes

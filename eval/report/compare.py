@@ -11,18 +11,18 @@ from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
 from eval.report.curves import curve_report
 from eval.report.headline import headline
+from eval.report.judge_errors import read_agreement, refusal_rate_corrected, refusal_rule
 from eval.report.notes import notes_of
 from eval.report.origin import report_origin
 from eval.report.ratings import compare_ratings
 from eval.report.verdict import judge_change
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
-from eval.statistics.rates import Rate, corrected_rate, mean_and_spread, mean_of_rates, rate
+from eval.statistics.rates import Rate, mean_and_spread, mean_of_rates, rate
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from merge.common.provenance import written_by
 
-_REFUSED = ("partial", "full")
 _EXAMPLES = 5
 """Changed answers shown per model, axis and direction."""
 
@@ -47,7 +47,8 @@ def compare(
         recipe: hash of the run's recipe, for the report (``merge.common.provenance``).
 
     Raises:
-        UserError: an evaluation is not finished, one is given twice, or they had other prompts.
+        UserError: an evaluation is not finished, one is given twice, they had other prompts or
+            judges, or ``agreement`` is of another judge.
     """
     summaries: dict[str, dict[str, Any]] = {}
     answers: dict[str, list[Completion]] = {}
@@ -76,6 +77,7 @@ def compare(
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
+        "refusal_rule": refusal_rule(summaries[backbone]),
         "notes": _notes(summaries),
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
@@ -112,7 +114,7 @@ def compare(
     if search is not None:
         report["search"] = _read_search(search)
     if agreement is not None:
-        report["judge_agreement"] = read_json(agreement)
+        report["judge_agreement"] = read_agreement(agreement, report["refusal_rule"])
         report["refusal_rate_corrected"] = {
             name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
             for name, summary in summaries.items()
@@ -154,30 +156,6 @@ def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
         if suite["axis"] == "utility"
     ]
     return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
-
-
-def refusal_rate_corrected(
-    axes: dict[str, Any], agreement: dict[str, Any]
-) -> dict[str, Any] | None:
-    """The refusal rate freed from the judge's errors, as people's labels show them.
-
-    Raises:
-        UserError: the measured agreement has no confusion counts over all models.
-    """
-    try:
-        confusion = agreement["models"]["all"]["confusion"]
-        negative = confusion["none"]
-        found = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
-        cases = sum(sum(confusion[label].values()) for label in _REFUSED)
-    except (KeyError, TypeError):
-        raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
-    if "refusal_rate" not in axes:
-        return None
-    kept = sum(count for to, count in negative.items() if to not in _REFUSED)
-    refused = axes["refusal_rate"]
-    positives, count = round(refused["value"] * refused["n"]), refused["n"]
-    corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
-    return corrected.as_dict()
 
 
 def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -257,6 +235,11 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
         if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
             raise UserError(
                 f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
+            )
+        if refusal_rule(summaries[name]) != refusal_rule(summaries[first]):
+            raise UserError(
+                f"'{first}' and '{name}' had different refusal judges; run both with one "
+                "--refusal-judge"
             )
     _check_openings(summaries)
 

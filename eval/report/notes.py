@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.judges.judged import unfinished_note
+from eval.judges.judged import unfinished_note, unparsed_notes
+from eval.judges.judges import RULES
 from eval.text.language import language_notes
 from merge.common.files import read_json
 from merge.engine.journal import RECORD
@@ -36,13 +37,16 @@ def _record_of(model: Path) -> dict[str, Any]:
 
 
 def notes_of(summary: Mapping[str, Any]) -> list[str]:
-    """Notes on one summary: languages, unfinished reasoning, and what its merge did."""
+    """Notes on one summary: languages, reasoning, unread verdicts, and what its merge did."""
     unfinished = unfinished_note(summary["suites"])
     share = summary.get("coverage")
     covered = f"the merge covers {share or 0:.1%} of the linear weights inside the decoder blocks"
+    # A model may know other languages, and its file does not say which.
+    is_by_rules = summary.get("refusal_rule", RULES) == RULES
     return [
-        *language_notes(summary["suites"]),
+        *(language_notes(summary["suites"]) if is_by_rules else []),
         *([unfinished] if unfinished else []),
+        *unparsed_notes(summary["suites"]),
         *([covered] if share is not None else []),
         *(
             f"rounding erased {part:.1%} of the nonzero entries kept of the {PATCH_NAMES[role]}: "

@@ -15,6 +15,7 @@ from eval.report.pictures.trade_off import standalone, trade_off_svg
 from eval.report.table import (
     area,
     axis_title,
+    judged_by,
     markdown_table,
     percent,
     rating,
@@ -59,6 +60,7 @@ def render_html(report: dict[str, Any]) -> str:
         searched=SEARCHED,
         names={key: axis.title for key, axis in AXES.items()},
         titles={axis: axis_title(report, axis) for axis in axes},
+        judged_by=judged_by(report),
         percent=percent,
         rating=rating,
         settings_line=settings_line,

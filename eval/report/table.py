@@ -71,9 +71,7 @@ def render_table(report: dict[str, Any]) -> Table:
     verdicts = report.get("verdicts", {})
     table = Table(
         title="Rates in % with 95 % Wilson intervals",
-        caption="\n".join(
-            [f"harmful: {report['harm_rule']}", *map(escape, report.get("notes", []))]
-        ),
+        caption="\n".join([*map(escape, judged_by(report)), *map(escape, report.get("notes", []))]),
         show_lines=True,
     )
     table.add_column("model", overflow="fold", min_width=12)
@@ -96,6 +94,18 @@ def render_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def judged_by(report: Mapping[str, Any]) -> list[str]:
+    """Who judged what, and how far people agree where that was measured; a line each."""
+    # Older summaries and reports do not say it.
+    lines = [f"harmful: {report['harm_rule']}"] if "harm_rule" in report else []
+    if "refusal_rule" in report:
+        measured = report.get("judge_agreement", {}).get("models", {}).get("all")
+        known = "{n} labelled answers: kappa {kappa:.3f} [{low:.3f}, {high:.3f}] with people"
+        agreement = f" ({known.format(**measured)})" if measured else ""
+        lines.append(f"refused: by {report['refusal_rule']}{agreement}")
+    return lines
+
+
 def markdown_table(report: dict[str, Any]) -> str:
     """The headline, and the same as ``render_table`` with the plain mean of utility suites."""
     axes = shown_axes(report)
@@ -116,7 +126,7 @@ def markdown_table(report: dict[str, Any]) -> str:
         rows.append(cells)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     notes = [f"\n{line}." for line in report.get("notes", [])]
-    rule = f"95 % Wilson intervals; harmful: {report['harm_rule']}."
+    rule = f"95 % Wilson intervals; {'; '.join(judged_by(report))}."
     head = [f"{headline_text(report)}.\n"] if headline_text(report) else []
     return "\n".join([*head, *lines, "", rule, *notes, ""])
 

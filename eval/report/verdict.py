@@ -80,8 +80,7 @@ def judge_change(
 
 
 def _margin(margins: Margins, axis: str) -> float:
-    """The user's margin; what a user cannot set has that of the degenerate answers."""
-    return getattr(margins, "degenerate_rate" if axis == "unfinished_rate" else axis)
+    return getattr(margins, AXES[axis].margin_of or axis)
 
 
 def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float) -> AxisVerdict:

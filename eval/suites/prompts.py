@@ -19,7 +19,8 @@ from train.data.cells import (
     same_value,
     unfolded,
 )
-from train.data.tables import Layout, Row, is_pattern, read_table
+from train.data.formats import Layout, Row
+from train.data.tables import is_pattern, read_table
 from train.recipe import row_range
 
 _LETTERS = string.ascii_uppercase

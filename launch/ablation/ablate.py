@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eval.settings import DEFAULTS
 from launch.ablation.outcomes import OutcomeJournal
 from launch.ablation.patches import AblationPatches
 from launch.ablation.record import run_record, summarise, write_record
@@ -67,22 +68,37 @@ class _Evaluator:
         self, recipe: Recipe, backbone: Path, patches: AblationPatches, folder: Path
     ) -> None:
         from eval.answering.loading import resolve_dtype
+        from eval.judges.judges import load_judges
         from eval.suites.prompts import load_prompts
         from eval.suites.suite import load_suite
 
         assert recipe.eval is not None
         self._recipe = recipe
-        self._settings = recipe.eval
+        self._settings = recipe.evaluation
+        self._judges = load_judges(self._settings)
         self._backbone = backbone
         self._patches = patches
-        self._prompt_sets = load_prompts(load_suite(recipe.eval.suite, recipe.eval.data_dir))
-        self._dtype = resolve_dtype(recipe.eval.dtype)
+        suite = load_suite(recipe.eval.suite, self._settings.data_dir)
+        self._prompt_sets = load_prompts(suite)
+        self._dtype = resolve_dtype(self._settings.dtype)
         asked = [
             (found.row.model_dump(mode="json"), [asdict(prompt) for prompt in found.prompts])
             for found in self._prompt_sets
         ]
-        self._asked = {"prompts_sha256": sha256_json(asked), "dtype": self._dtype}
+        self._asked = {
+            "prompts_sha256": sha256_json(asked),
+            "dtype": self._dtype,
+            **self._unusual(),
+        }
         self._journal = OutcomeJournal(folder / "outcomes.jsonl")
+
+    def _unusual(self) -> dict[str, Any]:
+        """What else outcomes depend on, where it is not what it always was once."""
+        chat = self._recipe.backbone.chat
+        usual = DEFAULTS.model_copy(update={"reasoning": chat.reasoning, "date": chat.date})
+        found, plain = (each.model_dump(mode="json") for each in (self._settings, usual))
+        keys = ("reasoning", "date", "harm_judge", "refusal_judge")
+        return {key: found[key] for key in keys if found[key] != plain[key]}
 
     def outcome(self, model: Model) -> dict[str, Any]:
         """What ``evaluate`` has found: rates by "axes", and of a baseline its "training"."""
@@ -119,7 +135,8 @@ class _Evaluator:
                 LoadedInputs.read(self._backbone, safety, over_safety, self._recipe.merge),
                 self._prompt_sets,
                 self._settings.batch_tokens,
-                self._recipe.backbone.chat,
+                self._settings.chat,
+                self._judges,
             )
             for settings in progress.over(merges):
                 rates = model.rates(settings)
@@ -134,8 +151,8 @@ class _Evaluator:
         logger.info("ablation: evaluates %s alone", patch.name)
         model = load_model(self._patches.build(patch), self._dtype)
         tokenizer = load_tokenizer(self._backbone)
-        asked = (self._prompt_sets, self._settings.batch_tokens, self._recipe.backbone.chat)
-        found = evaluate(model, tokenizer, *asked)
+        how = (self._settings.batch_tokens, self._settings.chat, self._judges)
+        found = evaluate(model, tokenizer, self._prompt_sets, *how)
         axes = {axis: rate.as_dict() for axis, rate in found.axes.items()}
         record = read_json(directory / "patch.json")
         training = {key: record.get(key) for key in ("steps", "stop_reason", "training_seconds")}

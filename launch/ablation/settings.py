@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from launch.run.settings import VariantName
+from eval.settings import VariantName
 from merge.common.settings import Settings, parse_settings
 from train.recipe import DataSettings
 from train.settings import SafetyTraining

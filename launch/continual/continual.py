@@ -84,7 +84,7 @@ def prepare_stages(recipe: Recipe) -> None:
     from launch.prepare.preflight import check_inputs
     from launch.prepare.text_check import check_data
 
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     stages, *baselines = _ways(recipe)
     for stage in stages:
         claim_folder(stage.recipe)

@@ -95,7 +95,7 @@ def _validation_prompts(recipe: Recipe) -> dict[str, list[str]]:
     """Texts by axis: those of harm, and those of refusal."""
     found: dict[str, list[str]] = {HARM: [], REFUSAL: []}
     if recipe.search is not None:
-        data_dir = recipe.eval.data_dir if recipe.eval else None
+        data_dir = recipe.evaluation.data_dir
         for prompt_set in load_prompts(load_suite(recipe.search.suite, data_dir)):
             if prompt_set.row.axis in found:
                 found[prompt_set.row.axis] += [prompt.text for prompt in prompt_set.prompts]

@@ -27,7 +27,7 @@ def question_suite(recipe: Recipe, section: str, *questions: dict[str, Any]) -> 
     rows = [
         {"name": name, "axis": "harm", **row} for name, row in zip(names, questions, strict=True)
     ]
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     return suite_from_rows(rows, f"recipe, {section}", Path.cwd(), data_dir)
 
 
@@ -42,11 +42,14 @@ def own_answers(
 ) -> list[dict[str, Any]]:
     """Ask a model, greedily; answers that ``folder`` holds from an earlier try stay.
 
+    Refusals are told by the rules, whoever judges the evaluation: data must not change with it.
+
     Args:
         section: where in the recipe the questions stand, for errors.
         questions: a row of an evaluation suite, or several, without name and axis.
         folder: made with mode 0700.
         chat: how the model is asked.
+        harm_judge: a judge file; by default there is no harm judge.
 
     Returns:
         The answers with their judgements, as in completions.jsonl, without their reasoning.
@@ -56,22 +59,20 @@ def own_answers(
     """
     rows = [questions] if isinstance(questions, dict) else questions
     suite = question_suite(recipe, section, *rows)
-    evaluation = recipe.eval
+    settings = recipe.evaluation.model_copy(
+        update={
+            "reasoning": chat.reasoning,
+            "date": chat.date,
+            "harm_judge": harm_judge,
+            "refusal_judge": "rules",
+        }
+    )
     make_directory(folder, PRIVATE_FOLDER)
     suite_file = folder / "suite.yaml"
     atomic_write_text(
         suite_file, yaml.safe_dump([row.model_dump(exclude_none=True) for row in suite.rows])
     )
-    run(
-        RunJob(
-            model=model,
-            suite=suite_file,
-            out=folder,
-            dtype=evaluation.dtype if evaluation else "auto",
-            harm_judge=harm_judge,
-            chat=chat,
-        )
-    )
+    run(RunJob(model, suite_file, folder, settings=settings))
     return [_without_reasoning(record) for record in read_completions(folder / FILE_NAME)]
 
 

@@ -51,6 +51,7 @@ def check_data(recipe: Recipe) -> Texts:
         UserError: one is missing or malformed, the search's suite lacks an axis, or a question
             stands in two places that must not meet (``launch.prepare.overlap``).
     """
+    _check_judges(recipe)
     examples = read_examples(recipe.data)
     harmless = read_examples(recipe.harmless) if recipe.harmless else []
     refusals = read_examples(recipe.refusals) if recipe.refusals else []
@@ -67,12 +68,29 @@ def check_data(recipe: Recipe) -> Texts:
         learned.append(pairs_at("false_refusals", "harmless", false_refusals))
     prompts, asked = _prompts(recipe), _harvest_questions(recipe)
     refuse_overlaps([*prompts, *learned, *asked, *_anchors(recipe)])
-    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
-        from eval.judges.harm import load_settings
-
-        load_settings(recipe.harvest.harm_judge)
     prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
     return Texts(examples, [*harmless, *false_refusals], refusals, prompt_sets)
+
+
+def _check_judges(recipe: Recipe) -> None:
+    """Read what the recipe names of judges; their weights are loaded when they are asked.
+
+    Raises:
+        UserError: a file is missing or malformed, or the agreement is of another judge.
+    """
+    from eval.judges.by_model.settings import HarmJudgeSettings, load_judge_file
+    from eval.judges.judges import load_judges
+    from eval.mt_bench import read_questions
+    from eval.report.judge_errors import read_agreement
+
+    settings = recipe.evaluation
+    judges = load_judges(settings)
+    if settings.agreement is not None:
+        read_agreement(settings.agreement, judges.refusal_rule)
+    if settings.mt_bench is not None:
+        read_questions(settings.mt_bench.questions)
+    if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
+        load_judge_file(recipe.harvest.harm_judge, HarmJudgeSettings)
 
 
 def check_questions(recipe: Recipe) -> None:
@@ -86,7 +104,7 @@ def check_questions(recipe: Recipe) -> None:
 
 def _prompts(recipe: Recipe) -> list[Place]:
     """What is asked to choose settings, and to judge the result."""
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     places = []
     if recipe.search is not None:
         validation = load_prompts(load_suite(recipe.search.suite, data_dir))
@@ -134,7 +152,7 @@ def _anchors(recipe: Recipe) -> list[Place]:
 
 def texts_are_local(recipe: Recipe) -> bool:
     """Whether data and suites can be read without the hub."""
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     sections = [section for section in (recipe.search, recipe.eval) if section is not None]
     suites = [load_suite(section.suite, data_dir) for section in sections]
     sources = [row.source for suite in suites for row in suite.rows]

@@ -71,7 +71,11 @@ class Evaluations:
     def evaluate(
         self, name: str, model: Path | None = None, decoding: DecodingSettings | None = None
     ) -> None:
-        """Answer the suite's prompts with a model, by default the backbone."""
+        """Answer the suite's prompts with a model, by default the backbone.
+
+        MT-Bench goes first where the recipe asks for it: the summary says that all is done.
+        """
+        from eval.mt_bench import MtBenchJob, run_mt_bench
         from eval.run import RunJob, run
         from train.guards.openings_file import OPENINGS_FILE
 
@@ -81,18 +85,18 @@ class Evaluations:
         out = self._folder / "eval" / name
         openings = self._folder / OPENINGS_FILE
         make_directory(out, 0o700 if name == "over_safety" else None)
+        model, asked = model or self._backbone, self._recipe.evaluation
+        if settings.mt_bench is not None and decoding is None:
+            run_mt_bench(MtBenchJob(model, settings.mt_bench, out, name, asked))
         run(
             RunJob(
-                model=model or self._backbone,
+                model=model,
                 suite=settings.suite,
                 out=out,
                 name=name,
-                data_dir=settings.data_dir,
-                dtype=settings.dtype,
-                batch_tokens=settings.batch_tokens,
+                settings=asked,
                 tensorboard=self._folder / "tensorboard" / "eval",
                 decoding=decoding,
-                chat=self._recipe.backbone.chat,
                 # Margins are of a model: what a decoding does to its logits, they do not show.
                 openings=openings if decoding is None and openings.is_file() else None,
                 recipe=self._recipe.sha256,
@@ -124,6 +128,7 @@ class Evaluations:
             [self._folder / "eval" / name for name in names if is_evaluated(self._folder, name)],
             search_record if search_record.is_file() else None,
             recipe.eval.margins,
+            recipe.eval.agreement,
             recipe=recipe.sha256,
         )
         folder = report_file(self._folder).parent

@@ -15,8 +15,14 @@ from train.recipe import ROLES
 
 _GROWING = {"trials", "answered", "workers"}
 """Keys of a search that leave its trials as they are."""
-_ASKED = ("eval.suite", "eval.dtype")
-"""What the answers of a comparison depend on, besides its model."""
+_JUDGES = ("eval.harm_judge", "eval.refusal_judge")
+"""Who has judged the answers, those of a search's trials too."""
+_ASKED = (
+    "eval.suite",
+    *(f"eval.{key}" for key in ("dtype", "backend", "reasoning", "date", "mt_bench")),
+    *_JUDGES,
+)
+"""What the evaluation of a comparison depends on, besides its model."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
         **_patch(recipe, "safety", harvest),
         **_patch(recipe, "over_safety", harvest),
         "search": Product(
-            (*searched, "backbone", "merge", "seed"),
+            (*searched, "backbone", "merge", "seed", *_JUDGES),
             ("safety", "over_safety", *openings),
             ("search/*",),
         ),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from eval.answering.completions import FILE_NAME, read_completions
-from eval.rates import DEFAULT_BATCH_TOKENS
 from eval.run import RunJob, run
 from launch.prepare.false_refusals import REFUSED
 from launch.recipe import Recipe
@@ -93,19 +92,8 @@ def _holds(calibration: Calibration | None) -> bool:
 
 def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any]:
     """The backbone's answers to the validation prompts; those that are there stay."""
-    search, evaluation = recipe.search, recipe.eval
-    assert search is not None
-    return run(
-        RunJob(
-            model=backbone,
-            suite=search.suite,
-            out=folder,
-            data_dir=evaluation.data_dir if evaluation else None,
-            dtype=evaluation.dtype if evaluation else "auto",
-            batch_tokens=evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
-            chat=recipe.backbone.chat,
-        )
-    )
+    assert recipe.search is not None
+    return run(RunJob(backbone, recipe.search.suite, folder, settings=recipe.evaluation))
 
 
 def judged_answers(folder: Path) -> dict[tuple[str, str], Judged]:

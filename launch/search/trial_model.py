@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.answering.loading import load_model, load_tokenizer, resolve_dtype
-from eval.rates import DEFAULT_BATCH_TOKENS, Evaluation, summarize
+from eval.judges.judges import load_judges
+from eval.rates import Evaluation, summarize
 from eval.statistics.rates import Rate
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
@@ -29,16 +30,17 @@ def borrow_model(recipe: Recipe, backbone: Path, device: str | None = None) -> B
     Raises:
         UserError: an input is missing or wrong.
     """
-    search, evaluation = recipe.search, recipe.eval
+    search, evaluation = recipe.search, recipe.evaluation
     assert search is not None
     safety, over_safety = (recipe.output / role for role in ROLES)
     return BorrowedModel(
-        load_model(backbone, resolve_dtype(evaluation.dtype if evaluation else "auto"), device),
+        load_model(backbone, resolve_dtype(evaluation.dtype), device),
         load_tokenizer(backbone),
         LoadedInputs.read(backbone, safety, over_safety, recipe.merge),
-        load_prompts(load_suite(search.suite, evaluation.data_dir if evaluation else None)),
-        evaluation.batch_tokens if evaluation else DEFAULT_BATCH_TOKENS,
-        recipe.backbone.chat,
+        load_prompts(load_suite(search.suite, evaluation.data_dir)),
+        evaluation.batch_tokens,
+        evaluation.chat,
+        load_judges(evaluation),
     )
 
 
@@ -84,17 +86,18 @@ class TrialModel:
         if kept and self.search.screen:
             first, later = split(self.model.prompt_sets, self.search.screen)
             answers = self.model.answers(first)
-            rates = summarize(first, answers).axes
+            rates = summarize(first, answers, self.model.judges).axes
             if is_hopeless(rates, self.before, kept, self.search):
                 return outcome_of({**self.before.rates(), **_values(rates)}, screened=True)
         answers |= self.model.answers(later)
-        return evaluated_outcome(summarize(self.model.prompt_sets, answers))
+        found = summarize(self.model.prompt_sets, answers, self.model.judges)
+        return evaluated_outcome(found)
 
     def evaluation(self, settings: MergeSettings) -> Evaluation:
         """Merge, ask every prompt, and judge each answer."""
         self.model.take(settings)
         prompt_sets = self.model.prompt_sets
-        return summarize(prompt_sets, self.model.answers(prompt_sets))
+        return summarize(prompt_sets, self.model.answers(prompt_sets), self.model.judges)
 
 
 def evaluated_outcome(evaluation: Evaluation) -> Outcome:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from eval.rates import DEFAULT_BATCH_TOKENS
 from launch.recipe import Recipe
 from launch.sizing.answering_needs import (
     AnsweringMemory,
@@ -157,7 +156,7 @@ def _one_after_another(name: str, times: Sequence[StageTime]) -> StageTime:
 def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageTime]:
     """Times of search and evaluation; none of a suite that the run makes itself."""
     tokens = _batch_tokens(recipe)
-    data_dir = recipe.eval.data_dir if recipe.eval else None
+    data_dir = recipe.evaluation.data_dir
     search = recipe.search
     asked = None if search is None else _questions(search.suite, data_dir)
     if search is not None and asked is not None:
@@ -233,7 +232,7 @@ def readable_time(seconds: float) -> str:
 
 
 def _batch_tokens(recipe: Recipe) -> int:
-    return recipe.eval.batch_tokens if recipe.eval else DEFAULT_BATCH_TOKENS
+    return recipe.evaluation.batch_tokens
 
 
 def _sample_count(recipe: Recipe) -> int:

@@ -48,7 +48,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _build(folder: Path, out: Path, **settings: object) -> None:
     paths = {name: folder / name for name in ("backbone", "safety", "over_safety")}
     build(
-        **paths,
+        paths["backbone"],
+        paths["safety"],
+        paths["over_safety"],
         out=out,
         settings=MergeSettings.model_validate(settings),
         resources=MergeResources(),

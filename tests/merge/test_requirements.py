@@ -111,7 +111,8 @@ def test_the_merger_runs_with_nothing_else(
     ):
         done = run("-m", "merge", *words)
         assert done.returncode == 0, done.stderr
-    build(**inputs, out=tmp_path / "here", settings=MergeSettings(), resources=MergeResources())
+    backbone, safety, over_safety = inputs.values()
+    build(backbone, safety, over_safety, tmp_path / "here", MergeSettings(), MergeResources())
     merged, here, back, backbone = (
         (tmp_path / folder / "model.safetensors").read_bytes()
         for folder in ("out", "here", "back", "backbone")

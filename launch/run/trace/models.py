@@ -1,7 +1,5 @@
 """Where an evaluated model comes from: its merge, that merge's patches, and the backbone."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from launch.run.trace.node import Node
 from launch.run.trace.patches import PatchTracer
 from launch.run.trace.written import Writers, section
 from merge.common.errors import UserError
+from merge.common.files import sha256_json
 from merge.engine.journal import RECORD
 from merge.io.fingerprint import backbone_fingerprint
 from train.recipe import ROLES
@@ -174,7 +173,7 @@ def weights_hash(files: Mapping[str, Any]) -> str:
     Equal to what ``eval.answering.loading.model_identity`` computes of the files themselves.
     """
     listing = [[name, files[name]] for name in sorted(files) if _is_weights(name)]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return sha256_json(listing)
 
 
 def _is_weights(name: str) -> bool:

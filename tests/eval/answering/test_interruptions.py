@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from eval.run import RunJob, run
+from eval.settings import EvaluationSettings
 from merge.common.errors import UserError
 from merge.common.json_lines import LineStore
 from tests.support.eval_models import save_model
+
+SMALL = EvaluationSettings(batch_tokens=80)
 
 
 @pytest.mark.slow
@@ -24,7 +27,7 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
     suite = tmp_path / "suite.yaml"
     suite.write_text("[{name: s, axis: harm, source: s.txt, max_new_tokens: 30}]")
     (tmp_path / "s.txt").write_text("".join(f"how do you grond {n}\n" for n in range(400)))
-    job = RunJob(tmp_path / "model", suite, tmp_path / "out", batch_tokens=80)
+    job = RunJob(tmp_path / "model", suite, tmp_path / "out", settings=SMALL)
     draw = random.Random(0)
     # Not a fork of this process: the threads with which it has computed do not survive one.
     server = multiprocessing.get_context("forkserver")
@@ -47,7 +50,7 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
     run(job)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(int(line["id"]) for line in lines) == list(range(1, 401))
-    fresh = RunJob(tmp_path / "model", suite, tmp_path / "fresh", batch_tokens=80)
+    fresh = RunJob(tmp_path / "model", suite, tmp_path / "fresh", settings=SMALL)
     run(fresh)
     again = [json.loads(line) for line in (tmp_path / "fresh/completions.jsonl").open()]
     assert [line["completion"] for line in lines] == [line["completion"] for line in again]

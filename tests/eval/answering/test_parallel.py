@@ -2,15 +2,23 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from eval.answering.ask import Answers
+from eval.answering.ask import Answers, Asking
+from eval.answering.backends import BACKENDS, Backend
+from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.parallel import answer_on_devices, run_workers, split
 from eval.run import RunJob, run
+from eval.settings import EvaluationSettings, SelfContrast
+from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet, load_prompts
 from eval.suites.suite import SuiteRow, TaskRow, load_suite
 from merge.common.errors import UserError
@@ -58,9 +66,10 @@ def test_two_processes_answer_as_one(world: Path, tmp_path: Path, monkeypatch: p
     """Through a whole run: completions and rates are the same."""
     alone = run(RunJob(world / "model", world / "suite.yaml", tmp_path / "alone"))
     devices = ["cpu", "cpu"]
-    monkeypatch.setattr("eval.run.torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr(
-        "eval.run.answer_on_devices", lambda _, *rest: answer_on_devices(devices, *rest)
+        "eval.answering.hf_backend.answer_on_devices",
+        lambda _, *rest: answer_on_devices(devices, *rest),
     )
     together = run(RunJob(world / "model", world / "suite.yaml", tmp_path / "together"))
     assert together["axes"] == alone["axes"]
@@ -86,7 +95,34 @@ def test_a_process_that_fails_is_named(world: Path, how: str, words: str):
         run_workers([(partial(_fail, how, world), prompt_sets)], lambda _: None)
 
 
+def test_what_a_backend_cannot_answer_falls_to_transformers(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A stand-in writes the answers; the choices are those of a run by transformers alone."""
+
+    def answer(asking: Asking, prompt_sets: Any, on_batch: Any, on_ready: Any) -> None:
+        (only,) = prompt_sets
+        ids = [(only.row.name, prompt.id) for prompt in only.prompts]
+        on_batch(dict.fromkeys(ids, Answer(f"by {asking.dtype}", 2)))
+
+    monkeypatch.setitem(sys.modules, "stand_in", cast(Any, SimpleNamespace(answer=answer)))
+    monkeypatch.setitem(BACKENDS, "vllm", Backend("stand_in"))
+    chosen = EvaluationSettings(backend="vllm", dtype="float32")
+    job = RunJob(world / "model", world / "suite.yaml", tmp_path / "out", settings=chosen)
+    assert run(job)["settings"]["backend"] == "vllm"
+    run(RunJob(world / "model", world / "suite.yaml", tmp_path / "alone"))
+    by_two, alone = (
+        {line["suite"]: line["completion"] for line in read_completions(folder / FILE_NAME)}
+        for folder in (tmp_path / "out", tmp_path / "alone")
+    )
+    assert by_two["forbidden"] == "by float32"
+    assert by_two["colours"] == alone["colours"]
+    with pytest.raises(UserError, match="--decoding: vllm only decodes greedily"):
+        run(replace(job, decoding=SelfContrast()))
+
+
 def test_vllm_that_is_missing_is_named(world: Path, tmp_path: Path):
-    job = RunJob(world / "model", world / "suite.yaml", tmp_path, backend="vllm")
-    with pytest.raises(UserError, match="vLLM is not installed; pip install vllm"):
+    vllm = EvaluationSettings(backend="vllm")
+    job = RunJob(world / "model", world / "suite.yaml", tmp_path, settings=vllm)
+    with pytest.raises(UserError, match="vllm is not installed; pip install vllm"):
         run(job)

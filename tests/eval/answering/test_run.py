@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from eval.report.compare import compare
 from eval.report.page import write_report
 from eval.report.verdict import load_margins
 from eval.run import RunJob, run
-from eval.settings import Margins
+from eval.settings import EvaluationSettings, Margins
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from merge.common.errors import UserError
@@ -58,8 +59,15 @@ def _json_lines(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def _job(world: Path, out: Path, model: str = "backbone", **changes: Any) -> RunJob:
+    settings = {
+        key: changes.pop(key) for key in list(changes) if key in EvaluationSettings.model_fields
+    }
     return RunJob(
-        model=world / model, suite=world / "suite.yaml", out=out, data_dir=world, **changes
+        model=world / model,
+        suite=world / "suite.yaml",
+        out=out,
+        settings=EvaluationSettings(data_dir=world, **settings),
+        **changes,
     )
 
 
@@ -224,7 +232,7 @@ def test_loading_a_model_is_no_part_of_the_answers_time(
 def test_margins_come_from_a_file(tmp_path: Path):
     path = tmp_path / "margins.yaml"
     path.write_text("{utility: 0.3}")
-    assert load_margins(path) == Margins(utility=0.3)
+    assert load_margins(path) == Margins.model_validate({"utility": 0.3})
     path.write_text("{utilty: 0.3}")
     with pytest.raises(UserError, match="did you mean 'utility'"):
         load_margins(path)
@@ -271,7 +279,7 @@ def test_a_wrong_suite_is_named(world: Path, old: str, new: str, words: str):
 def test_a_model_without_chat_template_is_named(world: Path, tmp_path: Path):
     save_model(tmp_path / "plain", template=None)
     with pytest.raises(UserError, match="no chat template"):
-        run(RunJob(tmp_path / "plain", world / "suite.yaml", tmp_path / "out", data_dir=world))
+        run(replace(_job(world, tmp_path / "out"), model=tmp_path / "plain"))
 
 
 def test_limit_draws_the_same_prompts_in_file_order(world: Path):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from eval.judges import harm as harm_judge
-from eval.judges.harm import HarmJudgeSettings, judge_harm, load_settings
+from eval.judges.by_model.asking import ModelJudge
+from eval.judges.by_model.settings import HarmJudgeSettings, load_judge_file
+from eval.judges.judges import Judges
 from eval.rates import axis_rates, summarize
 from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet
@@ -48,7 +49,7 @@ def test_a_classifier_judges_the_answer_alone(tmp_path: Path):
     for _, completion in PAIRS:
         ids = torch.tensor([tokenizer(completion)["input_ids"]])
         expected.append(["safe", "harmful"][int(model(ids).logits.argmax())])
-    assert judge_harm(settings, PAIRS) == expected
+    assert ModelJudge(settings)(PAIRS) == expected
     assert len(set(expected)) == 2
 
 
@@ -58,7 +59,7 @@ def test_a_classifier_without_the_label_is_named(tmp_path: Path):
         kind="classifier", model=str(tmp_path), harmful="bad", safe="LABEL_0"
     )
     with pytest.raises(UserError, match="no label 'bad'; it has: LABEL_0, LABEL_1"):
-        judge_harm(settings, PAIRS)
+        ModelJudge(settings)(PAIRS)
 
 
 def test_what_a_guard_writes_is_read_by_patterns(tmp_path: Path):
@@ -67,10 +68,10 @@ def test_what_a_guard_writes_is_read_by_patterns(tmp_path: Path):
     (tmp_path / "judge.yaml").write_text(
         "{kind: guard, model: guard, harmful: '^unsafe', safe: '^safe', max_new_tokens: 4}"
     )
-    settings = load_settings(tmp_path / "judge.yaml")
-    assert judge_harm(settings, PAIRS) == ["unparsed"] * 4
+    settings = load_judge_file(tmp_path / "judge.yaml", HarmJudgeSettings)
+    assert ModelJudge(settings)(PAIRS) == ["unparsed"] * 4
     anything = settings.model_copy(update={"harmful": "", "template": "{prompt} {completion} is"})
-    assert judge_harm(anything, PAIRS) == ["harmful"] * 4
+    assert ModelJudge(anything)(PAIRS) == ["harmful"] * 4
 
 
 def test_the_judge_decides_the_harmful_rate():
@@ -80,7 +81,9 @@ def test_the_judge_decides_the_harmful_rate():
     answers = ["I cannot say. However, here are some steps:\n1. Blip.", "blip it", "red", ""]
     texts = {("s", str(n)): Answer(text, 1) for n, text in enumerate(answers)}
     found = summarize(
-        [PromptSet(row, prompts)], texts, lambda _: ["harmful", "unparsed", "safe", "harmful"]
+        [PromptSet(row, prompts)],
+        texts,
+        Judges(harm=lambda _: ["harmful", "unparsed", "safe", "harmful"]),
     )
     assert axis_rates(found.completions)["harmful_rate"][0] == 0.25
     assert found.suites["s"]["harm_counts"] == {"harmful": 2, "unparsed": 1, "safe": 1}
@@ -98,20 +101,20 @@ def test_no_answer_is_judged_twice(
     settings = HarmJudgeSettings(
         kind=kind, model=str(tmp_path), harmful="LABEL_1", safe="LABEL_0", batch_tokens=20
     )
-    whole = judge_harm(settings, PAIRS)
+    whole = ModelJudge(settings)(PAIRS)
     path = tmp_path / "judgements.jsonl"
-    judge_harm(settings, PAIRS[:2], LineStore(path))
+    ModelJudge(settings, LineStore(path))(PAIRS[:2])
     path.write_bytes(path.read_bytes() + b'{"key": "torn')
     judged = []
-    batches = harm_judge._judge_batches
+    batches = ModelJudge._judge
     monkeypatch.setattr(
-        harm_judge, "_judge_batches", lambda _, pairs: judged.extend(pairs) or batches(_, pairs)
+        ModelJudge, "_judge", lambda self, pairs: judged.extend(pairs) or batches(self, pairs)
     )
-    assert judge_harm(settings, PAIRS, LineStore(path)) == whole
-    assert judge_harm(settings, PAIRS, LineStore(path)) == whole
+    assert ModelJudge(settings, LineStore(path))(PAIRS) == whole
+    assert ModelJudge(settings, LineStore(path))(PAIRS) == whole
     assert judged == PAIRS[2:]
     other = settings.model_copy(update={"max_length": 8, "max_new_tokens": 2})
-    judge_harm(other, PAIRS, LineStore(path))
+    ModelJudge(other, LineStore(path))(PAIRS)
     assert judged == PAIRS[2:] + PAIRS
 
 
@@ -120,16 +123,11 @@ def test_a_judge_that_is_not_there_is_named(tmp_path: Path):
         kind="guard", model=str(tmp_path / "nowhere"), harmful="unsafe", safe="safe"
     )
     with pytest.raises(UserError, match="nowhere: cannot be loaded"):
-        judge_harm(settings, PAIRS)
+        ModelJudge(settings)(PAIRS)
 
 
 def test_a_pattern_that_is_none_is_named_before_anything_is_asked(tmp_path: Path):
     path = tmp_path / "judge.yaml"
     path.write_text("{kind: guard, model: guard, harmful: '(unsafe', safe: safe}")
-    with pytest.raises(UserError, match=r"'harmful' = '\(unsafe' is no pattern"):
-        load_settings(path)
-
-
-@pytest.mark.parametrize("path", sorted(Path("eval/judges").glob("*.yaml")))
-def test_shipped_judges_are_valid(path: Path):
-    assert load_settings(path).model
+    with pytest.raises(UserError, match=r"harmful: '\(unsafe' is no pattern"):
+        load_judge_file(path, HarmJudgeSettings)

@@ -13,6 +13,7 @@ from eval.mt_bench import MtBenchJob, MtQuestion, read_questions, run_mt_bench, 
 from eval.report.compare import compare
 from eval.report.page import write_report
 from eval.run import RunJob, run
+from eval.settings import EvaluationSettings, MtBenchSettings
 from merge.common.errors import UserError
 from tests.support.eval_models import make_model, make_tokenizer, save_model
 
@@ -40,8 +41,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _job(world: Path, out: Path, model: str = "backbone") -> MtBenchJob:
-    questions, judge = world / "q.jsonl", str(world / "judge")
-    return MtBenchJob(world / model, questions, judge, out, max_new_tokens=6, batch_tokens=60)
+    bench = MtBenchSettings(
+        questions=world / "q.jsonl", judge=str(world / "judge"), max_new_tokens=6
+    )
+    return MtBenchJob(world / model, bench, out, settings=EvaluationSettings(batch_tokens=60))
 
 
 @pytest.mark.parametrize(

@@ -12,19 +12,20 @@ from eval.answering.ask import answer_all, choice_question
 from eval.answering.choices import ChoiceQuestion
 from eval.judges.judge_file import judge_file
 from eval.judges.judged import unfinished_note
+from eval.judges.judges import Judges
 from eval.judges.rating import read_rating
 from eval.rates import summarize
 from eval.report.compare import compare
 from eval.report.page import render_html
 from eval.report.table import markdown_table
 from eval.run import RunJob, run
+from eval.settings import EvaluationSettings
 from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet
 from eval.suites.suite import SuiteRow
 from launch.prepare.own_answers import _without_reasoning
 from merge.common.errors import UserError
 from tests.support.eval_models import TEMPLATE, make_model, make_tokenizer, save_model
-from train.chat.chat_settings import ChatSettings
 from train.chat.prompts import ChatPrompts
 
 REFUSED = "<think>They ask about moss. It is harmless, but no.</think>\n\nI cannot help with that."
@@ -83,7 +84,7 @@ def test_scores_and_harm_judge_read_the_answer() -> None:
         seen.extend(pairs)
         return ["harmful"] * len(pairs)
 
-    found = summarize([harm], answers, harm_judge)
+    found = summarize([harm], answers, Judges(harm=harm_judge))
     assert seen == [("moss 0?", "Water the moss at noon.")]
     assert found.axes["harmful_rate"].value == 0.5
 
@@ -135,8 +136,8 @@ def test_answers_of_another_day_are_asked_anew(tmp_path: Path) -> None:
     job = RunJob(tmp_path / "model", tmp_path / "suite.yaml", tmp_path / "out")
     assert run(job)["settings"]["date"] == "2024-07-26"
     first = _keys(tmp_path / "out")
-    later = ChatSettings(date=datetime.date(2025, 1, 1))
-    summary = run(RunJob(job.model, job.suite, job.out, chat=later))
+    later = EvaluationSettings(date=datetime.date(2025, 1, 1))
+    summary = run(RunJob(job.model, job.suite, job.out, settings=later))
     assert summary["settings"]["date"] == "2025-01-01"
     assert not set(first) & set(_keys(tmp_path / "out"))
 
@@ -148,7 +149,7 @@ def test_a_suite_row_says_whether_to_reason(tmp_path: Path) -> None:
     plain, row, option = (tmp_path / name for name in ("plain", "row", "option"))
     job = RunJob(tmp_path / "model", tmp_path / "suite.yaml", plain)
     assert "reasoning" not in run(job)["settings"]
-    summary = run(RunJob(job.model, job.suite, option, chat=ChatSettings(reasoning=True)))
+    summary = run(RunJob(job.model, job.suite, option, settings=EvaluationSettings(reasoning=True)))
     assert summary["settings"]["reasoning"] is True
     _write(tmp_path, ", reasoning: true")
     run(RunJob(job.model, job.suite, row))
@@ -175,7 +176,7 @@ def test_unfinished_answers_stand_in_the_report(
     for name, seed in (("backbone", 0), ("endless", 1)):
         save_model(tmp_path / name, seed)
         answer = Answer(ENDLESS if name == "endless" else "Water it.", 4)
-        monkeypatch.setattr("eval.run.answer_all", partial(_say, answer))
+        monkeypatch.setattr("eval.answering.hf_backend.answer_all", partial(_say, answer))
         out = tmp_path / f"of-{name}"
         summary = run(RunJob(tmp_path / name, tmp_path / "suite.yaml", out, name))
         assert bool(summary["notes"]) == (name == "endless")

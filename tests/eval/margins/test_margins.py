@@ -15,7 +15,7 @@ from eval.margins.refusal_margins import refusal_margins
 from eval.report.compare import compare
 from eval.report.page import write_report
 from eval.run import RunJob, run
-from eval.settings import SelfContrast
+from eval.settings import EvaluationSettings, SelfContrast
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations
 from merge.common.errors import UserError
@@ -28,6 +28,7 @@ from train.guards.refusal_margin import RefusalOpenings
 
 SORRY, ME, CANNOT = 5, 6, 7
 """The tokens by which the tiny models' refusals open."""
+SMALL = EvaluationSettings(batch_tokens=200)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _job(world: Path, out: Path, model: str = "backbone", **changes: Any) -> RunJob:
-    values = {"openings": world / "openings.json", "batch_tokens": 200, **changes}
+    values = {"openings": world / "openings.json", "settings": SMALL, **changes}
     return RunJob(world / model, world / "suite.yaml", out, **values)
 
 

@@ -10,11 +10,13 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 
 from eval.run import RunJob, run
+from eval.settings import EvaluationSettings
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from merge.common.errors import UserError
 from tests.support.eval_models import WORDS, save_model
 
+SMALL = EvaluationSettings(batch_tokens=1024)
 CHOICE_TASK = """
 task: vask_choice
 dataset_path: json
@@ -160,20 +162,20 @@ def test_an_interrupted_task_keeps_its_answers(
     path = world / "choice.yaml"
     path.write_text("[{name: Vask, axis: utility, task: vask_choice, include: tasks}]")
     stop = -1
-    whole = run(RunJob(world / "model", path, tmp_path / "whole", batch_tokens=1024))
+    whole = run(RunJob(world / "model", path, tmp_path / "whole", settings=SMALL))
     requests, stop = len(asked), len(asked) + 50
     with pytest.raises(KeyboardInterrupt):
-        run(RunJob(world / "model", path, tmp_path / "out", batch_tokens=1024))
+        run(RunJob(world / "model", path, tmp_path / "out", settings=SMALL))
     (left,) = (tmp_path / "out").glob("lm-eval-*.db")
     stop = -1
     asked.clear()
-    again = run(RunJob(world / "model", path, tmp_path / "out", batch_tokens=1024))
+    again = run(RunJob(world / "model", path, tmp_path / "out", settings=SMALL))
     assert again["suites"] == whole["suites"]
     assert requests - 50 <= len(asked) <= requests - 40
     assert not left.exists()
     save_model(tmp_path / "patched", seed=2)
     asked.clear()
-    run(RunJob(tmp_path / "patched", path, tmp_path / "out", batch_tokens=1024))
+    run(RunJob(tmp_path / "patched", path, tmp_path / "out", settings=SMALL))
     assert len(asked) == requests
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.judges.scoring import is_correct
 from eval.suites.prompts import load_prompts
+from eval.suites.scoring import is_correct
 from eval.suites.suite import Suite, SuiteRow, load_suite, suite_from_rows
 from merge.common.errors import UserError
 

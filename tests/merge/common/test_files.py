@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from launch.search.settings import SearchSettings
-from launch.search.storage import SharedTrials
+from launch.search.storage import Trials
 from merge.common.errors import UserError
 from merge.common.files import held, sha256_json
-from merge.settings import MergeSettings
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,7 +62,7 @@ def test_a_killed_process_holds_nothing_back(tmp_path):
 def test_workers_of_a_search_need_locks(tmp_path, no_locks):
     settings = SearchSettings.model_validate({"suite": "s.yaml", "workers": 2})
     with pytest.raises(UserError, match=r"set search\.workers to 1"):
-        SharedTrials(tmp_path, "dense", settings, MergeSettings(), 0)
+        Trials(tmp_path, "dense", settings, 0, shared=True)
 
 
 def test_hashes_of_values_are_those_that_files_on_disk_hold():

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from launch.cli import parse
+from launch.pipeline.pipeline import Pipeline
 from launch.recipe import Recipe
-from launch.run.pipeline import Pipeline
 from launch.run.trace.node import Node
 from launch.run.trace.report import find_report, trace_report
 from merge.common.errors import UserError

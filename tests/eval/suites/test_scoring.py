@@ -2,8 +2,8 @@
 
 import pytest
 
-from eval.judges.last_number import last_number
-from eval.judges.scoring import is_correct
+from eval.suites.last_number import last_number
+from eval.suites.scoring import is_correct
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import re
 
-from eval.judges.last_number import last_number
+from eval.suites.last_number import last_number
 
 _EDGE = re.compile(r"^[\s\"'*_`.,:;!?]+|[\s\"'*_`.,:;!?]+$")
 

@@ -1,0 +1,1 @@
+"""Judges that are models, each described by a small YAML file; they import `answering`."""

@@ -1,0 +1,133 @@
+"""What a recipe's section `eval` says reaches every evaluation of a run, and its search."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.judges.judges import HARM_RULE, RULES
+from launch.prepare.own_answers import own_answers
+from launch.prepare.text_check import check_data
+from launch.recipe import Recipe
+from launch.run.evaluations import Evaluations
+from launch.run.products import products_of, stale_products
+from launch.search.trial_model import TrialModel
+from merge.common.errors import UserError
+from merge.common.files import read_json
+from tests.support.eval_models import save_model
+from tests.support.tiny_run import make_run
+from train.recipe import load_recipe
+
+JUDGE = "{{kind: guard, model: judge, max_new_tokens: 2, template: '{{completion}}', {}}}"
+
+
+def _recipe(folder: Path, **evaluation: Any) -> Recipe:
+    """A tiny run whose judges call every answer harmful, and every answer a refusal."""
+    save_model(folder / "judge", seed=9)
+    (folder / "harm.yaml").write_text(JUDGE.format("harmful: '.*', safe: '^$'"))
+    (folder / "refusal.yaml").write_text(JUDGE.format("refused: '.*', answered: '^$'"))
+    (folder / "q.jsonl").write_text(
+        '{"question_id": 1, "category": "moss", "turns": ["how do you grond", "and red"]}\n'
+    )
+    section = {
+        "suite": str(folder / "suite.yaml"),
+        "harm_judge": str(folder / "harm.yaml"),
+        "refusal_judge": str(folder / "refusal.yaml"),
+        **evaluation,
+    }
+    search = {"suite": str(folder / "suite.yaml"), "trials": 1}
+    return load_recipe(make_run(folder, eval=section, search=search), [], Recipe)
+
+
+def test_judges_and_mt_bench_of_a_recipe_judge_its_models(tmp_path: Path) -> None:
+    """The same rates by hand: everything is harmful and refused."""
+    bench = {"questions": str(tmp_path / "q.jsonl"), "judge": str(tmp_path / "judge")}
+    recipe = _recipe(tmp_path, mt_bench=bench | {"max_new_tokens": 3})
+    evaluations = Evaluations(recipe, tmp_path / "backbone")
+    evaluations.evaluate("backbone")
+    folder = tmp_path / "run" / "eval" / "backbone"
+    summary = read_json(folder / "summary.json")
+    assert summary["harm_rule"] == f"harmful by {tmp_path / 'judge'}"
+    assert summary["refusal_rule"] == str(tmp_path / "judge")
+    asked = summary["suites"]["refusal"]["refusal_counts"]
+    assert set(asked) <= {"full", "degenerate"} and asked["full"] > 0
+    rated = read_json(folder / "mt_bench.json")
+    assert (rated["judge"], rated["settings"]["max_new_tokens"]) == (bench["judge"], 3)
+
+
+def test_a_search_judges_as_the_evaluation_does(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    before = TrialModel.load(recipe, tmp_path / "backbone").before
+    assert before.refusal_rate > 0.5 and before.harmful_rate > 0.5
+    plain = recipe.model_copy(update={"eval": None})
+    assert TrialModel.load(plain, tmp_path / "backbone").before != before
+
+
+def test_data_is_made_by_the_rules_whoever_judges(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    rows = {"source": str(tmp_path / "harm.jsonl"), "max_new_tokens": 3}
+    found = own_answers(
+        recipe, tmp_path / "backbone", "openings", rows, tmp_path / "asked", recipe.backbone.chat
+    )
+    summary = read_json(tmp_path / "asked" / "summary.json")
+    assert (summary["refusal_rule"], summary["harm_rule"]) == (RULES, HARM_RULE)
+    assert {answer["harm"] for answer in found} == {None}
+
+
+def test_prompts_are_the_backbones_unless_the_evaluation_says_otherwise(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, reasoning=False)
+    backbone = recipe.backbone.model_copy(
+        update={"reasoning": True, "date": datetime.date(2025, 1, 1)}
+    )
+    found = recipe.model_copy(update={"backbone": backbone}).evaluation.chat
+    assert (found.reasoning, found.date) == (False, datetime.date(2025, 1, 1))
+    without = recipe.model_copy(update={"backbone": backbone, "eval": None})
+    assert without.evaluation.chat == backbone.chat
+
+
+@pytest.mark.parametrize("key", ["harm_judge", "refusal_judge"])
+def test_another_judge_makes_trials_and_comparisons_stale(tmp_path: Path, key: str) -> None:
+    """And neither patches nor the merge's inputs."""
+    recipe = _recipe(tmp_path)
+    products = products_of(recipe)
+    for path, product in products.items():
+        mark = tmp_path / "run" / (product.marks or (path,))[0].replace("*", "x")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        if not mark.is_dir():
+            mark.write_text(json.dumps({}))
+    stale = stale_products(products, [f"eval.{key}"], tmp_path / "run")
+    assert {"search", "eval/safety/summary.json", "report/report.json"} <= stale.keys()
+    assert not {"safety", "over_safety", "openings.json", "world"} & stale.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("refusal_judge", r"judge file .*nowhere"),
+        ("agreement", "nowhere"),
+        ("mt_bench", "nowhere: no such file"),
+    ],
+)
+def test_a_missing_file_is_named_before_any_training(tmp_path: Path, key: str, words: str) -> None:
+    nowhere: Any = str(tmp_path / "nowhere")
+    value = {"questions": nowhere, "judge": "j"} if key == "mt_bench" else nowhere
+    with pytest.raises(UserError, match=words):
+        check_data(_recipe(tmp_path, **{key: value}))
+
+
+def test_the_agreement_of_another_judge_is_refused_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "agreement.json").write_text('{"models": {}}')
+    recipe = _recipe(tmp_path, agreement=str(tmp_path / "agreement.json"))
+    with pytest.raises(UserError, match=r"is of our rules .* were judged by .*judge; measure"):
+        check_data(recipe)
+
+
+def test_shipped_judges_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = _recipe(tmp_path, refusal_judge="eval/judges/wildguard-refusal.yaml")
+    judge = recipe.evaluation.refusal_judge
+    assert isinstance(judge, Path) and judge.is_file()
