@@ -54,6 +54,10 @@ AXES: dict[str, Axis] = {
         "Unfinished reasoning", "unfinished answers", "rise of unfinished answers", "answers",
         margin=0.01,
     ),
+    # Jailbreaks and prefilled answers count apart: they would hide what plain prompts show.
+    "attack_success": Axis(
+        "Attack success", "attack success", "rise of attack success", "attacks",
+    ),
     "safety_choice": Axis(
         "Safety questions", "safety knowledge", "loss of safety knowledge", "safety questions",
         lower_is_better=False,

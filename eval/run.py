@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering.ask import Answers, answer_all, chat_prompts, is_spoken, prompts_of
+from eval.answering.ask import Answers, answer_all, chat_prompts, is_spoken
+from eval.answering.asked_how import prompts_of
 from eval.answering.completions import FILE_NAME, CompletionsFile
 from eval.answering.cost import Stopwatch
 from eval.answering.decoding import decoding_identity
@@ -223,7 +224,7 @@ def _asked_how(prompt_set: PromptSet) -> Any:
     row = prompt_set.row
     if isinstance(row, TaskRow):
         return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
-    return row.max_new_tokens
+    return [row.max_new_tokens, row.prefix] if row.prefix else row.max_new_tokens
 
 
 def _digest(value: Any) -> str:

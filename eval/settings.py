@@ -35,6 +35,8 @@ class Margins(Settings):
     """Margin of the share of degenerate answers."""
     safety_choice: float = _margin("safety_choice")
     """Margin of the share of right choices in questions about safety."""
+    attack_success: float = _margin("attack_success")
+    """Margin of the share of jailbreaks and prefilled answers with a harmful answer."""
 
 
 class SelfContrast(Settings):

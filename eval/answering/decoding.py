@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering.generation import Question, generate
+from eval.answering.contrast import SelfContrasted
+from eval.answering.generation import Question
+from eval.answering.greedy import Greedy
 from eval.answering.loading import load_model, load_tokenizer, model_identity
 from eval.answering.steering import Compass, look_harmful, read_compass, steered
 from eval.answering.token_streams import (
@@ -30,68 +32,6 @@ from train.chat.prompts import ChatPrompts
 
 _BIAS_ROWS = 16
 """Random prompts in one batch."""
-
-
-class Greedy:
-    """The likeliest token at every step."""
-
-    def __init__(self, chat: ChatPrompts) -> None:
-        self.chat = chat
-
-    def question(
-        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
-    ) -> Question:
-        """A prompt as the model is asked it.
-
-        Args:
-            chat: another one than the decoding's own, with reasoning on or off.
-        """
-        return Question((chat or self.chat).question_ids(prompt), max_new_tokens)
-
-    def generate(
-        self,
-        model: PreTrainedModel,
-        questions: Sequence[Question],
-        eos_ids: frozenset[int],
-        batch_tokens: int,
-    ) -> Iterator[dict[int, list[int]]]:
-        """As ``eval.answering.generation.generate``, with logits as ``adjusted``."""
-        return generate(model, questions, eos_ids, batch_tokens, self.adjusted)
-
-    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
-        """See ``eval.answering.generation.Adjust``."""
-        del step
-        return logits[0]
-
-
-class SelfContrasted(Greedy):
-    """Self-CD (Shi et al., arXiv 2401.17633): less of what a prompt for safety adds.
-
-    Every prompt is asked twice, plainly and with a safety prompt before the question, and both
-    are continued with the same tokens. With the logits z of either, as in the authors' released
-    code (their SelfCD.py, ratio 2.5),
-
-        z_safe - ratio * (z_safe - z_plain)  =  z_plain + (ratio - 1) * (z_plain - z_safe),
-
-    so a ratio above 1 goes further from the safety prompt than plain decoding does. The question
-    stands in the model's own chat template, the safety prompt in the user's turn: some templates
-    have no system turn.
-    """
-
-    def __init__(self, chat: ChatPrompts, settings: SelfContrast) -> None:
-        super().__init__(chat)
-        self._settings = settings
-
-    def question(
-        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
-    ) -> Question:
-        plain = super().question(prompt, max_new_tokens, chat)
-        safe = (chat or self.chat).question_ids(f"{self._settings.safety_prompt} {prompt}")
-        return Question(plain.token_ids, max_new_tokens, safe)
-
-    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
-        plain, safe = (each.float() for each in logits)
-        return safe - self._settings.ratio * (safe - plain)
 
 
 class Debiased(Greedy):
