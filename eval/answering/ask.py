@@ -63,7 +63,7 @@ def answer_all(
     prompts = chat_prompts(tokenizer, chat)
     was_training = model.training
     model.eval()
-    decoder = prepare(decoding, model, prompts)
+    decoder = prepare(decoding, model, prompts, _kept(decoding, task_cache))
     asked = spoken_questions(decoder, prompt_sets)
     endings = ending_tokens(model, tokenizer) | frozenset(prompts.stop_ids)
     on_ready()
@@ -76,6 +76,14 @@ def answer_all(
         elif prompt_set.scoring == "choice":
             _choose(model, prompts_of(prompts, prompt_set), prompt_set, batch_tokens, on_batch)
     model.train(was_training)
+
+
+def _kept(decoding: DecodingSettings | None, task_cache: Path | None) -> Path | None:
+    """Where a decoding keeps what it learns: the cache's name has the hash of all it depends on."""
+    if decoding is None or task_cache is None:
+        return None
+    name = task_cache.name.replace("lm-eval", decoding.method)
+    return task_cache.with_name(f"{name}.safetensors")
 
 
 def chat_prompts(tokenizer: PreTrainedTokenizerBase, chat: ChatSettings) -> ChatPrompts:

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering.contrast import SelfContrasted
+from eval.answering.contrast import Guided, Reversed, SelfContrasted
 from eval.answering.generation import Question
 from eval.answering.greedy import Greedy
 from eval.answering.loading import load_model, load_tokenizer, model_identity
+from eval.answering.safe_switch.switched import Switched
+from eval.answering.safe_switch.training import learned
 from eval.answering.steering import Compass, look_harmful, read_compass, steered
 from eval.answering.token_streams import (
     forward_arguments,
@@ -24,6 +26,7 @@ from eval.answering.token_streams import (
     left_padded,
     memory_of,
 )
+from eval.decoding_settings import ExpertMixture, ReversePrompt, Switch
 from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import suite_from_rows
@@ -32,6 +35,10 @@ from train.chat.prompts import ChatPrompts
 
 _BIAS_ROWS = 16
 """Random prompts in one batch."""
+_FIX = {
+    "reference": "name the model as it was before its safety alignment",
+    "expert": "name a model that was trained from it",
+}
 
 
 class Debiased(Greedy):
@@ -89,39 +96,54 @@ class Steered(Greedy):
                     yield {group[place]: tokens for place, tokens in batch.items()}
 
 
-def prepare(settings: DecodingSettings | None, model: PreTrainedModel, chat: ChatPrompts) -> Greedy:
+def prepare(
+    settings: DecodingSettings | None,
+    model: PreTrainedModel,
+    chat: ChatPrompts,
+    kept: Path | None = None,
+) -> Greedy:
     """The decoding that the settings ask for; ``None`` is greedy.
 
+    Args:
+        kept: see ``eval.answering.safe_switch.training.learned``.
+
     Raises:
-        UserError: what TSDI or SCANS needs cannot be loaded.
+        UserError: what the decoding needs cannot be loaded.
     """
     if settings is None:
         return Greedy(chat)
     if isinstance(settings, SelfContrast):
         return SelfContrasted(chat, settings)
+    if isinstance(settings, ReversePrompt):
+        return Reversed(chat, settings)
+    if isinstance(settings, Switch):
+        found = learned(model, chat, _anchor_texts(settings), settings, kept)
+        return Switched(chat, found, settings)
     if isinstance(settings, Steering):
         compass = read_compass(model, chat, *_anchor_texts(settings))
         return Steered(chat, compass, settings)
-    dtype = str(model.dtype).removeprefix("torch.")
-    reference = load_model(settings.reference, dtype, str(model.device))
+    dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
+    if isinstance(settings, ExpertMixture):
+        return Guided(chat, load_model(settings.expert, dtype, device), settings)
+    reference = load_model(settings.reference, dtype, device)
     return Debiased(chat, token_bias(model, reference, chat, settings))
 
 
-def anchors(settings: Steering) -> list[PromptSet]:
-    """SCANS's harmful questions, and its harmless ones.
+def anchors(settings: Steering | Switch) -> list[PromptSet]:
+    """The harmful questions that a decoding learns from, and the harmless ones.
 
     Raises:
         UserError: a source is missing, or a row has a mistake.
     """
     found = []
     for kind, row in (("harmful", settings.harmful), ("harmless", settings.harmless)):
-        whole = {"name": f"scans {kind}", "axis": "harm", **row}
+        whole = {"name": f"{settings.method} {kind}", "axis": "harm", **row}
         suite = suite_from_rows([whole], f"decoding, {kind}", Path.cwd())
         found += load_prompts(suite)
     return found
 
 
-def _anchor_texts(settings: Steering) -> list[list[str]]:
+def _anchor_texts(settings: Steering | Switch) -> list[list[str]]:
     return [[prompt.text for prompt in found.prompts] for found in anchors(settings)]
 
 
@@ -129,21 +151,22 @@ def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict
     """What the answers depend on: settings, and hashes instead of paths.
 
     Raises:
-        UserError: TSDI's reference is missing or has another tokenizer than the model; SCANS's
-            questions cannot be read.
+        UserError: a second model is missing or has another tokenizer than the model; the questions
+            that a decoding learns from cannot be read.
     """
     if settings is None:
         return {"decoding": "greedy"}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude={"method"})
-    if isinstance(settings, Debias):
-        values["reference"] = model_identity(settings.reference)["weights_sha256"]
-        reference = load_tokenizer(settings.reference, for_chat=False)
-        if reference.get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"decoding: reference {settings.reference} has another vocabulary than the model; "
-                "name the model as it was before its safety alignment"
-            )
-    if isinstance(settings, Steering):
+    for key in ("reference", "expert"):
+        if key in values:
+            folder = getattr(settings, key)
+            values[key] = model_identity(folder)["weights_sha256"]
+            other = load_tokenizer(folder, for_chat=False)
+            if other.get_vocab() != tokenizer.get_vocab():
+                raise UserError(
+                    f"decoding: {key} {folder} has another vocabulary than the model; {_FIX[key]}"
+                )
+    if isinstance(settings, Steering | Switch):
         for kind, texts in zip(("harmful", "harmless"), _anchor_texts(settings), strict=True):
             values[kind] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     return {"decoding": settings.method, "decoding_settings": values}

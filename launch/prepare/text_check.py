@@ -10,6 +10,7 @@ from torch import nn
 
 from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.decoding import anchors
+from eval.decoding_settings import Switch
 from eval.settings import Steering, parse_decoding
 from eval.suites.prompts import PromptSet, attack_of, load_prompts
 from eval.suites.suite import TaskRow, load_suite
@@ -119,11 +120,11 @@ def _harvest_questions(recipe: Recipe) -> list[Place]:
 
 
 def _anchors(recipe: Recipe) -> list[Place]:
-    """What decodings by SCANS steer by: their authors took test prompts."""
+    """What decodings learn from: the authors of SCANS took test prompts."""
     places = []
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
-        if isinstance(settings, Steering):
+        if isinstance(settings, Steering | Switch):
             harmful, harmless = anchors(settings)
             section = f"eval.decodings.{name}"
             places.append(prompts_at(f"{section}.harmful", "harmful", [harmful]))
@@ -149,7 +150,9 @@ def _question_rows(recipe: Recipe) -> list[dict[str, Any]]:
     rows = [] if harvest is None else [harvest.questions or {}, *(harvest.harmless or ())]
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
-        rows += [settings.harmful, settings.harmless] if isinstance(settings, Steering) else []
+        rows += (
+            [settings.harmful, settings.harmless] if isinstance(settings, Steering | Switch) else []
+        )
     return [row for row in rows if row]
 
 
