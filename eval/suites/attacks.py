@@ -111,9 +111,11 @@ def _prompt(kind: AttackKind, row: Mapping[str, Any]) -> str:
     """The whole attack; a suffix stands a space behind the goal, as in GCG's own prompts."""
     suffix = _first(row, kind.suffixes, stripped=False)
     whole = _first(row, kind.prompts) or _first(row, kind.goals)
-    if suffix.strip():
+    if tail := suffix.strip():
         plain = _first(row, kind.goals)
-        whole = whole if suffix.strip() in whole else f"{plain or whole} {suffix.lstrip()}"
+        # A short suffix may stand in a goal by chance.
+        has_suffix = whole.endswith(f" {tail}") or (whole != plain and tail in whole)
+        whole = whole if has_suffix else f"{plain or whole} {suffix.lstrip()}"
     elif any(name in row for name in kind.suffixes):
         return ""
     return whole.replace("{query}", str(row.get("query") or "{query}"))

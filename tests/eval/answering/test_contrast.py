@@ -35,7 +35,7 @@ def test_rose_equals_a_loop_over_both_prompts(alpha: float, before: str):
 
 @pytest.mark.parametrize(("tokens", "common"), [(1, 1), (2, 5), (4, 3), (LENGTH, 2)])
 def test_safe_decoding_equals_the_papers_two_steps(tmp_path: Path, tokens: int, common: int):
-    """The sample space grown token by token, p + alpha (p_expert - p) in it; later plain decoding."""
+    """The sample space grown token by token, p + alpha (p_expert - p) there; then plain."""
     model, expert = make_model(0), make_model(1)
     chat = ChatPrompts(make_tokenizer())
     settings = ExpertMixture(

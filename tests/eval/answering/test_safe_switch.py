@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from eval.answering.decoding import prepare
 from eval.answering.greedy import Greedy
+from eval.answering.safe_switch.switched import Switched
 from eval.answering.safe_switch.training import fit_prober, fit_refusal_head, headed
 from eval.decoding_settings import Switch
 from eval.run import RunJob, run
@@ -47,8 +48,12 @@ def _unsafe(tensors: dict[str, torch.Tensor], name: str, state: torch.Tensor) ->
 
 
 def test_the_head_takes_over_where_both_probers_say_unsafe(tmp_path: Path):
-    """Answers equal a loop over hidden states and the two heads, from the kept tensors alone."""
-    model, chat = make_model(), ChatPrompts(make_tokenizer())
+    """Answers equal a loop over hidden states and the two heads, from the kept tensors alone.
+
+    This model's answers to some of the harmful questions are degenerate: with these it does not
+    comply, and they stay its own.
+    """
+    model, chat = make_model(1), ChatPrompts(make_tokenizer())
     kept = tmp_path / "safe_switch.safetensors"
     decoder = prepare(_settings(tmp_path), model, chat, kept)
     tensors = load_file(kept)
@@ -73,7 +78,10 @@ def test_the_head_takes_over_where_both_probers_say_unsafe(tmp_path: Path):
 
     answers = answers_of(decoder, model)
     assert answers == naive(switched)
-    assert {first for first, _ in choices.values()} >= {True}
+    assert set(choices.values()) >= {(True, True), (True, False)}
+    harmless = [decoder.question(text, LENGTH) for text in GOOD]
+    assert isinstance(decoder, Switched)
+    assert not decoder.unsafe(model, harmless, frozenset({1}), batch_tokens=400)
     again = prepare(_settings(tmp_path), model, chat, kept)
     assert answers_of(again, model) == answers
     assert not list(decoder.generate(model, [], frozenset({1}), batch_tokens=400))
@@ -94,7 +102,6 @@ def test_a_prober_learns_what_tells_states_apart():
 def test_the_refusal_head_alone_is_tuned_and_says_the_refusal():
     """The first step is AdamW's on the answer's cross-entropy; the model stays as it was."""
     model, chat = make_model(), ChatPrompts(make_tokenizer())
-    model.set_output_embeddings(model.get_output_embeddings())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     example = chat.example(BAD[0], REFUSAL)
     settings = Switch(harmful={}, harmless={}, head_epochs=1, head_learning_rate=0.01)
