@@ -27,7 +27,7 @@ PROMPT, GOAL = "prompt", "goal"
 PREFILL = "prefill"
 """The kind of an attack that needs no file: the answer's beginning is given."""
 
-_GOALS = ("goal", "query", "behavior", "original_prompt", "question", "prompt", "instruction")
+_GOALS = ("goal", "query", "behavior", "original_prompt", "instruction")
 _WHOLE = ("jailbreak_prompt", "attack_prompt", "adv_prompt", "jailbreak", "prompt", "question")
 _SUFFIXES = ("suffix", "adv_suffix", "control", "best_string", "adv_string", "best_control",
              "adversarial_suffix", "final_suffix")  # fmt: skip
@@ -39,8 +39,8 @@ class AttackKind(NamedTuple):
     """Where the files of one tool keep what is asked; of columns the first that holds something.
 
     Attributes:
-        prompts: columns of the whole attack.
-        goals: columns of the plain question, to which a suffix is added where there is one.
+        prompts: columns of the whole attack, or of the question to which a suffix is added.
+        goals: columns of the plain question, to which it is added where they are there.
         suffixes: columns of what stands behind the goal.
         scores: columns of the tool's own score: of several attempts at one goal the best is asked.
         losses: columns of a loss, likewise; the lowest is best.
@@ -110,11 +110,10 @@ def attack_rows(kind: AttackKind, rows: Iterable[Row], where: str) -> list[Row]:
 def _prompt(kind: AttackKind, row: Mapping[str, Any]) -> str:
     """The whole attack; a suffix stands a space behind the goal, as in GCG's own prompts."""
     suffix = _first(row, kind.suffixes, stripped=False)
-    whole = _first(row, kind.prompts) or _first(row, kind.goals)
+    whole, plain = _first(row, kind.prompts), _first(row, kind.goals)
     if tail := suffix.strip():
-        plain = _first(row, kind.goals)
         # A short suffix may stand in a goal by chance.
-        has_suffix = whole.endswith(f" {tail}") or (whole != plain and tail in whole)
+        has_suffix = whole.endswith(f" {tail}") or (plain not in ("", whole) and tail in whole)
         whole = whole if has_suffix else f"{plain or whole} {suffix.lstrip()}"
     elif any(name in row for name in kind.suffixes):
         return ""
