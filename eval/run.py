@@ -129,7 +129,9 @@ def run(job: RunJob) -> dict[str, Any]:
         "identity": identity,
         "openings": asdict(openings) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
-        "prompts_sha256": _digest(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
+        "prompts_sha256": _digest(
+            sorted((*key, p) for key, p in _asked_texts(prompt_sets).items())
+        ),
         "cost": cost,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
@@ -200,6 +202,13 @@ def _ask(
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
     return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
+
+
+def _asked_texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
+    """The prompts, each with the beginning of its answer where that is given."""
+    prefixes = {s.row.name: "" if isinstance(s.row, TaskRow) else s.row.prefix for s in prompt_sets}
+    texts = _texts(prompt_sets)
+    return {key: text + prefixes[key[0]] for key, text in texts.items()}
 
 
 def _answer_keys(

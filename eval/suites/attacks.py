@@ -32,6 +32,7 @@ _WHOLE = ("jailbreak_prompt", "attack_prompt", "adv_prompt", "jailbreak", "promp
 _SUFFIXES = ("suffix", "adv_suffix", "control", "best_string", "adv_string", "best_control",
              "adversarial_suffix", "final_suffix")  # fmt: skip
 _SCORES = ("judge_scores", "judge_score", "score", "is_jailbroken", "jailbroken")
+_TEXTS = {*_WHOLE, *_GOALS, "nested_prompt"}
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -83,11 +84,15 @@ def attack_rows(kind: AttackKind, rows: Iterable[Row], where: str) -> list[Row]:
     (a goal for which the tool found no attack) is left out, and counted in a warning.
 
     Raises:
-        UserError: a row has none of the columns that the kind knows.
+        UserError: a row has none of the columns that the kind knows, or a table or log is torn.
     """
+    try:
+        unfolded = [each for record in rows for each in _unfolded(record)]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: holds a table or log that is torn ({error}); fix it") from None
     found: list[tuple[Row, float | None]] = []
     lacking = 0
-    for number, row in enumerate((each for record in rows for each in _unfolded(record)), start=1):
+    for number, row in enumerate(unfolded, start=1):
         known = {str(name).strip().lower(): value for name, value in row.items()}
         if not any(name in known for name in (*kind.prompts, *kind.goals)):
             raise UserError(
@@ -171,7 +176,7 @@ def _holds_attempts(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(item, Mapping) and not {*_WHOLE}.isdisjoint(item) for item in value)
+        and all(isinstance(item, Mapping) and not _TEXTS.isdisjoint(item) for item in value)
     )
 
 

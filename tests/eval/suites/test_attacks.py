@@ -126,6 +126,12 @@ def test_each_kind_of_file_is_read(
     assert _texts(tmp_path, content, name, attack=kind) == expected
 
 
+def test_a_torn_table_is_named(tmp_path: Path):
+    table = {"columns": ["prompt", "iter"], "data": [["one", 1], ["two"]]}
+    with pytest.raises(UserError, match=r"a\.json\): holds a table or log that is torn"):
+        _texts(tmp_path, table, "a.json", attack="pair")
+
+
 def test_an_unknown_kind_names_its_own_columns(tmp_path: Path):
     row: dict[str, Any] = {"attack": "my tool", "columns": {"prompt": "text"}}
     assert _texts(tmp_path, [{"text": "blip"}], "a.jsonl", **row) == [("blip", None)]
