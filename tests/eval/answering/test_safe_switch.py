@@ -123,7 +123,7 @@ def test_the_refusal_head_alone_is_tuned_and_says_the_refusal():
     trained = fit_refusal_head(model, [chat.example(text, REFUSAL) for text in BAD], more)
     with headed(model, trained):
         for answer in answers_of(Greedy(chat), model)[:3]:
-            assert chat.decode(answer).startswith(" ".join(REFUSAL.split()[: LENGTH // 2])[:5])
+            assert chat.decode(answer).startswith("sorry i")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
