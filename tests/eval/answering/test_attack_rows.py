@@ -94,7 +94,9 @@ def test_attacks_count_by_kind_and_not_among_plain_prompts(world: Path):
             assert found[name]["value"] == sum(counted) / len(counted)
             assert ("change" in found[name]) is (name == "two")
             difference = found[name]["value"] - found["one"]["value"]
-            assert found[name].get("change", {"difference": 0})["difference"] == difference
+            assert found[name].get("change", {"difference": 0})["difference"] == pytest.approx(
+                difference
+            )
     write_report(report, world / "report")
     assert "Attack success" in (world / "report" / "report.html").read_text()
     assert "completionattack (n=6)" in (world / "report" / "report.md").read_text()
