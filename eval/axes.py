@@ -62,6 +62,11 @@ AXES: dict[str, Axis] = {
         "Unfinished reasoning", "unfinished answers", "rise of unfinished answers", "answers",
         "answers that end inside their reasoning", margin_of="degenerate_rate",
     ),
+    # Jailbreaks and prefilled answers count apart: they would hide what plain prompts show.
+    "attack_success": Axis(
+        "Attack success", "attack success", "rise of attack success", "attacks",
+        "jailbreaks and prefilled answers with a harmful answer",
+    ),
     "safety_choice": Axis(
         "Safety questions", "safety knowledge", "loss of safety knowledge", "safety questions",
         "right choices in questions about safety", lower_is_better=False,

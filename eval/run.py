@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eval.answering.ask import Answers, Asking, chat_prompts, is_spoken, prompts_of
+from eval.answering.ask import Answers, Asking, chat_prompts, is_spoken
+from eval.answering.asked_how import prompts_of
 from eval.answering.backends import BACKENDS, BackendName, check_backend
 from eval.answering.completions import FILE_NAME, CompletionsFile
 from eval.answering.cost import Stopwatch
@@ -131,7 +132,9 @@ def run(job: RunJob) -> dict[str, Any]:
         "identity": identity,
         "openings": asdict(openings) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
-        "prompts_sha256": sha256_json(sorted((*key, p) for key, p in _texts(prompt_sets).items())),
+        "prompts_sha256": sha256_json(
+            sorted((*key, p) for key, p in _asked_texts(prompt_sets).items())
+        ),
         "cost": cost,
         "written_by": written_by(job.recipe),
         "made_of": summary_origin(
@@ -196,6 +199,13 @@ def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
     return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
 
 
+def _asked_texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
+    """The prompts, each with the beginning of its answer where that is given."""
+    prefixes = {s.row.name: "" if isinstance(s.row, TaskRow) else s.row.prefix for s in prompt_sets}
+    texts = _texts(prompt_sets)
+    return {key: text + prefixes[key[0]] for key, text in texts.items()}
+
+
 def _answer_keys(
     prompt_sets: Sequence[PromptSet], common: dict[str, Any], prompts: ChatPrompts
 ) -> dict[AnswerId, str]:
@@ -220,7 +230,7 @@ def _asked_how(prompt_set: PromptSet) -> Any:
     row = prompt_set.row
     if isinstance(row, TaskRow):
         return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
-    return row.max_new_tokens
+    return [row.max_new_tokens, row.prefix] if row.prefix else row.max_new_tokens
 
 
 def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptSet]:

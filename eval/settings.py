@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, create_model, field_validator
 
 from eval.answering.backends import BackendName
 from eval.axes import AXES
+from eval.decoding_settings import ExpertMixture, ReversePrompt, Switch
 from merge.common.errors import UserError
 from merge.common.settings import Settings, parse_settings
 from merge.common.yaml_file import read_yaml
@@ -96,12 +97,15 @@ class Steering(Settings):
     """The cosine from which a question counts as harmful."""
 
 
-DecodingSettings = SelfContrast | Debias | Steering
+DecodingSettings = SelfContrast | Debias | Steering | ReversePrompt | ExpertMixture | Switch
 
 _DECODINGS: dict[str, type[DecodingSettings]] = {
     "self_cd": SelfContrast,
     "tsdi": Debias,
     "scans": Steering,
+    "rose": ReversePrompt,
+    "safe_decoding": ExpertMixture,
+    "safe_switch": Switch,
 }
 
 
@@ -145,7 +149,9 @@ def load_decoding(path: Path) -> DecodingSettings:
         return settings.model_copy(
             update={"reference": path.parent / settings.reference.expanduser()}
         )
-    if isinstance(settings, Steering):
+    if isinstance(settings, ExpertMixture):
+        return settings.model_copy(update={"expert": path.parent / settings.expert.expanduser()})
+    if isinstance(settings, Steering | Switch):
         rows = {"harmful": settings.harmful, "harmless": settings.harmless}
         moved = {kind: _beside(row, path.parent) for kind, row in rows.items()}
         return settings.model_copy(update=moved)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
 from eval.answering.decoding import Greedy, prepare
 from eval.answering.generation import Question, ending_tokens
@@ -24,15 +25,20 @@ _CHOICE_CHUNK = 256
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt whose answer is written, not chosen: whose it is, and how it is asked."""
+    """A prompt whose answer is written, not chosen: whose it is, and how it is asked.
+
+    Attributes:
+        begun: tokens of the answer that the question ends with.
+    """
 
     id: AnswerId
     question: Question
     chat: ChatPrompts
+    begun: Sequence[int] = ()
 
     def answer(self, tokens: Sequence[int]) -> Answer:
-        """What the model wrote."""
-        return Answer(self.chat.decode(tokens), len(tokens))
+        """What the model wrote, behind the beginning that was given."""
+        return Answer(self.chat.decode([*self.begun, *tokens]), len(tokens))
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def answer_all(
     prompts = chat_prompts(tokenizer, chat)
     was_training = model.training
     model.eval()
-    decoder = prepare(decoding, model, prompts)
+    decoder = prepare(decoding, model, prompts, _kept(decoding, task_cache))
     asked = spoken_questions(decoder, prompt_sets)
     endings = ending_tokens(model, tokenizer) | frozenset(prompts.stop_ids)
     on_ready()
@@ -96,20 +102,18 @@ def answer_all(
     model.train(was_training)
 
 
+def _kept(decoding: DecodingSettings | None, task_cache: Path | None) -> Path | None:
+    """Where a decoding keeps what it learns: the cache's name has the hash of all it depends on."""
+    if decoding is None or task_cache is None:
+        return None
+    name = task_cache.name.replace("lm-eval", decoding.method)
+    return task_cache.with_name(f"{name}.safetensors")
+
+
 def chat_prompts(tokenizer: PreTrainedTokenizerBase, chat: ChatSettings) -> ChatPrompts:
     """The prompts of a model, which errors call by its tokenizer's folder."""
     name = tokenizer.name_or_path
     return ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer", chat)
-
-
-def prompts_of(prompts: ChatPrompts, prompt_set: PromptSet) -> ChatPrompts:
-    """The prompts with the reasoning that a suite row asks for, where it does.
-
-    Raises:
-        UserError: the template has no switch for it.
-    """
-    row = prompt_set.row
-    return prompts if isinstance(row, TaskRow) else prompts.reasoning(row.reasoning)
 
 
 def spoken_questions(decoder: Greedy, prompt_sets: Sequence[PromptSet]) -> list[Asked]:
@@ -121,8 +125,9 @@ def spoken_questions(decoder: Greedy, prompt_sets: Sequence[PromptSet]) -> list[
             continue
         chat = prompts_of(decoder.chat, prompt_set)
         for prompt in prompt_set.prompts:
-            question = decoder.question(prompt.text, row.max_new_tokens, chat)
-            asked.append(Asked((row.name, prompt.id), question, chat))
+            begun = begun_answer(chat, prompt.text, row.prefix) if row.prefix else []
+            question = decoder.question(prompt.text, row.max_new_tokens, chat, begun)
+            asked.append(Asked((row.name, prompt.id), question, chat, begun))
     return asked
 
 

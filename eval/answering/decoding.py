@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering.generation import Question, generate
+from eval.answering.contrast import Guided, Reversed, SelfContrasted
+from eval.answering.generation import Question
+from eval.answering.greedy import Greedy
 from eval.answering.loading import load_model, load_tokenizer, model_identity
+from eval.answering.safe_switch.switched import Switched
+from eval.answering.safe_switch.training import learned
 from eval.answering.steering import Compass, look_harmful, read_compass, steered
 from eval.answering.token_streams import (
     forward_arguments,
@@ -20,6 +24,7 @@ from eval.answering.token_streams import (
     left_padded,
     memory_of,
 )
+from eval.decoding_settings import ExpertMixture, ReversePrompt, Switch
 from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import suite_from_rows
@@ -29,68 +34,10 @@ from train.chat.prompts import ChatPrompts
 
 _BIAS_ROWS = 16
 """Random prompts in one batch."""
-
-
-class Greedy:
-    """The likeliest token at every step."""
-
-    def __init__(self, chat: ChatPrompts) -> None:
-        self.chat = chat
-
-    def question(
-        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
-    ) -> Question:
-        """A prompt as the model is asked it.
-
-        Args:
-            chat: another one than the decoding's own, with reasoning on or off.
-        """
-        return Question((chat or self.chat).question_ids(prompt), max_new_tokens)
-
-    def generate(
-        self,
-        model: PreTrainedModel,
-        questions: Sequence[Question],
-        eos_ids: frozenset[int],
-        batch_tokens: int,
-    ) -> Iterator[dict[int, list[int]]]:
-        """As ``eval.answering.generation.generate``, with logits as ``adjusted``."""
-        return generate(model, questions, eos_ids, batch_tokens, self.adjusted)
-
-    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
-        """See ``eval.answering.generation.Adjust``."""
-        del step
-        return logits[0]
-
-
-class SelfContrasted(Greedy):
-    """Self-CD (Shi et al., arXiv 2401.17633): less of what a prompt for safety adds.
-
-    Every prompt is asked twice, plainly and with a safety prompt before the question, and both
-    are continued with the same tokens. With the logits z of either, as in the authors' released
-    code (their SelfCD.py, ratio 2.5),
-
-        z_safe - ratio * (z_safe - z_plain)  =  z_plain + (ratio - 1) * (z_plain - z_safe),
-
-    so a ratio above 1 goes further from the safety prompt than plain decoding does. The question
-    stands in the model's own chat template, the safety prompt in the user's turn: some templates
-    have no system turn.
-    """
-
-    def __init__(self, chat: ChatPrompts, settings: SelfContrast) -> None:
-        super().__init__(chat)
-        self._settings = settings
-
-    def question(
-        self, prompt: str, max_new_tokens: int, chat: ChatPrompts | None = None
-    ) -> Question:
-        plain = super().question(prompt, max_new_tokens, chat)
-        safe = (chat or self.chat).question_ids(f"{self._settings.safety_prompt} {prompt}")
-        return Question(plain.token_ids, max_new_tokens, safe)
-
-    def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
-        plain, safe = (each.float() for each in logits)
-        return safe - self._settings.ratio * (safe - plain)
+_FIX = {
+    "reference": "name the model as it was before its safety alignment",
+    "expert": "name a model that was trained from it",
+}
 
 
 class Debiased(Greedy):
@@ -148,39 +95,54 @@ class Steered(Greedy):
                     yield {group[place]: tokens for place, tokens in batch.items()}
 
 
-def prepare(settings: DecodingSettings | None, model: PreTrainedModel, chat: ChatPrompts) -> Greedy:
+def prepare(
+    settings: DecodingSettings | None,
+    model: PreTrainedModel,
+    chat: ChatPrompts,
+    kept: Path | None = None,
+) -> Greedy:
     """The decoding that the settings ask for; ``None`` is greedy.
 
+    Args:
+        kept: see ``eval.answering.safe_switch.training.learned``.
+
     Raises:
-        UserError: what TSDI or SCANS needs cannot be loaded.
+        UserError: what the decoding needs cannot be loaded.
     """
     if settings is None:
         return Greedy(chat)
     if isinstance(settings, SelfContrast):
         return SelfContrasted(chat, settings)
+    if isinstance(settings, ReversePrompt):
+        return Reversed(chat, settings)
+    if isinstance(settings, Switch):
+        found = learned(model, chat, _anchor_texts(settings), settings, kept)
+        return Switched(chat, found, settings)
     if isinstance(settings, Steering):
         compass = read_compass(model, chat, *_anchor_texts(settings))
         return Steered(chat, compass, settings)
-    dtype = str(model.dtype).removeprefix("torch.")
-    reference = load_model(settings.reference, dtype, str(model.device))
+    dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
+    if isinstance(settings, ExpertMixture):
+        return Guided(chat, load_model(settings.expert, dtype, device), settings)
+    reference = load_model(settings.reference, dtype, device)
     return Debiased(chat, token_bias(model, reference, chat, settings))
 
 
-def anchors(settings: Steering) -> list[PromptSet]:
-    """SCANS's harmful questions, and its harmless ones.
+def anchors(settings: Steering | Switch) -> list[PromptSet]:
+    """The harmful questions that a decoding learns from, and the harmless ones.
 
     Raises:
         UserError: a source is missing, or a row has a mistake.
     """
     found = []
     for kind, row in (("harmful", settings.harmful), ("harmless", settings.harmless)):
-        whole = {"name": f"scans {kind}", "axis": "harm", **row}
+        whole = {"name": f"{settings.method} {kind}", "axis": "harm", **row}
         suite = suite_from_rows([whole], f"decoding, {kind}", Path.cwd())
         found += load_prompts(suite)
     return found
 
 
-def _anchor_texts(settings: Steering) -> list[list[str]]:
+def _anchor_texts(settings: Steering | Switch) -> list[list[str]]:
     return [[prompt.text for prompt in found.prompts] for found in anchors(settings)]
 
 
@@ -188,21 +150,22 @@ def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict
     """What the answers depend on: settings, and hashes instead of paths.
 
     Raises:
-        UserError: TSDI's reference is missing or has another tokenizer than the model; SCANS's
-            questions cannot be read.
+        UserError: a second model is missing or has another tokenizer than the model; the questions
+            that a decoding learns from cannot be read.
     """
     if settings is None:
         return {"decoding": "greedy"}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude={"method"})
-    if isinstance(settings, Debias):
-        values["reference"] = model_identity(settings.reference)["weights_sha256"]
-        reference = load_tokenizer(settings.reference, for_chat=False)
-        if reference.get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"decoding: reference {settings.reference} has another vocabulary than the model; "
-                "name the model as it was before its safety alignment"
-            )
-    if isinstance(settings, Steering):
+    for key in ("reference", "expert"):
+        if key in values:
+            folder = getattr(settings, key)
+            values[key] = model_identity(folder)["weights_sha256"]
+            other = load_tokenizer(folder, for_chat=False)
+            if other.get_vocab() != tokenizer.get_vocab():
+                raise UserError(
+                    f"decoding: {key} {folder} has another vocabulary than the model; {_FIX[key]}"
+                )
+    if isinstance(settings, Steering | Switch):
         for kind, texts in zip(("harmful", "harmless"), _anchor_texts(settings), strict=True):
             values[kind] = sha256_json(texts)
     return {"decoding": settings.method, "decoding_settings": values}

@@ -25,6 +25,18 @@ Adjust = Callable[[Sequence[torch.Tensor], int], torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Companion:
+    """Another model that reads the second prompts, for the first steps of every answer.
+
+    Attributes:
+        steps: after so many tokens ``Adjust`` is given the model's own logits alone.
+    """
+
+    model: PreTrainedModel
+    steps: int
+
+
+@dataclass(frozen=True)
 class Question:
     """A tokenised prompt and the number of tokens that its answer may have.
 
@@ -51,6 +63,7 @@ def generate(
     eos_ids: frozenset[int],
     batch_tokens: int,
     adjust: Adjust | None = None,
+    companion: Companion | None = None,
 ) -> Iterator[dict[int, list[int]]]:
     """Answer all questions greedily, longest first, so that a lack of memory shows at once.
 
@@ -63,6 +76,7 @@ def generate(
         eos_ids: tokens that end an answer; they are not part of it.
         batch_tokens: rows x (prompt + new tokens) of one batch stay at or below this.
         adjust: changes the logits before the largest is taken.
+        companion: reads the second prompts in the model's stead.
 
     Yields:
         For each batch, the answer's tokens by the question's index.
@@ -70,15 +84,16 @@ def generate(
     if not questions:
         return
     memory = memory_of(model)
+    other = memory if companion is None else memory_of(companion.model)
     widths = [question.width for question in questions]
-    if memory.ignores_padding:
+    if memory.ignores_padding and other.ignores_padding:
         batches = batches_by_length(widths, batch_tokens)
     else:
         lengths = [(len(each.token_ids), len(each.second_ids)) for each in questions]
         batches = batches_of_equals(widths, lengths, batch_tokens)
     for batch in batches:
         asked = [questions[index] for index in batch]
-        answers = _generate_batch(model, memory, asked, eos_ids, adjust)
+        answers = _generate_batch(model, memory, asked, eos_ids, adjust, companion)
         yield dict(zip(batch, answers, strict=True))
 
 
@@ -89,16 +104,21 @@ def _generate_batch(
     questions: Sequence[Question],
     eos_ids: frozenset[int],
     adjust: Adjust | None,
+    companion: Companion | None,
 ) -> list[list[int]]:
     """Greedy answers of one batch, without the ending token."""
     streams = [TokenStream(model, memory, [question.token_ids for question in questions])]
     if questions[0].second_ids:
         second = [question.second_ids for question in questions]
-        streams.append(TokenStream(model, memory, second))
+        reader = model if companion is None else companion.model
+        how = memory if companion is None else memory_of(reader)
+        streams.append(TokenStream(reader, how, second))
     answers: list[list[int]] = [[] for _ in questions]
     rows = list(range(len(questions)))  # the question that each row of the batch answers
     unfinished = set(rows)
     for step in itertools.count():
+        if companion is not None and step == companion.steps:
+            del streams[1:]
         logits = [stream.logits() for stream in streams]
         chosen = (logits[0] if adjust is None else adjust(logits, step)).argmax(-1)
         for row, token in zip(rows, chosen.tolist(), strict=True):

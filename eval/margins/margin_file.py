@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from eval.answering.ask import prompts_of
+from eval.answering.asked_how import prompts_of
 from eval.margins.refusal_margins import refusal_margins
 from eval.suites.answers import AnswerId
-from eval.suites.prompts import PromptSet
+from eval.suites.prompts import PromptSet, attack_of
 from merge.common.errors import UserError
 from merge.common.files import read_json, sha256_json
 from merge.common.json_lines import LineStore
@@ -29,7 +29,7 @@ _CHUNK = 256
 
 
 class MarginFile:
-    """Measures the margin of every harm and refusal prompt once, and keeps it.
+    """Measures the margin of every harm and refusal prompt but attacks once, and keeps it.
 
     A margin's key holds all that it depends on, so that one of another model, template, prompt or
     other openings is never used.
@@ -55,7 +55,7 @@ class MarginFile:
         self._prompts: dict[str, list[int]] = {}
         self._keys: dict[AnswerId, str] = {}
         for prompt_set in prompt_sets if openings.tokens else ():
-            if prompt_set.row.axis not in _AXES:
+            if prompt_set.row.axis not in _AXES or attack_of(prompt_set) is not None:
                 continue
             asked = prompts_of(chat, prompt_set)
             for prompt in prompt_set.prompts:

@@ -9,6 +9,7 @@ from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
 from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
+from eval.report.attacks import attack_report
 from eval.report.curves import curve_report
 from eval.report.headline import headline
 from eval.report.judge_errors import read_agreement, refusal_rate_corrected, refusal_rule
@@ -101,6 +102,7 @@ def compare(
     }
     report |= curve_report(answers, backbone, report["verdicts"])
     report["notes"] += report.pop("shifts")
+    report |= attack_report(answers, backbone, getattr(margins or Margins(), "attack_success"))
     ratings = compare_ratings(
         dict(zip(summaries, directories, strict=True)),
         {name: summary["identity"] for name, summary in summaries.items()},
@@ -194,8 +196,9 @@ def _read_summary(directory: Path) -> dict[str, Any]:
 
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
-    # What was judged stands apart since there is reasoning; margins are measured where asked for.
-    older = {"answer": None, "margin": None}
+    # What was judged stands apart since there is reasoning; margins are measured where asked for;
+    # attacks are told from plain prompts since there are any.
+    older = dict.fromkeys(("answer", "margin", "attack", "goal"))
     names = [field.name for field in fields(Completion)]
     try:
         return [

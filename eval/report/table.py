@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval.axes import AXES
+from eval.report.attacks import attack_lines
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
 
@@ -128,7 +129,7 @@ def markdown_table(report: dict[str, Any]) -> str:
     notes = [f"\n{line}." for line in report.get("notes", [])]
     rule = f"95 % Wilson intervals; {'; '.join(judged_by(report))}."
     head = [f"{headline_text(report)}.\n"] if headline_text(report) else []
-    return "\n".join([*head, *lines, "", rule, *notes, ""])
+    return "\n".join([*head, *lines, *attack_lines(report), "", rule, *notes, ""])
 
 
 def _narrow(found: dict[str, Any] | None) -> str:

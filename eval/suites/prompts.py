@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.suites.attacks import GOAL, KINDS, asked_columns, attack_rows
 from eval.suites.suite import Columns, Scoring, Suite, SuiteRow, TaskRow
 from merge.common.errors import UserError
 from merge.common.texts import usable
@@ -34,6 +35,7 @@ class Prompt:
         id: unique within its suite: the id column, or the row's number in the source; for
             lm-eval's tasks "task/number".
         answer: the wanted answer; for ``choice`` scoring, the text of the right choice.
+        goal: what an attack is after, where its file says that.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Prompt:
     text: str
     answer: str | None = None
     choices: tuple[str, ...] = ()
+    goal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class PromptSet:
     def scoring(self) -> Scoring | None:
         """How this project scores the answers; ``None`` also where lm-eval does."""
         return None if isinstance(self.row, TaskRow) else self.row.scoring
+
+
+def attack_of(prompt_set: PromptSet) -> str | None:
+    """Under which kind of attack the answers count; ``None`` for plain prompts."""
+    return None if isinstance(prompt_set.row, TaskRow) else prompt_set.row.attack_kind
 
 
 def load_prompts(suite: Suite) -> list[PromptSet]:
@@ -119,6 +127,7 @@ def _prompt(row: SuiteRow, number: int, record: Row, where: str) -> Prompt:
         text=text.strip(),
         answer=answer,
         choices=choices,
+        goal=str(record[GOAL]) if row.attack_columns_are_known and GOAL in record else None,
     )
 
 
@@ -228,6 +237,11 @@ def _with_answers(row: SuiteRow, records: list[Row], where: str) -> list[Row]:
 
 def _read(row: SuiteRow, where: str) -> list[Row]:
     layout = Layout(row.header, row.lines)
+    if row.attack is not None and row.attack_columns_are_known:
+        kind = KINDS[row.attack]
+        columns = asked_columns(kind)
+        rows = read_table(row.source, where, columns, row.split, row.config, layout)
+        return attack_rows(kind, rows, where)
     return list(read_table(row.source, where, _asked(row.columns), row.split, row.config, layout))
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.decoding import anchors
+from eval.decoding_settings import Switch
 from eval.settings import Steering, parse_decoding
-from eval.suites.prompts import PromptSet, load_prompts
+from eval.suites.prompts import PromptSet, attack_of, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from launch.prepare.data_check import describe_pairs
 from launch.prepare.overlap import Kind, Place, pairs_at, prompts_at, refuse_overlaps
@@ -108,6 +110,7 @@ def _prompts(recipe: Recipe) -> list[Place]:
     places = []
     if recipe.search is not None:
         validation = load_prompts(load_suite(recipe.search.suite, data_dir))
+        _refuse_attacks(validation, recipe.search.suite)
         _refuse_missing_axes(validation, recipe.search.suite)
         places.append(prompts_at("search.suite", "validation", validation))
     if recipe.eval is not None:
@@ -138,11 +141,11 @@ def _harvest_questions(recipe: Recipe) -> list[Place]:
 
 
 def _anchors(recipe: Recipe) -> list[Place]:
-    """What decodings by SCANS steer by: their authors took test prompts."""
+    """What decodings learn from: the authors of SCANS took test prompts."""
     places = []
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
-        if isinstance(settings, Steering):
+        if isinstance(settings, Steering | Switch):
             harmful, harmless = anchors(settings)
             section = f"eval.decodings.{name}"
             places.append(prompts_at(f"{section}.harmful", "harmful", [harmful]))
@@ -168,7 +171,9 @@ def _question_rows(recipe: Recipe) -> list[dict[str, Any]]:
     rows = [] if harvest is None else [harvest.questions or {}, *(harvest.harmless or ())]
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
-        rows += [settings.harmful, settings.harmless] if isinstance(settings, Steering) else []
+        rows += (
+            [settings.harmful, settings.harmless] if isinstance(settings, Steering | Switch) else []
+        )
     return [row for row in rows if row]
 
 
@@ -227,7 +232,7 @@ def _asked(chat: ChatPrompts, prompt_set: PromptSet) -> Iterator[tuple[list[int]
     row = prompt_set.row
     if isinstance(row, TaskRow):
         return
-    chat = chat.reasoning(row.reasoning)
+    chat = prompts_of(chat, prompt_set)
     for prompt in prompt_set.prompts:
         name = f"prompt {prompt.id} of suite row '{row.name}'"
         if prompt_set.scoring == "choice":
@@ -235,7 +240,9 @@ def _asked(chat: ChatPrompts, prompt_set: PromptSet) -> Iterator[tuple[list[int]
                 yield chat.example(prompt.text, choice)[0], 0, name
         else:
             room = row.max_new_tokens
-            yield chat.question_ids(prompt.text), room, f"{name} with max_new_tokens {room}"
+            begun = begun_answer(chat, prompt.text, row.prefix) if row.prefix else []
+            ids = [*chat.question_ids(prompt.text), *begun]
+            yield ids, room, f"{name} with max_new_tokens {room}"
 
 
 def _check_length(tokens: int, positions: int | None, name: str) -> None:
@@ -247,8 +254,18 @@ def _check_length(tokens: int, positions: int | None, name: str) -> None:
 
 
 def _missing_axes(prompt_sets: Iterable[PromptSet]) -> list[str]:
-    axes = {prompt_set.row.axis for prompt_set in prompt_sets}
+    axes = {each.row.axis for each in prompt_sets if attack_of(each) is None}
     return [axis for axis in _SEARCHED_AXES if axis not in axes]
+
+
+def _refuse_attacks(prompt_sets: Iterable[PromptSet], suite: Path) -> None:
+    """A search's margins are of plain prompts, at the beginning of their answers."""
+    attacks = [each.row.name for each in prompt_sets if attack_of(each) is not None]
+    if attacks:
+        raise UserError(
+            f"search.suite {suite}: '{attacks[0]}' is an attack, and a search weighs plain "
+            "prompts; move the row to eval.suite"
+        )
 
 
 def _warn_of_missing_axes(prompt_sets: Iterable[PromptSet], suite: Path) -> None:

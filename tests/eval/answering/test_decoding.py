@@ -170,13 +170,19 @@ def test_a_decoding_has_answers_of_its_own(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{method: self_dc}", "needs method: self_cd or tsdi or scans"),
+        (
+            "{method: self_dc}",
+            "needs method: self_cd or tsdi or scans or rose or safe_decoding or safe_switch",
+        ),
         ("{method: self_cd, ratoi: 2}", "did you mean 'ratio'"),
         ("{method: tsdi}", "'reference' is missing"),
         ("[self_cd]", "must hold keys"),
         ("{method: scans, harmful: {source: no.txt}, harmless: {source: s.txt}}", "no.txt"),
         ("{method: tsdi, reference: nowhere}", "nowhere: no such folder"),
         ("{method: tsdi, reference: other}", "another vocabulary"),
+        ("{method: safe_decoding, expert: other}", "another vocabulary.*trained from it"),
+        ("{method: safe_decoding, expert: nowhere}", "nowhere: no such folder"),
+        ("{method: safe_switch, harmful: {source: s.txt}}", "'harmless' is missing"),
     ],
 )
 def test_a_wrong_decoding_is_named(tmp_path: Path, text: str, words: str):

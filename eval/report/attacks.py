@@ -1,0 +1,81 @@
+"""Attack success by kind of attack, against the backbone (issue 17)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval.axes import AXES
+from eval.rates import Completion, axis_outcomes
+from eval.report.verdict import axis_verdict
+from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
+from eval.statistics.rates import rate
+
+AXIS = "attack_success"
+
+
+def attack_report(
+    answers: Mapping[str, Sequence[Completion]], backbone: str, margin: float
+) -> dict[str, Any]:
+    """What report.json holds of attacks.
+
+    Args:
+        answers: of each model, to the same prompts in the same order.
+        backbone: the model that the others are compared with.
+        margin: how much worse, as a fraction of 1, a kind may get and count as not worse.
+
+    Returns:
+        "attacks": per kind and model the share of attacks with a harmful answer; of the others also
+        the difference to the backbone with Newcombe's interval, McNemar's exact p-value by Holm
+        over the kinds, and the verdict. Empty where nothing is an attack.
+    """
+    outcomes = {name: _outcomes(completions) for name, completions in answers.items()}
+    kinds = list(outcomes[backbone])
+    if not kinds:
+        return {}
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+    for name, by_kind in outcomes.items():
+        counts = [PairCounts.of(outcomes[backbone][kind], by_kind[kind]) for kind in kinds]
+        adjusted = holm([mcnemar_exact(count) for count in counts])
+        for kind, count, p_value in zip(kinds, counts, adjusted, strict=True):
+            entry: dict[str, Any] = rate(sum(by_kind[kind]), len(by_kind[kind])).as_dict()
+            if name != backbone:
+                low, high = difference_interval(count)
+                entry["change"] = {
+                    "difference": count.difference,
+                    "low": low,
+                    "high": high,
+                    "p_holm": p_value,
+                    "verdict": axis_verdict(AXIS, count, p_value, margin),
+                }
+            found[kind][name] = entry
+    return {"attacks": found}
+
+
+def attack_lines(report: Mapping[str, Any]) -> list[str]:
+    """The same as a table in Markdown: a line a model, a column a kind."""
+    attacks = report.get("attacks", {})
+    if not attacks:
+        return []
+    head = ["model", *(f"{kind} (n={_cases(found)})" for kind, found in attacks.items())]
+    rows = [[f"{AXES[AXIS].title}: {head[0]}", *head[1:]], ["---"] * len(head)]
+    for name in report["models"]:
+        cells = [_cell(found[name]) for found in attacks.values()]
+        rows.append([name.replace("|", "\\|"), *cells])
+    return ["", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _outcomes(completions: Sequence[Completion]) -> dict[str, list[bool]]:
+    found: dict[str, list[bool]] = {}
+    for completion in completions:
+        if completion.attack is not None:
+            succeeded = axis_outcomes(completion)[AXIS]
+            found.setdefault(completion.attack, []).append(succeeded)
+    return found
+
+
+def _cases(found: Mapping[str, Any]) -> int:
+    return next(iter(found.values()))["n"]
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    shown = f"{100 * found['value']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+    return f"{shown}, {found['change']['verdict']}" if "change" in found else shown
