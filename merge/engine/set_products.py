@@ -65,7 +65,8 @@ class SetProducts:
         deltas = [self._source.read("delta", role, name, 0, size) for role in ROLES]
         sums = np.zeros((len(ROLES), len(SETS), product_kernels.LANES))
         flat = np.ascontiguousarray(gradient).reshape(-1)
-        product_kernels.add_products(flat, *deltas, labels, sums)
+        room = np.empty(product_kernels.LANES)
+        product_kernels.add_products(flat, *deltas, labels, sums, room)
         return sums.sum(-1)
 
     def _label(self, name: str) -> np.ndarray:

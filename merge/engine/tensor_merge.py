@@ -203,12 +203,15 @@ class TensorMerger:
         for start, stop, labels in self.labels(name, thresholds, taken, tops):
             before = self._source.read("backbone", None, name, start, stop)
             after = self._source.scratch("merged", before.dtype.type, stop - start)
+            values = self._source.scratch("values", np.float32, 4 * kernels.CHUNK)
+            flags = self._source.scratch("flags", np.uint8, 2 * kernels.CHUNK)
             changes = []
             for role, of_role in zip(ROLES, scales, strict=True):
                 changes += [self._source.read("delta", role, name, start, stop), of_role]
             kernels.write_back(
                 before, _CODES[entry.dtype], after, labels,
                 _COMBINATIONS[self._method.combination], *changes, counts, squares,
+                values.reshape(4, -1), flags.reshape(2, -1),
             )  # fmt: skip
             write(start, before, after)
         norms = [math.sqrt(math.fsum(row)) for row in squares]

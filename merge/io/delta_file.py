@@ -93,7 +93,8 @@ class _Comparison:
 
     def _write_part(self, label: str, before: np.ndarray, after: np.ndarray) -> None:
         gaps, differences = np.empty(5 * before.size, np.uint8), np.empty_like(before)
-        used, count = delta_kernels.encode_changes(before, after, gaps, differences)
+        sizes = delta_kernels.encode_changes(before, after, gaps, differences)
+        used, count = sizes >> 32, sizes & 0xFFFFFFFF
         self._append(f"{label}.xor", differences[:count])
         self._append(f"{label}.gaps", gaps[:used])
         self.changed += count

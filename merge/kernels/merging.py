@@ -1,11 +1,10 @@
 """The compiled loops over raw bit patterns: scores, and the write-back.
 
-They stand in one file because numba's cache notices a change of a loop's own file only; who takes
-an entry is said before them, in labels (``merge.kernels.sets``). A bit pattern array is uint16
-(bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16. Every loop releases the
-interpreter's lock, so that several threads run at once. No fast-math: a product is rounded before
-it is added, and the results are the same on every machine. The loops over entries have no branches,
-so that the compiler turns them into vector instructions.
+Who takes an entry is said before them, in labels (``merge.kernels.sets``). A bit pattern array is
+uint16 (bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16. Every loop releases
+the interpreter's lock, so that several threads run at once. No fast-math: a product is rounded
+before it is added, and the results are the same on every machine. The loops over entries have no
+branches, so that the compiler turns them into vector instructions.
 """
 
 from typing import Any
@@ -28,7 +27,7 @@ LANES = 512
 """Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
 however a tensor is sliced."""
 _ROWS = 16
-_CHUNK = _ROWS * LANES
+CHUNK = _ROWS * LANES
 """Entries that write_back goes through at a time, so that its lists stay in the second cache."""
 _S, _O = np.uint8(1), np.uint8(2)
 """Flags of the patches that an entry takes; see ``merge.kernels.sets`` for the labels."""
@@ -254,6 +253,7 @@ def _count(code: int, flags: Any, moves: Any, theta: Any, out: Any, counts: Any)
 def write_back(
     theta: Any, theta_code: int, out: Any, labels: Any, combination: int,
     delta_s: Any, scales_s: Any, delta_o: Any, scales_o: Any, counts: Any, squares: Any,
+    values: Any, all_flags: Any,
 ) -> None:  # fmt: skip
     """Merge one slice: the rounded sum of what its entries take.
 
@@ -266,18 +266,18 @@ def write_back(
             counts.
         counts: int64 of COUNTS; added to.
         squares: fp64 of (4, LANES), of the deltas and of what is taken of them; added to.
+        values: fp32 of (4, CHUNK), to work in.
+        all_flags: uint8 of (2, CHUNK), to work in.
     """
-    all_flags, all_moves = np.empty((2, _CHUNK), np.uint8)
-    values = np.empty((4, _CHUNK), np.float32)
     scale_s, scale_o = scales_s[0], scales_o[0]
     by_set = combination == BY_SET
     if by_set:
         # The deltas are scaled by then, and a factor of 1 rounds nothing.
         combination, scale_s, scale_o = IN_TURN, np.float32(1), np.float32(1)
-    for begin in range(0, theta.size, _CHUNK):
-        end = min(begin + _CHUNK, theta.size)
+    for begin in range(0, theta.size, CHUNK):
+        end = min(begin + CHUNK, theta.size)
         size = end - begin
-        flags, moves, part = all_flags[:size], all_moves[:size], labels[begin:end]
+        flags, moves, part = all_flags[0, :size], all_flags[1, :size], labels[begin:end]
         for j in range(size):
             flags[j] = part[j] & np.uint8(3)
         value, delta = values[0, :size], values[1, :size]
