@@ -67,7 +67,8 @@ def plan(
     inputs = check_inputs(backbone, safety, over_safety, settings)
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     companions = companion_files(backbone, out)
-    paths = [path for group in input_files(inputs, settings, companions).values() for path in group]
+    paths = [path for group in input_files(inputs, settings).values() for path in group]
+    paths += [companion.source for companion in companions]
     read = sum(path.stat().st_size for path in paths)
     written = sum(shard.size for shard in shards)
     written += sum(companion.source.stat().st_size for companion in companions)

@@ -72,7 +72,6 @@ class SetProducts:
     def _label(self, name: str) -> np.ndarray:
         thresholds = self._model[name] if self._model else self._merger.thresholds(name)
         labels = np.empty(self._inputs.backbone[name].size, np.uint8)
-        everything, counts = (3, 3, 3, 3), np.zeros(3, np.int64)
-        for start, stop, part in self._merger.labels(name, thresholds, everything, counts):
+        for start, stop, part in self._merger.labels(name, thresholds, (3, 3, 3, 3)):
             labels[start:stop] = part
         return labels

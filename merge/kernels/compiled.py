@@ -42,9 +42,9 @@ class Loop:
 
     def __call__(self, *arguments: Any) -> int:
         """Run it; compile it where no code of these types is there yet."""
-        types, values = [], [0, 0]
         result = _Result()
-        values[0], values[1] = ctypes.addressof(result), ctypes.addressof(result) + 8
+        types: list[Any] = []
+        values: list[Any] = [ctypes.addressof(result), ctypes.addressof(result) + 8]
         for argument in arguments:
             if isinstance(argument, np.ndarray):
                 assert argument.flags.c_contiguous
@@ -98,8 +98,8 @@ class Loop:
         }
         function = FunctionType(self._function.__code__, used, self._function.__name__)
         # The code must need nothing of numba when it runs: no memory of its own, no Python errors.
-        plain: dict[str, Any] = {"_nrt": False, "no_cpython_wrapper": True}
-        return numba.njit(error_model="numpy", no_cfunc_wrapper=True, **plain)(function)
+        plain: Any = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        return numba.njit(error_model="numpy", **plain)(function)
 
 
 class _Result(ctypes.Structure):
