@@ -15,7 +15,9 @@ import numpy as np
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, atomic_write_text, sha256_file
 from merge.common.progress import Progress
-from merge.engine.conveyor import Conveyor, Piece, Turn
+from merge.engine.conveyor import Conveyor, Piece, Turn, Turns
+from merge.engine.input_check import file_stamp
+from merge.engine.input_file import ChainedFile
 from merge.engine.journal import RECORD, exclusive, refuse_strangers
 from merge.io.companions import Companion, companion_files, copy_companions
 from merge.io.delta_file import PART_VALUES, DeltaFile, apply_part, read_delta_file
@@ -32,8 +34,8 @@ _THREADS = 2
 def apply_delta(model: Path, delta_file: Path, out: Path) -> Literal["backbone", "patched model"]:
     """Write to ``out`` what ``model`` becomes by the delta file, bit for bit; streaming.
 
-    The model is read once: which of the two it is shows when all of it was hashed, and only then
-    the files get their names.
+    The model and the delta file are read once: which of the two the model is shows when all of it
+    was hashed, and only then the files get their names.
 
     Returns:
         Which of the two was written.
@@ -55,7 +57,8 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> Literal["backbone",
         refuse_strangers(out)
         try:
             try:
-                found, made, outputs = _write_model(index, delta, out, shards, pool)
+                read = _followed(delta_file, delta)
+                found, made, outputs = _write_model(index, delta, read, out, shards, pool)
             except _MisfitError as error:
                 # Changes that do not fit: of a damaged file, or of another model.
                 known = delta.other(model_hash(index, pool)) is not None
@@ -72,11 +75,26 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> Literal["backbone",
         outputs |= _write_companions(companions, index, out)
         record = {
             "format": 1,
-            "applied": {"delta_file": sha256_file(delta_file), "model": str(model)},
+            "applied": {"delta_file": _sha256(delta_file, read), "model": str(model)},
             "outputs": dict(sorted(outputs.items())),
         }
         atomic_write_json(out / RECORD, record)
     return "backbone" if wanted == delta.hashes[0] else "patched model"
+
+
+def _followed(path: Path, delta: DeltaFile) -> ChainedFile | None:
+    """The delta file, hashed as it is read; None of one without changes."""
+    names = frozenset(delta.index)
+    entries = list(delta.index.values())
+    stamp = file_stamp(path)
+    return ChainedFile(path, "delta", entries, stamp, None, names, None) if entries else None
+
+
+def _sha256(path: Path, read: ChainedFile | None) -> str:
+    if read is None:
+        return sha256_file(path)
+    read.read_rest(lambda count: None)
+    return read.result().sha256
 
 
 class _MisfitError(Exception):
@@ -86,6 +104,7 @@ class _MisfitError(Exception):
 def _write_model(
     index: TensorIndex,
     delta: DeltaFile,
+    read: ChainedFile | None,
     out: Path,
     shards: list[OutputShard],
     pool: ThreadPoolExecutor,
@@ -104,7 +123,11 @@ def _write_model(
         ExitStack() as opened,
     ):
         conveyor = Conveyor(pool, _THREADS)
-        files = [_OutputFile(out, shard, reader, changes, conveyor, progress) for shard in shards]
+        place = conveyor.turns()
+        files = [
+            _OutputFile(out, shard, reader, changes, read, place, conveyor, progress)
+            for shard in shards
+        ]
         for file in files:
             opened.callback(file.close)
         conveyor.run(piece for file in files for piece in file.pieces())
@@ -123,6 +146,8 @@ class _OutputFile:
         shard: OutputShard,
         reader: TensorReader,
         changes: TensorReader,
+        delta: ChainedFile | None,
+        delta_place: Turns,
         conveyor: Conveyor,
         progress: Progress,
     ) -> None:
@@ -130,6 +155,7 @@ class _OutputFile:
         self.sha256 = ""
         self._out = out
         self._reader, self._changes = reader, changes
+        self._delta, self._delta_place = delta, delta_place
         self._conveyor = conveyor
         self._progress = progress
         self._digests = {name: (hashlib.sha256(), hashlib.sha256()) for name in shard.offsets}
@@ -141,7 +167,7 @@ class _OutputFile:
         """All parts, in the order of the file's bytes; one more for a file of empty tensors."""
         parts = [(name, start) for name in self.shard.offsets for start in self._starts(name)]
         self._left = len(parts) + 1
-        places = [self._conveyor.turns() for _ in range(3)]
+        places = [*(self._conveyor.turns() for _ in range(3)), self._delta_place]
         for name, start in parts:
             turns = [place.turn() for place in places]
             yield partial(self._write, name, start, *turns), turns
@@ -153,7 +179,9 @@ class _OutputFile:
     def _starts(self, name: str) -> range:
         return range(0, self._reader.index[name].bytes // self._unit(name).itemsize, PART_VALUES)
 
-    def _write(self, name: str, start: int, read: Turn, written: Turn, hashed: Turn) -> None:
+    def _write(
+        self, name: str, start: int, read: Turn, written: Turn, hashed: Turn, changed: Turn
+    ) -> None:
         entry, unit = self._reader.index[name], self._unit(name)
         bits = np.empty(min(PART_VALUES, entry.bytes // unit.itemsize - start), unit)
         self._reader.read(name, bits, start)
@@ -162,9 +190,13 @@ class _OutputFile:
             before.update(bits.view(np.uint8).data)
         if entry.dtype in BITS:
             try:
-                apply_part(self._changes, entry, start, bits)
+                changes = apply_part(self._changes, entry, start, bits)
             except UserError as error:
                 raise _MisfitError(str(error)) from None
+            with changed:
+                for part, data in changes:
+                    assert self._delta is not None
+                    self._delta.add(part, 0, data.view(np.uint8).data)
         with self._lock:
             writer = self._writer = self._writer or ShardWriter(self._out, self.shard)
         writer.write(name, bits, start, written)

@@ -98,14 +98,19 @@ class ChainedFile(InputFile):
         super().__init__(*arguments)  # type: ignore[arg-type]
         self._digest = hashlib.sha256()
         self._position = 0
+        self._lost = False
         self._lock = threading.Lock()
 
     def add(self, entry: TensorEntry, position: int, data: memoryview) -> None:
         begin = entry.offset + position
         with self._lock:
-            if begin > self._position and not self._is_awaited(begin):
-                self._read_to(begin, lambda count: None)
-            # Else another part comes later that lies before this one: both are read again.
+            if self._lost:
+                return
+            if begin > self._position:
+                # Another part comes later that lies before this one: both are read again.
+                self._lost = self._is_awaited(begin)
+                if not self._lost:
+                    self._read_to(begin, lambda count: None)
             if begin == self._position:
                 self._digest.update(data)
                 self._position += len(data)

@@ -94,8 +94,12 @@ def test_each_byte_is_read_once_and_importances_twice(
         verify(tmp_path / "large" / f"out{number}")
 
 
-def _exported(folder: Path) -> Path:
-    """A backbone, and two patches as training exports them, of several files and slices."""
+def _exported(folder: Path, backwards: bool = False) -> Path:
+    """A backbone, and two patches as training exports them, of several files.
+
+    Args:
+        backwards: whether their tensors are in the other order than the backbone's.
+    """
     rng = np.random.default_rng(3)
     shapes: dict[str, tuple[int, ...]] = {
         f"model.layers.{n}.mlp.up_proj.weight": (700, 300) for n in range(3)
@@ -108,7 +112,9 @@ def _exported(folder: Path) -> Path:
     write_tensors(folder / "backbone", "model", {n: torch.tensor(v) for n, v in normal().items()})
     for role in ("safety", "over_safety"):
         with PatchWriter(folder / role, role, {}, shard_bytes=1_000_000) as writer:
-            for name, values in normal().items():
+            values_of = normal()
+            for name in reversed(values_of) if backwards else values_of:
+                values = values_of[name]
                 writer.add_delta(name, values / 50)
                 writer.add_importance(name, abs(values))
     return folder
@@ -124,9 +130,12 @@ def _build(folder: Path, out: str = "out", **settings: Any) -> dict[str, Any]:
     return read_json(folder / out / "merge.json")
 
 
-def test_an_exported_patch_has_hashes_that_the_merge_records(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_exported_patch_has_hashes_that_the_merge_records(
+    tmp_path: Path, backwards: bool
+) -> None:
     """patch.json has both hashes of each file; merge.json says by which one it was checked."""
-    _exported(tmp_path)
+    _exported(tmp_path, backwards)
     record = _build(tmp_path)
     for role in ("safety", "over_safety"):
         files = {path.name: path for path in (tmp_path / role).glob("*.safetensors")}
