@@ -3,32 +3,40 @@
 import gc
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from merge.cli import make_parser
 from merge.common.errors import run_command
 from merge.common.log import start_logging
-from merge.common.settings import Settings, parse_settings
-from merge.engine.resources import MergeResources
-from merge.pictures.packages import require
-from merge.settings import MergeSettings
+
+if TYPE_CHECKING:
+    from merge.common.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
-def main() -> int:
-    """Parse the command line and run the command."""
+def main(process_of_its_own: bool = False) -> int:
+    """Parse the command line and run the command.
+
+    Args:
+        process_of_its_own: whether nothing but the command will be done in this process.
+    """
     start_logging()
     # What imports make stays; to look through it again and again takes a tenth of a second.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    if process_of_its_own:
+        from merge.common.settings import leave_out_descriptions
+
+        leave_out_descriptions()
+    from merge.cli import make_parser
+
     options = vars(make_parser().parse_args())
     command = _COMMANDS[options.pop("command")]
     return run_command(lambda: command(options))
 
 
-# The compiled loops take a second to import: after the command line was found right.
+# What a command needs is imported by it: after the command line was found right, and no more.
 
 
 def _build(options: dict[str, Any]) -> None:
@@ -46,6 +54,10 @@ def _plan(options: dict[str, Any]) -> None:
 
 
 def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    from merge.common.settings import parse_settings
+    from merge.engine.resources import MergeResources
+    from merge.settings import MergeSettings
+
     paths = {key: options[key] for key in ("backbone", "safety", "over_safety", "out")}
     return {
         **paths,
@@ -58,6 +70,8 @@ def _merge_arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def _inspect(options: dict[str, Any]) -> None:
     arguments = _merge_arguments(options)
+    from merge.pictures.packages import require
+
     require("merge inspect", "matplotlib", "jinja2")
     from merge.inspect.inspection import inspect
     from merge.inspect.page import NUMBERS, PAGE, write_page
@@ -87,7 +101,7 @@ def _apply(options: dict[str, Any]) -> None:
     logger.info("%s: holds the %s now", options["out"], written)
 
 
-def _given(options: dict[str, Any], model: type[Settings]) -> dict[str, Any]:
+def _given(options: dict[str, Any], model: "type[Settings]") -> dict[str, Any]:
     """The options that belong to a settings model, those left out apart."""
     return {key: options[key] for key in model.model_fields if options.get(key) is not None}
 
@@ -102,4 +116,4 @@ _COMMANDS = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(process_of_its_own=True))

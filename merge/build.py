@@ -2,17 +2,15 @@
 
 import json
 import logging
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, atomic_write_text, read_json, sha256_file
-from merge.common.progress import Progress
 from merge.engine.checks import check_inputs
 from merge.engine.coverage import log_coverage
-from merge.engine.input_check import CheckedFile, check_files, file_stamp, refuse_changed
+from merge.engine.input_check import CheckedFile, RefusedError, file_stamp, refuse_changed
 from merge.engine.inputs import MergeInputs
 from merge.engine.journal import RECORD, Journal, exclusive, merge_identity
 from merge.engine.resources import MergeResources
@@ -29,8 +27,6 @@ from merge.record.model_card import model_card
 from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
-
-_SWITCH_SECONDS = 5e-4
 
 
 def build(
@@ -52,18 +48,21 @@ def build(
         recipe: hash of the run's recipe, for merge.json (``merge.common.provenance``).
 
     Memory: ``resources.memory_limit`` on top of the program itself, whatever the model's size.
-    An interrupted merge continues after its last finished file; ``merge.json`` is written last.
+    An interrupted merge continues after its last finished file; weights get their names when all
+    inputs were found sound, and ``merge.json`` is written last.
 
     Raises:
-        UserError: inputs that do not fit, wrong values in them, an output that holds something
-            else, a full disk, no TensorBoard where it is to write. Finished files of the output are
-            kept.
+        UserError: inputs that do not fit, an output that holds something else, a full disk, no
+            TensorBoard where it is to write: finished files of the output are kept. Or wrong values
+            in the inputs, or inputs that change meanwhile: none is kept.
     """
     started = time.monotonic()
     if tensorboard is not None:
         # Not after hours of merging.
         require("--tensorboard", "tensorboard", otherwise=", or leave the option out")
     inputs = check_inputs(backbone, safety, over_safety, settings)
+    files = input_files(inputs, settings)
+    stamps = {path: file_stamp(path) for group in files.values() for path in group}
     shards = plan_shards(inputs.backbone, resources.max_shard_size)
     companions = companion_files(backbone, out)
     identity = merge_identity(inputs, settings, shards)
@@ -76,18 +75,24 @@ def build(
             return
         log_coverage(inputs.coverage)
         done, known = journal.resume()
-        files = input_files(inputs, settings, companions)
-        try:
-            checked = _check(inputs, files, known, journal, pool)
-        except UserError:
-            if not done:
-                journal.remove()
-            raise
-        outputs = _write_companions(out, inputs, shards, companions)
         from merge.engine.shard_output import write_shards
 
-        records = write_shards(out, inputs, settings, resources, shards, journal, done, pool)
-        refuse_changed(checked)
+        try:
+            records, checked = write_shards(
+                out, inputs, settings, resources, shards, journal, done, stamps, known, pool
+            )
+            refuse_changed(checked)
+        except RefusedError:
+            journal.discard()
+            raise
+        except UserError:
+            # What is whole is kept, and found again.
+            journal.publish()
+            raise
+        journal.publish()
+        outputs, copied = _write_companions(out, inputs, shards, companions)
+        files["backbone"] += [companion.source for companion in companions]
+        checked |= copied
         outputs |= {name: record["sha256"] for name, record in records.items()}
         tensors = {
             name: report
@@ -96,12 +101,11 @@ def build(
         }
         summary = totals(tensors.values())
         outputs |= _write_descriptions(out, backbone, settings, tensors)
-        hashes = {path: file.sha256 for path, file in checked.items()}
         record = merge_record(
             identity.now,
             inputs,
             settings,
-            hashes,
+            checked,
             files,
             outputs,
             tensors,
@@ -136,33 +140,6 @@ def _write_descriptions(
     return {name: sha256_file(out / name) for name in texts}
 
 
-def _check(
-    inputs: MergeInputs,
-    files: dict[str, list[Path]],
-    known: dict[Path, CheckedFile],
-    journal: Journal,
-    pool: ThreadPoolExecutor,
-) -> dict[Path, CheckedFile]:
-    """Check all inputs, and load the compiled loops meanwhile."""
-    paths = {path for group in files.values() for path in group}
-    size = sum(file_stamp(path)[0] for path in paths)
-    with (
-        Progress("check", size, "B") as progress,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        checking = beside.submit(
-            check_files, inputs, paths, known, pool, journal.add_input, progress.advance
-        )
-        # Importing must not keep the lock from the hashing threads for long.
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        from merge.engine import shard_output
-
-        shard_output.load_loops()
-        sys.setswitchinterval(interval)
-        return checking.result()
-
-
 def _write_extras(
     out: Path,
     inputs: MergeInputs,
@@ -182,13 +159,19 @@ def _write_extras(
 
 def _write_companions(
     out: Path, inputs: MergeInputs, shards: list[OutputShard], companions: list[Companion]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], dict[Path, CheckedFile]]:
+    """The hash of each file that was written, and what is known of each that was copied."""
+    stamps = {companion.source: file_stamp(companion.source) for companion in companions}
     hashes = copy_companions(companions, out)
+    copied = {
+        companion.source: CheckedFile(hashes[companion.name], stamps[companion.source])
+        for companion in companions
+    }
     index = shard_index(inputs.backbone, shards)
     if index is not None:
         atomic_write_text(out / INDEX_NAME, json.dumps(index, indent=2) + "\n")
         hashes[INDEX_NAME] = sha256_file(out / INDEX_NAME)
-    return hashes
+    return hashes, copied
 
 
 def _log_summary(out: Path, summary: dict[str, float], seconds: float) -> None:

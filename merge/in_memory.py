@@ -4,9 +4,10 @@ The inputs are mapped, not copied: processes that search together share one copy
 and where memory is short the kernel lets pages go.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from merge.common.progress import Progress
 from merge.engine.checks import check_inputs
 from merge.engine.input_check import check_bits
 from merge.engine.inputs import ROLES, Kind, MergeInputs, Workspace
+from merge.engine.ranking import Thresholds
 from merge.engine.selection import Threshold
 from merge.engine.set_products import Selection, SetProducts, selection_of
 from merge.engine.slices import CACHED_VALUES
-from merge.engine.tensor_merge import TensorMerger, Thresholds
+from merge.engine.tensor_merge import TensorMerger
 from merge.io.dtypes import BITS
 from merge.io.patch_directory import Role
 from merge.io.tensor_files import TensorEntry, TensorIndex
@@ -88,11 +90,11 @@ class _ThresholdMerger(TensorMerger):
         self._score = "magnitude" if method_of(settings).by_magnitude else settings.score
 
     def threshold(
-        self, role: Role, names: tuple[str, ...] | list[str], count: int, *advance: object
+        self, role: Role, names: Sequence[str], count: int, *how: Any, **more: Any
     ) -> Threshold:
         place = (self._score, role, tuple(names), count)
         if place not in self._found:
-            self._found[place] = super().threshold(role, names, count)
+            self._found[place] = super().threshold(role, names, count, *how, **more)
         return self._found[place]
 
 

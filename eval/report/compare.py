@@ -16,7 +16,7 @@ from eval.report.judge_errors import read_agreement, refusal_rate_corrected, ref
 from eval.report.notes import notes_of
 from eval.report.origin import report_origin
 from eval.report.ratings import compare_ratings
-from eval.report.verdict import judge_change
+from eval.report.verdict import judge_change, margin_of
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
 from eval.statistics.rates import Rate, mean_and_spread, mean_of_rates, rate
@@ -102,7 +102,7 @@ def compare(
     }
     report |= curve_report(answers, backbone, report["verdicts"])
     report["notes"] += report.pop("shifts")
-    report |= attack_report(answers, backbone, getattr(margins or Margins(), "attack_success"))
+    report |= attack_report(answers, backbone, margin_of(margins or Margins(), "attack_success"))
     ratings = compare_ratings(
         dict(zip(summaries, directories, strict=True)),
         {name: summary["identity"] for name, summary in summaries.items()},

@@ -58,8 +58,8 @@ def judge_change(
             "bootstrap": paired_bootstrap(*pairs[axis]),
             "p": mcnemar_exact(count),
             "p_holm": adjusted[axis],
-            "margin": _margin(margins, axis),
-            "verdict": axis_verdict(axis, count, adjusted[axis], _margin(margins, axis)),
+            "margin": margin_of(margins, axis),
+            "verdict": axis_verdict(axis, count, adjusted[axis], margin_of(margins, axis)),
             "pairs": count._asdict(),
         }
     suites = _paired_outcomes(before, after, _suite_outcome)
@@ -79,7 +79,8 @@ def judge_change(
     }
 
 
-def _margin(margins: Margins, axis: str) -> float:
+def margin_of(margins: Margins, axis: str) -> float:
+    """How much worse an axis may get, as a fraction of 1."""
     return getattr(margins, AXES[axis].margin_of or axis)
 
 

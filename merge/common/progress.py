@@ -12,9 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import Any, TypeVar
 
 from merge.common.errors import UserError
 from merge.common.metrics import current_metrics
@@ -64,7 +62,7 @@ class Progress:
         self._started = time.monotonic()
         self._token = _in_a_whole.set(not self._tells or self._total is not None)
         if self._shown and sys.stderr.isatty():
-            self._bar = tqdm(
+            self._bar = _tqdm()(
                 total=self._total,
                 initial=self._first,
                 desc=self._what,
@@ -135,7 +133,7 @@ class Progress:
         parts = [f"{self._what}: {self._amount(done)}{of_total}{unit}"]
         parts += [self._words] * bool(self._words)
         parts += [f"{self._amount(rate)}{unit}/s"]
-        parts += [] if left is None else [f"{tqdm.format_interval(left)} left"]
+        parts += [] if left is None else [f"{_tqdm().format_interval(left)} left"]
         return ", ".join(parts)
 
     @property
@@ -144,7 +142,7 @@ class Progress:
 
     def _amount(self, value: float) -> str:
         if self._scaled:
-            return tqdm.format_sizeof(value, "B" if self._unit == "B" else "")
+            return _tqdm().format_sizeof(value, "B" if self._unit == "B" else "")
         return f"{value:.0f}" if value >= 100 or not value % 1 else f"{value:.3g}"
 
     def _measure(self) -> tuple[int, float, float | None]:
@@ -182,6 +180,13 @@ class Progress:
                     **numbers,
                 }
             )
+
+
+def _tqdm() -> Any:
+    """Imported where something is shown: that takes a fiftieth of a second."""
+    from tqdm import tqdm
+
+    return tqdm
 
 
 def last_line(log: str) -> str | None:

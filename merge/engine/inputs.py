@@ -74,12 +74,19 @@ class Workspace(threading.local):
 
 
 class FileSource:
-    """Reads the inputs from their files, and remembers the last slice of each in each thread."""
+    """Reads the inputs from their files, and remembers the last slice of each in each thread.
 
-    def __init__(self, inputs: MergeInputs) -> None:
+    Args:
+        kept_bytes: of slices that ``keep`` may hold.
+    """
+
+    def __init__(self, inputs: MergeInputs, kept_bytes: int = 0) -> None:
         self._inputs = inputs
         self._workspace = Workspace()
         self._held = _Held()
+        self._kept: dict[_Place, np.ndarray] = {}
+        self._room = kept_bytes
+        self._lock = threading.Lock()
         self._readers: dict[tuple[Kind, Role | None], TensorReader] = {
             ("backbone", None): TensorReader(inputs.backbone)
         }
@@ -96,12 +103,27 @@ class FileSource:
         slice_held, array = self._held.slices.get((kind, role), (None, None))
         if array is not None and slice_held == (name, start, stop):
             return array
+        with self._lock:
+            bits = self._kept.pop((kind, role, name, start, stop), None)
+            self._room += 0 if bits is None else bits.nbytes
+        if bits is not None:
+            self._held.slices[kind, role] = ((name, start, stop), bits)
+            return bits
         dtype = BITS[self.entry(kind, role, name).dtype]
         bits = self._workspace.array(f"{kind} {role}", dtype, stop - start)
         self._held.slices.pop((kind, role), None)
         self._readers[kind, role].read(name, bits, start)
         self._held.slices[kind, role] = ((name, start, stop), bits)
         return bits
+
+    def keep(
+        self, kind: Kind, role: Role | None, name: str, start: int, stop: int, bits: np.ndarray
+    ) -> None:
+        """Hold a slice for the next read of it, by any thread, where there is room."""
+        with self._lock:
+            if bits.nbytes <= self._room:
+                self._room -= bits.nbytes
+                self._kept[kind, role, name, start, stop] = bits.copy()
 
     def entry(self, kind: Kind, role: Role | None, name: str) -> TensorEntry:
         """Where a tensor lies."""
@@ -115,6 +137,9 @@ class FileSource:
         """Close all files."""
         for reader in self._readers.values():
             reader.close()
+
+
+_Place = tuple[Kind, Role | None, str, int, int]
 
 
 class _Held(threading.local):

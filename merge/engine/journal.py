@@ -22,6 +22,7 @@ from merge.common.files import (
 from merge.engine.input_check import CheckedFile
 from merge.engine.inputs import MergeInputs
 from merge.io.layout import OutputShard
+from merge.io.shard_writer import publish, sealed_path
 from merge.settings import MergeSettings
 
 RECORD = "merge.json"
@@ -101,7 +102,8 @@ class Journal:
     """What of an unfinished output is done; its folder must be held by ``exclusive``.
 
     A line of JSON each for the merge's identity, every input file that was hashed and found
-    sound, and every output file that is whole. Lines may come from several threads.
+    sound, and every output file that is whole, under its final name or not yet. Lines may come
+    from several threads.
     """
 
     def __init__(self, directory: Path, identity: MergeIdentity) -> None:
@@ -109,6 +111,7 @@ class Journal:
         self._path = directory / _JOURNAL
         self._identity = identity
         self._lock = threading.Lock()
+        self._files: list[str] = []
 
     def is_complete(self) -> bool:
         """Whether this very merge is done already.
@@ -146,23 +149,28 @@ class Journal:
                 f"{self._directory}: holds an unfinished merge of other inputs or settings; "
                 "delete it, or choose another output"
             )
-        for leftover in self._directory.rglob(".*.tmp"):
-            leftover.unlink()
         whole = [line for line in lines if "file" in line and self._is_whole(line)]
+        sealed = [sealed_path(self._directory, line["file"]) for line in whole]
+        for leftover in self._directory.rglob(".*.tmp"):
+            if leftover not in sealed:
+                leftover.unlink()
+        self._files = [line["file"] for line in lines if "file" in line]
         checked = {
-            Path(line["input"]): CheckedFile(line["sha256"], tuple(line["stamp"]))
+            Path(line["input"]): CheckedFile(line["sha256"], tuple(line["stamp"]), line.get("fast"))
             for line in lines
             if "input" in line
         }
         return {line["file"]: line for line in whole}, checked
 
     def add_output(self, record: dict[str, Any]) -> None:
-        """Record a finished file: its name under "file", its "sha256", and what else is known."""
+        """Record a sealed file: its name under "file", its "sha256", and what else is known."""
         self._add(record, durable=True)
+        self._files.append(record["file"])
 
     def add_input(self, path: Path, checked: CheckedFile) -> None:
         """Record an input file that need not be checked again."""
         record = {"input": str(path), "sha256": checked.sha256, "stamp": checked.stamp}
+        record |= {} if checked.fast is None else {"fast": checked.fast}
         # Lost in a power cut, it costs a second check, and nothing else.
         self._add(record, durable=False)
 
@@ -176,10 +184,21 @@ class Journal:
         except OSError as error:
             raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
 
+    def publish(self) -> None:
+        """Give the recorded files their final names."""
+        publish(self._directory, self._files)
+
     def remove(self) -> None:
-        """Forget: the merge is complete, or refused."""
+        """Forget: the merge is complete."""
         self._path.unlink(missing_ok=True)
         fsync_directory(self._directory)
+
+    def discard(self) -> None:
+        """Forget a merge that is refused, and remove the files that it has made."""
+        for name in self._files:
+            for path in (self._directory / name, sealed_path(self._directory, name)):
+                path.unlink(missing_ok=True)
+        self.remove()
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
@@ -190,8 +209,9 @@ class Journal:
         return lines or [{}]
 
     def _is_whole(self, line: dict[str, Any]) -> bool:
-        path = self._directory / line["file"]
-        return path.is_file() and sha256_file(path) == line["sha256"]
+        places = (self._directory / line["file"], sealed_path(self._directory, line["file"]))
+        path = next((place for place in places if place.is_file()), None)
+        return path is not None and sha256_file(path) == line["sha256"]
 
 
 def refuse_strangers(directory: Path) -> None:

@@ -65,13 +65,13 @@ class SetProducts:
         deltas = [self._source.read("delta", role, name, 0, size) for role in ROLES]
         sums = np.zeros((len(ROLES), len(SETS), product_kernels.LANES))
         flat = np.ascontiguousarray(gradient).reshape(-1)
-        product_kernels.add_products(flat, *deltas, labels, sums)
+        room = np.empty(product_kernels.LANES)
+        product_kernels.add_products(flat, *deltas, labels, sums, room)
         return sums.sum(-1)
 
     def _label(self, name: str) -> np.ndarray:
         thresholds = self._model[name] if self._model else self._merger.thresholds(name)
         labels = np.empty(self._inputs.backbone[name].size, np.uint8)
-        everything, counts = (3, 3, 3, 3), np.zeros(3, np.int64)
-        for start, stop, part in self._merger.labels(name, thresholds, everything, counts):
+        for start, stop, part in self._merger.labels(name, thresholds, (3, 3, 3, 3)):
             labels[start:stop] = part
         return labels

@@ -1,31 +1,29 @@
-"""Writing the output's files in order, each recorded as soon as it is whole."""
+"""From checked headers to the output's files: top sets first, then every tensor in order.
 
-import threading
-from collections.abc import Callable
+Importances are read twice, to be hashed, checked and ranked, and to be merged; all else once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from merge.common.errors import UserError
 from merge.common.pools import run_all
 from merge.common.progress import Progress
-from merge.engine.inputs import MergeInputs
+from merge.engine.conveyor import Conveyor
+from merge.engine.input_check import CheckedFile, Stamp
+from merge.engine.inputs import ROLES, FileSource, Kind, MergeInputs
+from merge.engine.intake import Intake
 from merge.engine.journal import Journal
+from merge.engine.ranking import Thresholds
 from merge.engine.resources import MergeResources
-from merge.engine.streaming import StreamingMerge, open_merge
-from merge.engine.tensor_merge import TensorReport, Thresholds
+from merge.engine.slices import share_memory
+from merge.engine.streaming import OutputFile, StreamingMerge
+from merge.engine.tensor_merge import TensorMerger
 from merge.io.layout import OutputShard
-from merge.io.shard_writer import ShardWriter
-from merge.kernels import counting as count_kernels
+from merge.io.patch_directory import Role
 from merge.settings import MergeSettings
-
-
-def load_loops() -> None:
-    """Make numba load what its first call needs, which takes as long as its import."""
-    count_kernels.count_equal(np.zeros(1, np.uint16), 0)
 
 
 def write_shards(
@@ -33,99 +31,141 @@ def write_shards(
     inputs: MergeInputs,
     settings: MergeSettings,
     resources: MergeResources,
-    shards: list[OutputShard],
+    shards: Sequence[OutputShard],
     journal: Journal,
-    done: dict[str, dict[str, Any]],
+    done: Mapping[str, dict[str, Any]],
+    stamps: Mapping[Path, Stamp],
+    known: Mapping[Path, CheckedFile],
     pool: ThreadPoolExecutor,
-) -> dict[str, dict[str, Any]]:
-    """Write the shards that are not there yet; the journal's record of each."""
-    records = dict(done)
-    left = [shard for shard in shards if shard.name not in done]
-    if not left:
-        return records
-    thresholds: dict[str, Thresholds] = {}
-    size = sum(inputs.backbone[name].bytes for shard in left for name in shard.offsets)
-    with (
-        Progress("merge", size, "B") as progress,
-        closing(open_merge(inputs, settings, resources, progress.advance)) as merge,
-    ):
-        if settings.scope == "model":
-            thresholds = _select_over_model(merge.merger.model_thresholds)
-        files = [_OutputFile(out, shard, merge, thresholds, journal) for shard in left]
-        work = [(file, name) for file in files for name in file.shard.offsets]
-        try:
-            finished = run_all(pool, lambda item: item[0].write(item[1]), work, stop_early=True)
-        finally:
-            for file in files:
-                file.close()
-    return records | {record["file"]: record for record in finished if record is not None}
+) -> tuple[dict[str, dict[str, Any]], dict[Path, CheckedFile]]:
+    """Write the shards that are not there yet, under temporary names, and check all inputs.
 
+    Args:
+        done: the journal's record of each shard that is there.
+        stamps: of the inputs' files that are used, see ``Intake``.
+        known: of an earlier run, see ``Intake``.
 
-class _OutputFile:
-    """One output file, filled by any threads; whoever writes its last tensor finishes it.
+    Returns:
+        The journal's record of each shard, and what is known of each input file.
 
-    So no thread waits at a file's end: the next file begins meanwhile.
+    Raises:
+        RefusedError: wrong values in the inputs, or in the output.
+        UserError: an input cannot be read any more, or the output cannot be written.
     """
+    left = [shard for shard in shards if shard.name not in done]
+    names = {name for shard in left for name in shard.offsets}
+    covered = names.intersection(inputs.covered)
+    share = share_memory(inputs, settings, resources)
+    with closing(FileSource(inputs, share.kept_bytes)) as source:
+        merger = TensorMerger(inputs, source, settings, share.slice_values)
+        given: dict[Kind, Iterable[str]] = {"backbone": names, "delta": covered}
+        selection = _Selection(inputs, source, merger, settings.scope, covered, pool)
+        if merger.ranked is not None and left:
+            given[merger.ranked] = selection.names
+        intake = Intake(inputs, stamps, known, given, journal.add_input)
+        thresholds = selection.run(intake) if left else {}
+        with Progress("check", None, "B") as progress:
+            intake.read_rest(pool, progress.advance, merger.ranked or "importance")
+        records = dict(done)
+        if left and not intake.problems_found:
+            size = sum(inputs.backbone[name].bytes for name in names)
+            with Progress("merge", size, "B") as progress:
+                merge = StreamingMerge(inputs, source, merger, intake, thresholds, progress.advance)
+                records |= _write(out, left, merge, journal, Conveyor(pool, share.threads))
+        with Progress("check", None, "B") as progress:
+            intake.read_rest(pool, progress.advance, "backbone", "delta", "importance")
+        intake.refuse()
+        return records, intake.checked
+
+
+def _write(
+    out: Path,
+    shards: Sequence[OutputShard],
+    merge: StreamingMerge,
+    journal: Journal,
+    conveyor: Conveyor,
+) -> dict[str, dict[str, Any]]:
+    places = {}
+    files = [OutputFile(out, shard, merge, conveyor, places, journal) for shard in shards]
+    try:
+        conveyor.run(piece for file in files for piece in file.pieces())
+    finally:
+        for file in files:
+            file.close()
+    return {file.shard.name: file.record for file in files if file.record is not None}
+
+
+class _Selection:
+    """The top sets of all tensors that are merged."""
 
     def __init__(
         self,
-        out: Path,
-        shard: OutputShard,
-        merge: StreamingMerge,
-        thresholds: dict[str, Thresholds],
-        journal: Journal,
+        inputs: MergeInputs,
+        source: FileSource,
+        merger: TensorMerger,
+        scope: str,
+        covered: set[str],
+        pool: ThreadPoolExecutor,
     ) -> None:
-        self.shard = shard
-        self._out = out
-        self._merge = merge
-        self._thresholds = thresholds
-        self._journal = journal
-        self._lock = threading.Lock()
-        self._writer: ShardWriter | None = None
-        self._reports: dict[str, TensorReport | None] = {}
+        self._inputs = inputs
+        self._source = source
+        self._merger = merger
+        self._over_model = scope == "model"
+        self._pool = pool
+        self._merged = covered
+        self.names = set(inputs.covered) if self._over_model else covered
+        """Tensors that are ranked."""
 
-    def write(self, name: str) -> dict[str, Any] | None:
-        """Write one tensor; the file's record, once that was the last of them.
+    def run(self, intake: Intake) -> dict[str, Thresholds]:
+        """Rank them, and hand in what is read for it."""
+        ranked = self._merger.ranked
+        found: dict[str, Thresholds] = {name: {} for name in self.names}
+        if ranked is None:
+            return found
+        values = len(ROLES) * sum(self._inputs.backbone[name].size for name in self.names)
+        with Progress("select", values, "values") as progress:
 
-        Raises:
-            UserError: see ``StreamingMerge.write_tensor``; or a value leaves the dtype's range.
-        """
-        with self._lock:
-            writer = self._writer = self._writer or ShardWriter(self._out, self.shard)
-        report = self._merge.write_tensor(writer, name, self._thresholds)
-        with self._lock:
-            self._reports[name] = report
-            if len(self._reports) < len(self.shard.offsets):
-                return None
-        reports = {name: report for name, report in self._reports.items() if report is not None}
-        _refuse_overflow(reports)
-        record = {
-            "file": self.shard.name,
-            "sha256": writer.commit(),
-            "tensors": {name: report.as_json() for name, report in reports.items()},
-        }
-        self.close()
-        self._journal.add_output(record)
-        return record
+            def seen(role: Role, name: str, start: int, stop: int) -> None:
+                bits = self._source.read(ranked, role, name, start, stop)
+                intake.take(self._source.entry(ranked, role, name), start, bits)
+                if name in self._merged:
+                    self._source.keep(ranked, role, name, start, stop, bits)
+                progress.advance(stop - start)
 
-    def close(self) -> None:
-        """Close the file, and drop it if it is not whole; no thread may be writing to it."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            def each(role: Role, work: Callable[[str], object], names: Sequence[str]) -> None:
+                groups = self._groups(intake, ranked, role, set(names))
+                run_all(self._pool, lambda group: [work(name) for name in group], groups)
 
+            if self._over_model:
+                return self._merger.model_thresholds(seen, each)
 
-def _select_over_model(
-    select: Callable[[Callable[[int], object]], dict[str, Thresholds]],
-) -> dict[str, Thresholds]:
-    with Progress("select", None, "values") as progress:
-        return select(progress.advance)
+            def rank(unit: tuple[Role, list[str]]) -> None:
+                role, names = unit
+                for name in names:
+                    found[name][role] = self._merger.own_threshold(role, name, seen)
 
+            units: list[tuple[Role, list[str]]] = [
+                (role, group)
+                for role in ROLES
+                for group in self._groups(intake, ranked, role, self.names)
+            ]
+            # Both patches' files by turns, as they are of one size mostly.
+            run_all(self._pool, rank, sorted(units, key=lambda unit: -self._size(unit[1])))
+        return found
 
-def _refuse_overflow(reports: dict[str, TensorReport]) -> None:
-    names = [name for name, report in reports.items() if report.overflowed]
-    if names:
-        raise UserError(
-            f"{len(names)} tensors, such as {names[0]}, leave the range of the model's dtype; "
-            "lower alpha and beta"
-        )
+    def _size(self, names: Sequence[str]) -> int:
+        return sum(self._inputs.backbone[name].size for name in names)
+
+    def _groups(self, intake: Intake, kind: Kind, role: Role, names: set[str]) -> list[list[str]]:
+        """The tensors that one thread goes through, in the order of their file where it counts."""
+        groups: dict[object, list[str]] = {}
+        for name, entry in self._index(kind, role).items():
+            if name in names:
+                groups.setdefault(entry.file if intake.in_order(entry.file) else name, []).append(
+                    name
+                )
+        return list(groups.values())
+
+    def _index(self, kind: Kind, role: Role) -> Mapping[str, Any]:
+        patch = self._inputs.patches[role]
+        return patch.delta if kind == "delta" else patch.importance

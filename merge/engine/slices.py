@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from merge.engine.inputs import MergeInputs
 from merge.engine.resources import MergeResources
 from merge.io.patch_directory import Role
+from merge.kernels.merging import BLOCK
 from merge.methods import Method
 from merge.settings import MergeSettings, method_of
 
-BLOCK = 1 << 16
-"""Slices of a tensor hold a multiple of this many values, as ``merge.kernels.sets`` wants it:
-retention draws come in fours, and squares add up in the same order however a tensor is sliced."""
 CACHED_VALUES = 1 << 18
 """Larger slices leave the caches between two loops, and take twice the time."""
-_BESIDES_BYTES = 2 << 20
+_BESIDES_BYTES = 4 << 20
 """What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
+
+_KEPT_BYTES = 32 << 20
+"""Of what was read to be ranked, so much at most is not read again to be merged."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Share:
     """In hand at a time, in each thread."""
     bytes: int
     """Bytes of tensor data, over all threads."""
+    kept_bytes: int
+    """Those of them in slices that were ranked and wait to be merged."""
 
 
 def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeResources) -> Share:
@@ -34,6 +37,7 @@ def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeR
     Fewer threads than asked for where not even their smallest slices would fit, but never none.
     """
     method = method_of(settings)
+    wide = {role: wide_keys(inputs, role, method) for role in inputs.patches}
     most = 1
     for name in inputs.covered:
         size = max(inputs.backbone[name].size, 1)
@@ -42,14 +46,16 @@ def share_memory(inputs: MergeInputs, settings: MergeSettings, resources: MergeR
         for role, patch in inputs.patches.items():
             used += patch.delta[name].bytes
             used += patch.importance[name].bytes if method.by_importance else 0
-            used += 4 * size if method.masked and wide_keys(inputs, role, method) else 0
+            used += 4 * size if method.masked and wide[role] else 0
         most = max(most, -(-used // size))
     smallest = BLOCK * most + _BESIDES_BYTES
     threads = min(resources.threads, max(resources.memory_limit // smallest, 1))
     values = (resources.memory_limit // threads - _BESIDES_BYTES) // most
     blocks = max(min(values, CACHED_VALUES) // BLOCK, 1)
     held = blocks * BLOCK
-    return Share(threads, held, threads * (held * most + _BESIDES_BYTES))
+    used = threads * (held * most + _BESIDES_BYTES)
+    kept = min(max(resources.memory_limit - used, 0), _KEPT_BYTES) if method.masked else 0
+    return Share(threads, held, used + kept, kept)
 
 
 def wide_keys(inputs: MergeInputs, role: Role, method: Method) -> bool:

@@ -1,24 +1,23 @@
-"""Merging one tensor: scores, top sets, retention and write-back, slice by slice."""
+"""Merging one tensor: its labels, retention and write-back, slice by slice."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from merge.engine.inputs import ROLES, BitSource, MergeInputs
+from merge.engine.ranking import CODES, Ranker, Thresholds
 from merge.engine.retention import retention_key, retention_limit
-from merge.engine.selection import NOTHING, Threshold, deal_ties, find_threshold, top_count
-from merge.engine.slices import wide_keys
-from merge.io.patch_directory import Role
+from merge.engine.selection import NOTHING, Threshold
+from merge.io.tensor_files import TensorEntry
 from merge.kernels import counting as count_kernels
 from merge.kernels import merging as kernels
 from merge.kernels import sets as set_kernels
 from merge.methods import Combination, Rule
-from merge.settings import MergeSettings, method_of
+from merge.settings import MergeSettings
 
-Thresholds = dict[Role, Threshold]
-_CODES = {"BF16": kernels.BF16, "F16": kernels.F16, "F32": kernels.F32}
 _TAKEN: dict[Rule, tuple[int, int, int, int]] = {
     "difference": (0, 1, 2, 0),
     "intersection": (0, 0, 0, 3),
@@ -27,7 +26,7 @@ _TAKEN: dict[Rule, tuple[int, int, int, int]] = {
     "first": (1, 1, 1, 1),
     "second": (2, 2, 2, 2),
 }
-"""By rule, see ``TensorMerger.labels``."""
+"""By rule, see ``TensorPlan.taken``."""
 _COMBINATIONS: dict[Combination, int] = {
     "in_turn": kernels.IN_TURN,
     "summed": kernels.SUMMED,
@@ -35,7 +34,6 @@ _COMBINATIONS: dict[Combination, int] = {
     "elected": kernels.ELECTED,
     "by_set": kernels.BY_SET,
 }
-_SCORES = {"weight": kernels.WEIGHT, "delta": kernels.DELTA}
 _NO_KEYS = np.empty(0, np.uint16)
 
 
@@ -75,110 +73,134 @@ class TensorReport:
         return asdict(self)
 
 
-class TensorMerger:
-    """Merges tensors of one set of inputs under one set of settings; shared by threads.
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one tensor is merged."""
 
-    Args:
-        slice_values: how many values of a tensor are in hand at a time, a multiple of
-            ``slices.BLOCK``. Results do not depend on it.
-    """
+    entry: TensorEntry
+    """Of the backbone."""
+    tops: tuple[Threshold, Threshold]
+    """Top sets, in the order of ``ROLES``."""
+    taken: np.ndarray
+    """Uint8 flags of the patches (1 safety, 2 over-safety) that take an entry in no top set, in the
+    safety patch's, in the over-safety patch's, in both."""
+    scales: np.ndarray
+    """Fp32 [2, 3], see ``MergeSettings.set_scales_of``."""
+    streams: tuple[np.ndarray, np.ndarray]
+    """Of the retention draws."""
+
+    @property
+    def ties(self) -> np.ndarray:
+        """How many entries of either patch that equal its threshold are in its top set: int64."""
+        return np.array([top.ties for top in self.tops], np.int64)
+
+
+@dataclass
+class Tally:
+    """Sums over slices of one tensor, which may come in any order and from any thread."""
+
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(kernels.COUNTS, np.int64))
+    tops: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
+    squares: list[np.ndarray] = field(default_factory=list)
+    """Fp64 [blocks, 4] of each slice."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def report(self, size: int) -> TensorReport:
+        """Of a tensor of that many entries, all of whose slices were added."""
+        rows = np.concatenate([np.zeros((1, 4)), *self.squares]).T.tolist()
+        # Exact sums, so the same in any order.
+        norms = [math.sqrt(math.fsum(row)) for row in rows]
+        return TensorReport(size, *self.tops.tolist(), *self.counts.tolist(), *norms)
+
+
+class TensorMerger(Ranker):
+    """Merges tensors of one set of inputs under one set of settings; shared by threads."""
 
     def __init__(
         self, inputs: MergeInputs, source: BitSource, settings: MergeSettings, slice_values: int
     ) -> None:
-        self._inputs = inputs
-        self._source = source
-        self._settings = settings
-        self._slice_values = slice_values
-        self._method = method_of(settings)
-        self._rates = {"safety": settings.top_safety, "over_safety": settings.top_over_safety}
+        super().__init__(inputs, source, settings, slice_values)
         drawn = self._method.drawn
         rescaled = drawn and (settings.rescale or self._method.always_rescaled)
         self._divisor = settings.retention if rescaled else 1.0
         self._limit = retention_limit(settings.retention if drawn else 1.0)
-        self._wide = {role: wide_keys(inputs, role, self._method) for role in ROLES}
 
-    def thresholds(self, name: str) -> Thresholds:
-        """The top sets of one tensor by itself (``scope=tensor``)."""
-        size = self._inputs.backbone[name].size
-        return {
-            role: self.threshold(role, [name], top_count(self._rates[role], size))
-            for role in ROLES
-            if self._method.masked
-        }
-
-    def model_thresholds(
-        self, advance: Callable[[int], object] = lambda _: None
-    ) -> dict[str, Thresholds]:
-        """The top sets over all covered tensors together (``scope=model``), for each of them.
+    def plan(
+        self, name: str, thresholds: Thresholds, taken: Sequence[int] | None = None
+    ) -> TensorPlan:
+        """How a tensor is merged, given its top sets.
 
         Args:
-            advance: told the number of values that a pass has gone through.
+            taken: see ``TensorPlan``; by default as the method wants it.
         """
-        names = self._inputs.covered
-        found: dict[str, Thresholds] = {name: {} for name in names}
-        if not self._method.masked:
-            return found
-        size = sum(self._inputs.backbone[name].size for name in names)
-        for role in ROLES:
-            threshold = self.threshold(role, names, top_count(self._rates[role], size), advance)
-            equal = {name: self._count_equal(role, name, threshold.key, advance) for name in names}
-            for name, dealt in deal_ties(threshold, equal).items():
-                found[name][role] = dealt
-        return found
+        scales = np.array(self._settings.set_scales_of(name)) / self._divisor
+        scales = scales.astype(np.float32)
+        if taken is None:
+            rule = self._method.rule
+            taken = _taken_by_set(scales) if rule == "by_set" else _TAKEN[rule]
+        safety, over_safety = (thresholds.get(role, NOTHING) for role in ROLES)
+        first, second = (retention_key(self._settings.seed, role, name) for role in ROLES)
+        flags = np.array(taken, np.uint8)
+        entry = self._inputs.backbone[name]
+        return TensorPlan(entry, (safety, over_safety), flags, scales, (first, second))
 
-    def threshold(
+    def slice_keys(self, name: str, start: int, stop: int) -> list[np.ndarray]:
+        """Both patches' scores of a slice; empty where the method ranks nothing."""
+        return [self.keys(role, name, start, stop) if self.ranked else _NO_KEYS for role in ROLES]
+
+    def count_ties(
+        self, plan: TensorPlan, keys: Sequence[np.ndarray], left: np.ndarray
+    ) -> np.ndarray:
+        """How many of a slice's scores equal the thresholds; int64, 0 where no ties are left."""
+        counts = [
+            count_kernels.count_equal(of_patch, top.key) if rest else 0
+            for of_patch, top, rest in zip(keys, plan.tops, left.tolist(), strict=True)
+        ]
+        return np.array(counts, np.int64)
+
+    def merge_slice(
         self,
-        role: Role,
-        names: tuple[str, ...] | list[str],
-        count: int,
-        advance: Callable[[int], object] = lambda _: None,
-    ) -> Threshold:
-        """The top ``count`` of one patch's entries over the named tensors."""
+        plan: TensorPlan,
+        start: int,
+        stop: int,
+        keys: Sequence[np.ndarray],
+        ties: np.ndarray,
+        tally: Tally,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Merge one slice.
 
-        def keys() -> Iterator[np.ndarray]:
-            for name in names:
-                for start, stop in self._slices(name):
-                    yield self.keys(role, name, start, stop)
-                    advance(stop - start)
+        Args:
+            keys: of ``slice_keys``.
+            ties: int64, how many equal scores from this slice on are in the top sets; counted down.
 
-        return find_threshold(keys, count, self._wide[role])
-
-    def _count_equal(
-        self, role: Role, name: str, key: int, advance: Callable[[int], object]
-    ) -> int:
-        count = 0
-        for start, stop in self._slices(name):
-            count += count_kernels.count_equal(self.keys(role, name, start, stop), key)
-            advance(stop - start)
-        return count
-
-    def keys(self, role: Role, name: str, start: int, stop: int) -> np.ndarray:
-        """The scores of a slice as bit patterns whose sign means nothing.
-
-        uint16 for what is stored as bf16 and ranked as it is, else uint32.
+        Returns:
+            Its bits before and after, valid until the thread's next slice.
         """
-        if self._method.by_magnitude:
-            return self._widened(role, self._source.read("delta", role, name, start, stop))
-        importance = self._source.read("importance", role, name, start, stop)
-        if not self._inputs.patches[role].holds_gradients:
-            return self._widened(role, importance)
-        keys = self._source.scratch(f"keys {role}", np.uint32, stop - start)
-        kernels.fill_scores(
-            self._source.read("backbone", None, name, start, stop),
-            _CODES[self._inputs.backbone[name].dtype],
-            self._source.read("delta", role, name, start, stop),
-            importance,
-            _SCORES[self._settings.score],
-            keys,
-        )
-        return keys
-
-    def _widened(self, role: Role, bits: np.ndarray) -> np.ndarray:
-        if bits.itemsize == 4 or not self._wide[role]:
-            return bits
-        keys = self._source.scratch(f"keys {role}", np.uint32, bits.size)
-        return np.left_shift(bits, 16, out=keys, dtype=np.uint32)
+        tops = np.zeros(3, np.int64)
+        labels = self._label(plan, start, stop, keys, ties, tops)
+        name, scratch = plan.entry.name, self._source.scratch
+        before = self._source.read("backbone", None, name, start, stop)
+        after = scratch("merged", before.dtype.type, stop - start)
+        blocks = -(-(stop - start) // kernels.BLOCK)
+        squares = scratch("squares", np.float64, blocks * 4 * kernels.LANES)
+        squares = squares.reshape(blocks, 4, kernels.LANES)
+        squares[:] = 0
+        counts, sums = np.zeros(kernels.COUNTS, np.int64), np.zeros((blocks, 4))
+        changes = []
+        for role, of_role in zip(ROLES, plan.scales, strict=True):
+            changes += [self._source.read("delta", role, name, start, stop), of_role]
+        kernels.write_back(
+            before, CODES[plan.entry.dtype], after, labels,
+            _COMBINATIONS[self._method.combination], *changes, counts, squares,
+            scratch("values", np.float32, 4 * kernels.CHUNK).reshape(4, -1),
+            scratch("flags", np.uint8, 2 * kernels.CHUNK).reshape(2, -1),
+        )  # fmt: skip
+        kernels.add_lanes(squares, sums)
+        with tally.lock:
+            tally.counts += counts
+            tally.tops += tops
+            tally.squares.append(sums)
+        return before, after
 
     def merge(
         self,
@@ -186,65 +208,53 @@ class TensorMerger:
         thresholds: Thresholds,
         write: Callable[[int, np.ndarray, np.ndarray], None],
     ) -> TensorReport:
-        """Merge one tensor.
+        """Merge one tensor in this thread.
 
         Args:
             write: called for each slice in order with its start, its bits before and its bits
                 after, which it must not keep.
         """
-        entry = self._inputs.backbone[name]
-        counts, squares = np.zeros(kernels.COUNTS, np.int64), np.zeros((4, kernels.LANES))
-        scales = np.array(self._settings.set_scales_of(name)) / self._divisor
-        scales = scales.astype(np.float32)
-        taken = (
-            _taken_by_set(scales) if self._method.rule == "by_set" else _TAKEN[self._method.rule]
-        )
-        tops = np.zeros(3, np.int64)
-        for start, stop, labels in self.labels(name, thresholds, taken, tops):
-            before = self._source.read("backbone", None, name, start, stop)
-            after = self._source.scratch("merged", before.dtype.type, stop - start)
-            changes = []
-            for role, of_role in zip(ROLES, scales, strict=True):
-                changes += [self._source.read("delta", role, name, start, stop), of_role]
-            kernels.write_back(
-                before, _CODES[entry.dtype], after, labels,
-                _COMBINATIONS[self._method.combination], *changes, counts, squares,
-            )  # fmt: skip
-            write(start, before, after)
-        norms = [math.sqrt(math.fsum(row)) for row in squares]
-        return TensorReport(entry.size, *tops.tolist(), *counts.tolist(), *norms)
+        plan, tally = self.plan(name, thresholds), Tally()
+        ties = plan.ties
+        for start, stop in self.slices(name):
+            keys = self.slice_keys(name, start, stop)
+            write(start, *self.merge_slice(plan, start, stop, keys, ties, tally))
+        return tally.report(plan.entry.size)
 
     def labels(
-        self, name: str, thresholds: Thresholds, taken: Sequence[int], counts: np.ndarray
+        self, name: str, thresholds: Thresholds, taken: Sequence[int]
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """Which sets the entries of one tensor are in, and who takes and keeps them.
 
         Args:
-            taken: uint8 flags of the patches (1 safety, 2 over-safety) that take an entry in no
-                top set, in the safety patch's, in the over-safety patch's, in both.
-            counts: int64 of 3; top_S, top_O and overlap are added.
+            taken: see ``TensorPlan``.
 
         Yields:
             For each slice in order its start, its stop, and its labels, uint8 as
             ``merge.kernels.sets`` says; valid until the next.
         """
-        chosen = [thresholds.get(role, NOTHING) for role in ROLES]
-        ties = np.array([threshold.ties for threshold in chosen], np.int64)
-        streams = [retention_key(self._settings.seed, role, name) for role in ROLES]
-        flags = np.array(taken, np.uint8)
-        for start, stop in self._slices(name):
-            packed = self._source.scratch("labels", np.uint32, -(-(stop - start) // 4))
-            of_patches = []
-            for role, threshold, stream in zip(ROLES, chosen, streams, strict=True):
-                keys = self.keys(role, name, start, stop) if self._method.masked else _NO_KEYS
-                of_patches += [keys, threshold.key, stream, self._limit]
-            set_kernels.label_sets(packed, stop - start, start, flags, *of_patches, ties, counts)
-            yield start, stop, packed.view(np.uint8)[: stop - start]
+        plan = self.plan(name, thresholds, taken)
+        ties, tops = plan.ties, np.zeros(3, np.int64)
+        for start, stop in self.slices(name):
+            keys = self.slice_keys(name, start, stop)
+            yield start, stop, self._label(plan, start, stop, keys, ties, tops)
 
-    def _slices(self, name: str) -> Iterator[tuple[int, int]]:
-        size = self._inputs.backbone[name].size
-        for start in range(0, size, self._slice_values):
-            yield start, min(start + self._slice_values, size)
+    def _label(
+        self,
+        plan: TensorPlan,
+        start: int,
+        stop: int,
+        keys: Sequence[np.ndarray],
+        ties: np.ndarray,
+        tops: np.ndarray,
+    ) -> np.ndarray:
+        """A slice's labels; top_S, top_O and overlap are added to ``tops``."""
+        packed = self._source.scratch("labels", np.uint32, -(-(stop - start) // 4))
+        of_patches = []
+        for of_patch, top, stream in zip(keys, plan.tops, plan.streams, strict=True):
+            of_patches += [of_patch, top.key, stream, self._limit]
+        set_kernels.label_sets(packed, stop - start, start, plan.taken, *of_patches, ties, tops)
+        return packed.view(np.uint8)[: stop - start]
 
 
 def _taken_by_set(scales: np.ndarray) -> list[int]:

@@ -6,7 +6,7 @@ every entry by the smallest top set of either patch that it is in. From that tab
 difference sets follow, for every a with every b. In memory: a slice, and a tensor's sums of units.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +134,10 @@ class _Inspection:
 
     def _inspect(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, dict[str, float]]]:
         """Level counts and importance of the tensors whose top sets are taken together."""
-        digits = {role: np.zeros(1 << 15, np.int64) for role in ROLES}
+        digits: dict[Role, np.ndarray] = {role: np.zeros(1 << 15, np.int64) for role in ROLES}
         importance: dict[str, dict[str, float]] = {}
         for name in names:
-            sums = {role: self._add_up(role, name, digits[role]) for role in ROLES}
+            sums = self._add_up(name, digits)
             importance[name] = {
                 f"importance_{LETTERS[role]}": float(sums[role].rows.sum()) for role in ROLES
             }
@@ -158,30 +158,31 @@ class _Inspection:
                 self._advance(stop - start)
             yield name, levels, importance[name]
 
-    def _add_up(self, role: Role, name: str, digits: np.ndarray) -> _Sums:
+    def _add_up(self, name: str, digits: Mapping[Role, np.ndarray]) -> dict[Role, _Sums]:
         """The first pass over a tensor: digits into ``digits``, and the sums of its units."""
         shape = self._inputs.backbone[name].shape
         columns = shape[-1] if len(shape) > 1 else 1
         rows = self._inputs.backbone[name].size // max(columns, 1)
-        sums = _Sums(np.zeros(rows), np.zeros(columns))
+        found: dict[Role, _Sums] = {
+            role: _Sums(np.zeros(rows), np.zeros(columns)) for role in ROLES
+        }
         for start, stop in self._slices(name):
-            self._check(role, name, start, stop)
-            keys = self._merger.keys(role, name, start, stop)
-            count_kernels.count_digits(keys, digits)
-            inspection_kernels.add_units(keys, start, sums.rows, sums.columns)
-            self._advance(stop - start)
-        return sums
+            self._check("backbone", None, name, start, stop)
+            for role, sums in found.items():
+                self._check("delta", role, name, start, stop)
+                self._check("importance", role, name, start, stop)
+                keys = self._merger.keys(role, name, start, stop)
+                count_kernels.count_digits(keys, digits[role])
+                inspection_kernels.add_units(keys, start, sums.rows, sums.columns)
+                self._advance(stop - start)
+        return found
 
-    def _check(self, role: Role, name: str, start: int, stop: int) -> None:
-        sources: tuple[tuple[Kind, Role | None], ...] = (
-            ("backbone", None), ("delta", role), ("importance", role),
-        )  # fmt: skip
-        for kind, of in sources:
-            entry = self._source.entry(kind, of, name)
-            bits = self._source.read(kind, of, name, start, stop)
-            problem = check_bits(bits, entry.dtype, kind)
-            if problem is not None:
-                raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
+    def _check(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> None:
+        entry = self._source.entry(kind, role, name)
+        bits = self._source.read(kind, role, name, start, stop)
+        problem = check_bits(bits, entry.dtype, kind)
+        if problem is not None:
+            raise UserError(f"{entry.file}: tensor '{name}' holds {problem}")
 
     def _thresholds(self, role: Role, names: Sequence[str], digits: np.ndarray) -> list[Threshold]:
         """Thresholds of every rate's top set: the second pass, for 32-bit keys."""

@@ -3,6 +3,7 @@
 Configuration, tokenizer, chat templates, code and licences: all that is no weights.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import atomic_writer, fsync_directory, make_directory, sha256_file
+from merge.common.files import atomic_writer, fsync_directory, make_directory
 from merge.io.model_files import is_companion
 
 logger = logging.getLogger(__name__)
@@ -93,17 +94,19 @@ def copy_companions(companions: Iterable[Companion], out: Path) -> dict[str, str
         if not target.parent.is_dir():
             make_directory(target.parent)
             fsync_directory(target.parent.parent)
-        _copy_file(companion.source, target)
-        hashes[companion.name] = sha256_file(target)
+        hashes[companion.name] = _copy_file(companion.source, target)
     return hashes
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    """Copy content and nothing else: permissions follow the umask."""
+def _copy_file(source: Path, target: Path) -> str:
+    """Copy content and nothing else, as permissions follow the umask; its SHA-256."""
+    digest = hashlib.sha256()
     try:
         file = source.open("rb")
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror})") from None
     with file, atomic_writer(target) as out:
         while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
             out.write(block)
+    return digest.hexdigest()

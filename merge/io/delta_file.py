@@ -93,7 +93,8 @@ class _Comparison:
 
     def _write_part(self, label: str, before: np.ndarray, after: np.ndarray) -> None:
         gaps, differences = np.empty(5 * before.size, np.uint8), np.empty_like(before)
-        used, count = delta_kernels.encode_changes(before, after, gaps, differences)
+        sizes = delta_kernels.encode_changes(before, after, gaps, differences)
+        used, count = sizes >> 32, sizes & 0xFFFFFFFF
         self._append(f"{label}.xor", differences[:count])
         self._append(f"{label}.gaps", gaps[:used])
         self.changed += count
@@ -135,8 +136,13 @@ def read_delta_file(path: Path) -> DeltaFile:
     return DeltaFile(TensorIndex(entries, metadata), (str(hashes[0]), str(hashes[1])))
 
 
-def apply_part(delta: TensorReader, entry: TensorEntry, start: int, bits: np.ndarray) -> None:
+def apply_part(
+    delta: TensorReader, entry: TensorEntry, start: int, bits: np.ndarray
+) -> list[tuple[TensorEntry, np.ndarray]]:
     """XOR the changes of one part of a tensor into ``bits``, in place.
+
+    Returns:
+        What was read for it, in the order of the file.
 
     Raises:
         UserError: the delta file is damaged.
@@ -144,7 +150,7 @@ def apply_part(delta: TensorReader, entry: TensorEntry, start: int, bits: np.nda
     label = f"{entry.name}/{start}"
     gaps, differences = (delta.index.get(f"{label}.{kind}") for kind in ("gaps", "xor"))
     if gaps is None and differences is None:
-        return
+        return []
     wanted = {2: "U16", 4: "U32"}[bits.itemsize]
     if gaps is None or differences is None or (gaps.dtype, differences.dtype) != ("U8", wanted):
         raise UserError(f"delta file: part {label} is damaged; fetch the file again")
@@ -153,3 +159,4 @@ def apply_part(delta: TensorReader, entry: TensorEntry, start: int, bits: np.nda
     delta.read(differences.name, arrays[1])
     if not delta_kernels.apply_changes(bits, *arrays):
         raise UserError(f"delta file: part {label} does not fit the model; fetch the file again")
+    return [(differences, arrays[1]), (gaps, arrays[0])]

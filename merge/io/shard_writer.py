@@ -3,7 +3,8 @@
 import hashlib
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -20,11 +21,33 @@ _WINDOWS = 4
 """Let go of together: what is not on disk yet when first told of is only sent there."""
 
 
-class ShardWriter:
-    """Writes one output shard under a temporary name; ``commit`` gives it the final one.
+def publish(directory: Path, names: Iterable[str]) -> None:
+    """Give sealed files their final names, those that have them already apart.
 
-    The file's SHA-256 follows the writing, and the system's memory is given back behind it: a
-    model that is written does not drive what is still to be read out of the page cache.
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        for name in names:
+            temporary = sealed_path(directory, name)
+            if temporary.exists():
+                temporary.replace(directory / name)
+        fsync_directory(directory)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror})") from None
+
+
+def sealed_path(directory: Path, name: str) -> Path:
+    """Where a file is before it has its final name."""
+    return directory / f".{name}.tmp"
+
+
+class ShardWriter:
+    """Writes one output shard under a temporary name, which ``seal`` makes durable.
+
+    The file's SHA-256 follows the writing, from memory where it comes in order, and the system's
+    memory is given back behind it: a model that is written does not drive what is still to be read
+    out of the page cache.
 
     Raises:
         UserError: the disk is full or the folder cannot be written, naming the file.
@@ -32,13 +55,14 @@ class ShardWriter:
 
     def __init__(self, directory: Path, shard: OutputShard) -> None:
         self.path = directory / shard.name
-        self._temporary = directory / f".{shard.name}.tmp"
+        self._temporary = sealed_path(directory, shard.name)
         self._offsets = shard.offsets
         self._size = shard.size
         self._digest = hashlib.sha256()
         self._hashed = 0
         self._hashing = threading.Lock()
         self._written: dict[int, int] = {}
+        self._sealed = False
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._descriptor = os.open(self._temporary, flags, 0o666 & ~current_umask())
@@ -50,15 +74,25 @@ class ShardWriter:
         except OSError as error:
             self.close()
             raise self._error(error) from None
-        self._write(memoryview(shard.header), 0)
+        self._write(memoryview(shard.header), 0, nullcontext())
 
-    def write(self, name: str, bits: np.ndarray, start: int = 0) -> None:
-        """Write values of a tensor from flat index ``start`` on, every value once."""
+    def write(
+        self,
+        name: str,
+        bits: np.ndarray,
+        start: int = 0,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Write values of a tensor from flat index ``start`` on, every value once.
+
+        Args:
+            turn: in which the file's bytes come in their order.
+        """
         position = self._offsets[name] + start * bits.itemsize
-        self._write(bits.reshape(-1).view(np.uint8).data, position)
+        self._write(bits.reshape(-1).view(np.uint8).data, position, turn or nullcontext())
 
-    def commit(self) -> str:
-        """Make the file durable under its final name; its SHA-256 as hexadecimal.
+    def seal(self) -> str:
+        """Make the file durable, still under its temporary name; its SHA-256 as hexadecimal.
 
         Raises:
             ValueError: not every byte was written.
@@ -70,26 +104,35 @@ class ShardWriter:
                 raise ValueError(f"{self.path}: a tensor was not written")
             os.fsync(self._descriptor)
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            self._temporary.replace(self.path)
-            fsync_directory(self.path.parent)
         except OSError as error:
             raise self._error(error) from None
+        self._sealed = True
         return self._digest.hexdigest()
 
-    def _write(self, data: memoryview, position: int) -> None:
-        begin = position
+    def commit(self) -> str:
+        """``seal`` it, and give it its final name; its SHA-256 as hexadecimal."""
+        digest = self.seal()
+        publish(self.path.parent, [self.path.name])
+        return digest
+
+    def _write(self, data: memoryview, position: int, turn: AbstractContextManager[object]) -> None:
+        begin, left = position, data
         try:
-            while data:
-                count = os.pwrite(self._descriptor, data, position)
-                data, position = data[count:], position + count
-            if position > begin:
-                self._written[begin] = position
-            # Whoever comes while another thread hashes leaves its bytes to that one, or to later.
-            if self._hashing.acquire(blocking=False):
-                try:
-                    self._hash_written()
-                finally:
-                    self._hashing.release()
+            while left:
+                count = os.pwrite(self._descriptor, left, position)
+                left, position = left[count:], position + count
+            with turn:
+                # Whoever comes while another thread hashes leaves its bytes to that one, or later.
+                if position > begin:
+                    self._written[begin] = position
+                if self._hashing.acquire(blocking=False):
+                    try:
+                        if begin == self._hashed and self._written.pop(begin, None):
+                            self._digest.update(data)
+                            self._move_on(position)
+                        self._hash_written()
+                    finally:
+                        self._hashing.release()
         except OSError as error:
             raise self._error(error) from None
 
@@ -101,13 +144,13 @@ class ShardWriter:
                     self._descriptor, min(_HASH_BYTES, end - self._hashed), self._hashed
                 )
                 self._digest.update(block)
-                self._let_go(self._hashed, self._hashed + len(block))
-                self._hashed += len(block)
+                self._move_on(self._hashed + len(block))
 
-    def _let_go(self, before: int, now: int) -> None:
+    def _move_on(self, hashed: int) -> None:
         """Tell the system that hashed windows are not needed: it writes and then forgets them."""
-        window = now // _WINDOW_BYTES
-        if before // _WINDOW_BYTES == window:
+        before, window = self._hashed // _WINDOW_BYTES, hashed // _WINDOW_BYTES
+        self._hashed = hashed
+        if before == window:
             return
         first = max(window - _WINDOWS, 0) * _WINDOW_BYTES
         length = window * _WINDOW_BYTES - first
@@ -120,12 +163,13 @@ class ShardWriter:
         )
 
     def close(self) -> None:
-        """Close the file; without a ``commit`` nothing of it stays, as far as that can be done."""
-        # A committed file is on disk; of any other, the error that ended it counts.
+        """Close the file; one that is not sealed goes, as far as that can be done."""
+        # A sealed file is on disk; of any other, the error that ended it counts.
         with suppress(OSError):
             os.close(self._descriptor)
-        with suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        if not self._sealed:
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> "ShardWriter":
         return self

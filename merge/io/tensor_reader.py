@@ -35,18 +35,11 @@ class TensorReader:
 
     def read_bytes(self, file: Path, out: np.ndarray, offset: int, skip: int = 0) -> None:
         """Fill ``out`` (uint8) with the bytes of ``file`` from ``offset + skip`` on."""
-        view, position = out.data, offset + skip
         try:
             descriptor = self._descriptor(file)
-            while view:
-                count = os.preadv(descriptor, [view], position)
-                if not count:
-                    raise UserError(
-                        f"{file}: ended while it was read; it must not change meanwhile"
-                    )
-                view, position = view[count:], position + count
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+        read_whole(file, descriptor, out.data, offset + skip)
 
     def _descriptor(self, file: Path) -> int:
         with self._lock:
@@ -66,3 +59,19 @@ class TensorReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_whole(file: Path, descriptor: int, view: memoryview, position: int) -> None:
+    """Fill ``view`` with the bytes of an open file from ``position`` on.
+
+    Raises:
+        UserError: the file shrank, or cannot be read.
+    """
+    try:
+        while view:
+            count = os.preadv(descriptor, [view], position)
+            if not count:
+                raise UserError(f"{file}: ended while it was read; it must not change meanwhile")
+            view, position = view[count:], position + count
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None

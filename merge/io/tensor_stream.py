@@ -76,25 +76,30 @@ class TensorStream:
         self._header_length += len(name) + 150
         self._position = end
 
-    def finish(self) -> None:
-        """Give the shards their final names, and write the index where there are several."""
+    def finish(self) -> list[Path]:
+        """Give the shards their final names, and write the index where there are several.
+
+        Returns:
+            The shards.
+        """
         try:
             if self._file is None and not self._shards:
                 self._open_shard()
             if self._file is not None:
                 self._close_shard()
-            self._name_shards()
+            return self._name_shards()
         except OSError as error:
             raise self._write_error(error) from None
 
-    def _name_shards(self) -> None:
+    def _name_shards(self) -> list[Path]:
         count = len(self._shards)
-        placement = {}
+        placement, files = {}, []
         for number, (temporary, names) in enumerate(self._shards, start=1):
             suffix = "" if count == 1 else f"-{number:05d}-of-{count:05d}"
             final = f"{self._stem}{suffix}.safetensors"
             temporary.chmod(0o666 & ~current_umask() if self._mode is None else self._mode)
             temporary.replace(self._directory / final)
+            files.append(self._directory / final)
             placement |= dict.fromkeys(names, final)
         fsync_directory(self._directory)
         # What an earlier, unfinished writing left in the other form would contradict this one.
@@ -103,6 +108,7 @@ class TensorStream:
         if count > 1:
             (self._directory / f"{self._stem}.safetensors").unlink(missing_ok=True)
             atomic_write_json(listing, {"metadata": {}, "weight_map": placement}, self._mode)
+        return files
 
     def discard(self) -> None:
         """Remove what has no final name, as far as that can be done: the error before it counts."""

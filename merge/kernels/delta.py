@@ -8,17 +8,18 @@ from merge.kernels.compiled import compiled
 
 
 @compiled
-def encode_changes(before: Any, after: Any, gaps: Any, differences: Any) -> tuple[int, int]:
+def encode_changes(before: Any, after: Any, gaps: Any, differences: Any) -> int:
     """Where two slices differ: gaps in base 128, low digits first, and before XOR after.
 
     A gap is the number of equal values since the last change; all but a gap's last byte have the
     high bit set.
 
     Args:
-        gaps: uint8, room for 5 bytes a value; differences: as ``before``, room for all values.
+        gaps: uint8, room for 5 bytes a value.
+        differences: as ``before``, room for all values.
 
     Returns:
-        How many bytes of ``gaps`` and values of ``differences`` are used.
+        How many bytes of ``gaps`` are used, times 2**32, plus how many values of ``differences``.
     """
     used, count, gap = 0, 0, 0
     for i in range(before.size):
@@ -34,12 +35,12 @@ def encode_changes(before: Any, after: Any, gaps: Any, differences: Any) -> tupl
         differences[count] = before[i] ^ after[i]
         count += 1
         gap = 0
-    return used, count
+    return used << 32 | count
 
 
 @compiled
-def apply_changes(bits: Any, gaps: Any, differences: Any) -> bool:
-    """XOR encoded changes into a slice, in place; False where they do not fit it."""
+def apply_changes(bits: Any, gaps: Any, differences: Any) -> int:
+    """XOR encoded changes into a slice, in place; 0 where they do not fit it, else 1."""
     position, count, gap, shift = 0, 0, 0, 0
     for i in range(gaps.size):
         byte = np.int64(gaps[i])
@@ -47,11 +48,11 @@ def apply_changes(bits: Any, gaps: Any, differences: Any) -> bool:
         shift += 7
         if byte & 128:
             if shift > 35:
-                return False
+                return 0
             continue
         position += gap
         if position >= bits.size or count >= differences.size:
-            return False
+            return 0
         bits[position] ^= differences[count]
         position, count, gap, shift = position + 1, count + 1, 0, 0
-    return count == differences.size and shift == 0
+    return 1 if count == differences.size and shift == 0 else 0

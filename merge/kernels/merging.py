@@ -1,11 +1,10 @@
-"""The compiled loops over raw bit patterns: scores, and the write-back.
+"""The compiled loops of the write-back, over raw bit patterns.
 
-They stand in one file because numba's cache notices a change of a loop's own file only; who takes
-an entry is said before them, in labels (``merge.kernels.sets``). A bit pattern array is uint16
-(bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16. Every loop releases the
-interpreter's lock, so that several threads run at once. No fast-math: a product is rounded before
-it is added, and the results are the same on every machine. The loops over entries have no branches,
-so that the compiler turns them into vector instructions.
+Who takes an entry is said before them, in labels (``merge.kernels.sets``). A bit pattern array is
+uint16 (bf16, fp16) or uint32 (fp32); a delta's or importance's uint16 is bf16. Every loop releases
+the interpreter's lock, so that several threads run at once. No fast-math: a product is rounded
+before it is added, and the results are the same on every machine. The loops over entries have no
+branches, so that the compiler turns them into vector instructions.
 """
 
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from merge.kernels.compiled import compiled
+from merge.kernels.conversion import BF16, F16, F32, from_float, to_float
 
-BF16, F16, F32 = 0, 1, 2
 IN_TURN, SUMMED, AVERAGED, ELECTED, BY_SET = range(5)
 """How the taken deltas and the backbone become one value; see ``merge.methods``."""
-WEIGHT, DELTA = 0, 1
 KEPT_S, KEPT_O, CHANGED_S, CHANGED_O, NONZERO_S, NONZERO_O, ERASED_S, ERASED_O = range(8)
 CHANGED, OVERFLOW, COUNTS = range(8, 11)
 """Positions in the counts that ``write_back`` adds to, and how many these are."""
@@ -25,68 +23,15 @@ DELTA_S, DELTA_O, TAKEN_S, TAKEN_O = range(4)
 """Rows of the sums of squares that ``write_back`` adds to."""
 
 LANES = 512
-"""Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency, and the same
-however a tensor is sliced."""
+"""Sums of squares a row, entry i in sum i mod LANES: more than a vector's latency."""
+BLOCK = 1 << 16
+"""Slices of a tensor hold a multiple of this many values: retention draws come in fours, sums of
+squares are of so many values each, and none of it depends on how a tensor is sliced."""
 _ROWS = 16
-_CHUNK = _ROWS * LANES
+CHUNK = _ROWS * LANES
 """Entries that write_back goes through at a time, so that its lists stay in the second cache."""
 _S, _O = np.uint8(1), np.uint8(2)
 """Flags of the patches that an entry takes; see ``merge.kernels.sets`` for the labels."""
-
-
-@compiled
-def _to_float(bits: Any, code: int) -> Any:
-    """The fp32 value of a finite bit pattern."""
-    if code == BF16:
-        return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
-    if code == F32:
-        return np.uint32(bits).view(np.float32)
-    # fp16: shift into fp32's fields, then fix the exponent's bias; right for subnormals too.
-    magnitude = np.uint32(np.uint32(bits) & np.uint32(0x7FFF)) << np.uint32(13)
-    value = np.uint32(magnitude).view(np.float32) * np.float32(2.0**112)
-    return -value if np.uint32(bits) & np.uint32(0x8000) else value
-
-
-@compiled
-def _from_float(value: Any, code: int) -> Any:
-    """The bit pattern of a fp32 value rounded to nearest, ties to even."""
-    bits = np.float32(value).view(np.uint32)
-    if code == F32:
-        return bits
-    if code == BF16:
-        odd = np.uint32(bits >> np.uint32(16)) & np.uint32(1)
-        return np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd) >> np.uint32(16)
-    sign = np.uint32(bits >> np.uint32(16)) & np.uint32(0x8000)
-    bits = np.uint32(bits & np.uint32(0x7FFFFFFF))
-    if bits >= np.uint32(0x477FF000):
-        return np.uint32(sign | np.uint32(0x7C00))
-    if bits < np.uint32(0x38800000):
-        # Adding 0.5 lets the hardware round at fp16's subnormal place.
-        shifted = np.float32(bits.view(np.float32) + np.float32(0.5)).view(np.uint32)
-        return np.uint32(sign | np.uint32(shifted - np.uint32(0x3F000000)))
-    odd = np.uint32(bits >> np.uint32(13)) & np.uint32(1)
-    rounded = np.uint32(np.uint32(bits + np.uint32(0xC8000FFF)) + odd)
-    return np.uint32(sign | np.uint32(rounded >> np.uint32(13)))
-
-
-@compiled
-def fill_scores(
-    theta: Any, theta_code: int, delta: Any, importance: Any, score: int, out: Any
-) -> None:
-    """Scores from gradients, abs(weight or delta) * G in fp32, as bit patterns into ``out``.
-
-    Not negative, so that the patterns are in the order of the values.
-    """
-    delta_code = BF16 if delta.itemsize == 2 else F32
-    importance_code = BF16 if importance.itemsize == 2 else F32
-    for i in range(out.size):
-        value = _to_float(delta[i], delta_code)
-        if score == WEIGHT:
-            value = np.float32(_to_float(theta[i], theta_code) + value)
-        product = np.float32(abs(value)) * np.float32(
-            abs(_to_float(importance[i], importance_code))
-        )
-        out[i] = np.float32(product).view(np.uint32)
 
 
 @compiled
@@ -94,13 +39,13 @@ def _widen(bits: Any, code: int, values: Any) -> None:
     """The fp32 values of a chunk."""
     if code == BF16:
         for j in range(bits.size):
-            values[j] = _to_float(bits[j], BF16)
+            values[j] = to_float(bits[j], BF16)
     elif code == F16:
         for j in range(bits.size):
-            values[j] = _to_float(bits[j], F16)
+            values[j] = to_float(bits[j], F16)
     else:
         for j in range(bits.size):
-            values[j] = _to_float(bits[j], F32)
+            values[j] = to_float(bits[j], F32)
 
 
 @compiled
@@ -210,13 +155,13 @@ def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any) -> None:
     """Round a chunk's taken entries to bits in ``out``, and keep all others."""
     if code == BF16:
         for j in range(flags.size):
-            out[j] = _from_float(values[j], BF16) if flags[j] else np.uint32(theta[j])
+            out[j] = from_float(values[j], BF16) if flags[j] else np.uint32(theta[j])
     elif code == F16:
         for j in range(flags.size):
-            out[j] = _from_float(values[j], F16) if flags[j] else np.uint32(theta[j])
+            out[j] = from_float(values[j], F16) if flags[j] else np.uint32(theta[j])
     else:
         for j in range(flags.size):
-            out[j] = _from_float(values[j], F32) if flags[j] else np.uint32(theta[j])
+            out[j] = from_float(values[j], F32) if flags[j] else np.uint32(theta[j])
 
 
 @compiled
@@ -251,9 +196,21 @@ def _count(code: int, flags: Any, moves: Any, theta: Any, out: Any, counts: Any)
 
 
 @compiled
+def add_lanes(squares: Any, sums: Any) -> None:
+    """Add up the lanes of fp64 [blocks, 4, LANES] in their order, into fp64 [blocks, 4]."""
+    for block in range(sums.shape[0]):
+        for row in range(sums.shape[1]):
+            total = 0.0
+            for lane in range(squares.shape[2]):
+                total += squares[block, row, lane]
+            sums[block, row] = total
+
+
+@compiled
 def write_back(
     theta: Any, theta_code: int, out: Any, labels: Any, combination: int,
     delta_s: Any, scales_s: Any, delta_o: Any, scales_o: Any, counts: Any, squares: Any,
+    values: Any, all_flags: Any,
 ) -> None:  # fmt: skip
     """Merge one slice: the rounded sum of what its entries take.
 
@@ -265,19 +222,21 @@ def write_back(
         scales_s: fp32 factors of the delta, for BY_SET those of ``_scale_by_set``; else the first
             counts.
         counts: int64 of COUNTS; added to.
-        squares: fp64 of (4, LANES), of the deltas and of what is taken of them; added to.
+        squares: fp64 of (blocks, 4, LANES), zeros: of the deltas and of what is taken of them, for
+            every ``BLOCK`` entries by themselves, so that their sum is the same in any order.
+        values: fp32 of (4, CHUNK), to work in.
+        all_flags: uint8 of (2, CHUNK), to work in.
     """
-    all_flags, all_moves = np.empty((2, _CHUNK), np.uint8)
-    values = np.empty((4, _CHUNK), np.float32)
     scale_s, scale_o = scales_s[0], scales_o[0]
     by_set = combination == BY_SET
     if by_set:
         # The deltas are scaled by then, and a factor of 1 rounds nothing.
         combination, scale_s, scale_o = IN_TURN, np.float32(1), np.float32(1)
-    for begin in range(0, theta.size, _CHUNK):
-        end = min(begin + _CHUNK, theta.size)
+    for begin in range(0, theta.size, CHUNK):
+        end = min(begin + CHUNK, theta.size)
         size = end - begin
-        flags, moves, part = all_flags[:size], all_moves[:size], labels[begin:end]
+        sums = squares[begin // BLOCK]
+        flags, moves, part = all_flags[0, :size], all_flags[1, :size], labels[begin:end]
         for j in range(size):
             flags[j] = part[j] & np.uint8(3)
         value, delta = values[0, :size], values[1, :size]
@@ -285,12 +244,12 @@ def write_back(
         _widen(theta[begin:end], theta_code, value)
         _widen(delta_s[begin:end], BF16 if delta_s.itemsize == 2 else F32, delta)
         _take(flags, _S, delta, change_s)
-        _add_squares(delta, squares[DELTA_S])
-        _add_squares(change_s, squares[TAKEN_S])
+        _add_squares(delta, sums[DELTA_S])
+        _add_squares(change_s, sums[TAKEN_S])
         _widen(delta_o[begin:end], BF16 if delta_o.itemsize == 2 else F32, delta)
         _take(flags, _O, delta, change_o)
-        _add_squares(delta, squares[DELTA_O])
-        _add_squares(change_o, squares[TAKEN_O])
+        _add_squares(delta, sums[DELTA_O])
+        _add_squares(change_o, sums[TAKEN_O])
         if by_set:
             _scale_by_set(part, 1, scales_s, change_s)
             _scale_by_set(part, 2, scales_o, change_o)

@@ -32,7 +32,9 @@ def _add_where(labels: Any, mask: int, wanted: int, values: Any, sums: Any) -> N
 
 
 @compiled
-def add_products(gradient: Any, delta_s: Any, delta_o: Any, labels: Any, sums: Any) -> None:
+def add_products(
+    gradient: Any, delta_s: Any, delta_o: Any, labels: Any, sums: Any, products: Any
+) -> None:
     """Add gradient * delta to the sums of the sets, for entries that a patch keeps.
 
     Args:
@@ -40,8 +42,8 @@ def add_products(gradient: Any, delta_s: Any, delta_o: Any, labels: Any, sums: A
         delta_s, delta_o: bit patterns, uint16 of bf16 or uint32 of fp32.
         labels: uint8, see ``merge.kernels.sets``.
         sums: fp64 of (2, 3, LANES): by patch, and by set in the order of ``recipe.SETS``.
+        products: fp64 of LANES, to work in.
     """
-    products = np.empty(LANES)
     for begin in range(0, gradient.size, LANES):
         end = min(begin + LANES, gradient.size)
         part, marks = gradient[begin:end], labels[begin:end]

@@ -1,9 +1,8 @@
 """The compiled loops that say which patch takes which entry: top sets, and random retention.
 
-Numba's cache notices a change of a loop's own file only, so what a loop calls stands in its file,
-and this one shares nothing with ``merge.kernels.merging`` but the labels that it hands over. An
-entry's label is a byte: bits 0 and 1 say whether the safety and the over-safety patch take it, bits
-2 and 3 whether it is in their top sets.
+It shares nothing with ``merge.kernels.merging`` but the labels that it hands over. An entry's label
+is a byte: bits 0 and 1 say whether the safety and the over-safety patch take it, bits 2 and 3
+whether it is in their top sets.
 """
 
 from typing import Any
@@ -124,6 +123,7 @@ def label_sets(
         counts: int64 of 3; added to.
     """
     everything = np.uint64(1 << 32)
+    below_s, below_o = np.uint64(limit_s), np.uint64(limit_o)
     labels = packed.view(np.uint8)
     for begin in range(0, size, _CHUNK):
         end = min(begin + _CHUNK, size)
@@ -136,7 +136,7 @@ def label_sets(
         else:
             flags[:] = taken[0]
         fours = packed[begin // 4 : (end + 3) // 4]
-        if limit_s != everything:
-            _retain(fours, start + begin, stream_s, limit_s, _S)
-        if limit_o != everything:
-            _retain(fours, start + begin, stream_o, limit_o, _O)
+        if below_s != everything:
+            _retain(fours, start + begin, stream_s, below_s, _S)
+        if below_o != everything:
+            _retain(fours, start + begin, stream_o, below_o, _O)

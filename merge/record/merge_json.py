@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from merge.common.provenance import written_by
+from merge.engine.input_check import CheckedFile
 from merge.engine.inputs import ROLES, MergeInputs
 from merge.engine.journal import IDENTITY_FORMAT
-from merge.io.companions import Companion
 from merge.io.patch_directory import LETTERS
 from merge.io.patch_directory import RECORD as PATCH_RECORD
+from merge.io.patch_hashes import FAST
 from merge.record.erasure import erased_share
 from merge.settings import MergeSettings, method_of
 
@@ -22,15 +23,19 @@ _PATCH_ORIGIN = (
 )  # fmt: skip
 """Keys of patch.json that tell what a patch was made from, beside the hashes of its data; the patch
 may be deleted after the merge."""
+_INPUT_HASHES = (
+    f"files: SHA-256; of those that {FAST} has as well, as their patch.json has it: the merge has "
+    f"computed {FAST} of them and found it there, and merge verify computes SHA-256"
+)
 
 
-def input_files(
-    inputs: MergeInputs, settings: MergeSettings, companions: Iterable[Companion]
-) -> dict[str, list[Path]]:
-    """Every file whose content is used, by input: importances only where the method ranks them."""
+def input_files(inputs: MergeInputs, settings: MergeSettings) -> dict[str, list[Path]]:
+    """Every file whose content is merged, by input: importances only where the method ranks them.
+
+    What else of the backbone is copied (``companion_files``) is not among them.
+    """
     ranked = method_of(settings).by_importance
     files = {"backbone": [*_index_files(inputs.backbone_path, "model"), *inputs.backbone.files]}
-    files["backbone"] += [companion.source for companion in companions]
     for role in ROLES:
         patch = inputs.patches[role]
         files[role] = [patch.path / PATCH_RECORD]
@@ -49,7 +54,7 @@ def merge_record(
     identity: str,
     inputs: MergeInputs,
     settings: MergeSettings,
-    input_hashes: Mapping[Path, str],
+    checked: Mapping[Path, CheckedFile],
     files: Mapping[str, list[Path]],
     outputs: Mapping[str, str],
     tensors: Mapping[str, Mapping[str, float]],
@@ -59,7 +64,8 @@ def merge_record(
     """The content of merge.json.
 
     Args:
-        input_hashes, outputs: SHA-256 of every input and every output file.
+        checked: every input file.
+        outputs: SHA-256 of every output file.
         tensors: the report of each covered tensor.
         recipe: hash of the recipe of the run that the merge belongs to.
     """
@@ -78,10 +84,7 @@ def merge_record(
         "inputs": {
             name: {
                 "path": str(paths[name]),
-                "files": {
-                    path.relative_to(paths[name]).as_posix(): input_hashes[path]
-                    for path in paths_of_input
-                },
+                **_hashes(paths[name], {path: checked[path] for path in paths_of_input}),
                 "bytes": {
                     path.relative_to(paths[name]).as_posix(): path.stat().st_size
                     for path in paths_of_input
@@ -90,6 +93,7 @@ def merge_record(
             }
             for name, paths_of_input in files.items()
         },
+        "hashes": {"inputs": _INPUT_HASHES, "outputs": "files: SHA-256"},
         "outputs": dict(sorted(outputs.items())),
         "coverage": {
             "share": inputs.coverage.share,
@@ -111,6 +115,14 @@ def _patch_origin(inputs: MergeInputs, name: str) -> dict[str, dict[str, Any]]:
             told = [key for key in metadata if key in _PATCH_ORIGIN or key.endswith("_hash")]
             return {"record": {key: metadata[key] for key in told}}
     return {}
+
+
+def _hashes(folder: Path, checked: Mapping[Path, CheckedFile]) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file, and the fast hash of those that were checked by it."""
+    named = {path.relative_to(folder).as_posix(): file for path, file in checked.items()}
+    fast = {name: file.fast for name, file in named.items() if file.fast is not None}
+    files = {name: file.sha256 for name, file in named.items()}
+    return {"files": files} | ({FAST: fast} if fast else {})
 
 
 def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:

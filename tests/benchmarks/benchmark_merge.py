@@ -2,7 +2,9 @@
 
 Every run is a whole process, imports included, with its inputs in the page cache and its output
 folder removed just before. Ours merges every tensor, as mergekit does, and hashes every input and
-output, as mergekit does not. Runs alternate, so that a busy minute meets all of them.
+output, as mergekit does not. Runs alternate, so that a busy minute meets all of them. A second
+table is a roofline: the bytes that ours moves a second, beside plain copies of memory in as many
+threads (``roofline.py``).
 
 The temporary folder (TMPDIR) needs 10 GB for the comparison, and 26 GB for ``--sizes 2``.
 """
@@ -23,6 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from tests.benchmarks.roofline import copy_rate, counted, moved_bytes, thread_counts
+
 ROOT = Path(__file__).resolve().parents[2]
 BASELINES = ("task_arithmetic", "dare_linear", "dare_ties", "ties")
 OURS = ("difference", "task_arithmetic")
@@ -37,6 +41,8 @@ class Run:
     cpu: float
     rss: float
     """MiB at its peak, file pages included."""
+    said: str = ""
+    """What it wrote to its standard output."""
 
 
 def main() -> None:
@@ -90,6 +96,38 @@ def compare(folder: Path, baseline: Path, rounds: int) -> None:
             *(f"{middle.wall / base:.2f}" for base in bases),
         )
     _CONSOLE.print(table)
+    show_roofline(folder, out, rounds)
+
+
+def show_roofline(folder: Path, out: Path, rounds: int) -> None:
+    """How near ours comes to the memory's bound, with 1 thread and as many as there are cores."""
+    measured, left_out = thread_counts()
+    commands = {
+        (method, threads): counted(ours(folder, out, method, threads))
+        for method in OURS
+        for threads in measured
+    }
+    names = {f"{method}, threads: {threads}": (method, threads) for method, threads in commands}
+    found = measure({name: commands[place] for name, place in names.items()}, out, rounds)
+    copies = {threads: copy_rate(threads) for threads in measured}
+    table = Table(
+        "", "wall s", "CPU s", "GB moved", "GB/s", "copy GB/s", "share",
+        title="Roofline; not measured, for want of cores: "
+        + (", ".join(f"{threads} threads" for threads in left_out) or "nothing"),
+    )  # fmt: skip
+    for name, runs in found.items():
+        middle, copy = median(runs), copies[names[name][1]]
+        moved = moved_bytes(runs[-1].said)
+        table.add_row(
+            name,
+            f"{middle.wall:.2f}",
+            f"{middle.cpu:.2f}",
+            f"{moved / 1e9:.2f}",
+            f"{moved / middle.wall / 1e9:.2f}",
+            f"{copy / 1e9:.2f}",
+            f"{moved / middle.wall / copy:.2f}",
+        )
+    _CONSOLE.print(table)
 
 
 def scale(folder: Path, sizes: list[str], rounds: int) -> None:
@@ -123,12 +161,12 @@ def make_inputs(folder: Path, size: str, kind: str) -> float:
     return float(done.stdout)
 
 
-def ours(folder: Path, out: Path, method: str) -> list[str]:
+def ours(folder: Path, out: Path, method: str, threads: int = 2) -> list[str]:
     """Our command line."""
     command = [sys.executable, "-m", "merge", "build", "--method", method, "--include", "*"]
     for name in ("backbone", "safety", "over_safety"):
         command += [f"--{name.replace('_', '-')}", str(folder / name)]
-    return [*command, "--threads", "2", "--out", str(out)]
+    return [*command, "--threads", str(threads), "--out", str(out)]
 
 
 def baseline_config(folder: Path, method: str) -> dict[str, object]:
@@ -186,16 +224,18 @@ def warm(folder: Path, prefix: str) -> None:
 
 def run_once(command: list[str]) -> Run:
     """Run to the end, which must be a good one."""
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as printed:
         started = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=printed, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)} failed:\n{said.read().decode()[-2000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        printed.seek(0)
+        text = printed.read().decode()
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
 
 
 def median(runs: list[Run]) -> Run:

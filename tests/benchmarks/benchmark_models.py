@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from merge.io.patch_hashes import hash_file, hashes_record
 from merge.io.tensor_stream import header_bytes
 
 SHARDS = 4
@@ -91,8 +92,12 @@ def write_inputs(folder: Path, shape: Shape, tuned: bool) -> None:
         _write(folder / name, stem, shape, _to_bf16(values))
         if stem == "model":
             (folder / name / "config.json").write_text(json.dumps(shape.config()))
-        else:
-            (folder / name / "patch.json").write_text(json.dumps({"format": 1, "role": name}))
+    for role in ("safety", "over_safety"):
+        # As training exports a patch.
+        files = sorted((folder / role).glob("*.safetensors"))
+        hashes = hashes_record({file.name: hash_file(file) for file in files})
+        record = {"format": 1, "role": role, **hashes}
+        (folder / role / "patch.json").write_text(json.dumps(record))
 
 
 def _to_bf16(values: np.ndarray) -> np.ndarray:
