@@ -70,6 +70,7 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     pairs = (
         ("data", recipe.data),
         ("harmless", recipe.harmless),
+        ("refusals", recipe.refusals),
         ("false_refusals", recipe.false_refusals),
     )
     for name, section in pairs:

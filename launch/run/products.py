@@ -12,6 +12,7 @@ from launch.recipe import Recipe
 from launch.search.settings import SearchSettings
 from merge.io.patch_directory import Role
 from train.recipe import ROLES
+from train.settings import OBJECTIVES
 
 _GROWING = {"trials", "answered", "workers"}
 """Keys of a search that leave its trials as they are."""
@@ -94,7 +95,7 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             for name in recipe.ablations
         },
         "ablation": Product(
-            ("backbone", "data", "harmless", "importance", "seed"),
+            ("backbone", "data", "harmless", "refusals", "importance", "seed"),
             ("safety", "over_safety"),
             ("ablation/outcomes.jsonl", "ablation/work"),
         ),
@@ -118,6 +119,8 @@ def _patch(recipe: Recipe, role: Role, harvest: tuple[str, ...]) -> dict[str, Pr
     made_of = harvest
     if recipe.training(role).guards.margin_samples:
         made_of += ("openings.json",)
+    if OBJECTIVES[recipe.training(role).objective].needs_refusals:
+        reads += ("refusals",)
     learned = recipe.over_safety.data if role == "over_safety" else "harmful"
     if {learned, recipe.importance.data.of(role)} & {"false_refusals", "both"}:
         reads += ("false_refusals",)
