@@ -101,7 +101,11 @@ def test_a_resumed_run_measures_only_what_is_missing(
         return refusal_margins(model, prompts, *rest)
 
     monkeypatch.setattr("eval.margins.margin_file.refusal_margins", count)
-    assert run(_job(world, tmp_path)) == whole
+    resumed = run(_job(world, tmp_path))
+    # Margins in other batches differ by rounding, and so do the files that hold them.
+    for summary in (resumed, whole):
+        del summary["made_of"]["results"]
+    assert resumed == whole
     assert sum(measured) == 2
     again, before = ([line["margin"] for line in each[:17]] for each in (_lines(tmp_path), lines))
     assert again == pytest.approx(before, rel=1e-4)

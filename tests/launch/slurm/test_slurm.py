@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.search.storage import FILE
 from launch.slurm.queue.job_record import read_jobs
 from tests.support.slurm_cluster import (
     NODES,
@@ -88,7 +89,7 @@ def test_preemption_in_every_stage_changes_no_bit(
         "world": lambda: "world: begins" in run.log("world"),
         "safety": lambda: "training safety" in run.log("safety"),
         "over_safety": lambda: "importance of" in run.log("over_safety"),
-        "search": lambda: (path / "search/difference.jsonl").exists(),
+        "search": lambda: (path / "search" / FILE).exists(),
         "merge": lambda: "merge: begins" in run.log("merge"),
         "evaluate": lambda: "evaluation: backbone" in run.log("evaluate"),
     }
