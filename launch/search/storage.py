@@ -34,6 +34,8 @@ _LOCKS = f"{FILE}.lock", "claims.lock"
 _LOCKS_BETWEEN_NODES = f"{FILE}.nodes", "claims.nodes"
 _WORKER = "worker"
 """What a trial is marked with by the worker that has claimed it."""
+_DRAWN = "drawn"
+"""What a trial is marked with when all of its settings are drawn."""
 _SEED_STEP = 10_000
 """Between the seeds of two searches, more than trials in one."""
 
@@ -148,7 +150,9 @@ class Trials:
             trial = self._study.ask()
             if self._worker is not None:
                 trial.set_user_attr(_WORKER, self._worker)
-            return trial, draw(trial)
+            drawn = trial, draw(trial)
+            trial.set_user_attr(_DRAWN, True)
+            return drawn
 
     def begin(self) -> optuna.Trial:
         """A trial whose settings are not drawn."""
@@ -185,7 +189,8 @@ class Trials:
                 if self._worker is not None and trial.user_attrs.get(_WORKER) != self._worker:
                     continue
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                if trial.params:
+                # Half a draw is drawn anew; with some of its values given the rest would differ.
+                if trial.user_attrs.get(_DRAWN):
                     self._study.enqueue_trial(trial.params)
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -245,6 +246,32 @@ def test_a_search_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     again = search_method(last, "difference", recipe, Trials(tmp_path / "part", *parts))
     assert again == whole
     assert [*asked, *last.asked] == [settings for settings, _ in whole]
+
+
+def test_a_draw_that_was_stopped_is_drawn_anew(tmp_path):
+    """A signal between two of its values: the trial is that of a search that was not stopped."""
+    settings = SEARCH.model_copy(update={"trials": 3})
+    draw = partial(
+        suggest, method="difference", settings=settings, base=MergeSettings(), blocks=BLOCKS
+    )
+
+    def stopped(trial: optuna.Trial) -> MergeSettings:
+        trial.suggest_float("alpha", *settings.patch_weights, log=True)
+        raise KeyboardInterrupt
+
+    drawn = []
+    for folder, is_stopped in (("whole", False), ("stopped", True)):
+        (tmp_path / folder).mkdir()
+        trials = Trials(tmp_path / folder, "difference", settings, 0)
+        if is_stopped:
+            with pytest.raises(KeyboardInterrupt):
+                trials.claim(stopped)
+            trials = Trials(tmp_path / folder, "difference", settings, 0)
+            trials.ask_again()
+        claimed = trials.claim(draw)
+        assert claimed is not None
+        drawn.append(claimed[1])
+    assert drawn[0] == drawn[1]
 
 
 def test_more_trials_go_on_from_those_that_are_there(tmp_path):
