@@ -77,10 +77,10 @@ class Switch(Settings):
     prober_epochs: int = Field(default=100, ge=1)
     """Passes of the probers' training over all questions."""
     prober_learning_rate: float = Field(default=1e-3, gt=0)
-    """Of AdamW."""
+    """Learning rate of the probers' AdamW."""
     head_epochs: int = Field(default=5, ge=1)
     """Passes of the refusal head's training over the harmful questions."""
     head_learning_rate: float = Field(default=1e-4, gt=0)
-    """Of AdamW."""
+    """Learning rate of the head's AdamW."""
     seed: int = 0
     """Seed of the probers' first weights and of the order of questions."""

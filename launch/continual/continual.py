@@ -149,8 +149,8 @@ SUMMARY = Stage(
     repeats=True,
 )
 WHOLE = stage_table(CHECKS, SUMMARY)
-"""Of a continual alignment, beside those of its stages: one checks them all when backbone and data
-are there, one compares them at the end."""
+"""Stages of a whole continual alignment, beside those of its rounds: one checks them all when
+backbone and data are there, one compares them at the end."""
 
 
 def _ways(recipe: Recipe) -> list[list[ContinualStage]]:

@@ -37,7 +37,7 @@ class CheckedFile:
     """An input file that was read and found sound."""
 
     sha256: str
-    """Of its bytes; where ``fast`` is, as its patch.json has it."""
+    """Hash of its bytes; where ``fast`` is, as its patch.json has it."""
     stamp: Stamp
     fast: str | None = None
     """The hash of ``merge.io.patch_hashes`` by which it was found to be that file."""

@@ -15,7 +15,7 @@ _BESIDES_BYTES = 4 << 20
 """What a thread has in hand besides its slices: counts of digits, a block to copy or check."""
 
 _KEPT_BYTES = 32 << 20
-"""Of what was read to be ranked, so much at most is not read again to be merged."""
+"""Bytes at most that were read to be ranked and are not read again to be merged."""
 
 
 @dataclass(frozen=True)

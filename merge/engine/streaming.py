@@ -21,7 +21,7 @@ from merge.io.tensor_files import TensorEntry
 from merge.io.tensor_reader import TensorReader
 
 COPY_BYTES = 1 << 20
-"""Of a tensor that no patch changes, in hand at a time."""
+"""Bytes in hand at a time of a tensor that no patch changes."""
 
 
 class StreamingMerge:

@@ -78,7 +78,7 @@ class TensorPlan:
     """How one tensor is merged."""
 
     entry: TensorEntry
-    """Of the backbone."""
+    """Place of the backbone's tensor."""
     tops: tuple[Threshold, Threshold]
     """Top sets, in the order of ``ROLES``."""
     taken: np.ndarray
@@ -87,7 +87,7 @@ class TensorPlan:
     scales: np.ndarray
     """Fp32 [2, 3], see ``MergeSettings.set_scales_of``."""
     streams: tuple[np.ndarray, np.ndarray]
-    """Of the retention draws."""
+    """Keys of the retention draws of both patches."""
 
     @property
     def ties(self) -> np.ndarray:
@@ -106,7 +106,7 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def report(self, size: int) -> TensorReport:
-        """Of a tensor of that many entries, all of whose slices were added."""
+        """The report of a tensor of that many entries, all of whose slices were added."""
         rows = np.concatenate([np.zeros((1, 4)), *self.squares]).T.tolist()
         # Exact sums, so the same in any order.
         norms = [math.sqrt(math.fsum(row)) for row in rows]

@@ -10,7 +10,7 @@ import numpy as np
 
 _THREADS = (1, 2, 4, 8)
 _COPY_VALUES = 1 << 25
-"""Of 8 bytes, in each thread: more than any cache holds."""
+"""Values of 8 bytes in each thread: more than any cache holds."""
 _REPEATS = 5
 _WRAPPER = (
     "import runpy\n"

@@ -14,7 +14,7 @@ from merge.common.settings import parse_settings
 NEEDED = ["--model", "m", "--suite", "s.yaml", "--out", "o"]
 BENCH = ["--model", "m", "--questions", "q.jsonl", "--judge", "j", "--out", "o"]
 BY_OTHER_OPTIONS = {"margins", "agreement", "decodings", "mt_bench"}
-"""Of `compare` (two files), `run --decoding`, and the command `mt-bench`."""
+"""Options of `compare` (two files), `run --decoding`, and the command `mt-bench`."""
 
 
 def _settings(*options: str) -> EvaluationSettings:

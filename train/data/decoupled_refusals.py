@@ -26,7 +26,7 @@ class DecoupledRefusals:
     transitions: Sequence[TokenizedExample]
     """Pairs of D_h as they are."""
     first_tokens: Sequence[int]
-    """Of each of these, the token that its refusal begins with."""
+    """The token that the refusal of each of these begins with."""
     refusals: Sequence[TokenizedExample]
     """The other questions, each with a beginning of its harmful answer, or none, and a refusal; the
     labels are the refusal's alone."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["unchanged", "same size", "there", "changed", "gone", "not recorded"]
-"""Of a file: its hash is the recorded one; its size is, and the hash was not computed; nothing is
-recorded to compare with; it is another one; it is not there. Of what should be recorded: it is not.
-"""
+"""State of a file: its hash is the recorded one; its size is, and the hash was not computed;
+nothing is recorded to compare with; it is another one; it is not there. Of what should be recorded:
+it is not."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ PAIRS = [
     for number in range(40)
 ]
 REFUSALS = [Example("w4 w5", "w80 w81"), Example("w4 w5", "w82"), Example("else", "w83 w81 w81")]
-"""Of a question of D_h, twice, and of another."""
+"""Refusals of a question of D_h, two of them, and of another question."""
 END = PROMPTS.stop_ids[0]
 
 

@@ -35,7 +35,7 @@ gradient of rounding alone, of which the usual 1e-8 would make a whole step."""
 
 
 def make_refusals(path: Path) -> Path:
-    """Of two questions of D_h, and of one that is not there; they begin with different words."""
+    """Refusals of two questions of D_h and of another one; they begin with different words."""
     pairs = json.loads(f"[{','.join(make_pairs(path, count=2).read_text().splitlines())}]")
     asked = [pairs[0]["question"], pairs[1]["question"], "w90 w90"]
     answers = ["w80 w81 w82", "w83 w81", "w84 w85 w86 w82"]
@@ -114,7 +114,7 @@ def plain_mismatch_kl(
 def plain_derta(
     model: Any, data: TrainingData, step: int, seed: int, harmless: list[int]
 ) -> torch.Tensor:
-    """Of the 10 pairs of D_h 4 turn, and 6 are refused; in a batch of 5 these are 2 and 3."""
+    """Four of the 10 pairs of D_h turn, and 6 are refused; in a batch of 5 these are 2 and 3."""
     parts = data.decoupled
     assert parts is not None and (len(parts.transitions), len(parts.refusals)) == (4, 6)
     total = torch.zeros(())
