@@ -118,7 +118,9 @@ class KeptMeasurements:
             engine = ScaleDerivatives(self.model.borrowed, self.base)
             return {"rows": engine.of_own_tokens(self.model.harmless_answers, _SEED)}
 
-        return self._kept("fisher", measure)["rows"]
+        # Older versions called the one array "found".
+        (rows,) = self._kept("fisher", measure).values()
+        return rows
 
     def _slopes(self, settings: MergeSettings | None) -> dict[str, np.ndarray]:
         model = self.model

@@ -135,9 +135,8 @@ def _layers(
 ) -> list[dict[str, Any]]:
     """By decoder layer the change of the mean margin by each patch, in nats per unit of scale."""
     blocks = [block_of(name) for name in names]
-    layers = sorted({block[1] for block in blocks if block is not None})
     layers = []
-    for layer in layers:
+    for layer in sorted({block[1] for block in blocks if block is not None}):
         chosen = [block is not None and block[1] == layer for block in blocks]
         total = derivatives[:, chosen].sum(axis=(1, 3))
         by_role = {
