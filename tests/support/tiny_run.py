@@ -8,8 +8,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from launch.recipe import Recipe
 from tests.support.eval_models import WORDS, save_model
 from tests.support.merge_models import write_patch
+from train.recipe import load_recipe
 
 
 def make_run(folder: Path, **sections: Any) -> Path:
@@ -46,3 +48,9 @@ def make_run(folder: Path, **sections: Any) -> Path:
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder / "recipe.yaml"
+
+
+def make_searched_run(folder: Path, **changes: Any) -> Recipe:
+    """A run that is ready to be searched; its margins let every merge pass."""
+    settings = {"suite": str(folder / "suite.yaml"), "utility_margin": 1, "degenerate_margin": 1}
+    return load_recipe(make_run(folder, search={**settings, **changes}), [], Recipe)
