@@ -1,4 +1,4 @@
-"""``python -m merge build | plan | inspect | verify | apply``."""
+"""``python -m merge build | plan | inspect | verify | picture | apply``."""
 
 import gc
 import logging
@@ -94,6 +94,19 @@ def _verify(options: dict[str, Any]) -> None:
     verify(options["directory"])
 
 
+def _picture(options: dict[str, Any]) -> None:
+    from merge.pictures.packages import require
+
+    require("merge picture", "matplotlib")
+    from merge.pictures import density
+
+    file = density.write(options["directory"])
+    if file is None:
+        logger.info("%s: no tensor of a numbered layer was merged", options["directory"])
+    else:
+        logger.info("picture: %s", file)
+
+
 def _apply(options: dict[str, Any]) -> None:
     from merge.apply import apply_delta
 
@@ -111,6 +124,7 @@ _COMMANDS = {
     "plan": _plan,
     "inspect": _inspect,
     "verify": _verify,
+    "picture": _picture,
     "apply": _apply,
 }
 

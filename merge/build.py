@@ -20,7 +20,7 @@ from merge.io.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
 from merge.io.patch_directory import LETTERS
 from merge.io.tensor_files import read_index
 from merge.pictures.density_curves import write_densities
-from merge.pictures.packages import missing, require
+from merge.pictures.packages import require
 from merge.record.erasure import erased_share, erasure_warnings, percent
 from merge.record.merge_json import input_files, merge_record, totals
 from merge.record.model_card import model_card
@@ -100,7 +100,8 @@ def build(
             for name, report in record["tensors"].items()
         }
         summary = totals(tensors.values())
-        outputs |= _write_descriptions(out, backbone, settings, tensors)
+        atomic_write_text(out / CARD, model_card(backbone, settings, summary))
+        outputs[CARD] = sha256_file(out / CARD)
         record = merge_record(
             identity.now,
             inputs,
@@ -120,24 +121,6 @@ def build(
     dtypes = {inputs.backbone[name].dtype for name in tensors}
     for line in erasure_warnings(summary, settings, dtypes):
         logger.warning("%s: %s", out, line)
-
-
-def _write_descriptions(
-    out: Path, backbone: Path, settings: MergeSettings, tensors: dict[str, dict[str, float]]
-) -> dict[str, str]:
-    """The model card, and the picture where it can be drawn; the hash of each."""
-    texts = {CARD: model_card(backbone, settings, totals(tensors.values()))}
-    if missing("matplotlib"):
-        logger.info("%s: without a picture, which matplotlib would draw", out)
-    else:
-        # Takes a third of a second to import, which a refused merge should not.
-        from merge.pictures import density
-
-        image = density.draw(backbone.resolve().name, settings, tensors)
-        texts |= {} if image is None else {density.NAME: image}
-    for name, content in texts.items():
-        atomic_write_text(out / name, content)
-    return {name: sha256_file(out / name) for name in texts}
 
 
 def _write_extras(

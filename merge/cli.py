@@ -37,6 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_selection(inspect.add_argument_group("top sets (defaults are this project's)"))
     verify = commands.add_parser("verify", help="check every hash of a merged model")
     verify.add_argument("directory", type=Path, metavar="DIR", help="with merge.json")
+    picture = commands.add_parser(
+        "picture", help="draw where in a merged model either patch lives, as density.svg in it"
+    )
+    picture.add_argument("directory", type=Path, metavar="DIR", help="with merge.json")
     apply = commands.add_parser(
         "apply", help="turn the backbone into the patched model by a delta file, or back"
     )

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from merge.common.errors import UserError
-from merge.common.files import read_json, sha256_file
+from merge.common.files import sha256_file
 from merge.common.pools import run_all
 from merge.common.progress import Progress
 from merge.engine.journal import RECORD
+from merge.record.merge_json import read_merge_record
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,7 @@ def verify(directory: Path) -> None:
         UserError: naming every file that is missing, changed, or of something else.
     """
     record = directory / RECORD
-    if not record.is_file():
-        raise UserError(f"{directory}: no {RECORD}, so no finished merge; run merge build again")
-    content = read_json(record)
+    content = read_merge_record(directory)
     outputs = content.get("outputs")
     if not isinstance(outputs, dict) or not all(map(_stays_inside, outputs)):
         raise UserError(f"{record}: 'outputs' must map file names to hashes; merge again")

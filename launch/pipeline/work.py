@@ -111,6 +111,8 @@ def intermediates(recipe: Recipe) -> list[Path]:
 
 def merge(recipe: Recipe) -> None:
     """Make the patched model, and delete the intermediates."""
+    from merge.pictures import density
+
     folder = recipe.output
     if not (folder / MERGED).is_file():
         settings = next(iter(chosen_settings(recipe).values()))
@@ -118,6 +120,8 @@ def merge(recipe: Recipe) -> None:
         report_file(folder).unlink(missing_ok=True)
         evaluations = Evaluations(recipe, backbone(recipe))
         evaluations.build(settings, folder / PATCHED, folder / "tensorboard" / "merge")
+    if not (folder / PATCHED / density.NAME).exists():
+        density.write(folder / PATCHED)
     for path in intermediates(recipe):
         logger.info("%s: deleted, as it is merged", path)
         shutil.rmtree(path)

@@ -6,12 +6,16 @@ and three curves the kept share, the deltas' norms and what rounding erased, by 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from merge.common.files import atomic_write_text
+from merge.common.settings import parse_settings
+from merge.engine.journal import RECORD
 from merge.io.patch_directory import LETTERS, Role
 from merge.methods import METHODS
 from merge.pictures.density_curves import by_layer_and_module, ordered_modules
@@ -26,7 +30,7 @@ from merge.pictures.panels import (
 )
 from merge.pictures.svg import svg_element
 from merge.record.erasure import erased_share
-from merge.record.merge_json import totals
+from merge.record.merge_json import read_merge_record, totals
 from merge.settings import MergeSettings
 
 NAME = "density.svg"
@@ -36,6 +40,25 @@ _CURVES = 2.6
 """Height of the curves and what is below them, in inches."""
 Report = Mapping[str, float]
 Reports = Mapping[tuple[int, str], Report]
+
+
+def write(model: Path) -> Path | None:
+    """Draw a merged model's picture into its folder, from its merge.json.
+
+    Returns:
+        The file; None where no covered tensor stands in a numbered layer.
+
+    Raises:
+        UserError: there is no finished merge, or the file cannot be written.
+    """
+    record = read_merge_record(model)
+    settings = parse_settings(MergeSettings, record["settings"], str(model / RECORD))
+    name = Path(record["inputs"]["backbone"]["path"]).resolve().name
+    image = draw(name, settings, record["tensors"])
+    if image is None:
+        return None
+    atomic_write_text(model / NAME, image)
+    return model / NAME
 
 
 def draw(name: str, settings: MergeSettings, tensors: Mapping[str, Report]) -> str | None:

@@ -5,11 +5,6 @@ import importlib.util
 from merge.common.errors import UserError
 
 
-def missing(*packages: str) -> list[str]:
-    """Those of some packages that are not installed."""
-    return [package for package in packages if importlib.util.find_spec(package) is None]
-
-
 def require(what: str, *packages: str, otherwise: str = "") -> None:
     """See that packages are installed.
 
@@ -20,7 +15,8 @@ def require(what: str, *packages: str, otherwise: str = "") -> None:
     Raises:
         UserError: one is missing, naming all that are.
     """
-    if names := missing(*packages):
+    names = [package for package in packages if importlib.util.find_spec(package) is None]
+    if names:
         raise UserError(
             f"{what}: needs {' and '.join(names)}, not installed here; "
             f"pip install {' '.join(names)}{otherwise}"

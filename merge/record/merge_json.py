@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from merge.common.errors import UserError
+from merge.common.files import read_json
 from merge.common.provenance import written_by
 from merge.engine.input_check import CheckedFile
 from merge.engine.inputs import ROLES, MergeInputs
-from merge.engine.journal import IDENTITY_FORMAT
+from merge.engine.journal import IDENTITY_FORMAT, RECORD
 from merge.io.patch_directory import LETTERS
 from merge.io.patch_directory import RECORD as PATCH_RECORD
 from merge.io.patch_hashes import FAST
@@ -123,6 +125,18 @@ def _hashes(folder: Path, checked: Mapping[Path, CheckedFile]) -> dict[str, dict
     fast = {name: file.fast for name, file in named.items() if file.fast is not None}
     files = {name: file.sha256 for name, file in named.items()}
     return {"files": files} | ({FAST: fast} if fast else {})
+
+
+def read_merge_record(model: Path) -> dict[str, Any]:
+    """The merge.json of a finished merge.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    record = model / RECORD
+    if not record.is_file():
+        raise UserError(f"{model}: no {RECORD}, so no finished merge; run merge build again")
+    return read_json(record)
 
 
 def totals(reports: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -118,4 +118,7 @@ def test_the_merger_runs_with_nothing_else(
         for folder in ("out", "here", "back", "backbone")
     )
     assert merged == here and back == backbone and merged != backbone
-    assert (tmp_path / "here/density.svg").is_file() and not (out / "density.svg").exists()
+    refused = run("-m", "merge", "picture", out)
+    assert refused.returncode == 2 and refused.stderr == (
+        "error: merge picture: needs matplotlib, not installed here; pip install matplotlib\n"
+    )

@@ -1,10 +1,14 @@
 """The picture of a merge: right numbers in every cell, and well-formed for any counts."""
 
+import json
 import re
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from merge.__main__ import main
 from merge.pictures import density as picture
 from merge.settings import MergeSettings
 
@@ -49,6 +53,26 @@ def test_curves_show_the_counts_of_a_layer() -> None:
         {"safety": {0: pytest.approx(18**0.5), 4: 3.0}, "over_safety": {0: 32**0.5, 4: 4.0}},
         {"safety": {0: 0.5, 4: 0.0}, "over_safety": {0: 0.0, 4: 0.0}},
     ]
+
+
+def test_the_command_draws_into_the_models_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From merge.json alone; a folder without one is refused in one line, and gets no file."""
+    record = {
+        "settings": MergeSettings(alpha=0.25).model_dump(mode="json"),
+        "inputs": {"backbone": {"path": str(tmp_path / "a backbone")}},
+        "tensors": {"layers.3.up.weight": _report(300, 100)},
+    }
+    monkeypatch.setattr(sys, "argv", ["merge", "picture", str(tmp_path)])
+    assert main() == 2
+    assert capsys.readouterr().err.endswith("so no finished merge; run merge build again\n")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "merge.json").write_text(json.dumps(record))
+    assert main() == 0
+    drawn = (tmp_path / "density.svg").read_text()
+    ElementTree.fromstring(drawn)
+    assert "Patches of a backbone by layer and module" in drawn and "alpha 0.25" in drawn
 
 
 def test_nothing_to_show() -> None:
