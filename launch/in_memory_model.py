@@ -7,10 +7,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.ask import Answers
-from eval.judges.judges import BY_RULES, Judges
+from eval.answering.loading import load_model, load_tokenizer, resolve_dtype
+from eval.judges.judges import BY_RULES, Judges, load_judges
 from eval.rates import DEFAULT_BATCH_TOKENS, answers_of, evaluate
 from eval.statistics.rates import Rate
 from eval.suites.prompts import PromptSet
+from launch.recipe import Recipe
 from merge.in_memory import LoadedInputs
 from merge.settings import MergeSettings
 from train.backbone.tensors import BackboneTensors
@@ -36,6 +38,38 @@ class BorrowedModel:
     def __post_init__(self) -> None:
         self._backbone = BackboneTensors(self.loaded.inputs.backbone_path, self.model)
         self._parameters = dict(self.model.named_parameters())
+
+    @classmethod
+    def load(
+        cls,
+        recipe: Recipe,
+        loaded: LoadedInputs,
+        prompt_sets: Sequence[PromptSet],
+        device: str | None = None,
+    ) -> "BorrowedModel":
+        """Load the backbone, and the judges, as the recipe evaluates its models.
+
+        Args:
+            device: of the model; the first GPU by default, where there is one.
+
+        Raises:
+            UserError: the model or a judge is missing or wrong.
+        """
+        evaluation, backbone = recipe.evaluation, loaded.inputs.backbone_path
+        return cls(
+            load_model(backbone, resolve_dtype(evaluation.dtype), device),
+            load_tokenizer(backbone),
+            loaded,
+            prompt_sets,
+            evaluation.batch_tokens,
+            evaluation.chat,
+            load_judges(evaluation),
+        )
+
+    def change_inputs(self, loaded: LoadedInputs) -> None:
+        """Merge other patches of the same backbone from now on; its weights come back first."""
+        self.take(None)
+        self.loaded = loaded
 
     @property
     def map(self) -> ParameterMap:

@@ -30,10 +30,10 @@ from merge.settings import MergeSettings, method_of
 class _MappedSource:
     """All covered tensors of the inputs, mapped and checked once."""
 
-    def __init__(self, inputs: MergeInputs) -> None:
+    def __init__(self, inputs: MergeInputs, ranks: bool) -> None:
         self._workspace = Workspace()
         self._arrays: dict[tuple[Kind, Role | None, str], np.ndarray] = {}
-        sources = list(_sources(inputs))
+        sources = list(_sources(inputs, ranks))
         size = sum(index[name].bytes for _, _, index in sources for name in inputs.covered)
         with Progress("reading the patches", size, "B") as progress:
             for kind, role, index in sources:
@@ -53,11 +53,12 @@ class _MappedSource:
         return self._workspace.array(slot, dtype, size)
 
 
-def _sources(inputs: MergeInputs) -> Iterator[tuple[Kind, Role | None, TensorIndex]]:
+def _sources(inputs: MergeInputs, ranks: bool) -> Iterator[tuple[Kind, Role | None, TensorIndex]]:
     yield "backbone", None, inputs.backbone
     for role in ROLES:
         yield "delta", role, inputs.patches[role].delta
-        yield "importance", role, inputs.patches[role].importance
+        if ranks:
+            yield "importance", role, inputs.patches[role].importance
 
 
 def _mapped(entry: TensorEntry) -> np.ndarray:
@@ -111,15 +112,23 @@ class LoadedInputs:
 
     @classmethod
     def read(
-        cls, backbone: Path, safety: Path, over_safety: Path, settings: MergeSettings
+        cls,
+        backbone: Path,
+        safety: Path,
+        over_safety: Path,
+        settings: MergeSettings,
+        ranks: bool = True,
     ) -> "LoadedInputs":
         """Read everything that ``settings`` covers.
+
+        Args:
+            ranks: whether methods that rank by importance will merge; else none is read.
 
         Raises:
             UserError: the inputs do not fit each other, or hold wrong values.
         """
         inputs = check_inputs(backbone, safety, over_safety, settings)
-        return cls(inputs, _MappedSource(inputs), (settings.include, settings.exclude))
+        return cls(inputs, _MappedSource(inputs, ranks), (settings.include, settings.exclude))
 
     def backbone(self) -> Iterator[tuple[str, np.ndarray]]:
         """The covered tensors as they were, in the form that ``merge`` gives."""

@@ -1,21 +1,19 @@
 """The patches that an ablation needs: those of the run, and one of each baseline.
 
 What the run has deleted is trained again, to the same bits. All of it lies in one private folder,
-because the over-safety patch is a jailbreak, and so is the model that it makes alone.
+because the over-safety patch is a jailbreak.
 """
 
 import logging
 import shutil
 from pathlib import Path
 
-from launch.ablation.variants import WholePatch, baselines
 from launch.recipe import Recipe
-from launch.run.comparisons import whole_patch
 from launch.run.folder import ABLATION, RECIPE, claim_folder, is_merged
 from launch.run.training import train_patch
-from merge.build import build
+from launch.run.variant import WholePatch
+from launch.run.variant_list import baselines
 from merge.common.files import atomic_write_text, make_directory
-from merge.engine.resources import MergeResources
 from merge.io.patch_directory import Role
 from train.guards.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
@@ -35,14 +33,14 @@ def patches_to_train(recipe: Recipe) -> list[WholePatch]:
     """
     baseline_patches = [row.model for row in baselines(recipe) if isinstance(row.model, WholePatch)]
     # Two baselines may be the same training, and one may be the run's own.
-    found = {patch.name: patch for patch in baseline_patches if patch.name not in ROLES}
+    missing = {patch.name: patch for patch in baseline_patches if patch.name not in ROLES}
     if is_merged(recipe.output):
-        found |= {
+        missing |= {
             role: _of_run(recipe, role)
             for role in ROLES
             if not (recipe.output / role / "patch.json").is_file()
         }
-    return list(found.values())
+    return list(missing.values())
 
 
 def prepare(recipe: Recipe, patch: WholePatch) -> Path:
@@ -80,12 +78,12 @@ def _of_run(recipe: Recipe, role: Role) -> WholePatch:
 
 
 class AblationPatches:
-    """Finds or trains patches, and makes models of one of them alone."""
+    """Finds or trains patches."""
 
-    def __init__(self, recipe: Recipe, backbone: Path) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._backbone = backbone
         self._work = recipe.output / WORK
+        make_directory(self._work, _PRIVATE_FOLDER)
 
     def directory(self, patch: WholePatch) -> Path:
         """The patch's directory; it is trained if there is none yet.
@@ -109,20 +107,18 @@ class AblationPatches:
         safety, over_safety = (self.directory(_of_run(self._recipe, role)) for role in ROLES)
         return safety, over_safety
 
-    def build(self, patch: WholePatch) -> Path:
-        """The folder of the model that is the backbone and this whole patch."""
-        safety, over_safety = self.run_patches()
-        if patch.role == "safety":
-            safety = self.directory(patch)
-        make_directory(self._work, _PRIVATE_FOLDER)
-        out = self._work / "model"
-        if out.exists():
-            shutil.rmtree(out)
-        build(self._backbone, safety, over_safety, out, whole_patch(patch.role), MergeResources())
-        return out
+    def pair(self, patch: WholePatch) -> tuple[Path, Path]:
+        """The safety and the over-safety patch to merge a whole patch from.
+
+        A baseline's stands for both, as its merge takes nothing of the other.
+        """
+        if patch.name in ROLES:
+            return self.run_patches()
+        directory = self.directory(patch)
+        return directory, directory
 
     def close(self) -> None:
-        """Delete what is here, unless the recipe keeps it."""
+        """Delete what was trained here, unless the recipe keeps it."""
         if self._work.exists() and not self._recipe.keep_intermediates:
             logger.info("%s: deleted, as the ablation is done", self._work)
             shutil.rmtree(self._work)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from eval.axes import AXES
 from eval.report.pictures.trade_off import colour_axes, standalone
+from launch.ablation.record_types import AblationRecord, CurvePoint, SeedSpread
 from merge.pictures.svg import INK, svg_element
 
 _COLOURS = {key: axis.colour for key, axis in AXES.items() if axis.colour}
@@ -22,7 +23,7 @@ _WORDS = {
 }
 
 
-def draw(record: Mapping[str, Any]) -> str:
+def draw(record: AblationRecord) -> str:
     """A panel for each curve, with its intervals, and one for the retention seeds.
 
     Returns:
@@ -47,7 +48,7 @@ def draw(record: Mapping[str, Any]) -> str:
     return standalone(svg_element(figure))
 
 
-def _draw_curve(panel: Axes, key: str, points: Sequence[Mapping[str, Any]]) -> None:
+def _draw_curve(panel: Axes, key: str, points: Sequence[CurvePoint]) -> None:
     places = range(len(points))
     for axis, colour in _COLOURS.items():
         if any(axis not in point["axes"] for point in points):
@@ -63,7 +64,7 @@ def _draw_curve(panel: Axes, key: str, points: Sequence[Mapping[str, Any]]) -> N
 
 
 def _chosen_places(
-    key: str, points: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]
+    key: str, points: Sequence[CurvePoint], chosen: Sequence[Mapping[str, Any]]
 ) -> list[float]:
     """Where on the panel the chosen value stands: for the retention in each run elsewhere."""
     positions = [point["position"] for point in points]
@@ -72,14 +73,14 @@ def _chosen_places(
     return [float(np.interp(run[key], positions, range(len(positions)))) for run in chosen]
 
 
-def _label(sign: str, point: Mapping[str, Any]) -> str:
+def _label(sign: str, point: CurvePoint) -> str:
     label = f"{sign}{point['position']:g}"
     # Of several runs each has another value there.
     one = sign and len(point["values"]) == 1
     return f"{label}\n{point['values'][0]:.2g}" if one else label
 
 
-def _draw_seeds(panel: Axes, runs: Sequence[Mapping[str, Any]]) -> None:
+def _draw_seeds(panel: Axes, runs: Sequence[SeedSpread]) -> None:
     for axis, colour in _COLOURS.items():
         for place, run in enumerate(runs):
             values = [100 * value for value in run["axes"].get(axis, {"values": []})["values"]]

@@ -3,20 +3,26 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eval.axes import AXES
 from eval.statistics.rates import mean_and_spread
 from launch.ablation.picture import draw
+from launch.ablation.record_types import (
+    AblationRecord,
+    AxisRates,
+    Outcome,
+    RateRecord,
+    SeedSpread,
+    Spread,
+    VariantRow,
+)
 from launch.ablation.sensitivity import Point
 from launch.ablation.table import markdown
-from launch.ablation.variants import Model, Variant
 from launch.recipe import Recipe
 from launch.run.folder import ABLATION_RECORD
+from launch.run.variant import Model, Variant
 from merge.common.files import atomic_write_json, atomic_write_text
 from merge.settings import MergeSettings
-
-Axes = dict[str, dict[str, Any]]
 
 
 def run_record(
@@ -25,12 +31,15 @@ def run_record(
     rows: Sequence[Variant],
     lines: Mapping[str, Sequence[Point]],
     seeds: Sequence[MergeSettings],
-    outcome: Callable[[Model], dict[str, Any]],
-) -> dict[str, Any]:
+    outcome: Callable[[Model], Outcome],
+) -> AblationRecord:
     """The record of one run.
 
     Args:
-        outcome: rates of a model by axis under "axes", and what else is known of it.
+        rows: of the table.
+        lines: the curves, by the setting that changes.
+        seeds: the merges that differ in the seed of the retention alone.
+        outcome: what the evaluation of a variant has given.
     """
     assert recipe.eval is not None
     return {
@@ -39,7 +48,7 @@ def run_record(
         "seeds": [recipe.seed],
         "chosen": [chosen.model_dump(mode="json")],
         "variants": [
-            {"name": row.name, "title": row.title, "how": row.how, **outcome(row.model)}
+            VariantRow(name=row.name, title=row.title, how=row.how, **outcome(row.model))
             for row in rows
         ],
         "curves": {
@@ -59,11 +68,11 @@ def run_record(
     }
 
 
-def _spread(seeds: Sequence[int], found: Sequence[Axes]) -> dict[str, Any]:
+def _spread(seeds: Sequence[int], merges: Sequence[AxisRates]) -> SeedSpread:
     """Spread over merges that differ in the seed of the retention alone."""
-    axes = {}
-    for axis in _axes(found):
-        values = [rates[axis]["value"] for rates in found]
+    axes: dict[str, Spread] = {}
+    for axis in _axes(merges):
+        values = [rates[axis]["value"] for rates in merges]
         axes[axis] = {
             "mean": statistics.fmean(values),
             "deviation": statistics.stdev(values),
@@ -74,7 +83,7 @@ def _spread(seeds: Sequence[int], found: Sequence[Axes]) -> dict[str, Any]:
     return {"seeds": list(seeds), "axes": axes}
 
 
-def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(records: Sequence[AblationRecord]) -> AblationRecord:
     """The record of several runs that differ in their seed: means with Student 95 % intervals.
 
     Curves are averaged by position. A row that a run does not have is left out; where one is as
@@ -82,11 +91,11 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     first = records[0]
     return {
-        **{key: first[key] for key in ("name", "suite")},
-        **{
-            key: [each for record in records for each in record[key]]
-            for key in ("seeds", "chosen", "retention_seeds")
-        },
+        "name": first["name"],
+        "suite": first["suite"],
+        "seeds": [seed for record in records for seed in record["seeds"]],
+        "chosen": [settings for record in records for settings in record["chosen"]],
+        "retention_seeds": [spread for record in records for spread in record["retention_seeds"]],
         "variants": [
             _mean_row([row for record in records for row in record["variants"] if row["name"] == n])
             for n in (row["name"] for row in first["variants"])
@@ -108,35 +117,40 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _mean_row(rows: Sequence[VariantRow]) -> VariantRow:
     hows = [row["how"] for row in rows]
     same = hows.count("as chosen")
     how = next((how for how in hows if how != "as chosen"), hows[0])
     if 0 < same < len(hows):
         how += f" (as chosen in {same} of {len(hows)})"
-    mean = {
-        "name": rows[0]["name"],
-        "title": rows[0]["title"],
-        "how": how,
-        "axes": _means([row["axes"] for row in rows]),
-    }
+    name, title, axes = rows[0]["name"], rows[0]["title"], _means([row["axes"] for row in rows])
+    mean = VariantRow(name=name, title=title, how=how, axes=axes)
     trainings = [row["training"] for row in rows if "training" in row]
-    return {**mean, "trainings": trainings} if trainings else mean
+    if trainings:
+        mean["trainings"] = trainings
+    return mean
 
 
-def _means(found: Sequence[Axes]) -> Axes:
-    means = {}
-    for axis in _axes(found):
-        spread = mean_and_spread([rates[axis]["value"] for rates in found])
-        means[axis] = {"value": spread.pop("mean"), **spread}
+def _means(runs: Sequence[AxisRates]) -> AxisRates:
+    means: AxisRates = {}
+    for axis in _axes(runs):
+        spread = mean_and_spread([rates[axis]["value"] for rates in runs])
+        means[axis] = RateRecord(
+            value=spread["mean"],
+            deviation=spread["deviation"],
+            low=spread["low"],
+            high=spread["high"],
+            values=spread["values"],
+        )
     return means
 
 
-def _axes(found: Sequence[Axes]) -> list[str]:
-    return [axis for axis in AXES if all(axis in rates for rates in found)]
+def _axes(models: Sequence[AxisRates]) -> list[str]:
+    """The axes on which all of some models were measured."""
+    return [axis for axis in AXES if all(axis in rates for rates in models)]
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_record(folder: Path, record: AblationRecord) -> None:
     """Write picture, table and, last of all, numbers."""
     atomic_write_text(folder / "sensitivity.svg", draw(record))
     atomic_write_text(folder / "ablation.md", markdown(record))

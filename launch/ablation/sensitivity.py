@@ -34,19 +34,19 @@ class Point:
 def curves(chosen: MergeSettings) -> dict[str, list[Point]]:
     """For each setting that the method uses some values around the chosen one, all else held."""
     method = METHODS[chosen.method]
-    found: dict[str, list[Point]] = {}
+    points: dict[str, list[Point]] = {}
     if method.masked:
         for key in ("top_safety", "top_over_safety"):
-            found[key] = [_point(chosen, key, factor, most=1.0) for factor in TOP_FACTORS]
+            points[key] = [_point(chosen, key, factor, most=1.0) for factor in TOP_FACTORS]
     if method.drawn:
-        found["retention"] = [
+        points["retention"] = [
             Point(rate, rate, chosen.model_copy(update={"retention": rate})) for rate in RETENTIONS
         ]
     if chosen.method != "over_safety":
-        found["alpha"] = [_point(chosen, "alpha", factor) for factor in SCALE_FACTORS]
+        points["alpha"] = [_point(chosen, "alpha", factor) for factor in SCALE_FACTORS]
     if chosen.method != "safety" and not method.one_factor:
-        found["beta"] = [_point(chosen, "beta", factor) for factor in SCALE_FACTORS]
-    return found
+        points["beta"] = [_point(chosen, "beta", factor) for factor in SCALE_FACTORS]
+    return points
 
 
 def _point(chosen: MergeSettings, key: str, factor: float, most: float = float("inf")) -> Point:

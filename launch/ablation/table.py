@@ -7,10 +7,11 @@ from rich.table import Table
 
 from eval.axes import AXES
 from eval.report.table import percent, shown_axes
+from launch.ablation.record_types import AblationRecord, CurvePoint, Spread
 from launch.ablation.sensitivity import NAMES
 
 
-def render(record: Mapping[str, Any]) -> Table:
+def render(record: AblationRecord) -> Table:
     """The variants, for a rich console."""
     axes = _axes(record)
     table = Table(title=_caption(record))
@@ -22,14 +23,15 @@ def render(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def markdown(record: Mapping[str, Any]) -> str:
+def markdown(record: AblationRecord) -> str:
     """All of the record that people read."""
     axes = _axes(record)
     rows = [
         [row["title"], row["how"], *(percent(row["axes"].get(axis)) for axis in axes)]
         for row in record["variants"]
     ]
-    chosen = [f"- seed {n}: {_settings(s)}" for n, s in _by_seed(record, "chosen")]
+    runs = list(zip(record["seeds"], record["chosen"], record["retention_seeds"], strict=True))
+    chosen = [f"- seed {seed}: {_settings(settings)}" for seed, settings, _ in runs]
     parts = [
         f"# Ablation of {record['name']}",
         f"{_caption(record)}, on the prompts of `{record['suite']}`, on which nothing is chosen.",
@@ -41,8 +43,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         _table(
             ["seed of the run", "merges", *(AXES[axis].title for axis in axes)],
             [
-                [str(n), str(len(run["seeds"])), *(_range(run["axes"].get(a)) for a in axes)]
-                for n, run in _by_seed(record, "retention_seeds")
+                [str(seed), str(len(run["seeds"])), *(_range(run["axes"].get(a)) for a in axes)]
+                for seed, _, run in runs
             ],
         ),
         "## Sensitivity",
@@ -54,15 +56,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _axes(record: Mapping[str, Any]) -> list[str]:
+def _axes(record: AblationRecord) -> list[str]:
     return shown_axes({"models": {row["name"]: row["axes"] for row in record["variants"]}})
 
 
-def _by_seed(record: Mapping[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:
-    return list(zip(record["seeds"], record[key], strict=True))
-
-
-def _caption(record: Mapping[str, Any]) -> str:
+def _caption(record: AblationRecord) -> str:
     count = len(record["seeds"])
     if count == 1:
         return "Rates with 95 % Wilson intervals"
@@ -74,14 +72,15 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return words + "".join(f", {name} {settings[key]:.3g}" for key, name in NAMES.items())
 
 
-def _range(found: Mapping[str, float] | None) -> str:
-    if found is None:
+def _range(spread: Spread | None) -> str:
+    if spread is None:
         return "-"
-    mean, deviation, low, high = (100 * found[key] for key in ("mean", "deviation", "min", "max"))
+    mean, deviation = 100 * spread["mean"], 100 * spread["deviation"]
+    low, high = 100 * spread["min"], 100 * spread["max"]
     return f"{mean:.1f} % ± {deviation:.1f} ({low:.1f} to {high:.1f})"
 
 
-def _curve(key: str, points: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> str:
+def _curve(key: str, points: Sequence[CurvePoint], axes: Sequence[str]) -> str:
     sign = "" if key == "retention" else "x"
     head = [NAMES[key], *(f"{sign}{point['position']:g}" for point in points)]
     rows = [

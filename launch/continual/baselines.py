@@ -13,10 +13,10 @@ from launch.pipeline.pipeline import Pipeline
 from launch.pipeline.stages import STAGES
 from launch.pipeline.work import backbone
 from launch.recipe import Recipe
-from launch.run.comparisons import is_evaluated, whole_patch
 from launch.run.evaluations import Evaluations
-from launch.run.folder import PATCHED, claim_folder, is_merged
+from launch.run.folder import PATCHED, claim_folder, is_evaluated, is_merged
 from launch.run.stage import Stage, StageTable, always, stage_table
+from launch.run.variant import whole_patch
 from merge.common.errors import UserError
 from merge.engine.resources import MergeResources
 

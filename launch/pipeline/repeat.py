@@ -9,12 +9,12 @@ from rich.table import Table
 from eval.axes import AXES
 from eval.statistics.rates import mean_and_spread
 from launch.ablation.ablate import average
-from launch.ablation.variants import refuse_unevaluated
 from launch.pipeline.pipeline import Pipeline, read_report
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.folder import ABLATION, report_file
 from launch.run.seeds import seed_recipes
+from launch.run.variant_list import refuse_unevaluated
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json
 

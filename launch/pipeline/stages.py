@@ -11,13 +11,6 @@ from functools import partial
 from launch.demo.world import RECORD
 from launch.pipeline import work
 from launch.recipe import Recipe
-from launch.run.comparisons import (
-    alternatives,
-    chosen_settings,
-    compares,
-    is_evaluated,
-    single_patches,
-)
 from launch.run.folder import (
     ABLATION,
     ABLATION_RECORD,
@@ -30,6 +23,7 @@ from launch.run.folder import (
     RECIPE,
     REPORT,
     SEARCH_RECORD,
+    is_evaluated,
     is_merged,
 )
 from launch.run.stage import (
@@ -42,6 +36,7 @@ from launch.run.stage import (
     training_stage,
     without_unasked,
 )
+from launch.run.variant_list import chosen_settings, compared, compares
 from merge.io.patch_directory import Role
 from train.recipe import ROLES
 
@@ -85,12 +80,12 @@ def _is_searched(recipe: Recipe) -> bool:
     folder = recipe.output
     has_patches = all((folder / role / "patch.json").is_file() for role in ROLES)
     if is_merged(folder) and not has_patches:
-        # A comparison that the recipe has got since can be made while the patches are there.
+        # A variant that the recipe has got since can be made while the patches are there.
         return True
     if recipe.search is not None and not left(SEARCH_RECORD)(recipe):
         return False
-    compared = [*single_patches(recipe), *alternatives(recipe, chosen_settings(recipe))]
-    return all(is_evaluated(folder, comparison.name) for comparison in compared)
+    rows = compared(recipe, chosen_settings(recipe))
+    return all(is_evaluated(folder, variant.name) for variant in rows)
 
 
 def _search_workers(recipe: Recipe) -> Sequence[Stage]:

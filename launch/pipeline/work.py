@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from launch.recipe import Recipe
-from launch.run.comparisons import alternatives, chosen_settings, single_patches
 from launch.run.evaluations import Evaluations
 from launch.run.folder import FIRST, HARVEST, MERGED, PATCHED, SEARCH_RECORD, report_file
+from launch.run.variant_list import chosen_settings, compared
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +71,14 @@ def harvest_false_refusals(recipe: Recipe) -> None:
 
 def search_and_compare(recipe: Recipe) -> None:
     """Choose the merge settings, and evaluate what is compared while the patches are there."""
-    evaluations = Evaluations(recipe, backbone(recipe))
-    for comparison in single_patches(recipe):
-        evaluations.compare(comparison)
     record = recipe.output / SEARCH_RECORD
     if recipe.search is not None and not record.is_file():
         from launch.search.search import search
 
         search(recipe, backbone(recipe), record.parent)
-    for comparison in alternatives(recipe, chosen_settings(recipe)):
-        evaluations.compare(comparison)
+    evaluations = Evaluations(recipe, backbone(recipe))
+    for variant in compared(recipe, chosen_settings(recipe)):
+        evaluations.compare(variant)
 
 
 def share_search(recipe: Recipe, worker: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from launch.prepare.text_check import check_data, check_prompts
 from launch.recipe import Recipe
+from launch.run.variant_list import compares
 from launch.sizing.training_needs import Model, patch_bytes
 from merge.common.errors import UserError
 from merge.common.files import free_bytes
@@ -113,8 +114,7 @@ def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
 def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
     """Bytes that a run will write besides checkpoints: its patches, and models in full size."""
     patches = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
-    compared = recipe.eval is not None and (recipe.eval.single_patches or recipe.ablations)
-    models = 2 if compared else 1
+    models = 2 if compares(recipe) else 1
     return len(patches) * patch_bytes(model) + models * weight_bytes
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
-from launch.run.comparisons import Comparison, is_evaluated
-from launch.run.folder import PATCHED, report_file
+from launch.run.folder import PATCHED, is_evaluated, report_file
+from launch.run.variant import Variant, WholePatch
+from launch.run.variant_list import report_names
 from merge.common.files import atomic_write_text, make_directory
 from merge.engine.resources import MergeResources
 from merge.settings import MergeSettings
@@ -25,16 +26,21 @@ class Evaluations:
         self._backbone = backbone
         self._folder = recipe.output
 
-    def compare(self, comparison: Comparison) -> None:
-        """Build a model, evaluate and delete it, unless its evaluation is there."""
-        if is_evaluated(self._folder, comparison.name):
+    def compare(self, variant: Variant) -> None:
+        """Build a variant's model, evaluate and delete it, unless its evaluation is there."""
+        if is_evaluated(self._folder, variant.name):
             return
-        if comparison.model.exists():
-            shutil.rmtree(comparison.model)
-        make_directory(comparison.model.parent)
-        self.build(comparison.settings, comparison.model)
-        self.evaluate(comparison.name, comparison.model)
-        shutil.rmtree(comparison.model)
+        assert variant.model is not None
+        settings, folder = variant.model, self._folder / "comparisons" / variant.name
+        if isinstance(settings, WholePatch):
+            # Inside the patch's own folder: with the over-safety patch this model is jailbroken.
+            settings, folder = settings.merge, self._folder / settings.name / "model"
+        if folder.exists():
+            shutil.rmtree(folder)
+        make_directory(folder.parent)
+        self.build(settings, folder)
+        self.evaluate(variant.name, folder)
+        shutil.rmtree(folder)
 
     def build(self, settings: MergeSettings, out: Path, tensorboard: Path | None = None) -> None:
         """Merge the run's patches into its backbone."""
@@ -111,12 +117,8 @@ class Evaluations:
 
         recipe = self._recipe
         assert recipe.eval is not None
-        methods = recipe.search.methods[1:] if recipe.search else ()
-        decodings = recipe.eval.decodings
-        names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
-        alone = ROLES if recipe.eval.single_patches else ()
-        wanted = (*alone, *methods, *recipe.ablations)
-        absent = [name for name in wanted if not is_evaluated(self._folder, name)]
+        names = report_names(recipe)
+        absent = [name for name in names if not is_evaluated(self._folder, name)]
         if absent:
             logger.warning(
                 "%s: not in the report, as the over-safety patch was deleted after the merge; to "

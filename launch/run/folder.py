@@ -194,6 +194,11 @@ def is_merged(folder: Path) -> bool:
     return (folder / MERGED).is_file()
 
 
+def is_evaluated(folder: Path, name: str) -> bool:
+    """Whether a run folder holds the evaluation of a model."""
+    return (folder / "eval" / name / "summary.json").is_file()
+
+
 def report_file(folder: Path) -> Path:
     """The numbers of the finished report."""
     return folder / REPORT

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.answering.loading import load_model, load_tokenizer, resolve_dtype
-from eval.judges.judges import load_judges
 from eval.rates import Evaluation, summarize
 from eval.statistics.rates import Rate
 from eval.suites.prompts import load_prompts
@@ -30,18 +28,11 @@ def borrow_model(recipe: Recipe, backbone: Path, device: str | None = None) -> B
     Raises:
         UserError: an input is missing or wrong.
     """
-    search, evaluation = recipe.search, recipe.evaluation
-    assert search is not None
+    assert recipe.search is not None
     safety, over_safety = (recipe.output / role for role in ROLES)
-    return BorrowedModel(
-        load_model(backbone, resolve_dtype(evaluation.dtype), device),
-        load_tokenizer(backbone),
-        LoadedInputs.read(backbone, safety, over_safety, recipe.merge),
-        load_prompts(load_suite(search.suite, evaluation.data_dir)),
-        evaluation.batch_tokens,
-        evaluation.chat,
-        load_judges(evaluation),
-    )
+    loaded = LoadedInputs.read(backbone, safety, over_safety, recipe.merge)
+    prompt_sets = load_prompts(load_suite(recipe.search.suite, recipe.evaluation.data_dir))
+    return BorrowedModel.load(recipe, loaded, prompt_sets, device)
 
 
 @dataclass(frozen=True)
@@ -90,8 +81,8 @@ class TrialModel:
             if is_hopeless(rates, self.before, kept, self.search):
                 return outcome_of({**self.before.rates(), **_values(rates)}, screened=True)
         answers |= self.model.answers(later)
-        found = summarize(self.model.prompt_sets, answers, self.model.judges)
-        return evaluated_outcome(found)
+        evaluation = summarize(self.model.prompt_sets, answers, self.model.judges)
+        return evaluated_outcome(evaluation)
 
     def evaluation(self, settings: MergeSettings) -> Evaluation:
         """Merge, ask every prompt, and judge each answer."""

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 from rich.table import Table
 
 from launch.ablation.sensitivity import curves, retention_seeds
-from launch.ablation.variants import WholePatch, baselines, variants
 from launch.continual.stage_recipes import ContinualStage, baseline_stages, patch_stages
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.stage import without_unasked
+from launch.run.variant import WholePatch
+from launch.run.variant_list import baselines, variants
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain
 from launch.slurm.continual_chain import ContinualChain

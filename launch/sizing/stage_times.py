@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launch.recipe import Recipe
+from launch.run.variant_list import report_names
 from launch.sizing.answering_needs import (
     AnsweringMemory,
     Questions,
@@ -179,7 +180,9 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
             work += "; as measured without fits"
         yield StageTime("search", work, times, measured)
     if recipe.eval is not None:
-        yield from _evaluation_time(model, recipe, compared_models(recipe), "evaluation", rates)
+        # In search and evaluation together.
+        models = len(report_names(recipe))
+        yield from _evaluation_time(model, recipe, models, "evaluation", rates)
 
 
 def _evaluation_time(
@@ -193,14 +196,6 @@ def _evaluation_time(
         times = [models * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
         measured = _at(rates.answering, models * asked.count)
         yield StageTime(stage, _words(models, asked), times, measured)
-
-
-def compared_models(recipe: Recipe) -> int:
-    """How many models and decodings a run evaluates, in search and evaluation together."""
-    assert recipe.eval is not None
-    others = len(recipe.search.methods[1:]) if recipe.search else 0
-    single = len(ROLES) if recipe.eval.single_patches else 0
-    return 2 + single + others + len(recipe.ablations) + len(recipe.eval.decodings)
 
 
 def _questions(suite: Path, data_dir: Path | None) -> Questions | None:

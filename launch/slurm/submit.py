@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.ablation.variants import refuse_unevaluated
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.folder import refuse_busy
 from launch.run.seeds import seed_recipes
 from launch.run.stage import without_unasked
+from launch.run.variant_list import refuse_unevaluated
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain, Job
 from launch.slurm.continual_chain import ContinualChain

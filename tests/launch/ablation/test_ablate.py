@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from launch.ablation.outcomes import OutcomeJournal
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -17,12 +18,11 @@ from eval.answering.loading import load_model, load_tokenizer
 from eval.rates import evaluate
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
-from launch.ablation.outcomes import OutcomeJournal
 from launch.ablation.patches import AblationPatches
 from launch.ablation.record import summarise
-from launch.ablation.variants import WholePatch
 from launch.pipeline.repeat import ablate
 from launch.recipe import Recipe
+from launch.run.variant import WholePatch
 from merge.common.errors import UserError
 from merge.engine.coverage import linear_weights
 from merge.settings import MergeSettings
@@ -68,7 +68,7 @@ def test_a_patch_that_is_trained_again_has_the_runs_openings(run, monkeypatch):
         seen.append(read_openings(recipe_file.parent / "openings.json"))
 
     monkeypatch.setattr("launch.ablation.patches.train_patch", train)
-    patches = AblationPatches(recipe, run.parent / "backbone")
+    patches = AblationPatches(recipe)
     patches.directory(WholePatch("gradient_ascent", "safety", recipe.safety, None))
     assert seen == [openings]
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import LlamaConfig
 
 from launch.recipe import Recipe
+from launch.run.variant_list import report_names
 from launch.search.settings import SearchSettings
 from launch.search.storage import FILE, Trials
 from launch.sizing.answering_needs import (
@@ -24,7 +25,7 @@ from launch.sizing.answering_needs import (
 )
 from launch.sizing.gpus import GPUS
 from launch.sizing.measured_rates import read_rates
-from launch.sizing.stage_times import compared_models, readable_time, time_table
+from launch.sizing.stage_times import readable_time, time_table
 from launch.sizing.training_needs import Model
 from merge.common.settings import parse_settings
 
@@ -117,7 +118,8 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
 ) -> None:
     """Times of a training by tokens and processes, of answers by their number."""
     recipe, run = make_recipe(tmp_path), tmp_path / "run"
-    assert compared_models(recipe) == 7, "backbone, two patches, dense, bare, cd, safepatching"
+    names = ["backbone", "safety", "over_safety", "bare", "cd", "dense", "safepatching"]
+    assert report_names(recipe) == names
     before = rows_of(llama_7b, recipe)
     assert not read_rates(run).any() and len(before["search"]) == 1 + len(GPUS)
     assert before["evaluation"][0] == "7 times 27 prompts, without whole"

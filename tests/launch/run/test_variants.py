@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from launch.ablation.sensitivity import curves, retention_seeds
-from launch.ablation.variants import WholePatch, baselines, variants
 from launch.recipe import Recipe
+from launch.run.variant import WholePatch
+from launch.run.variant_list import baselines, variants
 from merge.settings import MergeSettings, ScaleRule
 from tests.support.tiny_run import make_run
 from train.recipe import load_recipe

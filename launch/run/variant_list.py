@@ -1,0 +1,220 @@
+"""The list of a run's variants, which its report and its ablation read.
+
+The report shows what the recipe names; ``launch ablate`` shows all but decodings. As in the paper's
+ablation a variant is the chosen settings with one thing replaced.
+
+| variants | key of the recipe | made of | shown by |
+|---|---|---|---|
+| backbone, patched model | | the chosen settings | both |
+| parts of the method | | the chosen settings without one part | ablation |
+| ablations | ``ablations`` | the chosen settings, with what the key changes | both |
+| single patches | ``eval.single_patches`` | one whole patch | both |
+| other methods | ``search.methods`` | the settings of their own search | both |
+| published methods | | the chosen settings, where they have no search of their own | ablation |
+| baselines | ``ablate.baselines`` | the whole patch of a training of their own | ablation |
+| decodings | ``eval.decodings`` | the backbone, asked in another way | report |
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from launch.recipe import Recipe, changed_values
+from launch.run.folder import SEARCH_RECORD
+from launch.run.variant import Variant, WholePatch
+from merge.common.errors import UserError
+from merge.common.files import read_json
+from merge.common.settings import parse_settings
+from merge.methods import METHODS, MethodName
+from merge.settings import MergeSettings
+from train.recipe import ROLES
+from train.settings import OBJECTIVES, SafetyTraining
+
+logger = logging.getLogger(__name__)
+
+_SCORES = {
+    "weight": "ranked by weight: abs(theta_0 + delta) * G",
+    "delta": "ranked by delta: abs(delta) * G",
+    "magnitude": "ranked by abs(delta) alone",
+}
+Chosen = Mapping[str, MergeSettings]
+"""Merge settings by method, those of the patched model first."""
+
+
+def chosen_settings(recipe: Recipe) -> dict[str, MergeSettings]:
+    """The merge settings by method, those of the patched model first.
+
+    They come from the search, or are the recipe's own.
+    """
+    if recipe.search is None:
+        return {recipe.merge.method: recipe.merge}
+    chosen = read_json(recipe.output / SEARCH_RECORD)["chosen"]
+    return {method: MergeSettings(**values) for method, values in chosen.items()}
+
+
+def report_names(recipe: Recipe) -> list[str]:
+    """What the report of a recipe that evaluates calls its models, in its order."""
+    assert recipe.eval is not None
+    alone = ROLES if recipe.eval.single_patches else ()
+    methods = recipe.search.methods[1:] if recipe.search else ()
+    others = (*alone, *recipe.eval.decodings, *methods, *recipe.ablations)
+    return ["backbone", *others, "safepatching"]
+
+
+def compared(recipe: Recipe, chosen: Chosen) -> list[Variant]:
+    """The variants that the report shows and that are merged of the run's patches, in its order.
+
+    Raises:
+        UserError: a variant's settings do not fit each other.
+    """
+    if recipe.eval is None:
+        return []
+    alone = _single_patches(recipe) if recipe.eval.single_patches else ()
+    return [*alone, *_searched(chosen), *_ablations(recipe, chosen)]
+
+
+def compares(recipe: Recipe) -> bool:
+    """Whether a recipe names variants to compare beside those of a search."""
+    return recipe.eval is not None and bool(recipe.eval.single_patches or recipe.ablations)
+
+
+def refuse_unevaluated(recipe: Recipe) -> None:
+    """See that there are prompts to compare models by.
+
+    Raises:
+        UserError: the recipe evaluates nothing.
+    """
+    if recipe.eval is None:
+        raise UserError(f"recipe {recipe.name}: has no eval section, which ablate needs; add one")
+
+
+def variants(recipe: Recipe, chosen: Chosen) -> list[Variant]:
+    """The rows of the ablation's table, in order.
+
+    Raises:
+        UserError: a variant's settings do not fit each other.
+    """
+    full = _full(chosen)
+    rows = [
+        Variant("backbone", "backbone", "", None),
+        Variant("full", "SafePatching", "chosen" if recipe.search else "the recipe's", full),
+        *(_changed(full, part, f"variant {part.name}") for part in _parts(full.method)),
+    ]
+    others = [*_single_patches(recipe), *_methods(chosen), *baselines(recipe)]
+    taken = {row.name for row in (*rows, *others)}
+    own = (
+        replace(row, name=f"ablations.{row.name}") if row.name in taken else row
+        for row in _ablations(recipe, chosen, _parts(full.method))
+    )
+    return [*rows, *own, *others]
+
+
+def _full(chosen: Chosen) -> MergeSettings:
+    return next(iter(chosen.values()))
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What one variant changes in the settings of the merge, all else kept."""
+
+    name: str
+    title: str
+    values: Mapping[str, Any]
+
+
+def _parts(method: MethodName) -> list[_Change]:
+    """The parts of a method, each left out or replaced."""
+    rule = METHODS[method]
+    parts = []
+    if rule.drawn:
+        parts.append(_Change("no_retention", "without retention", {"retention": 1.0}))
+    if rule.by_importance:
+        dense = _Change("no_importance", "without importance (dense)", {"method": "dense"})
+        scores = (_Change(f"score_{key}", title, {"score": key}) for key, title in _SCORES.items())
+        other = _Change("intersection", "intersection set", {"method": "intersection"})
+        parts += [dense, *scores, other]
+    return parts
+
+
+def _ablations(recipe: Recipe, chosen: Chosen, shown: Iterable[_Change] = ()) -> Iterator[Variant]:
+    """The ablations that the recipe names, without those that are shown under other names."""
+    same = [change.values for change in shown]
+    for name, values in recipe.ablations.items():
+        if values not in same:
+            change = _Change(name, name.replace("_", " "), values)
+            yield _changed(_full(chosen), change, f"ablations.{name}")
+
+
+def _changed(full: MergeSettings, change: _Change, source: str) -> Variant:
+    """The patched model with some settings changed; an error calls them ``source``."""
+    values = full.values_for(change.values.get("method", full.method))
+    settings = parse_settings(MergeSettings, {**values, **change.values}, source)
+    words = ", ".join(f"{key} {value}" for key, value in change.values.items())
+    how = "as chosen" if settings == full else f"chosen, with {words}"
+    return Variant(change.name, change.title, how, settings)
+
+
+def _single_patches(recipe: Recipe) -> Iterator[Variant]:
+    """The backbone with one whole patch alone: the two extremes of the paper's table."""
+    titles = {"safety": "safety patch alone", "over_safety": "over-safety patch alone"}
+    for role in ROLES:
+        patch = WholePatch(role, role, recipe.training(role), recipe.harmless)
+        yield Variant(role, titles[role], "the whole patch", patch)
+
+
+def _searched(chosen: Chosen) -> Iterator[Variant]:
+    """The other methods' best merges, each by a search of its own."""
+    _, *others = chosen
+    for method in others:
+        title = METHODS[chosen[method].method].published or f"{method}, a search of its own"
+        yield Variant(method, title, "its own search", chosen[method])
+
+
+def _methods(chosen: Chosen) -> Iterator[Variant]:
+    """The searched methods, and every published one: without a search, with the chosen settings."""
+    full, searched = _full(chosen), {row.name: row for row in _searched(chosen)}
+    for method, row in searched.items():
+        if METHODS[chosen[method].method].published is None:
+            yield replace(row, name=f"{method}_searched")
+    for method, rules in METHODS.items():
+        title = rules.published
+        if title is None or method == full.method:
+            continue
+        if method in searched:
+            yield searched[method]
+            continue
+        changes: dict[str, Any] = {"method": method}
+        if rules.one_factor:
+            changes |= {"beta": full.alpha, "scales": ()}
+        settings = parse_settings(
+            MergeSettings, {**full.values_for(method), **changes}, f"variant {method}"
+        )
+        factor = ", beta as alpha" if rules.one_factor else ""
+        yield Variant(method, title, f"chosen, with method {method}{factor}", settings)
+
+
+def baselines(recipe: Recipe) -> list[Variant]:
+    """What one training alone makes of the backbone; none that needs pairs which are not there.
+
+    Raises:
+        UserError: a baseline's training has wrong settings.
+    """
+    settings = recipe.ablate_settings()
+    rows = []
+    for name, changes in settings.baselines.items():
+        values = changed_values(recipe.safety.model_dump(), changes)
+        training = parse_settings(SafetyTraining, values, f"ablate.baselines.{name}")
+        objective = OBJECTIVES[training.objective]
+        harmless = settings.harmless if objective.needs_harmless else recipe.harmless
+        if objective.needs_harmless and harmless is None:
+            logger.warning("%s: left out, as it needs harmless pairs in ablate.harmless", name)
+            continue
+        if objective.needs_refusals and recipe.refusals is None:
+            logger.warning("%s: left out, as it needs a section 'refusals' in the recipe", name)
+            continue
+        same = training == recipe.safety and harmless == recipe.harmless
+        patch = WholePatch("safety" if same else name, "safety", training, harmless)
+        how = "the safety patch" if same else "trained with the safety patch's other settings"
+        rows.append(Variant(name, name.replace("_", " "), how, patch))
+    return rows
