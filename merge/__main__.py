@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ def main(process_of_its_own: bool = False) -> int:
     # What imports make stays; to look through it again and again takes a tenth of a second.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     if process_of_its_own:
+        # numpy would start a thread for every core, for matrix products that nobody here makes.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from merge.common.settings import leave_out_descriptions
 
         leave_out_descriptions()
