@@ -84,10 +84,10 @@ def _inspect(options: dict[str, Any]) -> None:
     # Before the patches are read: a wrong file should not be told after minutes.
     prediction = None if file is None else read_prediction(file)
     inputs = {key: arguments[key] for key in ("backbone", "safety", "over_safety", "settings")}
-    found = inspect(**inputs)
+    numbers = inspect(**inputs)
     if prediction is not None:
-        found["prediction"] = prediction.model_dump(mode="json")
-    write_page(found, options["backbone"].resolve().name, options["out"])
+        numbers["prediction"] = prediction.model_dump(mode="json")
+    write_page(numbers, options["backbone"].resolve().name, options["out"])
     logger.info("pictures: %s; numbers: %s", options["out"] / PAGE, options["out"] / NUMBERS)
 
 

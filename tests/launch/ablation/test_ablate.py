@@ -130,9 +130,9 @@ def test_the_spread_is_that_of_the_seeds_and_nothing_private_is_left(run):
     assert (recipe.output / "patched/merge.json").is_file()
     (spread,) = record["retention_seeds"]
     assert spread["seeds"] == [0, 1, 2]
-    for axis, found in spread["axes"].items():
-        assert found["deviation"] == pytest.approx(np.std(found["values"], ddof=1))
-        assert found["values"][0] == by_name(folder)["full"]["axes"][axis]["value"]
+    for axis, rates in spread["axes"].items():
+        assert rates["deviation"] == pytest.approx(np.std(rates["values"], ddof=1))
+        assert rates["values"][0] == by_name(folder)["full"]["axes"][axis]["value"]
     chosen = by_name(folder)["full"]["axes"]
     for key in ("top_safety", "top_over_safety", "alpha", "beta"):
         middle = next(p for p in record["curves"][key] if p["position"] == 1)
@@ -208,15 +208,15 @@ def test_means_and_intervals_over_runs_equal_scipy():
             ],
         }
 
-    found = summarise([record(seed, value) for seed, value in enumerate(values)])
+    summary = summarise([record(seed, value) for seed, value in enumerate(values)])
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    for row in (found["variants"][0], found["curves"]["alpha"][0]):
+    for row in (summary["variants"][0], summary["curves"]["alpha"][0]):
         rates = row["axes"]["utility"]
         assert (rates["value"], rates["low"], rates["high"]) == pytest.approx(
             (np.mean(values), low, high)
         )
-    assert found["variants"][0]["how"] == "x (as chosen in 3 of 4)"
-    assert found["seeds"] == [0, 1, 2, 3] and found["curves"]["alpha"][0]["values"] == values
+    assert summary["variants"][0]["how"] == "x (as chosen in 3 of 4)"
+    assert summary["seeds"] == [0, 1, 2, 3] and summary["curves"]["alpha"][0]["values"] == values
 
 
 TINY = [

@@ -105,16 +105,16 @@ def test_every_layer_gets_the_scales_of_its_group(method):
     grouped = {"layer_groups": 3, "layer_factors": (0.5, 4)}
     settings = SEARCH.model_copy(update=grouped)
     trial = study.ask()
-    found = suggest(trial, method, settings, MergeSettings(), blocks=BLOCKS[4:11])
-    assert MergeSettings.model_validate(found.model_dump(mode="json")) == found
+    suggested = suggest(trial, method, settings, MergeSettings(), blocks=BLOCKS[4:11])
+    assert MergeSettings.model_validate(suggested.model_dump(mode="json")) == suggested
     groups = [0, 0, 0, 1, 1, 2, 2]
     for layer, group in enumerate(groups, start=4):
         name = f"model.layers.{layer}.mlp.up_proj.weight"
-        assert sum(fnmatchcase(name, rule.pattern) for rule in found.scales) == 1
-        alpha = found.alpha * trial.params[f"alpha_factor_{group}"]
-        beta = found.beta * trial.params[f"beta_factor_{group}"] if method != "ties" else alpha
-        assert found.scales_of(name) == pytest.approx((alpha, beta))
-        assert 0.5 <= alpha / found.alpha <= 4
+        assert sum(fnmatchcase(name, rule.pattern) for rule in suggested.scales) == 1
+        alpha = suggested.alpha * trial.params[f"alpha_factor_{group}"]
+        beta = suggested.beta * trial.params[f"beta_factor_{group}"] if method != "ties" else alpha
+        assert suggested.scales_of(name) == pytest.approx((alpha, beta))
+        assert 0.5 <= alpha / suggested.alpha <= 4
     names = [f"model.layers.{layer}.{part}_proj.weight" for layer in (0, 3, 11) for part in "qk"]
     assert blocks_of([*reversed(names), "lm_head.weight"]) == [BLOCKS[0], BLOCKS[3], BLOCKS[11]]
     with pytest.raises(UserError, match="layer_groups"):
@@ -162,7 +162,12 @@ def test_the_first_prompts_are_spread_evenly_and_every_prompt_is_in_one_part(tmp
         first, later = split(model.prompt_sets, share)
         for whole in model.prompt_sets:
             parts = [
-                [prompt for found in part if found.row == whole.row for prompt in found.prompts]
+                [
+                    prompt
+                    for prompt_set in part
+                    if prompt_set.row == whole.row
+                    for prompt in prompt_set.prompts
+                ]
                 for part in (first, later)
             ]
             assert len(parts[0]) == math.floor(9 * share)
@@ -185,7 +190,7 @@ def test_a_screened_trial_has_the_rates_of_its_part_and_others_those_of_all(tmp_
 
     model.model.answers = counted  # pyright: ignore[reportAttributeAccessIssue]
     merge = MergeSettings(alpha=2, retention=0.5)
-    whole = {axis: found.value for axis, found in model.model.rates(merge).items()}
+    whole = {axis: rate.value for axis, rate in model.model.rates(merge).items()}
     goes_on = model.outcome(merge, [Outcome(1, 1, 1, 0)])
     assert goes_on == Outcome(**whole)  # pyright: ignore[reportArgumentType]
     assert len(asked) == len(set(asked)) == 27
@@ -277,13 +282,13 @@ def test_a_draw_that_was_stopped_is_drawn_anew(tmp_path):
 def test_more_trials_go_on_from_those_that_are_there(tmp_path):
     few, many = (tiny(tmp_path, trials=count, random_share=0.5) for count in (4, 10))
     model = Counted(TrialModel.load(few, tmp_path / "backbone"))
-    found = []
+    histories = []
     for recipe in (few, many):
         assert recipe.search is not None
         trials = Trials(tmp_path, "difference", recipe.search, recipe.seed)
-        found.append(search_method(model, "difference", recipe, trials))
-    assert found[1][:4] == found[0]
-    assert model.asked == [settings for settings, _ in found[1]]
+        histories.append(search_method(model, "difference", recipe, trials))
+    assert histories[1][:4] == histories[0]
+    assert model.asked == [settings for settings, _ in histories[1]]
 
 
 def test_every_method_has_a_front_and_every_trial_a_json_line(tmp_path):
