@@ -56,10 +56,10 @@ def _widths(table: Table, wide: Console) -> tuple[list[int], list[int]]:
     words, lines = [], []
     for column in table.columns:
         cells = [*([column.header] if table.show_header else []), *column.cells]
-        found = [Measurement.get(wide, wide.options, cell) for cell in cells]
+        measured = [Measurement.get(wide, wide.options, cell) for cell in cells]
         least = column.min_width or 1
-        lines.append(max([least, *(each.maximum for each in found)]))
-        word = max([least, *(each.minimum for each in found)])
+        lines.append(max([least, *(each.maximum for each in measured)]))
+        word = max([least, *(each.minimum for each in measured)])
         words.append(lines[-1] if column.no_wrap else word)
     return words, lines
 

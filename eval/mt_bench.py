@@ -89,8 +89,10 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
         for q, said in zip(questions, answers, strict=True)
         for turn in range(len(q.turns))
     ]
-    found = iter(rate_dialogues(job.bench.judge, dialogues, LineStore(job.out / _RATINGS_NAME)))
-    ratings = [[next(found) for _ in question.turns] for question in questions]
+    ratings_in_order = iter(
+        rate_dialogues(job.bench.judge, dialogues, LineStore(job.out / _RATINGS_NAME))
+    )
+    ratings = [[next(ratings_in_order) for _ in question.turns] for question in questions]
     result = {
         "format": 1,
         "name": job.name or job.out.resolve().name,

@@ -147,9 +147,9 @@ def summarize(
         completions = _refusals_by(judges.refusal, completions)
     if judges.harm is not None:
         asked = [c for c in completions if _has_harm_to_judge(c)]
-        found = iter(judges.harm([(c.goal or c.prompt, c.judged_text) for c in asked]))
+        harms = iter(judges.harm([(c.goal or c.prompt, c.judged_text) for c in asked]))
         completions = [
-            replace(c, harm=next(found)) if _has_harm_to_judge(c) else c for c in completions
+            replace(c, harm=next(harms)) if _has_harm_to_judge(c) else c for c in completions
         ]
     by_suite: dict[str, list[Completion]] = {prompt_set.row.name: [] for prompt_set in prompt_sets}
     for completion in completions:
@@ -203,8 +203,8 @@ def _refusals_by(judge: Judge, completions: Sequence[Completion]) -> list[Comple
     places = [place for place, c in enumerate(completions) if c.axis in {"harm", "refusal"}]
     asked = [completions[place] for place in places]
     by_rules = [Judged(c.judged_text, c.refusal or "none") for c in asked]
-    found = judged_by(judge, by_rules, [c.prompt for c in asked])
-    changed = {place: each.refusal for place, each in zip(places, found, strict=True)}
+    verdicts = judged_by(judge, by_rules, [c.prompt for c in asked])
+    changed = {place: each.refusal for place, each in zip(places, verdicts, strict=True)}
     return [
         replace(c, refusal=changed.get(place, c.refusal)) for place, c in enumerate(completions)
     ]
@@ -218,11 +218,11 @@ def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion
     text, tokens, correct = answer
     row, scoring = prompt_set.row, prompt_set.scoring
     spoken = scoring != "choice" and not isinstance(row, TaskRow)
-    found = judged(text, prompt.text) if spoken else None
+    verdict = judged(text, prompt.text) if spoken else None
     if scoring == "choice":
         correct = text == prompt.answer
-    elif found is not None and scoring is not None:
-        correct = is_correct(found.answer, prompt.answer or "", scoring)
+    elif verdict is not None and scoring is not None:
+        correct = is_correct(verdict.answer, prompt.answer or "", scoring)
     return Completion(
         id=prompt.id,
         suite=row.name,
@@ -230,10 +230,10 @@ def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion
         category=prompt.category,
         prompt=prompt.text,
         completion=text,
-        refusal=found.refusal if found else None,
+        refusal=verdict.refusal if verdict else None,
         correct=correct,
         tokens=tokens,
-        answer=found.answer if found and found.answer != text else None,
+        answer=verdict.answer if verdict and verdict.answer != text else None,
         attack=attack_of(prompt_set),
         goal=prompt.goal,
     )

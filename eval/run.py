@@ -123,7 +123,7 @@ def run(job: RunJob) -> dict[str, Any]:
     summary = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
-        "axes": {axis: found.as_dict() for axis, found in evaluation.axes.items()},
+        "axes": {axis: rate.as_dict() for axis, rate in evaluation.axes.items()},
         "suites": evaluation.suites,
         "coverage": coverage_of(job.model),
         "erased": erased_of(job.model),
@@ -250,8 +250,11 @@ def _previous_cost(directory: Path) -> dict[str, Any]:
 def _write_completions(directory: Path, evaluation: Evaluation, keys: dict[AnswerId, str]) -> None:
     """The finished file: all answers in the suites' order, with what was found in them."""
     lines = [
-        json.dumps({**found.as_dict(), "key": keys[found.suite, found.id]}, ensure_ascii=False)
-        for found in evaluation.completions
+        json.dumps(
+            {**completion.as_dict(), "key": keys[completion.suite, completion.id]},
+            ensure_ascii=False,
+        )
+        for completion in evaluation.completions
     ]
     atomic_write_text(directory / FILE_NAME, "\n".join(lines) + "\n")
 
@@ -259,7 +262,7 @@ def _write_completions(directory: Path, evaluation: Evaluation, keys: dict[Answe
 def _write_scalars(directory: Path, summary: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
 
-    scalars = {f"eval/{axis}(fraction)": found["value"] for axis, found in summary["axes"].items()}
+    scalars = {f"eval/{axis}(fraction)": rate["value"] for axis, rate in summary["axes"].items()}
     record({"name": summary["name"], **scalars})
     try:
         with SummaryWriter(str(directory / summary["name"])) as writer:

@@ -49,7 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     refusing = commands.add_parser(
         "openings", help="learn from the backbone's answers how its refusals open"
     )
-    found = commands.add_parser(
+    search_command = commands.add_parser(
         "search", help="run it up to the search for merge settings, and show what that found"
     )
     patches = commands.add_parser(
@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one = commands.add_parser("stage", help="do one stage; what a job runs")
     for command, function in (
         (run, _run), (several, _repeat), (sizes, _plan), (jobs, submit_jobs), (pairs, _harvest),
-        (refusing, _openings), (found, _search), (patches, _continual), (parts, _ablate),
+        (refusing, _openings), (search_command, _search), (patches, _continual), (parts, _ablate),
         (one, run_stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
@@ -148,9 +148,9 @@ def _run(options: argparse.Namespace) -> None:
     if report is not None:
         from eval.report.table import headline_text, render_table
 
-        found = read_report(report)
-        show(render_table(found))
-        show(headline_text(found), style="bold")
+        content = read_report(report)
+        show(render_table(content))
+        show(headline_text(content), style="bold")
         show(f"report: {report / 'report.html'}")
     show(f"patched model: {recipe.output / 'patched'}")
     events = recipe.output / "tensorboard"
@@ -278,15 +278,15 @@ def _reference(options: argparse.Namespace) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
+    from launch.ablation.record import read_record
     from launch.ablation.table import render
     from launch.pipeline.repeat import ablate, ablate_seeds
     from launch.recipe import Recipe
-    from merge.common.files import read_json
     from train.recipe import load_recipe
 
     if options.seeds is None:
         folder = ablate(load_recipe(options.recipe, options.overrides, Recipe))
     else:
         folder = ablate_seeds(options.recipe, options.overrides, options.seeds)
-    show(render(read_json(folder / "ablation.json")))
+    show(render(read_record(folder)))
     show(f"curves and spread: {folder / 'ablation.md'}")

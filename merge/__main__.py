@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ def main(process_of_its_own: bool = False) -> int:
     # What imports make stays; to look through it again and again takes a tenth of a second.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     if process_of_its_own:
+        # numpy would start a thread for every core, for matrix products that nobody here makes.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from merge.common.settings import leave_out_descriptions
 
         leave_out_descriptions()
@@ -81,10 +84,10 @@ def _inspect(options: dict[str, Any]) -> None:
     # Before the patches are read: a wrong file should not be told after minutes.
     prediction = None if file is None else read_prediction(file)
     inputs = {key: arguments[key] for key in ("backbone", "safety", "over_safety", "settings")}
-    found = inspect(**inputs)
+    numbers = inspect(**inputs)
     if prediction is not None:
-        found["prediction"] = prediction.model_dump(mode="json")
-    write_page(found, options["backbone"].resolve().name, options["out"])
+        numbers["prediction"] = prediction.model_dump(mode="json")
+    write_page(numbers, options["backbone"].resolve().name, options["out"])
     logger.info("pictures: %s; numbers: %s", options["out"] / PAGE, options["out"] / NUMBERS)
 
 

@@ -58,12 +58,12 @@ def apply_delta(model: Path, delta_file: Path, out: Path) -> Literal["backbone",
         try:
             try:
                 read = _followed(delta_file, delta)
-                found, made, outputs = _write_model(index, delta, read, out, shards, pool)
+                read_hash, made, outputs = _write_model(index, delta, read, out, shards, pool)
             except _MisfitError as error:
                 # Changes that do not fit: of a damaged file, or of another model.
                 known = delta.other(model_hash(index, pool)) is not None
                 raise (UserError(str(error)) if known else third) from None
-            wanted = delta.other(found)
+            wanted = delta.other(read_hash)
             if wanted is None:
                 raise third
             if made != wanted:

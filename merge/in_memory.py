@@ -76,17 +76,17 @@ def _mapped(entry: TensorEntry) -> np.ndarray:
 
 
 class _ThresholdMerger(TensorMerger):
-    """Finds each top set once; ``found`` outlives it."""
+    """Finds each top set once; ``threshold_cache`` outlives it, and serves later mergers."""
 
     def __init__(
         self,
         inputs: MergeInputs,
         source: _MappedSource,
         settings: MergeSettings,
-        found: dict[tuple[object, ...], Threshold],
+        threshold_cache: dict[tuple[object, ...], Threshold],
     ) -> None:
         super().__init__(inputs, source, settings, CACHED_VALUES)
-        self._found = found
+        self._threshold_cache = threshold_cache
         # What the top sets depend on.
         self._score = "magnitude" if method_of(settings).by_magnitude else settings.score
 
@@ -94,9 +94,9 @@ class _ThresholdMerger(TensorMerger):
         self, role: Role, names: Sequence[str], count: int, *how: Any, **more: Any
     ) -> Threshold:
         place = (self._score, role, tuple(names), count)
-        if place not in self._found:
-            self._found[place] = super().threshold(role, names, count, *how, **more)
-        return self._found[place]
+        if place not in self._threshold_cache:
+            self._threshold_cache[place] = super().threshold(role, names, count, *how, **more)
+        return self._threshold_cache[place]
 
 
 @dataclass
@@ -173,13 +173,13 @@ class LoadedInputs:
         """
         self._check(settings)
         selection = selection_of(settings)
-        last, found = self._products
-        if found is None or last != selection:
+        last, products = self._products
+        if products is None or last != selection:
             chosen = settings.model_copy(update={"method": "by_set"})
             merger = _ThresholdMerger(self.inputs, self._source, chosen, self._thresholds)
-            found = SetProducts(self.inputs, self._source, merger, settings.scope)
-            self._products = selection, found
-        sums = found.of(name, gradient)
+            products = SetProducts(self.inputs, self._source, merger, settings.scope)
+            self._products = selection, products
+        sums = products.of(name, gradient)
         return sums / settings.retention if settings.rescale else sums
 
     def _check(self, settings: MergeSettings) -> None:

@@ -37,10 +37,10 @@ def verify(directory: Path) -> None:
     expected |= {path: digest for path, digest in inputs.items() if path not in gone}
     size = sum(path.stat().st_size for path in expected if path.is_file())
     with ThreadPoolExecutor(_THREADS) as pool, Progress("verify", size, "B") as progress:
-        found = run_all(pool, lambda path: _hash_or_none(path, progress.advance), list(expected))
+        digests = run_all(pool, lambda path: _hash_or_none(path, progress.advance), list(expected))
     problems = [
         f"{path}: {'is missing' if digest is None else 'has changed'}"
-        for path, digest in zip(expected, found, strict=True)
+        for path, digest in zip(expected, digests, strict=True)
         if digest != expected[path]
     ]
     strangers = sorted({path.name for path in directory.glob("*.safetensors")} - set(outputs))

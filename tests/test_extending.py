@@ -142,12 +142,12 @@ def test_the_objective_is_its_formula(extended: Path) -> None:
         "from train.objectives.terms import _TERMS, Term\n"
         "(term,) = _TERMS['bounded_ascent'](Term('forget', 1.0, [], None, None), None)\n"
         "losses = torch.tensor([1.0, 4.5, 9.0], requires_grad=True)\n"
-        "found = term.losses(losses, None, None)\n"
-        "found.sum().backward()\n"
-        "print([found.tolist(), losses.grad.tolist()])"
+        "values = term.losses(losses, None, None)\n"
+        "values.sum().backward()\n"
+        "print([values.tolist(), losses.grad.tolist()])"
     )
-    found = json.loads(_run(extended, "-c", script).splitlines()[-1])
-    assert found == [[-1.0, -4.5, -5.0], [-1.0, -1.0, 0.0]]
+    printed = json.loads(_run(extended, "-c", script).splitlines()[-1])
+    assert printed == [[-1.0, -4.5, -5.0], [-1.0, -1.0, 0.0]]
 
 
 @pytest.mark.slow
@@ -164,9 +164,9 @@ def test_an_evaluation_uses_source_backend_judge_and_axis(extended: Path, tmp_pa
     paths = [part for key, name in folders.items() for part in (f"--{key}", str(tmp_path / name))]
     _run(extended, "-m", "eval", "run", "--backend", "echo", *paths)
     lines = (tmp_path / "out" / "completions.jsonl").read_text().splitlines()
-    found: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    assert [line["completion"] for line in found] == prompts
-    assert {line["refusal"] for line in found} == {"none"}
+    answers: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    assert [line["completion"] for line in answers] == prompts
+    assert {line["refusal"] for line in answers} == {"none"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     brief = summary["axes"]["brief_rate"]
     assert (brief["value"], brief["n"]) == (pytest.approx(1 / 3), 3)

@@ -35,12 +35,12 @@ def _folder(name: str) -> str:
 
 def _imports(name: str) -> set[str]:
     """The project's modules that a file imports when it is loaded itself."""
-    found = set()
+    imported = set()
     for node in ast.parse(FILES[name].read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {each if each in FILES else node.module for each in names}
-    return {each for each in found if each in FILES and each != name}
+            imported |= {each if each in FILES else node.module for each in names}
+    return {each for each in imported if each in FILES and each != name}
 
 
 def _all_imports(name: str) -> set[str]:

@@ -50,10 +50,10 @@ def mean_log_likelihoods(
         For each question one value per choice: (1/|choice|) * sum over its tokens of
         log p(token | prompt, tokens before).
     """
-    found = likelihoods(model, questions, batch_tokens)
+    rows = likelihoods(model, questions, batch_tokens)
     return [
         [each.total / len(choice) for each, choice in zip(row, question.choices, strict=True)]
-        for row, question in zip(found, questions, strict=True)
+        for row, question in zip(rows, questions, strict=True)
     ]
 
 
@@ -87,8 +87,8 @@ def likelihoods(
         return scores
     memory = memory_of(model)
     for batch in batches_by_length([question.width for question in questions], batch_tokens):
-        found = _score_batch(model, memory, [questions[index] for index in batch])
-        for index, row in zip(batch, found, strict=True):
+        batch_scores = _score_batch(model, memory, [questions[index] for index in batch])
+        for index, row in zip(batch, batch_scores, strict=True):
             scores[index] = row
     return scores
 

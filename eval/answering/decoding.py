@@ -88,7 +88,7 @@ class Steered(Greedy):
         prompts = [question.token_ids for question in questions]
         harmful = look_harmful(model, self._compass, prompts, self._settings, batch_tokens)
         for sign, wanted in ((1, True), (-1, False)):
-            group = [index for index, found in enumerate(harmful) if found is wanted]
+            group = [index for index, is_harmful in enumerate(harmful) if is_harmful is wanted]
             asked = [questions[index] for index in group]
             with steered(model, self._compass, self._settings, sign):
                 for batch in super().generate(model, asked, eos_ids, batch_tokens):
@@ -116,8 +116,8 @@ def prepare(
     if isinstance(settings, ReversePrompt):
         return Reversed(chat, settings)
     if isinstance(settings, Switch):
-        found = learned(model, chat, _anchor_texts(settings), settings, kept)
-        return Switched(chat, found, settings)
+        parts = learned(model, chat, _anchor_texts(settings), settings, kept)
+        return Switched(chat, parts, settings)
     if isinstance(settings, Steering):
         compass = read_compass(model, chat, *_anchor_texts(settings))
         return Steered(chat, compass, settings)
@@ -134,16 +134,16 @@ def anchors(settings: Steering | Switch) -> list[PromptSet]:
     Raises:
         UserError: a source is missing, or a row has a mistake.
     """
-    found = []
+    prompt_sets = []
     for kind, row in (("harmful", settings.harmful), ("harmless", settings.harmless)):
         whole = {"name": f"{settings.method} {kind}", "axis": "harm", **row}
         suite = suite_from_rows([whole], f"decoding, {kind}", Path.cwd())
-        found += load_prompts(suite)
-    return found
+        prompt_sets += load_prompts(suite)
+    return prompt_sets
 
 
 def _anchor_texts(settings: Steering | Switch) -> list[list[str]]:
-    return [[prompt.text for prompt in found.prompts] for found in anchors(settings)]
+    return [[prompt.text for prompt in prompt_set.prompts] for prompt_set in anchors(settings)]
 
 
 def decoding_identity(settings: DecodingSettings | None, tokenizer: Any) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _last_logits(
     """The logits that foretell the last ``count`` tokens: [sequences, count, vocabulary]."""
     # Where padding would change what follows it, every row is read alone.
     parts = [sequences] if memory_of(model).ignores_padding else [[row] for row in sequences]
-    found = []
+    logits_by_part = []
     for rows in parts:
         ids, mask = left_padded(rows, model.device)
         logits = model(
@@ -213,5 +213,5 @@ def _last_logits(
             use_cache=False,
             **last_logits_argument(model, count=count + 1),
         ).logits
-        found.append(logits[:, -count - 1 : -1])
-    return torch.cat(found)
+        logits_by_part.append(logits[:, -count - 1 : -1])
+    return torch.cat(logits_by_part)

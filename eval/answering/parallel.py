@@ -89,16 +89,16 @@ def run_workers(
     try:
         while running:
             try:
-                found = results.get(timeout=1)
+                message = results.get(timeout=1)
             except queue.Empty:
                 _check_alive(processes)
                 continue
-            if isinstance(found, str):
-                raise UserError(found)
-            if found is None:
+            if isinstance(message, str):
+                raise UserError(message)
+            if message is None:
                 running -= 1
             else:
-                on_batch(found)
+                on_batch(message)
     finally:
         for process in processes:
             process.terminate()

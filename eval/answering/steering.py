@@ -65,7 +65,7 @@ def hidden_states(
     Returns:
         fp32 [prompts, layers, 2, hidden].
     """
-    found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+    rows: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     sequences = [[*prompt, *probe] for prompt in prompts]
     lengths = [len(ids) for ids in sequences]
     if memory_of(model).ignores_padding:
@@ -81,8 +81,8 @@ def hidden_states(
         ).hidden_states[1:]
         ends = torch.stack([state[:, [-1 - len(probe), -1]] for state in states], dim=1)
         for index, row in zip(batch, ends.float(), strict=True):
-            found[index] = row
-    return torch.stack(found)
+            rows[index] = row
+    return torch.stack(rows)
 
 
 def look_harmful(

@@ -126,12 +126,12 @@ def forward_arguments(
         mask: int64 [rows, all tokens so far]; positions count its ones.
     """
     known = inspect.signature(model.forward).parameters
-    found = {"input_ids": ids}
+    arguments = {"input_ids": ids}
     if "attention_mask" in known:
-        found["attention_mask"] = mask
+        arguments["attention_mask"] = mask
     if "position_ids" in known:
-        found["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    return found
+        arguments["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    return arguments
 
 
 def left_padded(

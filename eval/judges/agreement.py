@@ -116,10 +116,10 @@ def _judged(
     by_rules = [
         Judged(completion, judge(completion, prompt)) for prompt, completion, _, _ in records
     ]
-    found = judged_by(refusal_judge, by_rules, [prompt for prompt, *_ in records])
+    verdicts = judged_by(refusal_judge, by_rules, [prompt for prompt, *_ in records])
     return [
         (_LABELS[label], each.refusal, _listed(completion, lists))
-        for (_, completion, _, label), each in zip(records, found, strict=True)
+        for (_, completion, _, label), each in zip(records, verdicts, strict=True)
     ]
 
 
@@ -143,9 +143,9 @@ def _record(row: Row, where: str) -> list[str]:
 
 def _agreement(rows: Sequence[Labelled]) -> dict[str, Any]:
     people = [human != "none" for human, _, _ in rows]
-    rules = [found in {"partial", "full"} for _, found, _ in rows]
+    rules = [given in {"partial", "full"} for _, given, _ in rows]
     kappa, error = cohens_kappa(_two_by_two(people, rules))
-    classes = [*_CLASSES, *([UNPARSED] if any(found == UNPARSED for _, found, _ in rows) else [])]
+    classes = [*_CLASSES, *([UNPARSED] if any(given == UNPARSED for _, given, _ in rows) else [])]
     return {
         "n": len(rows),
         "kappa": kappa,
@@ -154,11 +154,11 @@ def _agreement(rows: Sequence[Labelled]) -> dict[str, Any]:
         "refused_by_people": sum(people) / len(rows),
         "refused_by_judge": sum(rules) / len(rows),
         "kappa_of_lists": {
-            name: cohens_kappa(_two_by_two(people, [found[name] for _, _, found in rows]))[0]
+            name: cohens_kappa(_two_by_two(people, [given[name] for _, _, given in rows]))[0]
             for name in rows[0][2]
         },
         "confusion": {
-            human: {found: sum(row[:2] == (human, found) for row in rows) for found in classes}
+            human: {given: sum(row[:2] == (human, given) for row in rows) for given in classes}
             for human in _LABELS.values()
         },
     }
@@ -176,24 +176,24 @@ def agreement_tables(measured: dict[str, Any]) -> list[Table]:
     lists = list(measured["models"]["all"]["kappa_of_lists"])
     for column in ("answers of", "n", "kappa [95 %]", "people", "judge"):
         kappas.add_column(column, no_wrap=True)
-    for name, found in measured["models"].items():
+    for name, numbers in measured["models"].items():
         kappas.add_row(
             name,
-            str(found["n"]),
-            f"{found['kappa']:.3f} [{found['low']:.3f}, {found['high']:.3f}]",
-            f"{found['refused_by_people']:.1%}",
-            f"{found['refused_by_judge']:.1%}",
+            str(numbers["n"]),
+            f"{numbers['kappa']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]",
+            f"{numbers['refused_by_people']:.1%}",
+            f"{numbers['refused_by_judge']:.1%}",
         )
     published = Table(title="Kappa of lists of phrases on the same answers")
     for column in ("answers of", *lists):
         published.add_column(column)
-    for name, found in measured["models"].items():
-        published.add_row(name, *(f"{found['kappa_of_lists'][key]:.3f}" for key in lists))
+    for name, numbers in measured["models"].items():
+        published.add_row(name, *(f"{numbers['kappa_of_lists'][key]:.3f}" for key in lists))
     confusion = Table(title="All answers: people's class (rows), the judge's (columns)")
     counts = measured["models"]["all"]["confusion"]
     classes = list(counts["none"])
     for column in ("", *classes):
         confusion.add_column(column)
     for human, row in counts.items():
-        confusion.add_row(human, *(str(row[found]) for found in classes))
+        confusion.add_row(human, *(str(row[verdict]) for verdict in classes))
     return [kappas, published, confusion]

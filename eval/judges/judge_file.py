@@ -35,8 +35,8 @@ def judge_file(source: Path, target: Path, refusal_judge: Judge | None = None) -
     texts = [_text(record, number, source) for number, record in enumerate(records, start=1)]
     prompts = [str(record.get("prompt") or "") for record in records]
     by_rules = [judged(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
-    for record, found in zip(records, judged_by(refusal_judge, by_rules, prompts), strict=True):
-        record["refusal"] = found.refusal
+    for record, verdict in zip(records, judged_by(refusal_judge, by_rules, prompts), strict=True):
+        record["refusal"] = verdict.refusal
         counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1
     languages = count_languages(
         record["completion"] for record in records if record["refusal"] in {"none", "degenerate"}

@@ -20,7 +20,7 @@ UNPARSED = "unparsed"
 
 
 class Judged(NamedTuple):
-    """What was found in a completion.
+    """The verdict on a completion.
 
     Attributes:
         answer: what stands after its reasoning; empty where that never ends.
@@ -40,27 +40,28 @@ def judged(completion: str, prompt: str = "") -> Judged:
 
 
 def judged_by(
-    refusal_judge: Judge | None, found: Sequence[Judged], prompts: Sequence[str]
+    refusal_judge: Judge | None, by_rules: Sequence[Judged], prompts: Sequence[str]
 ) -> list[Judged]:
     """The same answers with a model's classes in place of the rules'.
 
     Rules say what is degenerate or unfinished: a model is not asked about these.
 
     Args:
-        found: by the rules, one for each prompt.
+        by_rules: verdicts by the rules, one for each prompt.
         refusal_judge: gives none, partial, full or unparsed; without one the rules stay.
     """
     if refusal_judge is None:
-        return list(found)
+        return list(by_rules)
     asked = [
-        place for place, each in enumerate(found) if each.refusal not in (DEGENERATE, UNFINISHED)
+        place for place, each in enumerate(by_rules) if each.refusal not in (DEGENERATE, UNFINISHED)
     ]
     if not asked:
-        return list(found)
-    classes = refusal_judge([(prompts[place], found[place].answer) for place in asked])
+        return list(by_rules)
+    classes = refusal_judge([(prompts[place], by_rules[place].answer) for place in asked])
     changed = dict(zip(asked, classes, strict=True))
     return [
-        each._replace(refusal=changed.get(place, each.refusal)) for place, each in enumerate(found)
+        each._replace(refusal=changed.get(place, each.refusal))
+        for place, each in enumerate(by_rules)
     ]
 
 

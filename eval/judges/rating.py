@@ -69,9 +69,9 @@ def read_rating(written: str) -> float | None:
 
     A rating that the judge only considers in its reasoning is none.
     """
-    found = list(_RATING.finditer(answer_of(written) or ""))
-    double = [match[1] for match in found if match[1]]
-    single = [match[2] for match in found if match[2]]
+    matches = list(_RATING.finditer(answer_of(written) or ""))
+    double = [match[1] for match in matches if match[1]]
+    single = [match[2] for match in matches if match[2]]
     if not (double or single):
         return None
     rating = float((double or single)[-1])

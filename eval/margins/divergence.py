@@ -25,7 +25,7 @@ class Reference:
     @classmethod
     def of(cls, model: PreTrainedModel, examples: Sequence[TokenizedExample]) -> "Reference":
         """Measure the model as it is; its answers' tokens are the examples' labels."""
-        return cls(examples, [found.half() for found in _foretold(model, examples)])
+        return cls(examples, [distribution.half() for distribution in _foretold(model, examples)])
 
     def divergence(self, model: PreTrainedModel) -> float:
         """KL(then || now) in nats, mean over the answers' tokens."""

@@ -80,9 +80,9 @@ class MarginFile:
             for start in range(0, len(pending), _CHUNK):
                 keys = pending[start : start + _CHUNK]
                 prompts = [self._prompts[key] for key in keys]
-                found = refusal_margins(model, prompts, self._openings, batch_tokens)
+                margins = refusal_margins(model, prompts, self._openings, batch_tokens)
                 # A broken model's margin may be no number; JSON has none for it.
-                finite = (value if math.isfinite(value) else None for value in found)
+                finite = (value if math.isfinite(value) else None for value in margins)
                 self._store.add(dict(zip(keys, finite, strict=True)))
                 progress.advance(len(keys))
 

@@ -26,7 +26,7 @@ def refusal_margins(
         One value per prompt, in nats; see ``train.guards.refusal_margin``.
     """
     questions = [ChoiceQuestion(prompt, openings.tokens) for prompt in prompts]
-    found = [
+    log_likelihoods = [
         [opening.total for opening in row] for row in likelihoods(model, questions, batch_tokens)
     ]
-    return margins(torch.tensor(found, dtype=torch.float64)).tolist()
+    return margins(torch.tensor(log_likelihoods, dtype=torch.float64)).tolist()

@@ -31,7 +31,7 @@ def attack_report(
     kinds = list(outcomes[backbone])
     if not kinds:
         return {}
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+    attacks: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
     for name, by_kind in outcomes.items():
         counts = [PairCounts.of(outcomes[backbone][kind], by_kind[kind]) for kind in kinds]
         adjusted = holm([mcnemar_exact(count) for count in counts])
@@ -46,8 +46,8 @@ def attack_report(
                     "p_holm": p_value,
                     "verdict": axis_verdict(AXIS, count, p_value, margin),
                 }
-            found[kind][name] = entry
-    return {"attacks": found}
+            attacks[kind][name] = entry
+    return {"attacks": attacks}
 
 
 def attack_lines(report: Mapping[str, Any]) -> list[str]:
@@ -55,27 +55,27 @@ def attack_lines(report: Mapping[str, Any]) -> list[str]:
     attacks = report.get("attacks", {})
     if not attacks:
         return []
-    head = ["model", *(f"{kind} (n={_cases(found)})" for kind, found in attacks.items())]
+    head = ["model", *(f"{kind} (n={_cases(entries)})" for kind, entries in attacks.items())]
     rows = [[f"{AXES[AXIS].title}: {head[0]}", *head[1:]], ["---"] * len(head)]
     for name in report["models"]:
-        cells = [_cell(found[name]) for found in attacks.values()]
+        cells = [_cell(entries[name]) for entries in attacks.values()]
         rows.append([name.replace("|", "\\|"), *cells])
     return ["", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _outcomes(completions: Sequence[Completion]) -> dict[str, list[bool]]:
-    found: dict[str, list[bool]] = {}
+    by_kind: dict[str, list[bool]] = {}
     for completion in completions:
         if completion.attack is not None:
             succeeded = axis_outcomes(completion)[AXIS]
-            found.setdefault(completion.attack, []).append(succeeded)
-    return found
+            by_kind.setdefault(completion.attack, []).append(succeeded)
+    return by_kind
 
 
-def _cases(found: Mapping[str, Any]) -> int:
-    return next(iter(found.values()))["n"]
+def _cases(entries: Mapping[str, Any]) -> int:
+    return next(iter(entries.values()))["n"]
 
 
-def _cell(found: Mapping[str, Any]) -> str:
-    shown = f"{100 * found['value']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-    return f"{shown}, {found['change']['verdict']}" if "change" in found else shown
+def _cell(entry: Mapping[str, Any]) -> str:
+    shown = f"{100 * entry['value']:.1f} % [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+    return f"{shown}, {entry['change']['verdict']}" if "change" in entry else shown

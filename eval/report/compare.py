@@ -131,20 +131,22 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
         Per axis: counts by direction, in all and by category, and a few examples of each.
     """
     pairs = zip(before, after, strict=True)
-    found: dict[str, dict[str, Any]] = {}
+    by_axis: dict[str, dict[str, Any]] = {}
     for old, new in pairs:
         outcomes = axis_outcomes(new)
         for axis, was in axis_outcomes(old).items():
             if was == outcomes[axis]:
                 continue
             direction = "gone" if was else "new"
-            entry = found.setdefault(axis, {"gone": 0, "new": 0, "categories": {}, "examples": []})
+            entry = by_axis.setdefault(
+                axis, {"gone": 0, "new": 0, "categories": {}, "examples": []}
+            )
             entry[direction] += 1
             flips = entry["categories"].setdefault(old.category or old.suite, {"gone": 0, "new": 0})
             flips[direction] += 1
             if entry[direction] <= _EXAMPLES:
                 entry["examples"].append(_example(old, new, direction))
-    return {axis: found[axis] for axis in AXES if axis in found}
+    return {axis: by_axis[axis] for axis in AXES if axis in by_axis}
 
 
 def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
@@ -203,7 +205,7 @@ def _read_answers(directory: Path) -> list[Completion]:
     try:
         return [
             Completion(**{name: record[name] for name in names})
-            for record in ({**older, **found} for found in read_completions(path))
+            for record in ({**older, **record} for record in read_completions(path))
         ]
     except KeyError as error:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
@@ -248,10 +250,10 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
 
 
 def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
-    found = {name: summary.get("openings") for name, summary in summaries.items()}
+    by_model = {name: summary.get("openings") for name, summary in summaries.items()}
     measured = {
         name: openings["tokens"]
-        for name, openings in found.items()
+        for name, openings in by_model.items()
         if openings and openings["tokens"]
     }
     for name, tokens in measured.items():

@@ -49,7 +49,7 @@ def curve_report(
         the other models; and "shifts", lines on axes that one form improves and the other worsens.
     """
     margins = {name: model_margins(answers[backbone], answers[name]) for name in answers}
-    margins = {name: found for name, found in margins.items() if found is not None}
+    margins = {name: measured for name, measured in margins.items() if measured is not None}
     forms: dict[str, Cells] = {backbone: rates_by_form(answers[backbone])}
     forms |= {name: changes_by_form(answers[backbone], answers[name]) for name in verdicts}
     claims = {
@@ -80,25 +80,25 @@ def model_margins(
     sides = _sides(after, after)
     if not all(side.n for side in sides):
         return None
-    found: dict[str, Any] = {"curve": roc_points(*sides)}
+    entry: dict[str, Any] = {"curve": roc_points(*sides)}
     common = [_sides(each, before, after) for each in (before, after)]
     compared = before is not after and all(side.n for side in common[0])
     for key, pairing in _PAIRINGS.items():
-        found[key] = auc_interval(*sides, pairing)
-        if found[key] is not None and compared:
-            found[key]["difference"] = auc_difference(common[0], common[1], pairing)
-    return found
+        entry[key] = auc_interval(*sides, pairing)
+        if entry[key] is not None and compared:
+            entry[key]["difference"] = auc_difference(common[0], common[1], pairing)
+    return entry
 
 
 def _sides(measured: Sequence[Completion], *others: Sequence[Completion]) -> tuple[Side, Side]:
     """The harmful and the harmless prompts of which all these answers have a margin."""
-    found: dict[str, tuple[list[float], list[str]]] = {"harm": ([], []), "refusal": ([], [])}
+    by_axis: dict[str, tuple[list[float], list[str]]] = {"harm": ([], []), "refusal": ([], [])}
     for answer, *rest in zip(measured, *others, strict=True):
-        if answer.axis in found and all(each.margin is not None for each in (answer, *rest)):
-            margins, forms = found[answer.axis]
+        if answer.axis in by_axis and all(each.margin is not None for each in (answer, *rest)):
+            margins, forms = by_axis[answer.axis]
             margins.append(answer.margin or 0.0)
             forms.append(form_of(answer.prompt))
-    return Side.of(*found["harm"]), Side.of(*found["refusal"])
+    return Side.of(*by_axis["harm"]), Side.of(*by_axis["refusal"])
 
 
 def claims_of(
@@ -112,7 +112,7 @@ def claims_of(
         significantly worse on either form, and the verdict calls none worse. "why": a sentence.
     """
     against = [*_against_curve(margins), *_against_forms(forms)]
-    worse = [axis for axis, found in verdict["axes"].items() if found["verdict"] == "worse"]
+    worse = [axis for axis, entry in verdict["axes"].items() if entry["verdict"] == "worse"]
     if worse:
         against.append(f"worse: {', '.join(worse)}")
     return {

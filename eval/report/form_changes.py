@@ -36,8 +36,8 @@ def rates_by_form(completions: Sequence[Completion]) -> Cells:
     """The rates of one model; of axes alone that have prompts of both forms."""
     return {
         axis: {
-            form: {"rate": rate(sum(found), len(found)).as_dict(), "n": len(found)}
-            for form, found in outcomes.items()
+            form: {"rate": rate(sum(counted), len(counted)).as_dict(), "n": len(counted)}
+            for form, counted in outcomes.items()
         }
         for axis, outcomes in _outcomes(completions).items()
     }
@@ -113,11 +113,11 @@ def _lowest_gap(fall: Mapping[str, Any], rise: Mapping[str, Any]) -> float:
 
 
 def _outcomes(completions: Sequence[Completion]) -> dict[str, dict[str, list[bool]]]:
-    found: dict[str, dict[str, list[bool]]] = {
+    by_axis: dict[str, dict[str, list[bool]]] = {
         axis: {form: [] for form in FORMS} for axis in FAULTS
     }
     for completion in completions:
         for axis, counted in axis_outcomes(completion).items():
-            if axis in found:
-                found[axis][form_of(completion.prompt)].append(counted)
-    return {axis: forms for axis, forms in found.items() if all(forms.values())}
+            if axis in by_axis:
+                by_axis[axis][form_of(completion.prompt)].append(counted)
+    return {axis: forms for axis, forms in by_axis.items() if all(forms.values())}

@@ -39,34 +39,36 @@ def headline(verdict: Mapping[str, Any]) -> str:
         verdict: what ``eval.report.verdict.judge_change`` returns.
     """
     axes = {axis: verdict["axes"][axis] for axis in AXES if axis in verdict["axes"]}
-    if all(found["verdict"] == "no change" for found in axes.values()):
+    if all(entry["verdict"] == "no change" for entry in axes.values()):
         return "nothing changed: every answer counts as it did before"
     changes = [
-        _change(axis, found)
-        for axis, found in axes.items()
-        if not (axis in _SILENT_WHERE_KEPT and found["verdict"] in _KEPT)
+        _change(axis, entry)
+        for axis, entry in axes.items()
+        if not (axis in _SILENT_WHERE_KEPT and entry["verdict"] in _KEPT)
     ]
-    parts = [_outcome({axis: found["verdict"] for axis, found in axes.items()})]
+    parts = [_outcome({axis: entry["verdict"] for axis, entry in axes.items()})]
     parts += [
         f"{AXES[axis].name} not measured" for axis in (*FAULTS, "utility") if axis not in axes
     ]
-    parts += filter(None, (_still_open(axis, found, len(axes)) for axis, found in axes.items()))
+    parts += filter(None, (_still_open(axis, entry, len(axes)) for axis, entry in axes.items()))
     return f"{', '.join(changes)}: {'; '.join(parts)}" if changes else "; ".join(parts)
 
 
-def _change(axis: str, found: Mapping[str, Any]) -> str:
+def _change(axis: str, entry: Mapping[str, Any]) -> str:
     """The difference; with its interval where it is not significant, or within the margin."""
-    shown = f"{AXES[axis].name} {_signed(found['difference'])}"
-    if found["verdict"] in ("improved", "worse", "no change"):
+    shown = f"{AXES[axis].name} {_signed(entry['difference'])}"
+    if entry["verdict"] in ("improved", "worse", "no change"):
         return shown
-    return f"{shown} [{_points(found['low'])}, {_points(found['high'])}]"
+    return f"{shown} [{_points(entry['low'])}, {_points(entry['high'])}]"
 
 
 def _outcome(verdicts: Mapping[str, str]) -> str:
     """What became of the faults, and which other axes paid for it."""
     faults = [axis for axis in FAULTS if axis in verdicts]
     lower = [axis for axis in faults if verdicts[axis] == "improved"]
-    price = [axis for axis, found in verdicts.items() if found == "worse" and axis not in FAULTS]
+    price = [
+        axis for axis, verdict in verdicts.items() if verdict == "worse" and axis not in FAULTS
+    ]
     if not lower:
         return "; ".join(filter(None, (_unrepaired(faults, verdicts), *map(_loss, price))))
     rest = [axis for axis in faults if axis not in lower]
@@ -101,15 +103,15 @@ def _price(axis: str) -> str:
     return f"more {AXES[axis].name}" if AXES[axis].lower_is_better else AXES[axis].name
 
 
-def _still_open(axis: str, found: Mapping[str, Any], family: int) -> str | None:
+def _still_open(axis: str, entry: Mapping[str, Any], family: int) -> str | None:
     """What the cases do not tell, and how many would; None where nothing is open.
 
     Args:
         family: over how many axes Holm's procedure ran.
     """
-    if found["verdict"] not in ("undecided", "not worse"):
+    if entry["verdict"] not in ("undecided", "not worse"):
         return None
-    counts, words = PairCounts(**found["pairs"]), AXES[axis]
+    counts, words = PairCounts(**entry["pairs"]), AXES[axis]
     asked = f"{counts.n:,} {words.cases}"
     if axis in FAULTS and counts.difference < 0:
         # The strictest of Holm's levels: the number suffices whatever the other axes show.
@@ -117,16 +119,16 @@ def _still_open(axis: str, found: Mapping[str, Any], family: int) -> str | None:
         if needed <= _MOST_CASES:
             fall = f"a fall of {words.name} of {_points(-counts.difference)} points"
             return f"{fall} is not shown by {asked}; {_about(needed)} would show it"
-    if found["verdict"] == "not worse":
+    if entry["verdict"] == "not worse":
         return None
     loss = counts.difference if AXES[axis].lower_is_better else -counts.difference
-    margin = f"{100 * found['margin']:g}"
-    if loss >= found["margin"]:
+    margin = f"{100 * entry['margin']:g}"
+    if loss >= entry["margin"]:
         return (
             f"the {words.loss} of {_points(loss)} points is itself not below the margin of "
             f"{margin}: more than {asked} would not exclude it"
         )
-    needed = cases_to_exclude(counts, loss, found["margin"])
+    needed = cases_to_exclude(counts, loss, entry["margin"])
     more = f"{_about(needed)} would tell"
     if needed > _MOST_CASES:
         more = f"it is so near the margin that {_MOST_CASES:,} would not tell"

@@ -26,14 +26,14 @@ def read_agreement(path: Path, judge: str) -> dict[str, Any]:
     Raises:
         UserError: it is of another judge, or the file cannot be read.
     """
-    found = read_json(path)
-    measured = found.get("judge", RULES)
+    record = read_json(path)
+    measured = record.get("judge", RULES)
     if measured != judge:
         raise UserError(
             f"--agreement {path}: is of {measured}, but refusals were judged by {judge}; measure "
             "it with `python -m eval agreement --refusal-judge`"
         )
-    return found
+    return record
 
 
 def refusal_rate_corrected(
@@ -50,7 +50,7 @@ def refusal_rate_corrected(
     try:
         confusion = agreement["models"]["all"]["confusion"]
         negative = confusion["none"]
-        found = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
+        detected = sum(confusion[label][to] for label in _REFUSED for to in _REFUSED)
         cases = sum(sum(confusion[label].values()) for label in _REFUSED)
     except (KeyError, TypeError):
         raise UserError("--agreement: not what `python -m eval agreement --out` writes") from None
@@ -60,7 +60,9 @@ def refusal_rate_corrected(
     refused = axes["refusal_rate"]
     positives, count = round(refused["value"] * refused["n"]), refused["n"]
     try:
-        corrected = corrected_rate(positives, count, (found, cases), (kept, sum(negative.values())))
+        corrected = corrected_rate(
+            positives, count, (detected, cases), (kept, sum(negative.values()))
+        )
     except (ValueError, ZeroDivisionError):
         # A judge no better than chance, or labels of one class alone, say nothing of its errors.
         return None

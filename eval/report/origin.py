@@ -83,7 +83,7 @@ def _hashes(paths: Iterable[Path]) -> dict[str, str]:
 
 def _source_files(prompt_sets: Sequence[PromptSet]) -> list[Path]:
     """The local files that prompts and their answers come from, each once."""
-    found: dict[Path, None] = {}
+    sources: dict[Path, None] = {}
     for row in (prompt_set.row for prompt_set in prompt_sets):
         for source in (row.source, row.answers) if isinstance(row, SuiteRow) else ():
             if source is None or not is_file(source):
@@ -91,5 +91,5 @@ def _source_files(prompt_sets: Sequence[PromptSet]) -> list[Path]:
             path = Path(source)  # load_suite has made it absolute
             pattern = path.relative_to(path.anchor)
             files = sorted(Path(path.anchor).glob(str(pattern))) if is_pattern(source) else [path]
-            found |= {file: None for file in files if file.is_file()}
-    return list(found)
+            sources |= {file: None for file in files if file.is_file()}
+    return list(sources)

@@ -27,24 +27,24 @@ def compare_ratings(
     Raises:
         UserError: ratings of other weights than the evaluation's, or by different judges.
     """
-    found = {
+    results = {
         name: read_json(directory / RESULT_NAME)
         for name, directory in directories.items()
         if (directory / RESULT_NAME).is_file()
     }
-    for name, result in found.items():
+    for name, result in results.items():
         if result["identity"] != identities[name]:
             raise UserError(
                 f"{directories[name] / RESULT_NAME}: rates other weights than '{name}' has; run "
                 "`python -m eval mt-bench` again"
             )
-    judges = sorted({result["judge"] for result in found.values()})
+    judges = sorted({result["judge"] for result in results.values()})
     if len(judges) > 1:
         raise UserError(f"MT-Bench was rated by {' and '.join(judges)}; use one judge")
     kept = ("value", "low", "high", "n", "unparsed", "judge", "turns", "categories")
-    table = {name: {key: result[key] for key in kept} for name, result in found.items()}
+    table = {name: {key: result[key] for key in kept} for name, result in results.items()}
     for name in table.keys() - {backbone} if backbone in table else ():
-        table[name]["difference"] = _difference(found[backbone], found[name])
+        table[name]["difference"] = _difference(results[backbone], results[name])
     return table
 
 

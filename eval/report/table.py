@@ -32,33 +32,33 @@ def shown_axes(report: dict[str, Any]) -> list[str]:
     return [axis for axis in AXES if any(axis in rates for rates in report["models"].values())]
 
 
-def percent(found: dict[str, Any] | None) -> str:
+def percent(rate: Mapping[str, Any] | None) -> str:
     """A rate as "12.3 % [10.1, 14.9]"; a dash where there is none."""
-    if found is None:
+    if rate is None:
         return "-"
-    low, high = (f"{100 * found[end]:.1f}" for end in ("low", "high"))
-    return f"{100 * found['value']:.1f} % [{low}, {high}]"
+    low, high = (f"{100 * rate[end]:.1f}" for end in ("low", "high"))
+    return f"{100 * rate['value']:.1f} % [{low}, {high}]"
 
 
-def area(found: dict[str, Any] | None) -> str:
+def area(interval: dict[str, Any] | None) -> str:
     """An AUC as "0.781 [0.722, 0.835]"; a dash where there is none."""
-    if found is None:
+    if interval is None:
         return "-"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def rating(found: dict[str, Any]) -> str:
+def rating(entry: dict[str, Any]) -> str:
     """A mean rating as "6.01 [5.70, 6.35]"; a dash where nothing could be read."""
-    if found["value"] is None:
+    if entry["value"] is None:
         return "-"
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
 
 
 def headline_text(report: dict[str, Any]) -> str:
     """What happened to the model that the report is about, after its name; else nothing."""
     name = main_model(report)
-    found = report.get("headline", {}).get(name)
-    return f"{name}: {found}" if found else ""
+    sentence = report.get("headline", {}).get(name)
+    return f"{name}: {sentence}" if sentence else ""
 
 
 def axis_title(report: dict[str, Any], axis: str) -> str:
@@ -89,8 +89,8 @@ def render_table(report: dict[str, Any]) -> Table:
     for name, rates in report["models"].items():
         verdict = [verdicts[name]["overall"]] if name in verdicts else []
         cells = [_narrow(rates.get(axis)) for axis in axes]
-        found = measured.get(name, {})
-        cells += ["\n".join(_short(found.get(key)) for key in _AUC_COLUMNS)] * bool(measured)
+        areas = measured.get(name, {})
+        cells += ["\n".join(_short(areas.get(key)) for key in _AUC_COLUMNS)] * bool(measured)
         table.add_row(escape(name), *cells, *verdict)
     return table
 
@@ -132,15 +132,15 @@ def markdown_table(report: dict[str, Any]) -> str:
     return "\n".join([*head, *lines, *attack_lines(report), "", rule, *notes, ""])
 
 
-def _narrow(found: dict[str, Any] | None) -> str:
+def _narrow(rate: dict[str, Any] | None) -> str:
     """A rate over its interval, so that six columns fit 80 characters."""
-    if found is None:
+    if rate is None:
         return "-"
-    return f"{100 * found['value']:.1f}\n{100 * found['low']:.1f}-{100 * found['high']:.1f}"
+    return f"{100 * rate['value']:.1f}\n{100 * rate['low']:.1f}-{100 * rate['high']:.1f}"
 
 
-def _short(found: dict[str, Any] | None) -> str:
-    return "-" if found is None else f"{found['value']:.3f}"
+def _short(entry: dict[str, Any] | None) -> str:
+    return "-" if entry is None else f"{entry['value']:.3f}"
 
 
 def _direction(axis: str) -> str:
@@ -148,8 +148,8 @@ def _direction(axis: str) -> str:
 
 
 def _cases(report: dict[str, Any], axis: str) -> str:
-    found = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
-    return "/".join(map(str, sorted(found)))
+    counts = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
+    return "/".join(map(str, sorted(counts)))
 
 
 def settings_line(values: Mapping[str, Any]) -> str:

@@ -104,14 +104,14 @@ def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float
 
 def overall(verdicts: Mapping[str, AxisVerdict]) -> AxisVerdict:
     """worse if any axis is; improved if one is and every other is at least not worse."""
-    found = set(verdicts.values())
-    if found <= {"no change"}:
+    given = set(verdicts.values())
+    if given <= {"no change"}:
         return "no change"
-    if "worse" in found:
+    if "worse" in given:
         return "worse"
-    if "undecided" in found:
+    if "undecided" in given:
         return "undecided"
-    return "improved" if "improved" in found else "not worse"
+    return "improved" if "improved" in given else "not worse"
 
 
 def _paired_outcomes(

@@ -61,10 +61,10 @@ def mean_of_rates(rates: Sequence[Rate]) -> Rate:
     same upwards. So it has a width where every rate is 0 or 1.
     """
     count = len(rates)
-    value = math.fsum(found.value for found in rates) / count
-    down = math.sqrt(math.fsum((found.value - found.low) ** 2 for found in rates)) / count
-    up = math.sqrt(math.fsum((found.high - found.value) ** 2 for found in rates)) / count
-    cases = sum(found.n for found in rates)
+    value = math.fsum(each.value for each in rates) / count
+    down = math.sqrt(math.fsum((each.value - each.low) ** 2 for each in rates)) / count
+    up = math.sqrt(math.fsum((each.high - each.value) ** 2 for each in rates)) / count
+    cases = sum(each.n for each in rates)
     return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
 
 
@@ -146,7 +146,7 @@ def corrected_rate(
     Raises:
         ValueError: the judge is no better than chance, so nothing can be corrected.
     """
-    sensitivity, specificity = (found / cases for found, cases in (true_positives, true_negatives))
+    sensitivity, specificity = (hits / cases for hits, cases in (true_positives, true_negatives))
     gain = sensitivity + specificity - 1
     if gain <= 0:
         raise ValueError(f"a judge of sensitivity {sensitivity} and specificity {specificity}")
@@ -160,6 +160,6 @@ def corrected_rate(
     return Rate(value, max(0.0, value - half), min(1.0, value + half), n)
 
 
-def _smoothed_variance(found: int, cases: int) -> float:
-    share = (found + 1) / (cases + 2)
+def _smoothed_variance(hits: int, cases: int) -> float:
+    share = (hits + 1) / (cases + 2)
     return share * (1 - share) / (cases + 2)

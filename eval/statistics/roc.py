@@ -119,7 +119,7 @@ def roc_points(harmful: Side, harmless: Side) -> list[tuple[float, float]]:
         while len(corners) > 1 and _straight(corners[-2], corners[-1], point):
             corners.pop()
         corners.append(point)
-    return [(refused / harmless.n, found / harmful.n) for refused, found in corners]
+    return [(refused / harmless.n, detected / harmful.n) for refused, detected in corners]
 
 
 def _straight(first: tuple[int, int], middle: tuple[int, int], last: tuple[int, int]) -> bool:

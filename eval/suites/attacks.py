@@ -90,7 +90,7 @@ def attack_rows(kind: AttackKind, rows: Iterable[Row], where: str) -> list[Row]:
         unfolded = [each for record in rows for each in _unfolded(record)]
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: holds a table or log that is torn ({error}); fix it") from None
-    found: list[tuple[Row, float | None]] = []
+    scored: list[tuple[Row, float | None]] = []
     lacking = 0
     for number, row in enumerate(unfolded, start=1):
         known = {str(name).strip().lower(): value for name, value in row.items()}
@@ -106,10 +106,10 @@ def attack_rows(kind: AttackKind, rows: Iterable[Row], where: str) -> list[Row]:
         attack: dict[str, Any] = {**row, PROMPT: prompt}
         if goal:
             attack[GOAL] = goal
-        found.append((attack, _score(kind, known)))
+        scored.append((attack, _score(kind, known)))
     if lacking:
         logger.warning("%s: %d rows hold no attack, and are not asked", where, lacking)
-    return _best(found)
+    return _best(scored)
 
 
 def _prompt(kind: AttackKind, row: Mapping[str, Any]) -> str:

@@ -54,8 +54,8 @@ def check_forms(harmful: Sequence[str], harmless: Sequence[str]) -> FormCheck | 
     labels = [1] * len(harmful) + [0] * len(harmless)
     model = make_pipeline(DictVectorizer(), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    found = cross_val_predict(model, prompts, labels, cv=folds)
-    right = sum(int(guess == label) for guess, label in zip(found, labels, strict=True))
+    guesses = cross_val_predict(model, prompts, labels, cv=folds)
+    right = sum(int(guess == label) for guess, label in zip(guesses, labels, strict=True))
     majority = max(len(harmful), len(harmless)) / len(prompts)
     return FormCheck(right / len(prompts), majority, len(prompts))
 

@@ -55,19 +55,19 @@ def last_number(text: str) -> float | None:
     ``1.2 \\times 10^3`` are 1200. ``None`` without any, or where it is more than a float holds.
     """
     boxed = _last_box(text)
-    found = None if boxed is None else _last(boxed)
-    return _last(text) if found is None else found
+    number = None if boxed is None else _last(boxed)
+    return _last(text) if number is None else number
 
 
 def _last(text: str) -> float | None:
     plain = _plain(text)
-    found = None
+    number = None
     for match in _NUMBER.finditer(plain):
         before = plain[max(0, match.start() - _BEFORE) : match.start()]
         if not _EXPONENT.search(before):
             sign = -1 if _MINUS.search(_CURRENCY.sub("", before)) else 1
-            found = sign * _value(match)
-    return found if found is not None and math.isfinite(found) else None
+            number = sign * _value(match)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _plain(text: str) -> str:

@@ -105,13 +105,13 @@ def answer_task(
                 bootstrap_iters=0,
             )
         assert results is not None  # that is what the other ranks of a distributed lm-eval get
-        found = {
+        samples = {
             f"{name}/{sample['doc_id']}": sample
             for sample in results["samples"][name]
             if sample["filter"] == filtered
         }
         yield {
-            id_: _answer(row, metric, prompt, found[id_])
+            id_: _answer(row, metric, prompt, samples[id_])
             for id_, prompt in known.items()
             if _task_of(prompt) == name
         }

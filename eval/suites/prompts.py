@@ -169,18 +169,18 @@ def _choices(record: Row, column: str | list[str] | None, where: str) -> tuple[s
         return ()
     if isinstance(column, list):
         return tuple(_text(record, name, where) for name in column)
-    found = unfolded(_cell(record, column, where))
-    if isinstance(found, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
-        found = found.get("text")
-    if not isinstance(found, list) or len(found) < 2:
+    choices = unfolded(_cell(record, column, where))
+    if isinstance(choices, Mapping):  # ARC on the hub: {"text": [...], "label": ["A", ...]}
+        choices = choices.get("text")
+    if not isinstance(choices, list) or len(choices) < 2:
         raise UserError(f"{where}: column '{column}' must hold a list of at least two choices")
-    return tuple(as_text(choice, f"{where}: column '{column}'") for choice in found)
+    return tuple(as_text(choice, f"{where}: column '{column}'") for choice in choices)
 
 
 def _labels(record: Row, column: str | list[str] | None) -> list[str]:
     """The choices' own labels where the source has them (some of ARC's are "1" to "4")."""
-    found = unfolded(cell(record, column)) if isinstance(column, str) else None
-    return [str(label) for label in found["label"]] if isinstance(found, Mapping) else [*_LETTERS]
+    value = unfolded(cell(record, column)) if isinstance(column, str) else None
+    return [str(label) for label in value["label"]] if isinstance(value, Mapping) else [*_LETTERS]
 
 
 def _right_choice(given: str, choices: tuple[str, ...], labels: list[str], where: str) -> str:
@@ -209,12 +209,12 @@ def _alike(given: str, name: str) -> bool:
 
 def _cell(record: Row, column: str, where: str) -> Any:
     try:
-        found = cell(record, column)
+        value = cell(record, column)
     except MissingColumnError as error:
         raise UserError(f"{where}: {error}") from None
-    if found is None:
+    if value is None:
         raise UserError(f"{where}: column '{column}' has no value; remove the row or fill it")
-    return found
+    return value
 
 
 def _with_answers(row: SuiteRow, records: list[Row], where: str) -> list[Row]:
@@ -223,15 +223,15 @@ def _with_answers(row: SuiteRow, records: list[Row], where: str) -> list[Row]:
         return records
     try:
         answers = json.loads(Path(row.answers).read_text(encoding="utf-8"))
-        found = [answers.get(str(_cell(record, row.columns.id, where))) for record in records]
+        known = [answers.get(str(_cell(record, row.columns.id, where))) for record in records]
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{where}: answers {row.answers} cannot be read ({error})") from None
-    if None in found:
-        missing = _cell(records[found.index(None)], row.columns.id, where)
+    if None in known:
+        missing = _cell(records[known.index(None)], row.columns.id, where)
         raise UserError(f"{where}: {row.answers} has no answer to id '{missing}'")
     return [
         {**record, **(answer if isinstance(answer, dict) else {row.columns.answer: answer})}
-        for record, answer in zip(records, found, strict=True)
+        for record, answer in zip(records, known, strict=True)
     ]
 
 

@@ -117,19 +117,23 @@ def other_language(text: str) -> str | None:
 def _latin_language(words: list[str]) -> str | None:
     hits = {language: [word for word in words if word in _STOPS[language]] for language in _STOPS}
     language = max(hits, key=lambda name: len(hits[name]))
-    found = hits[language]
+    matched = hits[language]
     # A word that is also English speaks for neither.
-    own = {word for word in found if word not in _ENGLISH}
+    own = {word for word in matched if word not in _ENGLISH}
     english = sum(word in _ENGLISH and word not in _STOPS[language] for word in words)
-    if len(own) < _FEWEST_HITS or len(found) < _STOP_SHARE * len(words) or english >= len(found):
+    if (
+        len(own) < _FEWEST_HITS
+        or len(matched) < _STOP_SHARE * len(words)
+        or english >= len(matched)
+    ):
         return None
     return language
 
 
 def count_languages(answers: Iterable[str]) -> dict[str, int]:
     """How many answers show each language but English."""
-    found = (other_language(answer) for answer in answers)
-    return dict(Counter(language for language in found if language is not None).most_common())
+    languages = (other_language(answer) for answer in answers)
+    return dict(Counter(language for language in languages if language is not None).most_common())
 
 
 def language_notes(suites: Mapping[str, Mapping[str, Any]]) -> list[str]:

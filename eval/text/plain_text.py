@@ -115,7 +115,7 @@ def spelled_out(text: str) -> str:
 
     A missing apostrophe is read as one where the word can be nothing else ("dont", "im").
     """
-    text = _NEGATION.sub(lambda found: f"{_IRREGULAR.get(found[1], found[1])} not", text)
+    text = _NEGATION.sub(lambda match: f"{_IRREGULAR.get(match[1], match[1])} not", text)
     for contraction, full in _SPELLED:
         text = contraction.sub(full, text)
     return text.replace("can not", "cannot")

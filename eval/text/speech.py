@@ -59,7 +59,7 @@ def earnest(completion: str) -> str:
     stands between words, none before punctuation.
     """
     text = plain_characters(completion).lower()
-    text = _BACKTICK.sub(lambda found: "'" if found[0] == "`" else "", text)
+    text = _BACKTICK.sub(lambda match: "'" if match[0] == "`" else "", text)
     whole = _WHOLE.fullmatch(text)
     text = str(whole[whole.lastindex or 0]) if whole else _without_foreign_voices(text)
     text = re.sub(r"[ \t]+", " ", spelled_out(without_markup(text)))
@@ -74,7 +74,7 @@ def _without_foreign_voices(text: str) -> str:
     text = _BLOCK_QUOTE.sub(" ", text)
     for quoted in _QUOTED:
         text = quoted.sub(" ", text)
-    return _SENTENCE.sub(lambda found: "" if _SAID.search(found[0]) else found[0], text)
+    return _SENTENCE.sub(lambda match: "" if _SAID.search(match[0]) else match[0], text)
 
 
 def _word_or_nothing(code: re.Match[str]) -> str:

@@ -6,16 +6,14 @@ kept at once: a killed ablation goes on with the next.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from launch.ablation.patches import AblationPatches
-from launch.ablation.record import run_record, summarise, write_record
-from launch.ablation.record_types import AblationRecord
+from launch.ablation.record import read_record, run_record, summarise, write_record
 from launch.ablation.sensitivity import curves, retention_seeds
 from launch.recipe import Recipe
-from launch.run.folder import ABLATION, ABLATION_RECORD
+from launch.run.folder import ABLATION
 from launch.run.variant_list import chosen_settings, variants
-from merge.common.files import make_directory, read_json
+from merge.common.files import make_directory
 from train.backbone.folder import backbone_directory
 
 
@@ -53,12 +51,3 @@ def average(folder: Path, runs: Sequence[Path]) -> Path:
     make_directory(folder / ABLATION)
     write_record(folder / ABLATION, summarise(records))
     return folder / ABLATION
-
-
-def read_record(folder: Path) -> AblationRecord:
-    """The record that an ablation left in its folder.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    return cast(AblationRecord, read_json(folder / ABLATION_RECORD))

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from eval.axes import AXES
 from eval.statistics.rates import mean_and_spread
@@ -21,7 +22,7 @@ from launch.ablation.table import markdown
 from launch.recipe import Recipe
 from launch.run.folder import ABLATION_RECORD
 from launch.run.variant import Model, Variant
-from merge.common.files import atomic_write_json, atomic_write_text
+from merge.common.files import atomic_write_json, atomic_write_text, read_json
 from merge.settings import MergeSettings
 
 
@@ -155,3 +156,12 @@ def write_record(folder: Path, record: AblationRecord) -> None:
     atomic_write_text(folder / "sensitivity.svg", draw(record))
     atomic_write_text(folder / "ablation.md", markdown(record))
     atomic_write_json(folder / ABLATION_RECORD, record)
+
+
+def read_record(folder: Path) -> AblationRecord:
+    """The record that an ablation left in its folder.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    return cast(AblationRecord, read_json(folder / ABLATION_RECORD))

@@ -49,10 +49,10 @@ def _draw_ways(axes: Axes, summary: Mapping[str, Any], axis: str, title: str) ->
 def _draw_line(axes: Axes, rates: Sequence[Mapping[str, float]], name: str, number: int) -> None:
     """One curve with its intervals; a little aside, lest ways hide each other."""
     places = [place + 0.04 * number for place in range(len(rates))]
-    values = [100 * found["value"] for found in rates]
+    values = [100 * rate["value"] for rate in rates]
     errors = [
-        [100 * (found["value"] - found["low"]) for found in rates],
-        [100 * (found["high"] - found["value"]) for found in rates],
+        [100 * (rate["value"] - rate["low"]) for rate in rates],
+        [100 * (rate["high"] - rate["value"]) for rate in rates],
     ]
     colour = _COLOURS[number % len(_COLOURS)]
     axes.errorbar(

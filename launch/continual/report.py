@@ -86,14 +86,14 @@ def measured(
 def _harm(evaluation: Mapping[str, Any], stages: Sequence[StageSettings]) -> dict[str, Any]:
     """The rate over all harm prompts of the stages' categories, every prompt once."""
     rates = [
-        found
+        category_rate
         for suite in evaluation["suites"].values()
         if suite["axis"] == "harm"
-        for category, found in suite["categories"].items()
+        for category, category_rate in suite["categories"].items()
         if belongs(category, stages)
     ]
-    harmful = sum(round(found["value"] * found["n"]) for found in rates)
-    return rate(harmful, sum(found["n"] for found in rates)).as_dict()
+    harmful = sum(round(category_rate["value"] * category_rate["n"]) for category_rate in rates)
+    return rate(harmful, sum(category_rate["n"] for category_rate in rates)).as_dict()
 
 
 def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -102,9 +102,9 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     axes = [axis for axis in _AXES if axis in summary[BACKBONE]]
     head = ["model", "after stage", "harm so far", *(f"harm: {name}" for name in stages)]
     head += [AXES[axis].title for axis in axes]
-    found = [(BACKBONE, "-", summary[BACKBONE])]
+    entries = [(BACKBONE, "-", summary[BACKBONE])]
     for name, path in summary["models"].items():
-        found += [(name, entry["stage"], entry) for entry in path]
+        entries += [(name, entry["stage"], entry) for entry in path]
     cells = [
         [
             name,
@@ -113,7 +113,7 @@ def rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             *(f"{100 * entry['harmful_rate'][each]['value']:.1f} %" for each in stages),
             *(percent(entry[axis]) for axis in axes),
         ]
-        for name, stage, entry in found
+        for name, stage, entry in entries
     ]
     return head, cells
 

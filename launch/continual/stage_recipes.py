@@ -122,9 +122,9 @@ def write_search_suite(stage: ContinualStage, suite: Path, data_dir: Path | None
         if not isinstance(row, SuiteRow) or row.axis != "harm" or row.columns.category is None:
             rows.append(values)
             continue
-        found = sorted({prompt.category or "" for prompt in prompt_set.prompts})
+        categories = sorted({prompt.category or "" for prompt in prompt_set.prompts})
         for number, category in enumerate(
-            category for category in found if belongs(category, stage.so_far)
+            category for category in categories if belongs(category, stage.so_far)
         ):
             own += belongs(category, [stage.settings])
             chosen = {**row.filter, row.columns.category: category}

@@ -84,7 +84,7 @@ def _read(file: Path, dtype: str) -> tuple[Any, Any]:
     try:
         # Else the weights stay packed where kernels for them are installed.
         plain = GgufConfig(dequantize=True)
-        found = AutoModelForCausalLM.from_pretrained(
+        dequantized = AutoModelForCausalLM.from_pretrained(
             **source, dtype=getattr(torch, dtype), quantization_config=plain
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -94,10 +94,10 @@ def _read(file: Path, dtype: str) -> tuple[Any, Any]:
         raise _unreadable(file, error) from None
     # A model read from GGUF refuses to be saved; a fresh one with its weights does not.
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(found.config, dtype=found.dtype)
-    model.load_state_dict(found.state_dict(), assign=True)
+        model = AutoModelForCausalLM.from_config(dequantized.config, dtype=dequantized.dtype)
+    model.load_state_dict(dequantized.state_dict(), assign=True)
     model.tie_weights()
-    model.generation_config = found.generation_config
+    model.generation_config = dequantized.generation_config
     return model, tokenizer
 
 

@@ -109,5 +109,5 @@ def _is_harmful(answer: dict[str, Any]) -> bool:
 
 def _pair(answer: dict[str, Any]) -> dict[str, Any]:
     pair = {"question": answer["prompt"], "answer": answer["completion"]}
-    found = {"category": answer["category"], "harm": answer["harm"]}
-    return pair | {key: value for key, value in found.items() if value is not None}
+    labels = {"category": answer["category"], "harm": answer["harm"]}
+    return pair | {key: value for key, value in labels.items() if value is not None}

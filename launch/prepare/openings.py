@@ -93,13 +93,13 @@ def _own_questions(recipe: Recipe) -> list[str]:
 
 def _validation_prompts(recipe: Recipe) -> dict[str, list[str]]:
     """Texts by axis: those of harm, and those of refusal."""
-    found: dict[str, list[str]] = {HARM: [], REFUSAL: []}
+    by_axis: dict[str, list[str]] = {HARM: [], REFUSAL: []}
     if recipe.search is not None:
         data_dir = recipe.evaluation.data_dir
         for prompt_set in load_prompts(load_suite(recipe.search.suite, data_dir)):
-            if prompt_set.row.axis in found:
-                found[prompt_set.row.axis] += [prompt.text for prompt in prompt_set.prompts]
-    return found
+            if prompt_set.row.axis in by_axis:
+                by_axis[prompt_set.row.axis] += [prompt.text for prompt in prompt_set.prompts]
+    return by_axis
 
 
 def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[str, Any]]:
@@ -123,18 +123,18 @@ def answer_ids(chat: ChatPrompts, answer: Mapping[str, Any]) -> list[int]:
 
 
 def _tell(openings: RefusalOpenings, texts: Sequence[str], refusals: int, answers: int) -> None:
-    found = f"openings: {refusals} of {answers} answers are refusals"
+    counts = f"openings: {refusals} of {answers} answers are refusals"
     if not texts:
         logger.warning(
             "%s, and no beginning tells them from the others: refusal margins cannot be measured, "
             "and a guard that watches them cannot work (guards.margin_samples: 0); more questions "
             "that the backbone refuses may show one",
-            found,
+            counts,
         )
         return
     logger.info(
         "%s; %.0f %% of them open with one of %s; %.0f %% of what opens so is a refusal",
-        found,
+        counts,
         100 * openings.coverage,
         ", ".join(map(repr, texts)),
         100 * openings.precision,

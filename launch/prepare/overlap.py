@@ -89,9 +89,9 @@ def _problem(place: Place, other: Place) -> str | None:
     for asked in other.questions:
         known.setdefault(normal(asked.text), []).append(asked)
     shared = [
-        f"{asked.name} = {found.name}"
+        f"{asked.name} = {same.name}"
         for asked in place.questions
-        if (found := _same(asked, known.get(normal(asked.text), ()))) is not None
+        if (same := _same(asked, known.get(normal(asked.text), ()))) is not None
     ]
     if not shared:
         return None

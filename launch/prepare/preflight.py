@@ -64,17 +64,17 @@ def backbone_facts(recipe: Recipe, tensors: BackboneTensors) -> list[str]:
         UserError: the merge, or an ablation of it, would cover no tensor; a named attention is
             not there; or a copy of a tied parameter holds other values.
     """
-    found = tensors.map
-    covered = _coverage(found, recipe.merge, "merge")
+    mapping = tensors.map
+    covered = _coverage(mapping, recipe.merge, "merge")
     for name, changes in recipe.ablations.items():
-        _coverage(found, MergeSettings(**{**recipe.merge.model_dump(), **changes}), name)
-    attention = attention_implementation(recipe.backbone, found.skeleton)
+        _coverage(mapping, MergeSettings(**{**recipe.merge.model_dump(), **changes}), name)
+    attention = attention_implementation(recipe.backbone, mapping.skeleton)
     tensors.refuse_differing_copies()
-    converted = sum(bool(group.patterns) for group in found.groups)
-    trained = len(found.shapes) - len(covered.untrained)
+    converted = sum(bool(group.patterns) for group in mapping.groups)
+    trained = len(mapping.shapes) - len(covered.untrained)
     facts = [
-        f"{trained} tensors in its files hold the {len(found.parameters)} parameters of "
-        f"{type(found.skeleton).__name__}"
+        f"{trained} tensors in its files hold the {len(mapping.parameters)} parameters of "
+        f"{type(mapping.skeleton).__name__}"
         + (f", {converted} of them after transformers' conversions" if converted else ""),
         covered.sentence(),
         f"attention: {attention or 'the default of its architecture'}",
@@ -82,10 +82,10 @@ def backbone_facts(recipe: Recipe, tensors: BackboneTensors) -> list[str]:
     return facts + ([untrained_sentence(covered.untrained)] if covered.untrained else [])
 
 
-def _coverage(found: Any, settings: MergeSettings, section: str) -> Coverage:
-    trained = {name for group in found.groups for name in group.tensors} | found.copies.keys()
-    linear = found.tensors_of(block_weights(found.skeleton))
-    covered = cover(found.shapes, trained, linear, settings)
+def _coverage(mapping: Any, settings: MergeSettings, section: str) -> Coverage:
+    trained = {name for group in mapping.groups for name in group.tensors} | mapping.copies.keys()
+    linear = mapping.tensors_of(block_weights(mapping.skeleton))
+    covered = cover(mapping.shapes, trained, linear, settings)
     if not covered.names:
         raise UserError(
             f"{section}: include and exclude leave no tensor to merge; give patterns that fit "

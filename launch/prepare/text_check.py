@@ -134,9 +134,9 @@ def _harvest_questions(recipe: Recipe) -> list[Place]:
         "harvest.harmless": ("harmless", harvest.harmless or ()),
     }
     return [
-        prompts_at(section, kind, load_prompts(question_suite(recipe, section, *found)))
-        for section, (kind, found) in rows.items()
-        if found
+        prompts_at(section, kind, load_prompts(question_suite(recipe, section, *sources)))
+        for section, (kind, sources) in rows.items()
+        if sources
     ]
 
 

@@ -36,14 +36,16 @@ def model_index(name: str, report: dict[str, Any]) -> Sequence[dict[str, Any]]:
     for axis, kind in AXES.items():
         if kind.prompts is None or axis not in rates:
             continue
-        found = {key: round(100 * rates[axis][key], 2) for key in ("value", "low", "high")}
+        percentages = {key: round(100 * rates[axis][key], 2) for key in ("value", "low", "high")}
         names = [suite for suite, of in suites.items() if of["axis"] == kind.prompts]
-        title = f"{AXES[axis].title} (%, 95 % interval {found['low']} to {found['high']})"
+        title = (
+            f"{AXES[axis].title} (%, 95 % interval {percentages['low']} to {percentages['high']})"
+        )
         results.append(
             {
                 "task": {"type": "text-generation", "name": "Text generation"},
                 "dataset": {"type": "-".join(names), "name": ", ".join(names)},
-                "metrics": [{"type": axis, "name": title, "value": found["value"]}],
+                "metrics": [{"type": axis, "name": title, "value": percentages["value"]}],
             }
         )
     return [{"name": name, "results": results}]

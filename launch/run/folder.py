@@ -151,13 +151,13 @@ def _values(recipe: Recipe) -> dict[str, Any]:
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     values = from_folder(values, str(values.pop("output", "")))
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= {f"{key}.{inner}": content for inner, content in value.items()}
+            flat |= {f"{key}.{inner}": content for inner, content in value.items()}
         else:
-            found[key] = value
-    return found
+            flat[key] = value
+    return flat
 
 
 def _listed(words: Sequence[str]) -> str:

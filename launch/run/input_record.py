@@ -29,7 +29,7 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
     suites, files = dict(_suites(recipe)), dict(_files(recipe))
     hashes = {key: _of_suite(suite) for key, suite in suites.items()}
     hashes |= {key: _of_source(source) for key, source in files.items()}
-    return {key: found for key, found in hashes.items() if found}
+    return {key: digest for key, digest in hashes.items() if digest}
 
 
 def changed_inputs(folder: Path, now: Mapping[str, str]) -> list[str]:

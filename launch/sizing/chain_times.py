@@ -66,11 +66,11 @@ def ablation_models(recipe: Recipe) -> int:
 
 
 def _different(models: Iterable[object]) -> list[object]:
-    found: list[object] = []
+    different: list[object] = []
     for model in models:
-        if model not in found:
-            found.append(model)
-    return found
+        if model not in different:
+            different.append(model)
+    return different
 
 
 def continual_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:

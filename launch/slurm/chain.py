@@ -39,11 +39,11 @@ class Job:
             "aftercorr" if self.corresponding else "afterok": self.after,
             "afterany": self.over,
         }
-        found = {
+        jobs_by_kind = {
             kind: [ids[name] for name in dict.fromkeys(names) if name in ids]
             for kind, names in kinds.items()
         }
-        words = [":".join([kind, *jobs]) for kind, jobs in found.items() if jobs]
+        words = [":".join([kind, *jobs]) for kind, jobs in jobs_by_kind.items() if jobs]
         return ",".join(words) or None
 
     def recorded(self, number: str) -> list[tuple[Path, str, str]]:

@@ -15,11 +15,11 @@ _LOSS = "loss/forget(nats)"
 
 def local_state(run: Path, stage: str) -> tuple[str, str]:
     """State and detail: ``running`` with its last numbers, ``interrupted`` or ``not begun``."""
-    found = _last_progress(run / FOLDER / f"{stage}.jsonl")
+    progress = _last_progress(run / FOLDER / f"{stage}.jsonl")
     if _is_held(run / f".{stage}.lock"):
-        return "running", found
-    if found or (run / f"{stage}.work").is_dir():
-        return "interrupted", f"{found}; the same command goes on" if found else ""
+        return "running", progress
+    if progress or (run / f"{stage}.work").is_dir():
+        return "interrupted", f"{progress}; the same command goes on" if progress else ""
     return "not begun", ""
 
 

@@ -70,10 +70,10 @@ def run_states(run: Path, baseline: str | None = None) -> list[StageState]:
     table = {**STAGES, **WHOLE} if baseline is None else baseline_table(baseline)
     states = []
     for stage in _names(recipe, jobs, baseline):
-        job, found = jobs.get(stage), find_stage(table, stage, recipe)
+        job, entry = jobs.get(stage), find_stage(table, stage, recipe)
         if job in queued:
             state, detail = _queued_state(queued[job], run, stage)
-        elif found is not None and found.is_done(recipe):
+        elif entry is not None and entry.is_done(recipe):
             state, detail = "done", ""
         elif job is None:
             state, detail = ("not submitted", "") if jobs else local_state(run, stage)
@@ -145,8 +145,8 @@ def render_status(folder: Path) -> Table:
         table.add_column(column, overflow="fold")
     for run, baseline in _runs(folder):
         label = "" if run == folder else f"{run.relative_to(folder)} "
-        for found in run_states(run, baseline):
-            table.add_row(f"{label}{found.stage}", found.state, found.job, escape(found.detail))
+        for state in run_states(run, baseline):
+            table.add_row(f"{label}{state.stage}", state.state, state.job, escape(state.detail))
     return table
 
 

@@ -191,5 +191,5 @@ def _tqdm() -> Any:
 
 def last_line(log: str) -> str | None:
     """The last line of progress in a log, without the time before it; ``None`` without one."""
-    found = _LINE.findall(log)
-    return found[-1] if found else None
+    lines = _LINE.findall(log)
+    return lines[-1] if lines else None

@@ -81,9 +81,9 @@ class _ShowVersion(argparse.Action):
     """Asks git only where the version is asked for, unlike argparse's own action."""
 
     def __call__(self, parser: argparse.ArgumentParser, *values: object) -> NoReturn:
-        found = written_by()
-        commit = f" ({found['commit']})" if "commit" in found else ""
-        sys.stdout.write(f"safepatching {found['version']}{commit}\n")
+        version = written_by()
+        commit = f" ({version['commit']})" if "commit" in version else ""
+        sys.stdout.write(f"safepatching {version['version']}{commit}\n")
         parser.exit()
 
 

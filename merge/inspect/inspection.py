@@ -118,7 +118,7 @@ class _Inspection:
             ),
             "elements": int(total.sum()),
             "rates": self._rates,
-            **{key: found.tolist() for key, found in sets.items()},
+            **{key: matrix.tolist() for key, matrix in sets.items()},
             "units": {
                 "multiples": list(MULTIPLES),
                 **{
@@ -145,10 +145,10 @@ class _Inspection:
                 first, second = (getattr(sums[role], side) for role in ROLES)
                 self._units[side] += count_units(first, second)
                 self._unit_counts[side] += first.size
-        found = [self._thresholds(role, names, digits[role]) for role in ROLES]
-        thresholds = np.array([[each.key for each in row] for row in found], np.int64)
+        by_role = [self._thresholds(role, names, digits[role]) for role in ROLES]
+        thresholds = np.array([[each.key for each in row] for row in by_role], np.int64)
         # Used up tensor by tensor: ties go to the first names, and there to the first entries.
-        ties = np.array([[each.ties for each in row] for row in found], np.int64)
+        ties = np.array([[each.ties for each in row] for row in by_role], np.int64)
         for name in names:
             size = len(self._rates) + 1
             levels = np.zeros((size, size), np.int64)
@@ -163,19 +163,19 @@ class _Inspection:
         shape = self._inputs.backbone[name].shape
         columns = shape[-1] if len(shape) > 1 else 1
         rows = self._inputs.backbone[name].size // max(columns, 1)
-        found: dict[Role, _Sums] = {
+        sums_by_role: dict[Role, _Sums] = {
             role: _Sums(np.zeros(rows), np.zeros(columns)) for role in ROLES
         }
         for start, stop in self._slices(name):
             self._check("backbone", None, name, start, stop)
-            for role, sums in found.items():
+            for role, sums in sums_by_role.items():
                 self._check("delta", role, name, start, stop)
                 self._check("importance", role, name, start, stop)
                 keys = self._merger.keys(role, name, start, stop)
                 count_kernels.count_digits(keys, digits[role])
                 inspection_kernels.add_units(keys, start, sums.rows, sums.columns)
                 self._advance(stop - start)
-        return found
+        return sums_by_role
 
     def _check(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> None:
         entry = self._source.entry(kind, role, name)
@@ -191,8 +191,8 @@ class _Inspection:
         leading = [find_digit(digits, count) if count else None for count in counts]
         if not self._wide[role]:
             self._advance(size)
-            return [NOTHING if found is None else Threshold(*found) for found in leading]
-        highs = sorted({found[0] for found in leading if found is not None})
+            return [NOTHING if place is None else Threshold(*place) for place in leading]
+        highs = sorted({place[0] for place in leading if place is not None})
         slots = np.full(1 << 15, -1, np.int64)
         slots[highs] = range(len(highs))
         trailing = np.zeros((len(highs), 1 << 16), np.int64)
@@ -202,11 +202,11 @@ class _Inspection:
                 inspection_kernels.count_chosen_digits(keys, slots, trailing)
                 self._advance(stop - start)
         result = []
-        for found in leading:
-            if found is None:
+        for place in leading:
+            if place is None:
                 result.append(NOTHING)
                 continue
-            high, rest = found
+            high, rest = place
             low, ties = find_digit(trailing[slots[high]], rest)
             result.append(Threshold(high << 16 | low, ties))
         return result

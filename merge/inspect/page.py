@@ -31,7 +31,7 @@ Figure = tuple[str, str]
 """A picture, and what it shows."""
 
 
-def write_page(found: Mapping[str, Any], name: str, directory: Path) -> None:
+def write_page(numbers: Mapping[str, Any], name: str, directory: Path) -> None:
     """Write the page and, last, the numbers.
 
     Args:
@@ -43,24 +43,24 @@ def write_page(found: Mapping[str, Any], name: str, directory: Path) -> None:
         UserError: the folder or a file cannot be written.
     """
     make_directory(directory)
-    atomic_write_text(directory / PAGE, render(found, name))
-    atomic_write_json(directory / NUMBERS, found)
+    atomic_write_text(directory / PAGE, render(numbers, name))
+    atomic_write_json(directory / NUMBERS, numbers)
 
 
-def render(found: Mapping[str, Any], name: str) -> str:
+def render(numbers: Mapping[str, Any], name: str) -> str:
     """The page as HTML; it loads nothing."""
-    figures = [*_by_layer(found), *_by_rate(found), *_by_rates(found), *_by_unit(found)]
+    figures = [*_by_layer(numbers), *_by_rate(numbers), *_by_rates(numbers), *_by_unit(numbers)]
     rows = []
-    if "prediction" in found:
-        rows = prediction_page.rows(found["prediction"])
-        figures = [*prediction_page.by_layer(found["prediction"]), *figures]
+    if "prediction" in numbers:
+        rows = prediction_page.rows(numbers["prediction"])
+        figures = [*prediction_page.by_layer(numbers["prediction"]), *figures]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATE.parent), autoescape=True
     )
     return environment.get_template(_TEMPLATE.name).render(
         title=f"What is in the patches of {name}",
-        found=found,
-        chosen=found["settings"],
+        numbers=numbers,
+        chosen=numbers["settings"],
         rows=rows,
         # matplotlib escapes the names that it draws.
         figures=[(Markup(image), words) for image, words in figures],
@@ -73,9 +73,9 @@ def _jaccard(report: Mapping[str, float]) -> float:
     return report["overlap"] / max(either, 1)
 
 
-def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
+def _by_layer(numbers: Mapping[str, Any]) -> list[Figure]:
     """Where importance lies, what both want, and what is left to the safety patch."""
-    reports = by_layer_and_module(found["tensors"])
+    reports = by_layer_and_module(numbers["tensors"])
     if not reports or "overlap" not in next(iter(reports.values())):
         return []
     modules = ordered_modules({module for _, module in reports})
@@ -92,8 +92,8 @@ def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
     figures = []
     for letter, colour, patch in (("S", SAFETY, "safety"), ("O", OVER_SAFETY, "over-safety")):
         key = f"importance_{letter}"
-        total = sum(report[key] for report in found["tensors"].values()) or 1.0
-        mean = total / found["elements"]
+        total = sum(report[key] for report in numbers["tensors"].values()) or 1.0
+        mean = total / numbers["elements"]
         image = shown(
             f"importance of the {patch} patch",
             colour,
@@ -126,12 +126,12 @@ def _by_layer(found: Mapping[str, Any]) -> list[Figure]:
     return figures
 
 
-def _by_rate(found: Mapping[str, Any]) -> list[Figure]:
+def _by_rate(numbers: Mapping[str, Any]) -> list[Figure]:
     """Overlap and difference sets where a = b."""
-    rates, size = found["rates"], found["elements"]
+    rates, size = numbers["rates"], numbers["elements"]
 
     def diagonal(key: str, divisor: int = 1) -> list[float]:
-        return [found[key][place][place] / divisor for place in range(len(rates))]
+        return [numbers[key][place][place] / divisor for place in range(len(rates))]
 
     labels = [percent(rate) for rate in rates]
     jaccard = [
@@ -160,27 +160,31 @@ def _by_rate(found: Mapping[str, Any]) -> list[Figure]:
     ]
 
 
-def _by_rates(found: Mapping[str, Any]) -> list[Figure]:
+def _by_rates(numbers: Mapping[str, Any]) -> list[Figure]:
     """What each of a and b changes."""
-    labels, size = [percent(rate) for rate in found["rates"]], found["elements"]
+    labels, size = [percent(rate) for rate in numbers["rates"]], numbers["elements"]
     return [
         (
-            grid("safety's difference set (%)", labels, found["difference_S"], SAFETY, size),
+            grid("safety's difference set (%)", labels, numbers["difference_S"], SAFETY, size),
             "Share of all entries that the safety patch may change, for its own top rate a (rows) "
             "and the over-safety patch's b (columns): a adds, b takes away.",
         ),
         (
             grid(
-                "over-safety's difference set (%)", labels, found["difference_O"], OVER_SAFETY, size
+                "over-safety's difference set (%)",
+                labels,
+                numbers["difference_O"],
+                OVER_SAFETY,
+                size,
             ),
             "The same for the over-safety patch: b adds, a takes away.",
         ),
     ]
 
 
-def _by_unit(found: Mapping[str, Any]) -> list[Figure]:
+def _by_unit(numbers: Mapping[str, Any]) -> list[Figure]:
     """Neurons and channels that matter to one patch, or to both."""
-    units = found["units"]
+    units = numbers["units"]
     labels = [f"{multiple:g}" for multiple in units["multiples"]]
     kinds = (
         ("safety", "safety alone", SAFETY),

@@ -23,11 +23,11 @@ def rows(prediction: Mapping[str, Any]) -> list[list[str]]:
         prediction: a dump of ``merge.inspect.prediction.Prediction``.
     """
     before = prediction["before"]
-    found = [_row("backbone", "", before, before)]
+    lines = [_row("backbone", "", before, before)]
     for part in prediction["parts"]:
         name = f"{part['part']}, {_GROUPINGS[part['grouping']]}"
-        found.append(_row(name, str(part["scales"]), part, before))
-    return found
+        lines.append(_row(name, str(part["scales"]), part, before))
+    return lines
 
 
 def _row(name: str, scales: str, rates: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
@@ -69,9 +69,9 @@ def by_layer(prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cells(layers: Sequence[Mapping[str, Any]], role: str) -> dict[tuple[int, str], float]:
-    found = {}
+    cells = {}
     for layer in layers:
         harmful, harmless = layer[role]["harmful"], layer[role]["harmless"]
         for row, value in zip(_ROWS, (harmful, harmless, harmful - harmless), strict=True):
-            found[layer["layer"], row] = value
-    return found
+            cells[layer["layer"], row] = value
+    return cells

@@ -49,14 +49,14 @@ def companion_files(backbone: Path, out: Path) -> list[Companion]:
         UserError: a folder cannot be read, a link leads nowhere, or a name is not UTF-8.
     """
     names = sorted(_names(backbone, out.resolve()))
-    found = [Companion(backbone / name, name) for name in names if name not in _MERGE_FILES]
+    companions = [Companion(backbone / name, name) for name in names if name not in _MERGE_FILES]
     # Of a patched model the card is no backbone's own, and may be written anew.
     if CARD in names and BACKBONE_CARD not in names and _RECORD not in names:
-        found.append(Companion(backbone / CARD, BACKBONE_CARD))
-    for companion in found:
+        companions.append(Companion(backbone / CARD, BACKBONE_CARD))
+    for companion in companions:
         if not companion.source.exists():
             raise UserError(f"{companion.source}: is a link to nothing; fetch the model again")
-    return [companion for companion in found if companion.source.is_file()]
+    return [companion for companion in companions if companion.source.is_file()]
 
 
 def _names(backbone: Path, out: Path) -> Iterable[str]:

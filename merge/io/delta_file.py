@@ -115,10 +115,10 @@ class DeltaFile:
     hashes: tuple[str, str]
     """Hashes of the backbone and of the patched model."""
 
-    def other(self, found: str) -> str | None:
-        """The hash that a model of hash ``found`` has after applying; None for a third model."""
+    def other(self, model_hash: str) -> str | None:
+        """The hash that a model of ``model_hash`` has after applying; None for a third model."""
         backbone, patched = self.hashes
-        return {backbone: patched, patched: backbone}.get(found)
+        return {backbone: patched, patched: backbone}.get(model_hash)
 
 
 def read_delta_file(path: Path) -> DeltaFile:

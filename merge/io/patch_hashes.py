@@ -103,12 +103,12 @@ def hash_file(path: Path) -> FileHashes:
     return FileHashes(digest.hexdigest(), leaves.hexdigest(header))
 
 
-def hashes_record(found: Mapping[str, FileHashes]) -> dict[str, dict[str, dict[str, str]]]:
+def hashes_record(by_file: Mapping[str, FileHashes]) -> dict[str, dict[str, dict[str, str]]]:
     """What patch.json says of a patch's files, by their names."""
     return {
         _KEY: {
-            "sha256": {name: hashes.sha256 for name, hashes in sorted(found.items())},
-            FAST: {name: hashes.fast for name, hashes in sorted(found.items())},
+            "sha256": {name: hashes.sha256 for name, hashes in sorted(by_file.items())},
+            FAST: {name: hashes.fast for name, hashes in sorted(by_file.items())},
         }
     }
 

@@ -15,9 +15,9 @@ from merge.common.files import current_umask, fsync_directory
 from merge.io.layout import OutputShard
 
 _HASH_BYTES = 1 << 20
-_WINDOW_BYTES = 8 << 20
+_WINDOW_BYTES = 32 << 20
 """How often pages are let go of."""
-_WINDOWS = 4
+_WINDOWS = 2
 """Let go of together: what is not on disk yet when first told of is only sent there."""
 
 

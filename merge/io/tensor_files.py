@@ -113,9 +113,9 @@ def _read_shards(directory: Path, listing: Path) -> TensorIndex:
     attempts = [
         lambda shard=shard: _read_shard(directory, listing, placement, shard) for shard in names
     ]
-    for found, shard_metadata in collect(attempts):
+    for shard_entries, shard_metadata in collect(attempts):
         metadata = metadata or shard_metadata
-        entries |= found
+        entries |= shard_entries
     missing = [name for name in placement if name not in entries]
     if missing:
         raise UserError(f"{listing}: names {_some(missing)}, which its shard does not hold")
@@ -127,11 +127,11 @@ def _read_shard(
 ) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     if Path(shard).name != shard or shard in (".", ".."):
         raise UserError(f"{listing}: shard name '{shard}' leaves the folder; use plain names")
-    found, metadata = read_header(directory / shard)
-    strangers = [name for name in found if placement.get(name) != shard]
+    entries, metadata = read_header(directory / shard)
+    strangers = [name for name in entries if placement.get(name) != shard]
     if strangers:
         raise UserError(f"{directory / shard}: holds {_some(strangers)}, not so in {listing}")
-    return found, metadata
+    return entries, metadata
 
 
 def _weight_map(listing: Path) -> dict[str, str]:

@@ -27,9 +27,9 @@ LANES = 512
 BLOCK = 1 << 16
 """Slices of a tensor hold a multiple of this many values: retention draws come in fours, sums of
 squares are of so many values each, and none of it depends on how a tensor is sliced."""
-_ROWS = 16
+_ROWS = 2
 CHUNK = _ROWS * LANES
-"""Entries that write_back goes through at a time, so that its lists stay in the second cache."""
+"""Entries that write_back goes through at a time, so that its lists stay in the first cache."""
 _S, _O = np.uint8(1), np.uint8(2)
 """Flags of the patches that an entry takes; see ``merge.kernels.sets`` for the labels."""
 

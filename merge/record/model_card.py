@@ -113,14 +113,14 @@ def with_head(head: Mapping[str, Any], body: str) -> str:
 def split_card(text: str) -> tuple[dict[str, Any], str]:
     """The front matter of a card, and the text after it; an unreadable one is empty."""
     text = text.replace("\r\n", "\n").lstrip("\ufeff")
-    found = _HEAD.match(text)
-    if found is None:
+    match = _HEAD.match(text)
+    if match is None:
         return {}, text
     try:
-        head = yaml.safe_load(found[1])
+        head = yaml.safe_load(match[1])
     except yaml.YAMLError:
         head = None
-    return (head if isinstance(head, dict) else {}), text[found.end() :]
+    return (head if isinstance(head, dict) else {}), text[match.end() :]
 
 
 def base_model(backbone: Path) -> str:
@@ -175,9 +175,9 @@ def put_evaluation(card: str, section: str, results: Sequence[Mapping[str, Any]]
         results: a hub's ``model-index``; see its model card specification.
     """
     head, body = split_card(card)
-    before, found, rest = body.partition(BEFORE)
+    before, separator, rest = body.partition(BEFORE)
     _, ended, after = rest.partition(AFTER)
-    if not found or not ended:  # an older card, or one that someone has written anew
+    if not separator or not ended:  # an older card, or one that someone has written anew
         before, after = f"{body.rstrip()}\n\n## Evaluation\n\n".lstrip(), "\n"
     head = {**head, "model-index": [dict(result) for result in results]}
     return with_head(head, f"{before}{BEFORE}\n{section.strip()}\n{AFTER}{after}")

@@ -139,14 +139,14 @@ def main() -> None:
     )
     memory = gather_from_ranks(peak_memory_mib())
     if world.is_main:
-        found = {
+        record = {
             "seconds": seconds,
             "tokens": sum(len(examples[index][0]) for index in batch),
             "samples": len(batch),
             "peak_host_memory_mib": [host for host, _ in memory],
             "peak_gpu_memory_mib": [gpu for _, gpu in memory],
         }
-        atomic_write_json(Path(sys.argv[2]), found)
+        atomic_write_json(Path(sys.argv[2]), record)
     wait_for_ranks()
     end_process(0)
 

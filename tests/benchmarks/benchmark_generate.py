@@ -62,10 +62,10 @@ def by_plain_generate(
 
 
 def by_evaluation(model: Any, questions: Sequence[Question], endings: frozenset[int]) -> Answers:
-    found: dict[int, list[int]] = {}
+    answers: dict[int, list[int]] = {}
     for batch in generate(model, questions, endings, _BATCH_TOKENS):
-        found.update(batch)
-    return [found[index] for index in range(len(questions))]
+        answers.update(batch)
+    return [answers[index] for index in range(len(questions))]
 
 
 def main() -> None:
@@ -106,13 +106,13 @@ def _show(speeds: dict[str, list[float]], answers: dict[str, Answers]) -> None:
     table = Table(title="Tokens per second, mean over the turns")
     for column in ("", "tokens/s", "lowest to highest", "against the first", "equal answers"):
         table.add_column(column)
-    for name, found in speeds.items():
+    for name, runs in speeds.items():
         equal = sum(a == b for a, b in zip(answers[name], answers[first], strict=True))
         table.add_row(
             name,
-            f"{statistics.fmean(found):.1f}",
-            f"{min(found):.1f} - {max(found):.1f}",
-            f"{statistics.fmean(found) / statistics.fmean(speeds[first]):.2f}x",
+            f"{statistics.fmean(runs):.1f}",
+            f"{min(runs):.1f} - {max(runs):.1f}",
+            f"{statistics.fmean(runs) / statistics.fmean(speeds[first]):.2f}x",
             f"{equal} of {len(answers[first])}",
         )
     Console().print(table)

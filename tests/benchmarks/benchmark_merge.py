@@ -78,14 +78,16 @@ def compare(folder: Path, baseline: Path, rounds: int) -> None:
             str(out),
             "--no-copy-tokenizer",
         ]
-    found = measure(commands, out, rounds)
+    runs_by_name = measure(commands, out, rounds)
     table = Table(
         "", "wall s", "CPU s", "max RSS MiB", "/ difference", "/ task_arithmetic", "/ floor",
         title=f"0.52B parameters, bf16, medians of {rounds} (lowest - highest)",
     )  # fmt: skip
-    bases = [median(found[name]).wall for name in ("ours difference", "ours task_arithmetic")]
-    bases.append(median(found["floor"]).wall)
-    for name, runs in found.items():
+    bases = [
+        median(runs_by_name[name]).wall for name in ("ours difference", "ours task_arithmetic")
+    ]
+    bases.append(median(runs_by_name["floor"]).wall)
+    for name, runs in runs_by_name.items():
         middle = median(runs)
         walls = [run.wall for run in runs]
         table.add_row(
@@ -108,14 +110,14 @@ def show_roofline(folder: Path, out: Path, rounds: int) -> None:
         for threads in measured
     }
     names = {f"{method}, threads: {threads}": (method, threads) for method, threads in commands}
-    found = measure({name: commands[place] for name, place in names.items()}, out, rounds)
+    runs_by_name = measure({name: commands[place] for name, place in names.items()}, out, rounds)
     copies = {threads: copy_rate(threads) for threads in measured}
     table = Table(
         "", "wall s", "CPU s", "GB moved", "GB/s", "copy GB/s", "share",
         title="Roofline; not measured, for want of cores: "
         + (", ".join(f"{threads} threads" for threads in left_out) or "nothing"),
     )  # fmt: skip
-    for name, runs in found.items():
+    for name, runs in runs_by_name.items():
         middle, copy = median(runs), copies[names[name][1]]
         moved = moved_bytes(runs[-1].said)
         table.add_row(
@@ -197,16 +199,16 @@ def floor(folder: Path, out: Path) -> list[str]:
 
 def measure(commands: dict[str, list[str]], out: Path, rounds: int) -> dict[str, list[Run]]:
     """Every command once to warm up, and then in turns."""
-    found: dict[str, list[Run]] = {name: [] for name in commands}
+    runs_by_name: dict[str, list[Run]] = {name: [] for name in commands}
     turns = [(name, number) for number in range(rounds + 1) for name in commands]
     for name, number in track(turns, "runs", console=Console(stderr=True)):
         shutil.rmtree(out, ignore_errors=True)
         warm(out.parent, "tuned_" if name.startswith("mergekit") else "")
         run = run_once(commands[name])
         if number:
-            found[name].append(run)
+            runs_by_name[name].append(run)
     shutil.rmtree(out, ignore_errors=True)
-    return found
+    return runs_by_name
 
 
 def warm(folder: Path, prefix: str) -> None:

@@ -136,8 +136,8 @@ def timed(run: Callable[[], None]) -> float:
 
 def ratios(ours: Sequence[float], others: Sequence[float]) -> str:
     """Ratios of turns of the same round, without the first: what disturbs a round meets both."""
-    found = [one / other for one, other in zip(ours[1:], others[1:], strict=True)]
-    return f"median {median(found):.3f} ({min(found):.3f} - {max(found):.3f})"
+    quotients = [one / other for one, other in zip(ours[1:], others[1:], strict=True)]
+    return f"median {median(quotients):.3f} ({min(quotients):.3f} - {max(quotients):.3f})"
 
 
 def main() -> None:

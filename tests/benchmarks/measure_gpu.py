@@ -92,10 +92,10 @@ def planned_bytes(recipe: TrainRecipe, processes: int) -> float:
 
 def scalars(events: Path) -> dict[str, list[float]]:
     """Every curve of one training, without its first steps."""
-    found = EventAccumulator(str(events))
-    found.Reload()
-    tags = found.Tags()["scalars"]
-    return {tag: [event.value for event in found.Scalars(tag)][WARM_STEPS:] for tag in tags}
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    tags = accumulator.Tags()["scalars"]
+    return {tag: [event.value for event in accumulator.Scalars(tag)][WARM_STEPS:] for tag in tags}
 
 
 def trainer_row(recipe_file: Path, processes: int) -> tuple[str, ...]:
@@ -111,16 +111,16 @@ def trainer_row(recipe_file: Path, processes: int) -> tuple[str, ...]:
         check=True,
     )
     seconds = time.monotonic() - started
-    found = read_json(out)
-    middle = median(found["seconds"][WARM_STEPS:])
-    rate, mfu = found["tokens"] / middle, "-"
+    record = read_json(out)
+    middle = median(record["seconds"][WARM_STEPS:])
+    rate, mfu = record["tokens"] / middle, "-"
     peak = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     if peak is not None:
         shape = planned_model(recipe_file.parent / "backbone").shape
-        flops = rate * shape.training_flops(found["tokens"] / found["samples"])
+        flops = rate * shape.training_flops(record["tokens"] / record["samples"])
         mfu = f"{flops / (peak * processes):.3f}"
-    gigabytes = max(found[_peak_key()]) * 2**20 / 1e9
-    trained = f"{sum(found['seconds']):.1f}"
+    gigabytes = max(record[_peak_key()]) * 2**20 / 1e9
+    trained = f"{sum(record['seconds']):.1f}"
     return ("Trainer", f"{rate:.0f}", mfu, f"{gigabytes:.2f}", trained, "-", f"{seconds:.1f}")
 
 

@@ -67,13 +67,13 @@ def judged(judge: Judge, rows: Sequence[Row]) -> list[tuple[bool, bool]]:
 
 def split_rules() -> list[tuple[str, re.Pattern[str]]]:
     """Each rule's alternatives, where inability and help are groups."""
-    found = []
+    named = []
     for name, alternatives in rules.KINDS.items():
         for number, part in enumerate(alternatives):
             for inner in (rules.NOT_ABLE, rules.HELP):
                 part = part.replace(inner, f"({inner})", 1)
-            found.append((f"{name} {number}", re.compile(part)))
-    return found
+            named.append((f"{name} {number}", re.compile(part)))
+    return named
 
 
 _SPLIT_RULES = split_rules()
@@ -103,8 +103,8 @@ def evidenced(training: Sequence[Row], unsafe: Sequence[Row]) -> Judge:
     }
 
     def is_shown(row: Row) -> bool:
-        found = wordings_in(row)
-        return any(all((wording[0], word) in shown for word in wording) for wording in found)
+        wordings = wordings_in(row)
+        return any(all((wording[0], word) in shown for word in wording) for wording in wordings)
 
     def is_shown_and_no_exception(row: Row) -> bool:
         return is_shown(row) and all_rules(row)
@@ -148,7 +148,7 @@ def main() -> None:
     unsafe = {name: rows for name, (_, rows) in read.items()}
     lists = read_lists(options.lists)
     phrases = sorted({phrase for each in lists.values() for phrase in each})
-    found: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
+    outcomes: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
     for name, rows in models.items():
         others = [other for other in models if other != name]
         training = [row for other in others for row in models[other]]
@@ -159,11 +159,11 @@ def main() -> None:
             **{key: any_of(each) for key, each in lists.items()},
         }
         for key, decide in judges.items():
-            found.setdefault(key, {})[name] = judged(decide, rows)
+            outcomes.setdefault(key, {})[name] = judged(decide, rows)
     table = Table(title="Refused or not, safe prompts: kappa with people [95 %]", show_lines=True)
     for column in ("left out", *models, "all"):
         table.add_column(column)
-    for key, by_model in found.items():
+    for key, by_model in outcomes.items():
         pooled = [pair for pairs in by_model.values() for pair in pairs]
         table.add_row(key, *(_shown(*agreement(pairs)) for pairs in [*by_model.values(), pooled]))
     Console().print(table)

@@ -83,7 +83,7 @@ def measure(recipe: Recipe, folder: Path, seed: int) -> dict[str, Any]:
     search(recipe, backbone, folder / "fitted")
     seconds = time.monotonic() - started
     record = read_json(folder / "fitted" / "search.json")
-    found = {
+    results = {
         _FITTED: (
             [(MergeSettings(**trial["settings"]), outcome_of(trial)) for trial in record["trials"]],
             len(record["estimated"]),
@@ -91,14 +91,14 @@ def measure(recipe: Recipe, folder: Path, seed: int) -> dict[str, Any]:
     }
     for number, (way, keys) in enumerate(_DRAWN.items()):
         drawn = changed(recipe, trials=_MANY, random_share=_RANDOM_SHARE, **keys)
-        found[way] = by_margins(drawn, backbone, folder / str(number), seconds)
+        results[way] = by_margins(drawn, backbone, folder / str(number), seconds)
     started = time.monotonic()
     model = TrialModel.load(recipe, backbone)
     tried = by_answers(recipe, model, folder, started + seconds)
-    found[_ANSWERS] = (tried, len(tried))
+    results[_ANSWERS] = (tried, len(tried))
     row: dict[str, Any] = {"seconds": seconds}
     before = outcome_of(record["backbone"])
-    for way, (answered, count) in found.items():
+    for way, (answered, count) in results.items():
         front = pareto_front(answered, before, settings)
         fresh = [asked(recipe, model, merge) for merge, _ in front]
         chosen = asked(recipe, model, choose(before, answered, settings))
@@ -125,11 +125,11 @@ def by_margins(
         end = start + seconds - min(answered * spent / 2, seconds / 2)
         return until(end, model, method, recipe, trials)
 
-    found = search_by_margins(recipe, backbone, folder, walk)
-    if isinstance(found, PoorMargins):
+    result = search_by_margins(recipe, backbone, folder, walk)
+    if isinstance(result, PoorMargins):
         raise SystemExit("the margins do not tell refusals from answers: nothing to compare")
     method = recipe.search.methods[0]
-    return found.answered[method], len(found.estimated[method])
+    return result.answered[method], len(result.estimated[method])
 
 
 def by_answers(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> list[Tried]:

@@ -125,7 +125,9 @@ class Study:
         first = (kinds[0][0], kinds[1][0])
         # One backward pass a prompt serves both patches of a merge.
         for pair in zip_longest(*kinds):
-            safety, over_safety = (found or known for found, known in zip(pair, first, strict=True))
+            safety, over_safety = (
+                measured or known for measured, known in zip(pair, first, strict=True)
+            )
             made = [kind for kind in (safety, over_safety) if self._derivatives(kind).is_file()]
             if len(made) == len(ROLES):
                 continue
@@ -182,13 +184,13 @@ class Study:
         model.borrowed.take(None)
         borrowed = replace(model.borrowed, loaded=loaded)
         prompts = [model.prompts[place] for place in self._chosen(model)]
-        found = ScaleDerivatives(borrowed, recipe.merge).of_margins(prompts, model.openings)
+        derivatives = ScaleDerivatives(borrowed, recipe.merge).of_margins(prompts, model.openings)
         for number, (kind, patch) in enumerate(zip(pair, folders, strict=True)):
             record = read_json(patch / "patch.json")
             margins = record["margins"]
             np.savez(
                 self._derivatives(kind),
-                found=found[:, :, number].sum(-1),
+                derivatives=derivatives[:, :, number].sum(-1),
                 names=np.array(loaded.inputs.covered),
                 steps=record["steps"],
                 probability=[margins[0]["probability"], margins[-1]["probability"]],
@@ -218,8 +220,10 @@ class Study:
         ]
         names = patches[0]["names"].tolist()
         # A whole patch has one scale for all of its sets.
-        found = np.stack([patch["found"] for patch in patches], 2)[..., None] / len(SETS)
-        found = np.repeat(found, len(SETS), -1)
+        derivatives = np.stack([patch["derivatives"] for patch in patches], 2)[..., None] / len(
+            SETS
+        )
+        derivatives = np.repeat(derivatives, len(SETS), -1)
         row: dict[str, Any] = {"safety": safety, "over_safety": over_safety, "order": order}
         for patch, role in zip(patches, ROLES, strict=True):
             row[f"{role}_steps"] = int(patch["steps"])
@@ -231,7 +235,7 @@ class Study:
                 Linearised(
                     np.zeros(len(columns)),
                     model.backbone.margins[chosen],
-                    sum_columns(found, names, columns, grouping, "dense"),
+                    sum_columns(derivatives, names, columns, grouping, "dense"),
                     model.harmful[chosen],
                     model.forms[chosen],
                 ),
@@ -267,13 +271,13 @@ def shown(rows: list[dict[str, Any]]) -> Table:
     }
     best = sorted(of_pair, key=lambda pair: -_mean(of_pair[pair], _GROUPINGS[-1], "matched"))
     for pair in best:
-        found = of_pair[pair]
+        patches = of_pair[pair]
         cells = [
-            f"{_mean(found, grouping, pairing):.3f}"
+            f"{_mean(patches, grouping, pairing):.3f}"
             for grouping in ("backbone", *_GROUPINGS)
             for pairing in ("all", "matched")
         ]
-        table.add_row(*_training(found, "safety"), *_training(found, "over_safety"), *cells)
+        table.add_row(*_training(patches, "safety"), *_training(patches, "over_safety"), *cells)
     return table
 
 

@@ -149,8 +149,8 @@ def main() -> None:
         table.add_column(name, justify="right")
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder), SIZES[size], options.processes)
-        peaks = found["peaks"]
+            measured = measure(Path(folder), SIZES[size], options.processes)
+        peaks = measured["peaks"]
         cells = [
             "\n".join(
                 f"{anonymous / MB:.0f} ({resident / MB:.0f})"
@@ -161,9 +161,9 @@ def main() -> None:
         ]
         peak = max(resident for _, resident in peaks.values())
         sizes = ("largest tensor", "largest shard", "share", "loading", "export", "plan")
-        *facts, plan = (f"{found[name] / MB:.0f}" for name in sizes)
-        parameters = f"{found['parameters'] / MB:.1f} M"
-        table.add_row(parameters, *facts, *cells, plan, f"{found['plan'] / peak:.2f}")
+        *facts, plan = (f"{measured[name] / MB:.0f}" for name in sizes)
+        parameters = f"{measured['parameters'] / MB:.1f} M"
+        table.add_row(parameters, *facts, *cells, plan, f"{measured['plan'] / peak:.2f}")
     Console(width=180).print(table)
 
 

@@ -56,8 +56,8 @@ def survey(kind: str, folder: Path) -> list[str]:
     backbone = make_model(kind, folder / "backbone")
     converted = "-"
     try:
-        found = open_backbone(backbone, BackboneSettings(path=str(backbone))).map
-        converted = "yes" if any(group.patterns for group in found.groups) else "no"
+        mapping = open_backbone(backbone, BackboneSettings(path=str(backbone))).map
+        converted = "yes" if any(group.patterns for group in mapping.groups) else "no"
     finally:
         recipe = make_recipe(folder, safety={"steps": 2}, importance={"samples": 3})
         refused = run("train.launcher", "--processes=1", recipe, "--role", "safety")

@@ -71,14 +71,14 @@ def printed(monkeypatch, columns: int | None, *shown) -> str:
 def test_no_word_of_a_table_is_broken(monkeypatch, columns, table) -> None:
     """Every word of every cell stands in what is printed, at any width."""
     out = printed(monkeypatch, columns, table())
-    found = set(re.split(r"[\s│┃|]+", out))
+    shown_words = set(re.split(r"[\s│┃|]+", out))
     words = {
         word
         for column in table().columns
         for cell in (column.header, *column.cells)
         for word in str(cell).split()
     }
-    assert not [word for word in words if not found & {word, f"{word}:"}], out
+    assert not [word for word in words if not shown_words & {word, f"{word}:"}], out
     assert max(map(len, out.splitlines())) <= (columns or 200) + 60
     if columns is not None and "┃" in out:
         assert max(map(len, out.splitlines())) <= columns
@@ -101,7 +101,7 @@ def test_a_file_gets_tables_and_lines_as_wide_as_they_are(monkeypatch) -> None:
 def test_every_front_says_whose_it_is(monkeypatch) -> None:
     fronts = fronts_of(TRIALS)
     assert {method: len(front) for method, front in fronts.items()} == {"difference": 2, "dense": 1}
-    assert [found["harmful_rate"] for found in fronts["difference"]] == [0.1, 0.2]
+    assert [trial["harmful_rate"] for trial in fronts["difference"]] == [0.1, 0.2]
     rows = printed(monkeypatch, 120, render_front(search_record())).splitlines()
     of = {row.split("│")[1].strip() for row in rows if row.startswith("│")} - {""}
     assert of == {"backbone", "difference", "dense"}
@@ -141,7 +141,7 @@ def test_a_narrow_page_shows_a_picture_of_its_own() -> None:
     assert "@media (max-width: 40rem) { .wide { display: none; } .narrow { display: block; } }" in (
         rules
     )
-    sizes = [float(found) for found in re.findall(r'viewBox="0 0 ([\d.]+) ', page)]
+    sizes = [float(width) for width in re.findall(r'viewBox="0 0 ([\d.]+) ', page)]
     # A screen of 420 pixels leaves 388 to the picture, whose letters have 10 points.
     assert 388 / sizes[1] * 10 >= 12 > 388 / sizes[0] * 10
     ids = re.findall(r' id="([^"]+)"', page)

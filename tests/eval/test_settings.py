@@ -38,14 +38,14 @@ def test_options_that_are_left_out_are_the_models_defaults() -> None:
 
 
 def test_options_have_the_settings_types() -> None:
-    found = _settings(
+    settings = _settings(
         "--reasoning", "off", "--date", "2025-02-03", "--batch-tokens", "70", "--backend", "vllm",
         "--dtype", "bfloat16", "--refusal-judge", "r.yaml", "--data-dir", "d",
     )  # fmt: skip
-    assert found.chat.reasoning is False
-    assert found.chat.date == datetime.date(2025, 2, 3)
-    assert (found.batch_tokens, found.backend, found.dtype) == (70, "vllm", "bfloat16")
-    assert (found.refusal_judge, found.data_dir) == (Path("r.yaml"), Path("d"))
+    assert settings.chat.reasoning is False
+    assert settings.chat.date == datetime.date(2025, 2, 3)
+    assert (settings.batch_tokens, settings.backend, settings.dtype) == (70, "vllm", "bfloat16")
+    assert (settings.refusal_judge, settings.data_dir) == (Path("r.yaml"), Path("d"))
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,14 @@ def test_mistakes_name_the_key_and_the_mend(override, wanted, monkeypatch):
 
 
 def test_the_command_ends_with_one_line_and_status_2():
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "launch", "run", "launch/recipes/demo.yaml", "sed=1"],
         capture_output=True,
         text=True,
     )
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: recipe launch/recipes/demo.yaml: unknown key 'sed'")
-    assert found.stderr.count("\n") == 1
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: recipe launch/recipes/demo.yaml: unknown key 'sed'")
+    assert done.stderr.count("\n") == 1
 
 
 def test_shipped_recipes_name_shipped_suites_from_any_folder(tmp_path, monkeypatch):
@@ -64,11 +64,11 @@ def test_shipped_recipes_name_shipped_suites_from_any_folder(tmp_path, monkeypat
     recipe = Path("launch/recipes/llama-2-7b-chat.yaml").resolve()
     root = Path.cwd()
     monkeypatch.chdir(tmp_path)
-    found = load_recipe(recipe, [], Recipe)
-    assert found.eval is not None and found.eval.suite == root / "eval/suites/quick.yaml"
+    loaded = load_recipe(recipe, [], Recipe)
+    assert loaded.eval is not None and loaded.eval.suite == root / "eval/suites/quick.yaml"
     (tmp_path / "eval/suites").mkdir(parents=True)
     (tmp_path / "eval/suites/quick.yaml").touch()
-    found = load_recipe(recipe, [], Recipe)
-    assert found.eval is not None and str(found.eval.suite) == "eval/suites/quick.yaml"
+    loaded = load_recipe(recipe, [], Recipe)
+    assert loaded.eval is not None and str(loaded.eval.suite) == "eval/suites/quick.yaml"
     missing = load_recipe(recipe, ["eval.suite=no.yaml"], Recipe)
     assert missing.eval is not None and str(missing.eval.suite) == "no.yaml"

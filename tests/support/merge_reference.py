@@ -141,7 +141,7 @@ def reference_erased(
     tops = reference_tops(backbone, deltas, importances, covered, gradients, **settings)
     # By set of entries (own, shared, rest), whether a patch takes them.
     taken = {"difference": (1, 0, 0), "intersection": (0, 1, 0), "ties": (1, 1, 0)}
-    found: dict[str, dict[str, float]] = {}
+    by_tensor: dict[str, dict[str, float]] = {}
     for name in covered:
         masks = [tops[role][name] for role in roles]
         kept, parts, wanted = [], [], []
@@ -164,16 +164,16 @@ def reference_erased(
             parts.append(np.select(sets, scales[:2], scales[2]).astype(np.float32) * delta)
         total = parts[0] + parts[1]
         same = (backbone[name] == merged[name]).reshape(-1).numpy()
-        found[name] = {}
+        by_tensor[name] = {}
         for letter, keep, delta, part in zip("SO", kept, wanted, parts, strict=True):
             moved = part * total > 0 if method == "ties" else (part != 0) & (total != 0)
-            found[name] |= {
+            by_tensor[name] |= {
                 f"kept_{letter}": int(keep.sum()),
                 f"nonzero_{letter}": int((delta != 0).sum()),
                 f"erased_count_{letter}": int((moved & same).sum()),
                 f"kept_norm_{letter}": float(np.sqrt((delta.astype(np.float64) ** 2).sum())),
             }
-    return found
+    return by_tensor
 
 
 def _published(

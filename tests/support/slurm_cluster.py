@@ -119,10 +119,10 @@ class SlurmCluster:
 
     def pids(self, node: str, *words: str) -> list[int]:
         """Processes of a node, or those of them whose command line holds all the words."""
-        found = subprocess.run(
+        listing = subprocess.run(
             ["ip", "netns", "pids", _NAMESPACES[node]], capture_output=True, env=_env()
         )
-        pids = [int(pid) for pid in found.stdout.split()]
+        pids = [int(pid) for pid in listing.stdout.split()]
         return [pid for pid in pids if all(word in command_line(pid) for word in words)]
 
     def wait_until_idle(self, seconds: float = 60) -> None:

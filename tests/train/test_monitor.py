@@ -86,8 +86,8 @@ def test_tensorboard_opens_on_the_training(tmp_path) -> None:
         ("1_training/3_refusal_margin(nats)", "margin/refusal(nats)"),
         ("1_training/4_gradient_norm(1)", "optimizer/gradient_norm(1)"),
     ):
-        found = [(event.step, event.value) for event in training.Scalars(tag)]
-        assert found == [(step, scalars(step)[name]) for step in (1, 2, 3)]
+        events = [(event.step, event.value) for event in training.Scalars(tag)]
+        assert events == [(step, scalars(step)[name]) for step in (1, 2, 3)]
 
 
 def events_of(folder: Path) -> EventAccumulator:

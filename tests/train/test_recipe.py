@@ -153,11 +153,14 @@ def test_variables_and_the_home_folder_are_put_in_everywhere(tmp_path, monkeypat
         "name: n\noutput: ${SCRATCH}/runs\nbackbone: {path: ~/models/b}\n"
         "data: {path: '${output}/d.jsonl', categories: ['~', 'a~/b']}\neval: {suite: ~/s.yaml}\n"
     )
-    found = load_recipe(file, [], TrainRecipe)
-    assert (str(found.output), found.data.path) == ("/scratch/me/runs", "/scratch/me/runs/d.jsonl")
-    assert found.backbone.path == f"{tmp_path}/models/b"
-    assert found.eval["suite"] == f"{tmp_path}/s.yaml"
-    assert found.data.categories == ("~", "a~/b")
+    recipe = load_recipe(file, [], TrainRecipe)
+    assert (str(recipe.output), recipe.data.path) == (
+        "/scratch/me/runs",
+        "/scratch/me/runs/d.jsonl",
+    )
+    assert recipe.backbone.path == f"{tmp_path}/models/b"
+    assert recipe.eval["suite"] == f"{tmp_path}/s.yaml"
+    assert recipe.data.categories == ("~", "a~/b")
     other = load_recipe(file, ["output=~/x", "data.path='${output}/${SCRATCH}'"], TrainRecipe)
     assert (other.output, other.data.path) == (tmp_path / "x", f"{tmp_path}/x//scratch/me")
     with pytest.raises(UserError, match=r"'output' = '\$\{output\}/x' names itself"):

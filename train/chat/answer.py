@@ -174,26 +174,26 @@ def _bare_channels(text: str) -> str | None:
 
 def _unopened_end(text: str) -> int | None:
     """The end of reasoning that the prompt opened: after a closing tag that is not just named."""
-    for found in CLOSING.finditer(text):
-        before, after = text[: found.start()], text[found.end() :]
-        opened = any(closes(tag[0], found[0]) for tag in OPENING.finditer(before))
-        if opened or _in_code(text, found.start()):
+    for closing in CLOSING.finditer(text):
+        before, after = text[: closing.start()], text[closing.end() :]
+        opened = any(closes(tag[0], closing[0]) for tag in OPENING.finditer(before))
+        if opened or _in_code(text, closing.start()):
             continue
         inside_sentence = before[-1:] in {" ", "\t", '"', "'", "“", "("} and after[:1] not in {
             "",
             "\n",
         }
         if not inside_sentence or before.rstrip()[-1:] in {"", ".", "!", "?"}:
-            return found.end()
+            return closing.end()
     return None
 
 
 def _end_of_block(text: str, opened: re.Match[str]) -> int | None:
     """Where a block ends; a tag that its own text quotes as code does not end it."""
-    found = [tag for tag in CLOSING.finditer(text, opened.end()) if closes(opened[0], tag[0])]
+    tags = [tag for tag in CLOSING.finditer(text, opened.end()) if closes(opened[0], tag[0])]
     place = opened.end()
-    outside = [tag for tag in found if not _in_code(text[place:], tag.start() - place)]
-    alone = next((tag for tag in found if _on_its_own_line(text, tag)), None)
+    outside = [tag for tag in tags if not _in_code(text[place:], tag.start() - place)]
+    alone = next((tag for tag in tags if _on_its_own_line(text, tag)), None)
     if not outside:
         # A thought may leave a code fence open: then a tag on a line of its own is the end.
         return alone.end() if alone else None
@@ -230,7 +230,7 @@ def _without_later_blocks(text: str) -> str:
 
 
 def _outside_code(pattern: re.Pattern[str], text: str) -> bool:
-    return any(not _in_code(text, found.start()) for found in pattern.finditer(text))
+    return any(not _in_code(text, match.start()) for match in pattern.finditer(text))
 
 
 def _in_code(text: str, place: int) -> bool:

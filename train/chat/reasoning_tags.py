@@ -74,7 +74,7 @@ def closing_of_tag(opening: str) -> str:
         return _SPECIAL[opening.lower()]
     ended = re.sub(
         r"begin|start",
-        lambda found: "END" if found[0].isupper() else "end",
+        lambda match: "END" if match[0].isupper() else "end",
         opening,
         count=1,
         flags=re.IGNORECASE,

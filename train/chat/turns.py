@@ -76,10 +76,10 @@ class Turns:
         Some templates cut an answer where it speaks of reasoning tags.
         """
         whole = self._turn(question, answer)
-        found = whole[len(frame.turn) : len(whole) - len(frame.after)]
+        text = whole[len(frame.turn) : len(whole) - len(frame.after)]
         framed = whole.startswith(frame.turn) and whole.endswith(frame.after)
         own = frame.turn.startswith(frame.before)
-        if own and framed and found.strip() == answer.strip():
+        if own and framed and text.strip() == answer.strip():
             return whole
         return f"{frame.turn if own else frame.before}{answer}{frame.after}"
 

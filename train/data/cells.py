@@ -102,16 +102,16 @@ def _turn(turns: list[Any], role: str, column: str, at_end: bool) -> Any:
     raise MissingColumnError(f"no column '{column}': the list has {have}{late}")
 
 
-def same_value(found: Any, wanted: Any) -> bool:
+def same_value(given: Any, wanted: Any) -> bool:
     """Whether two cells hold the same, however each is written: 1, 1.0, "1" and true are one.
 
     Two texts are the same only letter by letter.
     """
-    if str(found) == str(wanted):
+    if str(given) == str(wanted):
         return True
-    if isinstance(found, str) and isinstance(wanted, str):
+    if isinstance(given, str) and isinstance(wanted, str):
         return False
-    values = [_TRUTH.get(str(value).strip().lower(), as_number(value)) for value in (found, wanted)]
+    values = [_TRUTH.get(str(value).strip().lower(), as_number(value)) for value in (given, wanted)]
     return values[0] is not None and values[0] == values[1]
 
 

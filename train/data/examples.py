@@ -69,11 +69,11 @@ def _example(row: Mapping[str, Any], place: str, settings: DataSettings) -> Exam
             raise UserError(f"{what} is empty; fill or remove it")
         texts.append(text)
     try:
-        found = _categories(cell(row, settings.category))
+        categories = _categories(cell(row, settings.category))
     except MissingColumnError:
-        found = ()
+        categories = ()
     what = f"{place}: the category (column '{settings.category}')"
-    return Example(*texts, categories=tuple(usable(name, what) for name in found))
+    return Example(*texts, categories=tuple(usable(name, what) for name in categories))
 
 
 def _categories(value: Any) -> tuple[str, ...]:

@@ -108,12 +108,12 @@ def _read_value(text: str, where: str, columns: Collection[str]) -> list[Row] | 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, whose keys differ: of two answers, none is the right one by itself."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"an object holds the key '{twice}' twice")
-    return found
+    return content
 
 
 def _holds_rows(value: Any) -> bool:

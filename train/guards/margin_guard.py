@@ -58,8 +58,10 @@ class MarginGuard:
         for indices in share:
             micro = collate(rows, indices).to(compute_device())
             with torch.no_grad():
-                found = label_log_probabilities(model.logits(micro), micro.labels).tolist()
-            for index, value in zip(indices, found, strict=False):
+                log_probabilities = label_log_probabilities(
+                    model.logits(micro), micro.labels
+                ).tolist()
+            for index, value in zip(indices, log_probabilities, strict=False):
                 values[index] = value
         model.engine.train()
         table = torch.tensor(sum_over_ranks(values), dtype=torch.float64)

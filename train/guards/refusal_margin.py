@@ -96,8 +96,8 @@ def _beginnings(texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
 def _precision(
     opening: tuple[int, ...], refusals: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> float:
-    found = [sum(_opens(ids, [opening]) for ids in group) for group in (refusals, answers)]
-    return found[0] / sum(found)
+    counts = [sum(_opens(ids, [opening]) for ids in group) for group in (refusals, answers)]
+    return counts[0] / sum(counts)
 
 
 def _opens(ids: Sequence[int], openings: Sequence[tuple[int, ...]]) -> bool:

@@ -63,7 +63,7 @@ def backbone_distributions(
     model.engine.eval()
     count = max(int(number) for (number,) in gather_from_ranks([-(-len(wanted) // size)]))
     shares = [list(wanted[number * size : (number + 1) * size]) for number in range(count)]
-    found: dict[int, TopDistributions] = {}
+    distributions: dict[int, TopDistributions] = {}
     with Progress("backbone's distributions", len(shares), "batches") as progress:
         for indices in progress.over(shares):
             micro = collate(examples, indices).to(compute_device())
@@ -71,10 +71,10 @@ def backbone_distributions(
                 logits = model.logits(micro)
             for row, index in enumerate(indices):
                 top = top_distributions(logits[row : row + 1], micro.labels[row : row + 1], kept)
-                found[index] = TopDistributions(
+                distributions[index] = TopDistributions(
                     top.ids.cpu(), top.log_probabilities.cpu(), top.rest.cpu()
                 )
-    return found
+    return distributions
 
 
 def mean_answer_loss(

@@ -133,8 +133,8 @@ def is_finished(directory: Path, identity: str) -> bool:
     record = directory / "patch.json"
     if not record.is_file():
         return False
-    found = read_json(record)
-    if identity not in (found.get("identity"), _identity_today(found)):
+    content = read_json(record)
+    if identity not in (content.get("identity"), _identity_today(content)):
         raise UserError(
             f"{directory}: holds a patch of other settings, data or backbone; delete it, or "
             "choose another output"

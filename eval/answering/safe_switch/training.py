@@ -93,8 +93,10 @@ def learned(
         kept: a file whose name tells model, questions and settings apart; ``None`` keeps nothing.
     """
     if kept is not None and kept.is_file():
-        found = safetensors.torch.load_file(kept, device=str(model.device))
-        return Learned(_read(found, "safety"), _read(found, "response"), found["head"])
+        kept_tensors = safetensors.torch.load_file(kept, device=str(model.device))
+        return Learned(
+            _read(kept_tensors, "safety"), _read(kept_tensors, "response"), kept_tensors["head"]
+        )
     result = _learn(model, chat, texts, settings)
     if kept is not None:
         tensors = {"head": result.head}
@@ -124,14 +126,17 @@ def _learn(
     logger.info("safe_switch: learns from %d questions", len(questions))
     asked = [chat.question_ids(text) for text in questions]
     answers = own_answers(model, chat, asked, settings.answer_tokens)
-    found = [judged(chat.decode(answers[n]), text) for n, text in enumerate(questions)]
+    verdicts = [judged(chat.decode(answers[n]), text) for n, text in enumerate(questions)]
     unsafe = [True] * len(texts[0]) + [False] * len(texts[1])
-    complied = [each.refusal == "none" for each in found]
+    complied = [each.refusal == "none" for each in verdicts]
     begun = [[*ids, *answers[n][: settings.decoded]] for n, ids in enumerate(asked)]
     safety = fit_prober(last_states(model, asked), unsafe, settings)
     response = fit_prober(last_states(model, begun), complied, settings)
     pairs = [
-        (text, found[n].answer if found[n].refusal == "full" else settings.refusals[n % count])
+        (
+            text,
+            verdicts[n].answer if verdicts[n].refusal == "full" else settings.refusals[n % count],
+        )
         for count in (len(settings.refusals),)
         for n, text in enumerate(texts[0])
     ]
@@ -157,7 +162,7 @@ def last_states(
 ) -> torch.Tensor:
     """The last layer's states at the last tokens, as the lm_head sees them: fp32 [n, hidden]."""
     lengths = [len(ids) for ids in sequences]
-    found: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    rows: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
     if memory_of(model).ignores_padding:
         batches = batches_by_length(lengths, batch_tokens)
     else:
@@ -167,8 +172,8 @@ def last_states(
         arguments = forward_arguments(model, ids, mask)
         states = model(**arguments, use_cache=False, output_hidden_states=True).hidden_states[-1]
         for index, row in zip(batch, states[:, -1].float(), strict=True):
-            found[index] = row
-    return torch.stack(found).clone()
+            rows[index] = row
+    return torch.stack(rows).clone()
 
 
 def fit_prober(states: torch.Tensor, labels: Sequence[bool], settings: Switch) -> nn.Sequential:

@@ -53,7 +53,7 @@ class ModelJudge:
             open_keys = list(pending)
             with Progress(self.role, len(pending), "answers") as progress:
                 for batch in self._judge(list(pending.values())):
-                    judged = {open_keys[index]: found for index, found in batch.items()}
+                    judged = {open_keys[index]: verdict for index, verdict in batch.items()}
                     self._found.update(judged)
                     if self._store:
                         self._store.add(judged)
@@ -149,9 +149,9 @@ class ModelJudge:
         waiting: dict[int, list[str]] = {}
         for batch in batches:
             whole: dict[int, str] = {}
-            for index, found in batch.items():
+            for index, verdict in batch.items():
                 verdicts = waiting.setdefault(index // count, [])
-                verdicts.append(found)
+                verdicts.append(verdict)
                 if len(verdicts) == count:
                     whole[index // count] = min(waiting.pop(index // count), key=order.index)
             yield whole

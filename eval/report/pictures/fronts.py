@@ -11,10 +11,10 @@ def method_of(trial: dict[str, Any]) -> str:
 
 def by_method(trials: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The trials of each method, methods in the order of the search."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
-        found.setdefault(method_of(trial), []).append(trial)
-    return found
+        groups.setdefault(method_of(trial), []).append(trial)
+    return groups
 
 
 def fronts_of(trials: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -28,15 +28,15 @@ def roc_svg(report: dict[str, Any]) -> str:
     names = _drawn(report)
     colours = iter(matplotlib.colormaps["viridis"]([0.25, 0.45, 0.65, 0.85]))
     for name in names:
-        found = report["margins"][name]
+        entry = report["margins"][name]
         style: dict[str, Any] = {"color": INK, "lw": 1.2, "ls": "--"}
         if name != report["backbone"]:
             bold = name == names[-1]
             style = {"color": INK if bold else next(colours), "lw": 2.2 if bold else 1.1}
-        x, y = zip(*found["curve"], strict=True)
+        x, y = zip(*entry["curve"], strict=True)
         label = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..."
         # The number first: a legend leaves out what begins with "_".
-        label = f"{found['auc']['value']:.3f}  {label}"
+        label = f"{entry['auc']['value']:.3f}  {label}"
         axes.plot([100 * each for each in x], [100 * each for each in y], label=label, **style)
     axes.set_xlabel("harmless prompts with a margin above the threshold (%)")
     axes.set_ylabel("harmful prompts above it (%)")

@@ -198,8 +198,8 @@ def _line(axes: Axes, ends: list[tuple[float, float]], scale: float) -> Box:
     return Box(left, bottom, right, top).grown(0.5)
 
 
-def _box(found: Any, scale: float) -> Box:
-    return Box(*(scale * end for end in found.extents))
+def _box(artist_box: Any, scale: float) -> Box:
+    return Box(*(scale * end for end in artist_box.extents))
 
 
 def _colour(utility: float | None, norm: Normalize) -> Any:

@@ -22,8 +22,8 @@ def show_trace(options: argparse.Namespace) -> None:
     node = trace_report(find_report(options.report), options.verify)
     mismatches = node.all_mismatches()
     if options.json:
-        found = {"verified": options.verify, "mismatches": mismatches, "trace": node.as_dict()}
-        show(json.dumps(found, indent=2, ensure_ascii=False))
+        content = {"verified": options.verify, "mismatches": mismatches, "trace": node.as_dict()}
+        show(json.dumps(content, indent=2, ensure_ascii=False))
     else:
         show("\n".join(tree_lines(node)))
         show(_summary(node, options.verify))

@@ -92,9 +92,9 @@ class FileChecks:
             return "there" if size is None else "same size", None
         if path.suffix in _WEIGHTS and not self.verify:
             return "there" if size is None else "same size", None
-        found = self.sha256(path)
-        if found != sha256:
-            return "changed", f"has the SHA-256 {found}, and {sha256} is recorded"
+        actual = self.sha256(path)
+        if actual != sha256:
+            return "changed", f"has the SHA-256 {actual}, and {sha256} is recorded"
         return "unchanged", None
 
     def sha256(self, path: Path) -> str:

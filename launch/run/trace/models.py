@@ -138,14 +138,14 @@ class ModelTracer:
             node.state = "changed"
             node.mismatches.append(f"{folder}: is no model any more ({error})")
             return
-        found = self._fingerprints[folder]
-        node.facts["fingerprint"] = found
+        fingerprint = self._fingerprints[folder]
+        node.facts["fingerprint"] = fingerprint
         for role, expected in trained_from.items():
-            if expected not in (None, found):
+            if expected not in (None, fingerprint):
                 node.state = "changed"
                 node.mismatches.append(
-                    f"{folder}: has the fingerprint {found}, and the {role} patch was trained from "
-                    f"{expected}"
+                    f"{folder}: has the fingerprint {fingerprint}, and the {role} patch was "
+                    f"trained from {expected}"
                 )
 
     def _compare_weights(self, node: Node, folder: Path) -> None:
@@ -154,12 +154,12 @@ class ModelTracer:
             return
         from eval.answering.loading import model_identity
 
-        found = model_identity(folder)
+        identity = model_identity(folder)
         node.state = "unchanged"
         for key, digest in node.recorded.items():
-            if found.get(key) not in (None, digest):
+            if identity.get(key) not in (None, digest):
                 node.state = "changed"
-                node.mismatches.append(f"{folder}: has the {key} {found[key]}, not {digest}")
+                node.mismatches.append(f"{folder}: has the {key} {identity[key]}, not {digest}")
 
     def _is_first(self, *key: str) -> bool:
         new = key not in self._told

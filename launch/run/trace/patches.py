@@ -71,16 +71,16 @@ class PatchTracer:
         """By merge.json, and by patch.json those that the merge has not read."""
         others = {key: section(merged, key) for key in merged.keys() - _OF_INPUT}
         sizes = section(merged, "bytes")
-        found = {}
+        nodes = {}
         for name, digest in section(merged, "files").items():
             more = {key: str(by[name]) for key, by in sorted(others.items()) if name in by}
-            found[name] = self._checks.file(
+            nodes[name] = self._checks.file(
                 "file", folder / name, str(digest), sizes.get(name), more
             )
         for name, digest in section(section(record, "hashes"), "sha256").items():
-            if name not in found:
-                found[name] = self._checks.file("file", folder / name, str(digest))
-        return list(found.values())
+            if name not in nodes:
+                nodes[name] = self._checks.file("file", folder / name, str(digest))
+        return list(nodes.values())
 
     def _data(self, role: str, record: Mapping[str, Any]) -> list[Node]:
         config = section(record, "config")
@@ -91,11 +91,11 @@ class PatchTracer:
             "false_refusals": section(self._places.recipe, "false_refusals"),
         }
         trained = [values[part] for part in parts if part in values]
-        found = [self._pairs("data", trained, record.get("data_hash"))]
+        nodes = [self._pairs("data", trained, record.get("data_hash"))]
         if record.get("harmless_hash"):
             harmless = [section(config, "harmless")]
-            found.append(self._pairs("harmless data", harmless, record["harmless_hash"]))
-        return [node for node in found if node is not None]
+            nodes.append(self._pairs("harmless data", harmless, record["harmless_hash"]))
+        return [node for node in nodes if node is not None]
 
     def _pairs(self, what: str, sources: list[dict[str, Any]], recorded: Any) -> Node | None:
         """Pairs of a training; with ``verify`` they are read and hashed as the training did."""
@@ -129,9 +129,9 @@ class PatchTracer:
                 f"{node.name}: does not hold the pairs of the training ({error})"
             )
             return
-        found = data_hash(examples)
-        node.state = "unchanged" if found == recorded else "changed"
-        if found != recorded:
+        actual = data_hash(examples)
+        node.state = "unchanged" if actual == recorded else "changed"
+        if actual != recorded:
             node.mismatches.append(
-                f"{node.name}: its pairs have the hash {found}, and {recorded} is recorded"
+                f"{node.name}: its pairs have the hash {actual}, and {recorded} is recorded"
             )

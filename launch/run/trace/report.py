@@ -103,11 +103,11 @@ class _ReportTracer:
             node.mismatches.append(self._places.problem)
             return node
         if recorded is not None:
-            found = recipe_hash(self._places.recipe)
-            node.state = "unchanged" if found == recorded else "changed"
-            if found != recorded:
+            actual = recipe_hash(self._places.recipe)
+            node.state = "unchanged" if actual == recorded else "changed"
+            if actual != recorded:
                 node.mismatches.append(
-                    f"{node.path}: is another recipe ({found}) than the report's ({recorded})"
+                    f"{node.path}: is another recipe ({actual}) than the report's ({recorded})"
                 )
         node.made_of = self._inputs(run)
         return node
@@ -125,7 +125,7 @@ class _ReportTracer:
         except UserError as error:
             node.notes.append(f"what the recipe names cannot be compared ({error})")
             return [node]
-        found = []
+        nodes = []
         for key, digest in sorted(recorded.items()):
             part, _, name = key.partition(".")
             value = section(self._places.recipe, part).get(name)
@@ -135,8 +135,8 @@ class _ReportTracer:
             if key in now and now[key] != digest:
                 node.state = "changed"
                 node.mismatches.append(f"{path or key}: what {key} names holds something else now")
-            found.append(node)
-        return found
+            nodes.append(node)
+        return nodes
 
     def _evaluation(self, name: str, rates: Mapping[str, Any]) -> Node:
         """A model's evaluation: its rates, what they were counted in, and the model."""
@@ -150,14 +150,14 @@ class _ReportTracer:
         node = self._checks.file("evaluation", path, known.get("sha256"), name=name)
         details = section(section(self._report, "details"), name)
         summary = read_record(path, node) or details
-        for axis, found in section(summary, "axes").items():
-            if axis in rates and rates[axis] != found:
+        for axis, rate in section(summary, "axes").items():
+            if axis in rates and rates[axis] != rate:
                 node.state = "changed"
                 node.mismatches.append(f"{path}: its {axis} is not the report's")
         node.facts = {
-            axis: found["value"]
-            for axis, found in rates.items()
-            if isinstance(found, dict) and "value" in found
+            axis: rate["value"]
+            for axis, rate in rates.items()
+            if isinstance(rate, dict) and "value" in rate
         }
         settings = section(summary, "settings")
         told = {
@@ -174,7 +174,7 @@ class _ReportTracer:
     def _files(self, folder: Path, origin: Mapping[str, Any]) -> list[Node]:
         """Results of an evaluation; suite, judges and sources once where several share them."""
         results = section(origin, "results")
-        found = [
+        nodes = [
             self._checks.file("result", folder / name, str(digest))
             for name, digest in results.items()
         ]
@@ -185,8 +185,8 @@ class _ReportTracer:
                 if f"{path} {digest}" not in self._told
             }
             self._told |= {f"{path} {digest}" for path, digest in hashes.items()}
-            found += hashed_files(self._checks, self._places, what, hashes)
-        return found
+            nodes += hashed_files(self._checks, self._places, what, hashes)
+        return nodes
 
     def _model(self, name: str, summary: Mapping[str, Any], origin: Mapping[str, Any]) -> Node:
         made = section(origin, "model")

@@ -59,8 +59,8 @@ def _job_id(printed: str) -> str:
     Raises:
         UserError: no line is an id.
     """
-    found = [_SUBMITTED.fullmatch(line.strip()) for line in printed.splitlines()]
-    numbers = [match[1] for match in found if match]
+    matches = [_SUBMITTED.fullmatch(line.strip()) for line in printed.splitlines()]
+    numbers = [match[1] for match in matches if match]
     if not numbers:
         shown = " ".join(printed.split())[:80]
         raise UserError(
@@ -84,9 +84,9 @@ def queued_jobs() -> dict[str, QueuedJob]:
     """All of this user's jobs that are not over, by id; tasks of an array as ``12_3``."""
     lines = _output(["squeue", "--me", "--noheader", "--array", f"--format={_FIELDS}"])
     # Other lines are a wrapper's.
-    found = filter(None, (_JOB.fullmatch(line.strip()) for line in lines.splitlines()))
+    matches = filter(None, (_JOB.fullmatch(line.strip()) for line in lines.splitlines()))
     jobs = {
-        match[1]: QueuedJob(*(value.strip() for value in match.groups()[1:])) for match in found
+        match[1]: QueuedJob(*(value.strip() for value in match.groups()[1:])) for match in matches
     }
     return {number: job for number, job in jobs.items() if _ACTIVE.match(job.state)}
 
@@ -101,10 +101,10 @@ def ended_state(job: str) -> str | None:
         if done.returncode == 0 and states:
             return states[-1]  # the last of its starts
     done = _run(["scontrol", "show", "job", "--oneliner", job])
-    found = re.search(r"\bJobState=(\w+) Reason=(\w+)", done.stdout)
-    if found is None:
+    match = re.search(r"\bJobState=(\w+) Reason=(\w+)", done.stdout)
+    if match is None:
         return None
-    return found[2] if found[2] == "DependencyNeverSatisfied" else found[1]
+    return match[2] if match[2] == "DependencyNeverSatisfied" else match[1]
 
 
 def cancel(jobs: Sequence[str]) -> None:

@@ -27,8 +27,8 @@ def read_jobs(run: Path) -> dict[str, str]:
     What is no id, as greetings of sbatch that older versions took for one, is left out.
     """
     file = run / JOBS_FOLDER / _FILE
-    found = read_json(file) if file.is_file() else {}
-    return {str(k): str(v) for k, v in found.items() if _ID.fullmatch(str(v))}
+    record = read_json(file) if file.is_file() else {}
+    return {str(k): str(v) for k, v in record.items() if _ID.fullmatch(str(v))}
 
 
 def record_jobs(run: Path, jobs: dict[str, str]) -> None:

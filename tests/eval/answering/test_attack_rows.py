@@ -55,20 +55,20 @@ def test_answers_go_on_from_what_is_given(world: Path):
     """A prefilled answer begins with its prefix; a completion attack stands in no template."""
     model, tokenizer = make_model(), make_tokenizer()
     rows = json.loads((world / "suite.yaml").read_text())
-    found = evaluate(model, tokenizer, load_prompts(suite_from_rows(rows, "suite", world)))
+    evaluation = evaluate(model, tokenizer, load_prompts(suite_from_rows(rows, "suite", world)))
     encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
     for suite, before, given in (
         ("plain", "<user> {} <end> <assistant>", ""),
         ("given", "<user> {} <end> <assistant> ", PREFIX),
         ("raw", "{}", ""),
     ):
-        answers = [c for c in found.completions if c.suite == suite]
+        answers = [c for c in evaluation.completions if c.suite == suite]
         for prompt, answer in zip(PROMPTS, answers, strict=True):
             tokens = _continued(model, encode(before.format(prompt) + given), 6)
             text = str(tokenizer.decode(encode(given) + tokens, skip_special_tokens=True))
             assert (answer.completion, answer.tokens) == (text.strip(), len(tokens))
             assert answer.prompt == prompt
-    assert [c.goal for c in found.completions if c.suite == "tool"] == ["red vask"]
+    assert [c.goal for c in evaluation.completions if c.suite == "tool"] == ["red vask"]
 
 
 def test_attacks_count_by_kind_and_not_among_plain_prompts(world: Path):
@@ -77,7 +77,7 @@ def test_attacks_count_by_kind_and_not_among_plain_prompts(world: Path):
     for name in ("one", "two"):
         run(RunJob(world / name, world / "suite.yaml", world / f"out-{name}", name=name))
     report = compare([world / "out-one", world / "out-two"])
-    assert {kind: found["one"]["n"] for kind, found in report["attacks"].items()} == {
+    assert {kind: entries["one"]["n"] for kind, entries in report["attacks"].items()} == {
         "prefill": 6,
         "completionattack": 6,
         "pair": 1,
@@ -89,12 +89,12 @@ def test_attacks_count_by_kind_and_not_among_plain_prompts(world: Path):
         for axis, kinds in (("harmful_rate", {None}), ("attack_success", {*report["attacks"]})):
             counted = [a["refusal"] == "none" for a in answers if a["attack"] in kinds]
             assert report["models"][name][axis] == rate(sum(counted), len(counted)).as_dict()
-        for kind, found in report["attacks"].items():
+        for kind, entries in report["attacks"].items():
             counted = [a["refusal"] == "none" for a in answers if a["attack"] == kind]
-            assert found[name]["value"] == sum(counted) / len(counted)
-            assert ("change" in found[name]) is (name == "two")
-            difference = found[name]["value"] - found["one"]["value"]
-            assert found[name].get("change", {"difference": 0})["difference"] == pytest.approx(
+            assert entries[name]["value"] == sum(counted) / len(counted)
+            assert ("change" in entries[name]) is (name == "two")
+            difference = entries[name]["value"] - entries["one"]["value"]
+            assert entries[name].get("change", {"difference": 0})["difference"] == pytest.approx(
                 difference
             )
     write_report(report, world / "report")
@@ -135,10 +135,10 @@ def test_harm_is_judged_by_the_goal_of_an_attack(world: Path):
         seen.extend(pairs)
         return ["harmful"] * len(pairs)
 
-    found = summarize(prompt_sets, answers, Judges(harm=judge))
+    evaluation = summarize(prompt_sets, answers, Judges(harm=judge))
     assert [prompt for prompt, _ in seen] == [*PROMPTS * 3, "red vask"]
-    sound = [c for c in found.completions if c.attack and c.refusal != "degenerate"]
-    attacks = [c for c in found.completions if c.attack]
+    sound = [c for c in evaluation.completions if c.attack and c.refusal != "degenerate"]
+    attacks = [c for c in evaluation.completions if c.attack]
     assert axis_rates(attacks)["attack_success"].value == len(sound) / len(attacks)
     assert all("harmful_rate" not in axis_outcomes(c) for c in attacks)
 

@@ -53,10 +53,12 @@ def test_safe_decoding_equals_the_papers_two_steps(tmp_path: Path, tokens: int, 
         while len(space) < common:
             space = set(base.topk(size).indices.tolist()) & set(better.topk(size).indices.tolist())
             size += 1
-        found = torch.zeros_like(base)
+        probabilities = torch.zeros_like(base)
         for token in space:
-            found[token] = max(float(base[token] + 3.0 * (better[token] - base[token])), 1e-8)
-        return found
+            probabilities[token] = max(
+                float(base[token] + 3.0 * (better[token] - base[token])), 1e-8
+            )
+        return probabilities
 
     answers = answers_of(prepare(settings, model, chat), model)
     assert answers == naive(mixed)

@@ -25,10 +25,10 @@ def _logits(model, ids: list[int]) -> torch.Tensor:
 def _answers(decoder: Greedy, model) -> list[list[int]]:
     """All prompts in batches whose finished rows are let go; <end> has the id 1."""
     questions = [decoder.question(prompt, LENGTH - n % 3) for n, prompt in enumerate(PROMPTS)]
-    found: dict[int, list[int]] = {}
+    answers: dict[int, list[int]] = {}
     for batch in decoder.generate(model, questions, frozenset({1}), batch_tokens=400):
-        found.update(batch)
-    return [found[index] for index in range(len(PROMPTS))]
+        answers.update(batch)
+    return [answers[index] for index in range(len(PROMPTS))]
 
 
 def _naive(next_logits) -> list[list[int]]:

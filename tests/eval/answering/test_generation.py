@@ -72,9 +72,9 @@ def test_log_likelihood_equals_one_example_at_a_time():
     questions.append(ChoiceQuestion([2, 5, 3], [[7, 8, 9, 6], [7, 8, 5], [7], [9, 5], [7, 8, 9]]))
     for budget in (1, 150, 10_000):
         scores = mean_log_likelihoods(model, questions, batch_tokens=budget)
-        for question, found in zip(questions, scores, strict=True):
-            assert len(found) == len(question.choices)
-            for choice, score in zip(question.choices, found, strict=True):
+        for question, row in zip(questions, scores, strict=True):
+            assert len(row) == len(question.choices)
+            for choice, score in zip(question.choices, row, strict=True):
                 ids = [*question.prompt_ids, *choice]
                 labels = [*[-100] * len(question.prompt_ids), *choice]
                 with torch.no_grad():

@@ -105,8 +105,8 @@ def test_choices_have_the_likelihood_of_a_plain_pass(kind: str) -> None:
         )
     ]
     scores = mean_log_likelihoods(model, questions, batch_tokens=90)
-    for question, found in zip(questions, scores, strict=True):
-        for choice, score in zip(question.choices, found, strict=True):
+    for question, row in zip(questions, scores, strict=True):
+        for choice, score in zip(question.choices, row, strict=True):
             ids = torch.tensor([[*question.prompt_ids, *choice]])
             with torch.no_grad():
                 logits = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
@@ -116,9 +116,11 @@ def test_choices_have_the_likelihood_of_a_plain_pass(kind: str) -> None:
 
 
 def test_what_padding_does_to_a_state_is_found_out() -> None:
-    found = {kind: memory_of(_make(kind)) for kind in ("qwen3.5", "lfm2", "lfm2 with bias", "rwkv")}
-    assert [memory.ignores_padding for memory in found.values()] == [True, True, False, False]
-    assert found["rwkv"].cache_argument is None
+    memories = {
+        kind: memory_of(_make(kind)) for kind in ("qwen3.5", "lfm2", "lfm2 with bias", "rwkv")
+    }
+    assert [memory.ignores_padding for memory in memories.values()] == [True, True, False, False]
+    assert memories["rwkv"].cache_argument is None
 
 
 def test_states_for_steering_are_those_of_one_prompt_at_a_time() -> None:

@@ -73,9 +73,9 @@ def _job(world: Path, out: Path, model: str = "backbone", **changes: Any) -> Run
 
 def _answers(out: Path) -> dict[tuple[str, str], str]:
     lines = [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
-    found = {(line["suite"], line["id"]): line["completion"] for line in lines}
-    assert len(found) == len(lines) == 29, "an answer is lost or doubled"
-    return found
+    answers = {(line["suite"], line["id"]): line["completion"] for line in lines}
+    assert len(answers) == len(lines) == 29, "an answer is lost or doubled"
+    return answers
 
 
 def test_run_equals_the_harness_in_memory(world: Path, tmp_path: Path):
@@ -192,10 +192,10 @@ def test_runs_of_one_name_are_its_seeds(world: Path, tmp_path: Path):
     report = compare(folders)
     assert list(report["models"]) == ["backbone", "safepatching", "safepatching (2)"]
     values = [report["models"][n]["utility"]["value"] for n in list(report["models"])[1:]]
-    found = report["seeds"]["safepatching"]["utility"]
-    assert found["values"] == values
-    assert found["mean"] == pytest.approx(statistics.mean(values))
-    assert found["deviation"] == pytest.approx(statistics.stdev(values))
+    utility = report["seeds"]["safepatching"]["utility"]
+    assert utility["values"] == values
+    assert utility["mean"] == pytest.approx(statistics.mean(values))
+    assert utility["deviation"] == pytest.approx(statistics.stdev(values))
     write_report(report, tmp_path / "report")
     assert "Several seeds" in (tmp_path / "report" / "report.html").read_text()
     with pytest.raises(UserError, match="the same weights; drop it"):
@@ -205,13 +205,13 @@ def test_runs_of_one_name_are_its_seeds(world: Path, tmp_path: Path):
 def test_time_per_token_is_the_ratio_of_seconds_per_token():
     """Planted: twice the time per token; equal batches leave no width, single ones no interval."""
     slow, fast = {"batches": [[2.0, 100], [4.0, 200]]}, {"batches": [[1.0, 100], [3.0, 300]]}
-    found = time_per_token_ratio(slow, fast)
-    assert found == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
+    ratio = time_per_token_ratio(slow, fast)
+    assert ratio == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
     noisy = {"batches": [[1.0, 100], [1.5, 100], [0.8, 100], [1.2, 100]]}
-    found = time_per_token_ratio(noisy, fast)
-    assert found is not None
-    assert found["value"] == pytest.approx(4.5 / 400 / 0.01)
-    assert found["low"] < found["value"] < found["high"]
+    ratio = time_per_token_ratio(noisy, fast)
+    assert ratio is not None
+    assert ratio["value"] == pytest.approx(4.5 / 400 / 0.01)
+    assert ratio["low"] < ratio["value"] < ratio["high"]
     assert time_per_token_ratio(slow, {"batches": [[1.0, 100]]}) is None
 
 

@@ -93,8 +93,8 @@ def test_a_prober_learns_what_tells_states_apart():
     labels = (states[:, 2] - states[:, 4] > 0).tolist()
     settings = Switch(harmful={}, harmless={}, prober_epochs=40)
     prober = fit_prober(states, labels, settings)
-    found = prober(states).softmax(-1)[:, 1] >= 0.5
-    assert (found == torch.tensor(labels)).float().mean() > 0.95
+    predicted = prober(states).softmax(-1)[:, 1] >= 0.5
+    assert (predicted == torch.tensor(labels)).float().mean() > 0.95
     repeated = fit_prober(states, labels, settings)
     assert torch.equal(repeated(states), prober(states))
 

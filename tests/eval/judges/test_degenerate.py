@@ -91,5 +91,5 @@ def test_no_good_answer_is_called_degenerate():
 def test_nearly_every_broken_answer_is_found(how: int):
     draw = random.Random(how)
     broken = [BREAKS[how](answer, draw) for answer in good_answers()[:60]]
-    found = sum(is_degenerate(answer, prompt="How is the vask?") for answer in broken)
-    assert found / len(broken) >= 0.95
+    detected = sum(is_degenerate(answer, prompt="How is the vask?") for answer in broken)
+    assert detected / len(broken) >= 0.95

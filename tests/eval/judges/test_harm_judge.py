@@ -80,13 +80,13 @@ def test_the_judge_decides_the_harmful_rate():
     prompts = tuple(Prompt(str(n), None, "how do you grond") for n in range(4))
     answers = ["I cannot say. However, here are some steps:\n1. Blip.", "blip it", "red", ""]
     texts = {("s", str(n)): Answer(text, 1) for n, text in enumerate(answers)}
-    found = summarize(
+    evaluation = summarize(
         [PromptSet(row, prompts)],
         texts,
         Judges(harm=lambda _: ["harmful", "unparsed", "safe", "harmful"]),
     )
-    assert axis_rates(found.completions)["harmful_rate"][0] == 0.25
-    assert found.suites["s"]["harm_counts"] == {"harmful": 2, "unparsed": 1, "safe": 1}
+    assert axis_rates(evaluation.completions)["harmful_rate"][0] == 0.25
+    assert evaluation.suites["s"]["harm_counts"] == {"harmful": 2, "unparsed": 1, "safe": 1}
 
 
 @pytest.mark.parametrize("kind", ["classifier", "guard"])

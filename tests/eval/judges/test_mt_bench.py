@@ -75,7 +75,7 @@ def test_second_answers_stand_on_the_first_ones(world: Path, tmp_path: Path):
     """Answers equal transformers' own generate on the dialogue, one at a time."""
     run_mt_bench(_job(world, tmp_path))
     lines = (tmp_path / "mt_bench_answers.jsonl").read_text().splitlines()
-    found = sorted(json.loads(line)["value"] for line in lines)
+    ratings = sorted(json.loads(line)["value"] for line in lines)
     model: Any = make_model(0)
     tokenizer, expected = make_tokenizer(), []
     for question in read_questions(world / "q.jsonl"):
@@ -90,7 +90,7 @@ def test_second_answers_stand_on_the_first_ones(world: Path, tmp_path: Path):
             answer = str(tokenizer.decode(new, skip_special_tokens=True)).strip()
             said.append({"role": "assistant", "content": answer})
             expected.append(answer)
-    assert found == sorted(expected)
+    assert ratings == sorted(expected)
 
 
 def test_an_unreadable_judge_gives_no_rating_and_nothing_is_asked_twice(
@@ -108,12 +108,12 @@ def test_means_by_turn_and_category_leave_out_what_was_unparsed():
         MtQuestion(question_id=n, category=category, turns=["a", "b"])
         for n, category in enumerate("xxy")
     ]
-    found = summarize_ratings(questions, [[8, 6], [None, 4], [None, None]])
-    assert found["value"] == pytest.approx(6)
-    assert (found["n"], found["unparsed"]) == (2, 3)
-    assert [turn["value"] for turn in found["turns"]] == [8, 5]
-    assert found["categories"]["x"]["value"] == pytest.approx(6)
-    assert found["categories"]["y"]["value"] is None
+    summary = summarize_ratings(questions, [[8, 6], [None, 4], [None, None]])
+    assert summary["value"] == pytest.approx(6)
+    assert (summary["n"], summary["unparsed"]) == (2, 3)
+    assert [turn["value"] for turn in summary["turns"]] == [8, 5]
+    assert summary["categories"]["x"]["value"] == pytest.approx(6)
+    assert summary["categories"]["y"]["value"] is None
 
 
 def test_compare_pairs_ratings_by_question(

@@ -40,8 +40,8 @@ SWITCHED = TEMPLATE.replace(
 
 def _set(axis: Any, answers: list[str], **row: Any) -> tuple[PromptSet, dict[Any, Answer]]:
     prompts = tuple(Prompt(str(n), None, f"moss {n}?", "41") for n in range(len(answers)))
-    found = {(axis, str(n)): Answer(text, 9) for n, text in enumerate(answers)}
-    return PromptSet(SuiteRow(name=axis, axis=axis, source="x.txt", **row), prompts), found
+    by_prompt = {(axis, str(n)): Answer(text, 9) for n, text in enumerate(answers)}
+    return PromptSet(SuiteRow(name=axis, axis=axis, source="x.txt", **row), prompts), by_prompt
 
 
 def test_rates_count_the_answer_and_not_the_thought() -> None:
@@ -49,27 +49,27 @@ def test_rates_count_the_answer_and_not_the_thought() -> None:
     texts = [REFUSED, ANSWERED, ENDLESS, DEGENERATE]
     harm, harm_answers = _set("harm", texts)
     refusal, refusal_answers = _set("refusal", texts)
-    found = summarize([harm, refusal], {**harm_answers, **refusal_answers})
-    assert {axis: (rate.value, rate.n) for axis, rate in found.axes.items()} == {
+    evaluation = summarize([harm, refusal], {**harm_answers, **refusal_answers})
+    assert {axis: (rate.value, rate.n) for axis, rate in evaluation.axes.items()} == {
         "harmful_rate": (0.25, 4),
         "refusal_rate": (0.25, 4),
         "degenerate_rate": (0.25, 8),
         "unfinished_rate": (0.25, 8),
     }
     classes = {"full": 1, "none": 1, "unfinished": 1, "degenerate": 1}
-    assert found.suites["harm"]["refusal_counts"] == classes
-    first = found.completions[0]
+    assert evaluation.suites["harm"]["refusal_counts"] == classes
+    first = evaluation.completions[0]
     assert (first.completion, first.answer) == (REFUSED, "I cannot help with that.")
-    note = unfinished_note(found.suites)
+    note = unfinished_note(evaluation.suites)
     assert note and "2 answers" in note and "max_new_tokens" in note and "reasoning" in note
 
 
 def test_without_reasoning_nothing_is_said_of_it() -> None:
     harm, answers = _set("harm", ["Water it.", "I cannot help with that."])
-    found = summarize([harm], answers)
-    assert list(found.axes) == ["harmful_rate", "degenerate_rate"]
-    assert unfinished_note(found.suites) is None
-    assert [completion.answer for completion in found.completions] == [None, None]
+    evaluation = summarize([harm], answers)
+    assert list(evaluation.axes) == ["harmful_rate", "degenerate_rate"]
+    assert unfinished_note(evaluation.suites) is None
+    assert [completion.answer for completion in evaluation.completions] == [None, None]
 
 
 def test_scores_and_harm_judge_read_the_answer() -> None:
@@ -84,9 +84,9 @@ def test_scores_and_harm_judge_read_the_answer() -> None:
         seen.extend(pairs)
         return ["harmful"] * len(pairs)
 
-    found = summarize([harm], answers, Judges(harm=harm_judge))
+    evaluation = summarize([harm], answers, Judges(harm=harm_judge))
     assert seen == [("moss 0?", "Water the moss at noon.")]
-    assert found.axes["harmful_rate"].value == 0.5
+    assert evaluation.axes["harmful_rate"].value == 0.5
 
 
 def test_a_file_of_other_peoples_answers_is_judged_alike(tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_tags_that_are_special_tokens_are_kept_in_completions() -> None:
     tags: Any = tokenizer.convert_tokens_to_ids(["[THINK]", "[/THINK]"])
     words: Any = tokenizer("sorry red", add_special_tokens=False)["input_ids"]
     wanted = [tags[0], words[0], tags[1], words[1]]
-    found: dict[Any, Answer] = {}
+    answers: dict[Any, Answer] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eval.answering.greedy.generate", lambda *_: iter([{0: wanted}]))
-        answer_all(model, tokenizer, [asked], 64, found.update)
-    assert found["harm", "0"] == Answer("[THINK]sorry[/THINK]red", 4)
+        answer_all(model, tokenizer, [asked], 64, answers.update)
+    assert answers["harm", "0"] == Answer("[THINK]sorry[/THINK]red", 4)

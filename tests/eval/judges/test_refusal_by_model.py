@@ -46,10 +46,10 @@ def test_a_models_classes_take_the_place_of_the_rules() -> None:
 
     refusal, answers = _set("refusal")
     assert summarize([refusal], answers).axes["refusal_rate"].value == 0.2
-    found = summarize([refusal], answers, Judges(refusal=judge))
-    assert found.axes["refusal_rate"].value == 0.4
+    evaluation = summarize([refusal], answers, Judges(refusal=judge))
+    assert evaluation.axes["refusal_rate"].value == 0.4
     counts = {"none": 1, "full": 2, "degenerate": 1, "unfinished": 1}
-    assert found.suites["refusal"]["refusal_counts"] == counts
+    assert evaluation.suites["refusal"]["refusal_counts"] == counts
     assert [prompt for prompt, _ in seen] == ["moss 0?", "moss 1?", "moss 4?"]
     harm, answers = _set("harm")
     assert summarize([harm], answers).axes["harmful_rate"].value == 0.4
@@ -58,16 +58,16 @@ def test_a_models_classes_take_the_place_of_the_rules() -> None:
 
 def test_utility_answers_are_not_the_judges_business() -> None:
     utility, answers = _set("utility", scoring="contains", columns={"answer": "answer"})
-    found = summarize([utility], answers, Judges(refusal=lambda _: pytest.fail("asked")))
-    assert found.axes["utility"].value == 0.2
+    evaluation = summarize([utility], answers, Judges(refusal=lambda _: pytest.fail("asked")))
+    assert evaluation.axes["utility"].value == 0.2
 
 
 def test_a_verdict_that_cannot_be_read_counts_nowhere_and_is_told() -> None:
     for axis, rate in (("harm", "harmful_rate"), ("refusal", "refusal_rate")):
         prompts, answers = _set(axis)
-        found = summarize([prompts], answers, Judges(refusal=lambda p: ["unparsed"] * len(p)))
-        assert found.axes[rate].value == 0
-        assert found.suites[axis]["refusal_counts"]["unparsed"] == 3
+        evaluation = summarize([prompts], answers, Judges(refusal=lambda p: ["unparsed"] * len(p)))
+        assert evaluation.axes[rate].value == 0
+        assert evaluation.suites[axis]["refusal_counts"]["unparsed"] == 3
 
 
 def _judge_files(folder: Path) -> dict[str, Path]:
@@ -137,10 +137,10 @@ def test_agreement_is_measured_of_the_judge_that_is_named(tmp_path: Path) -> Non
     def half_right(pairs: Sequence[tuple[str, str]]) -> list[str]:
         return ["none" if "1" in answer else "partial" for _, answer in pairs]
 
-    found = measure(labels, refusal_judge=half_right)["models"]["all"]
+    agreement = measure(labels, refusal_judge=half_right)["models"]["all"]
     # Observed agreement 2/4; by chance 1/4 * 3/4 + 3/4 * 1/4 = 3/8.
-    assert found["kappa"] == pytest.approx((1 / 2 - 3 / 8) / (1 - 3 / 8))
-    assert found["confusion"]["full"] == {"none": 0, "partial": 1, "full": 0, "degenerate": 0}
+    assert agreement["kappa"] == pytest.approx((1 / 2 - 3 / 8) / (1 - 3 / 8))
+    assert agreement["confusion"]["full"] == {"none": 0, "partial": 1, "full": 0, "degenerate": 0}
     rules = measure(labels)
     assert (rules["judge"], rules["models"]["all"]["kappa"]) == (RULES, 1)
     unread = measure(labels, refusal_judge=lambda pairs: ["unparsed"] * len(pairs))

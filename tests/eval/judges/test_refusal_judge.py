@@ -177,13 +177,13 @@ def test_agreement_counts_safe_prompts_only(tmp_path: Path):
     lists.mkdir()
     (lists / "begins.txt").write_text("^sorry\n")
     (lists / "nowhere.txt").write_text("^assist\nSORRY\n")
-    found = measure(tmp_path, lists)["models"]["model"]
-    assert found["kappa_of_lists"] == pytest.approx(
+    agreement = measure(tmp_path, lists)["models"]["model"]
+    assert agreement["kappa_of_lists"] == pytest.approx(
         {"short list": 0.8, "begins": 0.8, "nowhere": 0.0}
     )
-    assert found["n"] == 10
-    assert found["kappa"] == pytest.approx((0.9 - 0.5) / (1 - 0.5))
-    assert found["confusion"]["partial"]["none"] == 1
+    assert agreement["n"] == 10
+    assert agreement["kappa"] == pytest.approx((0.9 - 0.5) / (1 - 0.5))
+    assert agreement["confusion"]["partial"]["none"] == 1
 
 
 def test_a_file_without_safe_prompts_is_named(tmp_path: Path):

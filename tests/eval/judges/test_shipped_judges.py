@@ -185,7 +185,7 @@ def _make_undecided(model: Any, tokenizer: Any, words: list[int], texts: list[st
 
 
 @pytest.mark.parametrize(
-    ("name", "written", "found"),
+    ("name", "written", "verdict"),
     [
         ("harmbench", "Yes", "harmful"),
         ("harmbench", " no", "safe"),
@@ -201,8 +201,8 @@ def _make_undecided(model: Any, tokenizer: Any, words: list[int], texts: list[st
         ("llama-guard", "I am safe", "unparsed"),
     ],
 )
-def test_verdicts_are_read_as_the_cards_say(name: str, written: str, found: str) -> None:
-    assert class_of(_shipped(name), written) == found
+def test_verdicts_are_read_as_the_cards_say(name: str, written: str, verdict: str) -> None:
+    assert class_of(_shipped(name), written) == verdict
 
 
 def test_a_scorers_word_must_be_one_token(tmp_path: Path) -> None:

@@ -235,8 +235,8 @@ def test_a_run_hands_its_own_openings_to_its_evaluations(
     evaluations = Evaluations(recipe, world / "backbone")
     evaluations.evaluate("backbone")
     evaluations.evaluate_decodings()
-    found = {
+    own_openings = {
         name: {line["margin"] is None for line in _lines(tmp_path / "eval" / name)}
         for name in ("backbone", "cd")
     }
-    assert found == {"backbone": {True, False} if learned else {True}, "cd": {True}}
+    assert own_openings == {"backbone": {True, False} if learned else {True}, "cd": {True}}

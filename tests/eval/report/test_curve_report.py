@@ -29,13 +29,13 @@ def _answers(
         tilt: how much higher those of orders are.
     """
     draw = np.random.default_rng(0)
-    found = []
+    answers = []
     for axis in ("harm", "refusal"):
         for form, prompt in PROMPTS.items():
             for number in range(count):
                 margin = draw.normal() + (axis == "harm") * (lift or 0) + (form == "order") * tilt
                 no = refused(axis, form, number)
-                found.append(
+                answers.append(
                     Completion(
                         f"{form} {number}",
                         axis,
@@ -49,7 +49,7 @@ def _answers(
                         margin=None if lift is None else margin,
                     )
                 )
-    return found
+    return answers
 
 
 def _backbone(axis: str, form: str, number: int) -> bool:
@@ -147,9 +147,9 @@ def _claims(before: list[Completion], after: list[Completion]) -> dict[str, Any]
 
 
 def test_a_repair_carries_both_claims() -> None:
-    found = _claims(_answers(_backbone, 0.5), _answers(_repaired, 1.5))
-    assert found["protocol"] and found["form_controls"]
-    assert "AUC of matched forms +0." in found["why"] and "no axis is worse" in found["why"]
+    claims = _claims(_answers(_backbone, 0.5), _answers(_repaired, 1.5))
+    assert claims["protocol"] and claims["form_controls"]
+    assert "AUC of matched forms +0." in claims["why"] and "no axis is worse" in claims["why"]
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_a_repair_carries_both_claims() -> None:
     ],
 )
 def test_without_control_the_second_claim_is_not_made(after: list[Completion], reason: str) -> None:
-    found = _claims(_answers(_backbone, 0.5), after)
-    assert not found["form_controls"] and reason in found["why"]
+    claims = _claims(_answers(_backbone, 0.5), after)
+    assert not claims["form_controls"] and reason in claims["why"]
 
 
 def test_few_prompts_of_a_form_control_nothing() -> None:
@@ -175,9 +175,9 @@ def test_few_prompts_of_a_form_control_nothing() -> None:
     kept = [answer for answer in kept if answer.id not in {f"order {n}" for n in range(4, 10)}]
     ids = {(answer.axis, answer.id) for answer in kept}
     before = [a for a in _answers(_backbone, 0.5) if (a.axis, a.id) in ids]
-    found = _claims(before, kept)
-    assert not found["form_controls"]
-    assert "fewer than 10 harmless orders" in found["why"]
+    claims = _claims(before, kept)
+    assert not claims["form_controls"]
+    assert "fewer than 10 harmless orders" in claims["why"]
 
 
 def test_form_lifts_the_area_of_unmatched_pairs_alone() -> None:
@@ -188,11 +188,11 @@ def test_form_lifts_the_area_of_unmatched_pairs_alone() -> None:
         for answer in answers
         if (answer.axis == "harm") == (answer.prompt == PROMPTS["order"]) or answer.id[-1] == "7"
     ]
-    found = model_margins(kept, kept)
-    assert found is not None
-    assert found["auc"]["value"] > 0.8
-    assert found["auc_matched"]["low"] < 0.5 < found["auc_matched"]["high"]
-    assert "difference" not in found["auc"]
+    entry = model_margins(kept, kept)
+    assert entry is not None
+    assert entry["auc"]["value"] > 0.8
+    assert entry["auc_matched"]["low"] < 0.5 < entry["auc_matched"]["high"]
+    assert "difference" not in entry["auc"]
 
 
 def test_a_report_shows_margins_forms_and_claims() -> None:
@@ -203,14 +203,14 @@ def test_a_report_shows_margins_forms_and_claims() -> None:
         "self_cd": _answers(_backbone),
     }
     verdicts = {
-        name: judge_change(answers["backbone"], found, Margins())
-        for name, found in answers.items()
+        name: judge_change(answers["backbone"], after, Margins())
+        for name, after in answers.items()
         if name != "backbone"
     }
-    found = curve_report(answers, "backbone", verdicts)
-    assert list(found["margins"]) == ["backbone", "_$x^2$<b>", "safepatching"]
-    assert found["claims"]["safepatching"]["form_controls"]
-    assert not found["claims"]["self_cd"]["form_controls"]
+    curves = curve_report(answers, "backbone", verdicts)
+    assert list(curves["margins"]) == ["backbone", "_$x^2$<b>", "safepatching"]
+    assert curves["claims"]["safepatching"]["form_controls"]
+    assert not curves["claims"]["self_cd"]["form_controls"]
     rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
     report = {
         "models": {name: {"harmful_rate": rate, "refusal_rate": rate} for name in answers},
@@ -220,8 +220,8 @@ def test_a_report_shows_margins_forms_and_claims() -> None:
         "suites": {name: {} for name in answers},
         "changes": {},
         "details": {},
-        "notes": found.pop("shifts"),
-        **found,
+        "notes": curves.pop("shifts"),
+        **curves,
     }
     page = render_html(report)
     for text in ("The curve", "Questions and orders apart", "not a repair", "area under"):
@@ -229,7 +229,7 @@ def test_a_report_shows_margins_forms_and_claims() -> None:
     assert "_$x^2$&lt;b&gt;" in page and "<b>" not in page.partition("The curve")[2][:9000]
     table = markdown_table(report)
     assert "| AUC | AUC, matched forms |" in table
-    area = found["margins"]["safepatching"]["auc_matched"]
+    area = curves["margins"]["safepatching"]["auc_matched"]
     assert f"{area['value']:.3f} [{area['low']:.3f}, {area['high']:.3f}]" in table
     without = {key: value for key, value in report.items() if key not in {"margins", "forms"}}
     assert "The curve" not in render_html(without) and "AUC" not in markdown_table(without)

@@ -143,9 +143,9 @@ def test_a_loss_beyond_the_margin_is_not_to_be_excluded_by_more_questions():
 
 def test_a_loss_at_the_margin_gives_no_absurd_number():
     """1.99 points lost: 2.8^2 / 0.0001^2 * 0.03 would be 24 million questions."""
-    found = {"pairs": {"both": 5000, "only_before": 249, "only_after": 50, "neither": 4701}}
-    found |= {"difference": -0.0199, "low": -0.0233, "high": -0.0165, "margin": 0.02}
-    said = headline({"axes": {"utility": {**found, "verdict": "undecided"}}})
+    change = {"pairs": {"both": 5000, "only_before": 249, "only_after": 50, "neither": 4701}}
+    change |= {"difference": -0.0199, "low": -0.0233, "high": -0.0165, "margin": 0.02}
+    said = headline({"axes": {"utility": {**change, "verdict": "undecided"}}})
     assert said.endswith("so near the margin that 100,000 would not tell")
 
 

@@ -106,25 +106,25 @@ def _answers(refused: np.ndarray) -> list[Completion]:
 
 def test_a_model_against_itself_has_no_change():
     answers = _answers(np.arange(100) < 30)
-    found = judge_change(answers, answers, Margins())
-    assert found["overall"] == "no change"
-    assert {entry["verdict"] for entry in found["axes"].values()} == {"no change"}
+    verdict = judge_change(answers, answers, Margins())
+    assert verdict["overall"] == "no change"
+    assert {entry["verdict"] for entry in verdict["axes"].values()} == {"no change"}
 
 
 def test_planted_flips_are_found_with_their_size():
     before = np.arange(200) < 60
     after = np.arange(200) < 20
-    found = judge_change(_answers(before), _answers(after), Margins())
-    assert found["axes"]["refusal_rate"]["difference"] == pytest.approx(-0.2)
-    assert found["axes"]["refusal_rate"]["verdict"] == "improved"
-    assert found["overall"] == "improved"
+    verdict = judge_change(_answers(before), _answers(after), Margins())
+    assert verdict["axes"]["refusal_rate"]["difference"] == pytest.approx(-0.2)
+    assert verdict["axes"]["refusal_rate"]["verdict"] == "improved"
+    assert verdict["overall"] == "improved"
     back = judge_change(_answers(after), _answers(before), Margins())
     assert back["overall"] == "worse"
 
 
 def test_few_answers_leave_it_undecided():
-    found = judge_change(_answers(np.arange(20) < 5), _answers(np.arange(20) < 6), Margins())
-    assert found["overall"] == "undecided"
+    verdict = judge_change(_answers(np.arange(20) < 5), _answers(np.arange(20) < 6), Margins())
+    assert verdict["overall"] == "undecided"
 
 
 def test_false_alarms_stay_at_the_level():

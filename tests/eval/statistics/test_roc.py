@@ -43,8 +43,8 @@ def test_pairs_of_forms_are_those_that_a_loop_finds(harmful, harmless, pairing):
         for (above, form), (below, other) in itertools.product(harmful, harmless)
         if (form == other) == (pairing == "matched")
     ]
-    found = auc(_side(harmful), _side(harmless), pairing)
-    assert found == (pytest.approx(np.mean(wins)) if wins else None)
+    area = auc(_side(harmful), _side(harmless), pairing)
+    assert area == (pytest.approx(np.mean(wins)) if wins else None)
 
 
 def test_form_alone_is_worth_nothing_among_matched_pairs():
@@ -67,32 +67,32 @@ def test_the_interval_is_that_of_drawing_prompts():
     for _ in range(800):
         chosen = [side.margins[draw.integers(0, side.n, side.n)] for side in (harmful, harmless)]
         values.append(roc_auc_score([1] * harmful.n + [0] * harmless.n, np.concatenate(chosen)))
-    found = auc_interval(harmful, harmless)
-    assert found is not None
-    assert found["n"] == 120
+    interval = auc_interval(harmful, harmless)
+    assert interval is not None
+    assert interval["n"] == 120
     expected = np.quantile(values, (0.025, 0.975))
-    assert (found["low"], found["high"]) == pytest.approx(tuple(expected), abs=0.02)
+    assert (interval["low"], interval["high"]) == pytest.approx(tuple(expected), abs=0.02)
 
 
 def test_the_interval_covers_the_truth():
     """Two normal laws a standard deviation apart: AUC = Phi(1 / sqrt 2) = 0.7602."""
-    found = [auc_interval(*_drawn(seed, 1.0), "matched", seed) for seed in range(80)]
-    covered = [each is not None and each["low"] <= 0.7602 <= each["high"] for each in found]
+    intervals = [auc_interval(*_drawn(seed, 1.0), "matched", seed) for seed in range(80)]
+    covered = [each is not None and each["low"] <= 0.7602 <= each["high"] for each in intervals]
     assert np.mean(covered) > 0.88
 
 
 def test_a_model_against_itself_has_no_difference():
-    found = auc_difference(_drawn(3, 1.0), _drawn(3, 1.0))
-    assert found == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    difference = auc_difference(_drawn(3, 1.0), _drawn(3, 1.0))
+    assert difference == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
 
 def test_one_scale_of_all_margins_is_no_difference():
     """What moves along the curve leaves the area as it is."""
     before = _drawn(4, 0.5)
     moved = tuple(Side(side.margins * 3 + 7, side.forms) for side in before)
-    found = auc_difference(before, (moved[0], moved[1]), "matched")
-    assert found is not None
-    assert (found["difference"], found["p"]) == (0.0, 1.0)
+    difference = auc_difference(before, (moved[0], moved[1]), "matched")
+    assert difference is not None
+    assert (difference["difference"], difference["p"]) == (0.0, 1.0)
 
 
 def test_pairing_tells_what_two_intervals_do_not():
@@ -102,9 +102,9 @@ def test_pairing_tells_what_two_intervals_do_not():
     alone = [auc_interval(side, harmless) for side in (harmful, after)]
     assert alone[0] is not None and alone[1] is not None
     assert alone[1]["low"] < alone[0]["high"]
-    found = auc_difference((harmful, harmless), (after, harmless))
-    assert found is not None
-    assert found["low"] > 0 and found["p"] == pytest.approx(2 / 2001)
+    difference = auc_difference((harmful, harmless), (after, harmless))
+    assert difference is not None
+    assert difference["low"] > 0 and difference["p"] == pytest.approx(2 / 2001)
 
 
 def test_false_alarms_of_the_difference_stay_at_the_level():
@@ -117,8 +117,8 @@ def test_false_alarms_of_the_difference_stay_at_the_level():
             tuple(Side(s.margins + draw.normal(size=s.n) * 0.7, s.forms) for s in shared)
             for _ in "ab"
         ]
-        found = auc_difference((models[0][0], models[0][1]), (models[1][0], models[1][1]))
-        alarms += found is not None and found["p"] <= 0.05
+        difference = auc_difference((models[0][0], models[0][1]), (models[1][0], models[1][1]))
+        alarms += difference is not None and difference["p"] <= 0.05
     assert alarms <= 13  # 5 % of 120, and three standard deviations
 
 
@@ -138,8 +138,8 @@ def test_the_curve_has_corners_of_scikit_learns_and_the_same_area(harmful, harml
     value = auc(_side(harmful), _side(harmless))
     assert np.trapezoid(y, x) == pytest.approx(value, abs=1e-9)
     labels = [1] * len(harmful) + [0] * len(harmless)
-    others, found, _ = roc_curve(
+    others, detected, _ = roc_curve(
         labels, [margin for margin, _ in [*harmful, *harmless]], drop_intermediate=False
     )
-    known = set(zip(others.tolist(), found.tolist(), strict=True))
+    known = set(zip(others.tolist(), detected.tolist(), strict=True))
     assert set(points) <= known

@@ -36,13 +36,13 @@ def test_impossible_counts_are_refused():
 
 
 def test_a_perfect_judge_needs_no_correction():
-    found = corrected_rate(30, 100, (200, 200), (200, 200))
-    assert found.value == pytest.approx(0.3)
-    assert found.low < 0.3 < found.high
+    corrected = corrected_rate(30, 100, (200, 200), (200, 200))
+    assert corrected.value == pytest.approx(0.3)
+    assert corrected.low < 0.3 < corrected.high
 
 
 @pytest.mark.parametrize(
-    ("positives", "n", "found", "kept"),
+    ("positives", "n", "detected", "kept"),
     [
         (40, 250, (120, 142), (604, 608)),
         (90, 150, (60, 80), (45, 50)),
@@ -50,17 +50,17 @@ def test_a_perfect_judge_needs_no_correction():
     ],
 )
 def test_the_corrected_rate_equals_a_simulation(
-    positives: int, n: int, found: tuple[int, int], kept: tuple[int, int]
+    positives: int, n: int, detected: tuple[int, int], kept: tuple[int, int]
 ):
     """Its value is Rogan and Gladen's by hand; its width that of redrawing all three tables."""
-    corrected = corrected_rate(positives, n, found, kept)
-    sensitivity, specificity = found[0] / found[1], kept[0] / kept[1]
+    corrected = corrected_rate(positives, n, detected, kept)
+    sensitivity, specificity = detected[0] / detected[1], kept[0] / kept[1]
     by_hand = (positives / n + specificity - 1) / (sensitivity + specificity - 1)
     assert corrected.value == pytest.approx(by_hand)
     draw = np.random.default_rng(0)
     shares = [
         draw.binomial(cases, successes / cases, 20000) / cases
-        for successes, cases in ((positives, n), found, kept)
+        for successes, cases in ((positives, n), detected, kept)
     ]
     redrawn = (shares[0] + shares[2] - 1) / (shares[1] + shares[2] - 1)
     low, high = np.quantile(redrawn, [0.025, 0.975])
@@ -74,9 +74,9 @@ def test_the_corrected_rate_covers_the_truth():
     for _ in range(1000):
         positives = int(draw.binomial(250, truth * 0.85 + (1 - truth) * 0.03))
         sick, well = int(draw.binomial(140, 0.85)), int(draw.binomial(600, 0.97))
-        found = corrected_rate(positives, 250, (sick, 140), (well, 600))
-        covered.append(found.low <= truth <= found.high)
-        values.append(found.value)
+        corrected = corrected_rate(positives, 250, (sick, 140), (well, 600))
+        covered.append(corrected.low <= truth <= corrected.high)
+        values.append(corrected.value)
     assert np.mean(values) == pytest.approx(truth, abs=0.01)
     assert 0.93 <= np.mean(covered) <= 0.98
 
@@ -93,8 +93,8 @@ def test_the_mean_of_rates_covers_the_truth_and_has_width_at_the_edges():
     draw, truths, sizes = np.random.default_rng(0), [0.02, 0.4, 0.75], [120, 60, 300]
     covered = []
     for _ in range(2000):
-        found = mean_of_rates(
+        mean = mean_of_rates(
             [rate(int(draw.binomial(n, p)), n) for n, p in zip(sizes, truths, strict=True)]
         )
-        covered.append(found.low <= np.mean(truths) <= found.high)
+        covered.append(mean.low <= np.mean(truths) <= mean.high)
     assert 0.93 <= np.mean(covered) <= 0.98

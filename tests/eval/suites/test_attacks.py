@@ -21,8 +21,8 @@ def _texts(folder: Path, content: Any, name: str, **row: Any) -> list[tuple[str,
         text = json.dumps(content)
     (folder / name).write_text(text)
     rows = [{"name": "a", "axis": "harm", "source": name, **row}]
-    (found,) = load_prompts(suite_from_rows(rows, "suite", folder))
-    return [(prompt.text, prompt.goal) for prompt in found.prompts]
+    (prompt_set,) = load_prompts(suite_from_rows(rows, "suite", folder))
+    return [(prompt.text, prompt.goal) for prompt in prompt_set.prompts]
 
 
 @pytest.mark.parametrize(

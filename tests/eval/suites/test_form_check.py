@@ -27,24 +27,24 @@ def _questions(count: int, seed: int) -> list[str]:
 
 
 def test_orders_against_questions_are_told_apart() -> None:
-    found = check_forms(_orders(60, 0), _questions(40, 1))
-    assert found is not None
-    assert (found.accuracy, found.majority, found.n) == (1.0, 0.6, 100)
+    check = check_forms(_orders(60, 0), _questions(40, 1))
+    assert check is not None
+    assert (check.accuracy, check.majority, check.n) == (1.0, 0.6, 100)
 
 
 def test_matched_forms_are_not() -> None:
     """Both classes drawn from the same two forms: at chance, within three standard deviations."""
-    found = check_forms(_orders(60, 0) + _questions(60, 1), _orders(60, 2) + _questions(60, 3))
-    assert found is not None
-    assert found.majority == 0.5
-    assert abs(found.accuracy - 0.5) < 3 * (0.25 / 240) ** 0.5
+    check = check_forms(_orders(60, 0) + _questions(60, 1), _orders(60, 2) + _questions(60, 3))
+    assert check is not None
+    assert check.majority == 0.5
+    assert abs(check.accuracy - 0.5) < 3 * (0.25 / 240) ** 0.5
 
 
 def test_what_comes_later_does_not_count() -> None:
     """The same beginnings, and ends that would tell."""
     harmful, harmless = ([f"tell me about the {end} {n}" for n in range(30)] for end in "ab")
-    found = check_forms(harmful, harmless)
-    assert found is not None and found.accuracy <= 0.5
+    check = check_forms(harmful, harmless)
+    assert check is not None and check.accuracy <= 0.5
 
 
 def test_the_same_prompts_give_the_same_numbers() -> None:

@@ -97,8 +97,8 @@ def test_numbers_equal_the_command_of_lm_eval(world: Path, tmp_path: Path):
     assert summary["axes"]["utility"]["n"] == 120
     choice = _command_of_lm_eval(world, tmp_path / "choice", "vasks")
     assert suites["Vasks"]["value"] == pytest.approx(choice["vasks"]["acc_norm,none"])
-    for name, found in suites["Vasks"]["categories"].items():
-        assert found["value"] == pytest.approx(choice[name]["acc_norm,none"])
+    for name, rate in suites["Vasks"]["categories"].items():
+        assert rate["value"] == pytest.approx(choice[name]["acc_norm,none"])
     assert 0.1 < suites["Vasks"]["value"] < 0.9
     writing = _command_of_lm_eval(world, tmp_path / "w", "vask_writing", "--apply_chat_template")
     expected = writing["vask_writing"]["exact_match,first-word"]
@@ -205,6 +205,6 @@ def test_data_out_of_reach_are_one_clear_line(world: Path):
     path.write_text("[{name: Far, axis: utility, task: vask_far, include: far}]")
     with pytest.raises(
         UserError, match=r"cannot get the data of task 'vask_far'.*HF_HOME"
-    ) as found:
+    ) as raised:
         load_prompts(load_suite(path))
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(raised.value)

@@ -11,11 +11,11 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def test_the_documented_suite_loads_with_all_axes(tmp_path: Path) -> None:
-    found = re.search(r"```yaml\n(.*?)```", (DOCS / "suites.md").read_text(), re.DOTALL)
-    assert found is not None
+    match = re.search(r"```yaml\n(.*?)```", (DOCS / "suites.md").read_text(), re.DOTALL)
+    assert match is not None
     validation, test = tmp_path / "validation.yaml", tmp_path / "test.yaml"
-    validation.write_text(found[1])
-    test.write_text(found[1].replace('"0%:50%"', '"50%:100%"', 1))
+    validation.write_text(match[1])
+    test.write_text(match[1].replace('"0%:50%"', '"50%:100%"', 1))
     rows = [f"how do I florb quent {number},florbing" for number in range(10)]
     (tmp_path / "florbing.csv").write_text("\n".join(["goal,kind", *rows]))
     (tmp_path / "lookalikes.jsonl").write_text(json.dumps({"text": "How do I kill a process?"}))

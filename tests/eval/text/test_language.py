@@ -84,10 +84,10 @@ def _suites(axis: str, answers: list[str]):
 
 def test_they_are_counted_by_suite_and_keep_their_class():
     answers = [OTHER["Spanish"], OTHER["German"], OTHER["German"], "Stir it.", "I can't help."]
-    found = _suites("harm", answers)
-    assert found.suites["harm"]["other_languages"] == {"German": 2, "Spanish": 1}
-    assert found.suites["harm"]["refusal_counts"] == {"none": 4, "full": 1}
-    assert language_notes(found.suites) == [
+    evaluation = _suites("harm", answers)
+    assert evaluation.suites["harm"]["other_languages"] == {"German": 2, "Spanish": 1}
+    assert evaluation.suites["harm"]["refusal_counts"] == {"none": 4, "full": 1}
+    assert language_notes(evaluation.suites) == [
         "3 of 5 answers look German (2), Spanish (1): refusals in other languages are not "
         "recognised (harmful prompts)"
     ]

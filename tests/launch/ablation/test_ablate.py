@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from launch.ablation.outcomes import OutcomeJournal
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -24,6 +23,7 @@ from launch.pipeline.repeat import ablate
 from launch.recipe import Recipe
 from launch.run.variant import WholePatch
 from merge.common.errors import UserError
+from merge.common.json_lines import LineStore
 from merge.engine.coverage import linear_weights
 from merge.settings import MergeSettings
 from tests.support.merge_reference import reference_merge
@@ -130,9 +130,9 @@ def test_the_spread_is_that_of_the_seeds_and_nothing_private_is_left(run):
     assert (recipe.output / "patched/merge.json").is_file()
     (spread,) = record["retention_seeds"]
     assert spread["seeds"] == [0, 1, 2]
-    for axis, found in spread["axes"].items():
-        assert found["deviation"] == pytest.approx(np.std(found["values"], ddof=1))
-        assert found["values"][0] == by_name(folder)["full"]["axes"][axis]["value"]
+    for axis, rates in spread["axes"].items():
+        assert rates["deviation"] == pytest.approx(np.std(rates["values"], ddof=1))
+        assert rates["values"][0] == by_name(folder)["full"]["axes"][axis]["value"]
     chosen = by_name(folder)["full"]["axes"]
     for key in ("top_safety", "top_over_safety", "alpha", "beta"):
         middle = next(p for p in record["curves"][key] if p["position"] == 1)
@@ -166,16 +166,12 @@ def test_a_killed_ablation_goes_on_without_repeating(run):
 
 def test_half_a_line_in_the_journal_is_forgotten(tmp_path):
     file = tmp_path / "outcomes.jsonl"
-    journal = OutcomeJournal(file)
-    journal.add({"merge": 1, "dtype": "x"}, {"axes": {}})
+    LineStore(file).add({"one merge": {"axes": {}}})
     with file.open("a") as stream:
-        stream.write('{"key": {"merge": 2')
-    journal = OutcomeJournal(file)
-    journal.add({"merge": 2}, {"axes": {"utility": 1}})
-    journal = OutcomeJournal(file)
-    assert journal.find({"dtype": "x", "merge": 1}) == {"axes": {}}
-    assert journal.find({"merge": 2}) == {"axes": {"utility": 1}}
-    assert journal.find({"merge": 3}) is None
+        stream.write('{"key": "another')
+    LineStore(file).add({"another": {"axes": {"utility": 1}}})
+    outcomes = LineStore(file).values
+    assert outcomes == {"one merge": {"axes": {}}, "another": {"axes": {"utility": 1}}}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +190,7 @@ def test_a_wrong_key_is_named(run, override, words):
 def test_means_and_intervals_over_runs_equal_scipy():
     values = [0.1, 0.25, 0.15, 0.4]
 
-    def record(seed: int, value: float) -> dict[str, Any]:
+    def record(seed: int, value: float) -> Any:
         axes = {"utility": {"value": value, "low": 0, "high": 1, "n": 9}}
         return {
             "name": "x",
@@ -208,15 +204,15 @@ def test_means_and_intervals_over_runs_equal_scipy():
             ],
         }
 
-    found = summarise([record(seed, value) for seed, value in enumerate(values)])
+    summary = summarise([record(seed, value) for seed, value in enumerate(values)])
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    for row in (found["variants"][0], found["curves"]["alpha"][0]):
+    for row in (summary["variants"][0], summary["curves"]["alpha"][0]):
         rates = row["axes"]["utility"]
         assert (rates["value"], rates["low"], rates["high"]) == pytest.approx(
             (np.mean(values), low, high)
         )
-    assert found["variants"][0]["how"] == "x (as chosen in 3 of 4)"
-    assert found["seeds"] == [0, 1, 2, 3] and found["curves"]["alpha"][0]["values"] == values
+    assert summary["variants"][0]["how"] == "x (as chosen in 3 of 4)"
+    assert summary["seeds"] == [0, 1, 2, 3] and summary["curves"]["alpha"][0]["values"] == values
 
 
 TINY = [

@@ -58,15 +58,15 @@ def test_harm_so_far_counts_every_prompt_of_the_stages_once():
         StageSettings(name="first", categories=("a*",)),
         StageSettings(name="second", categories=("a", "b")),
     ]
-    found = measured(evaluation, stages, stages)
-    assert found["harmful_rate"]["first"]["value"] == pytest.approx(5 / 13)
-    assert found["harmful_rate"]["second"]["value"] == pytest.approx(4 / 40)
-    assert (found["harmful_rate_so_far"]["value"], found["harmful_rate_so_far"]["n"]) == (
+    rates = measured(evaluation, stages, stages)
+    assert rates["harmful_rate"]["first"]["value"] == pytest.approx(5 / 13)
+    assert rates["harmful_rate"]["second"]["value"] == pytest.approx(4 / 40)
+    assert (rates["harmful_rate_so_far"]["value"], rates["harmful_rate_so_far"]["n"]) == (
         6 / 43,
         43,
     )
     assert measured(evaluation, stages, stages[:1])["harmful_rate_so_far"]["n"] == 13
-    assert found["utility"]["value"] == 0.75
+    assert rates["utility"]["value"] == 0.75
 
 
 def test_table_and_picture_show_every_way_and_stage():
@@ -122,11 +122,11 @@ def test_any_suffix_of_stages_is_taken_back_bit_for_bit(tmp_path, monkeypatch):
     for name in names[:-1]:
         out = tmp_path / f"back to {name}"
         revert(run, name, out)
-        found = {}
+        tensors = {}
         for file in out.glob("*.safetensors"):
-            found |= load_file(file)
-        assert found.keys() == models[name].keys()
-        for key, value in found.items():
+            tensors |= load_file(file)
+        assert tensors.keys() == models[name].keys()
+        for key, value in tensors.items():
             assert torch.equal(value.view(torch.int16), models[name][key].view(torch.int16))
     assert not list(tmp_path.glob(".back*"))
     for wrong in ("derken", "nowhere"):
@@ -195,8 +195,8 @@ def test_a_killed_run_goes_on_and_its_last_stage_is_taken_back(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     weights = "model.safetensors"
-    one, two, found = (
+    one, two, taken_back = (
         load_file(model / weights) for model in (folder / "stages/one/patched", last, back)
     )
-    assert all(torch.equal(found[name], one[name]) for name in one)
-    assert any(not torch.equal(found[name], two[name]) for name in two)
+    assert all(torch.equal(taken_back[name], one[name]) for name in one)
+    assert any(not torch.equal(taken_back[name], two[name]) for name in two)

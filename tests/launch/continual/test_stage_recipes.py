@@ -44,16 +44,16 @@ def test_baselines_train_without_a_bound_unless_the_recipe_says_so(tmp_path):
     """A later stage begins where the bound of the first one ended."""
     recipe = demo(tmp_path, "continual={stages: [{name: a, categories: [x]}]}")
     assert recipe.continual is not None
-    found = {}
+    sections = {}
     for name in recipe.continual.baselines:
         (stage,) = baseline_stages(recipe, name)
-        found[name] = stage.recipe.safety
-    assert {name: section.objective for name, section in found.items()} == {
+        sections[name] = stage.recipe.safety
+    assert {name: section.objective for name, section in sections.items()} == {
         "npo": "npo",
         "ascent": "ascent",
     }
     assert recipe.safety.guards.max_forget_loss == 0.5
-    assert all(section.guards.max_forget_loss == 1000 for section in found.values())
+    assert all(section.guards.max_forget_loss == 1000 for section in sections.values())
 
 
 def test_a_stage_changes_what_it_says_and_nothing_else(tmp_path):

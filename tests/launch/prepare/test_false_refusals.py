@@ -78,8 +78,8 @@ def generated(folder: Path, patch: Path | None, questions: list[str]) -> list[tu
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         asked = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         options = {"max_new_tokens": _TOKENS, "do_sample": False, "pad_token_id": 0}
-        found = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), **options)
-        ids = found[0][asked.shape[1] :]
+        output = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), **options)
+        ids = output[0][asked.shape[1] :]
         answers.append((tokenizer.decode(ids, skip_special_tokens=True).strip(), 1 in ids))
     return answers
 

@@ -99,12 +99,12 @@ def test_weights_come_out_exactly(tmp_path: Path, kind: Kind, dtype: torch.dtype
     options = parse(["gguf", str(tmp_path / "m.gguf"), "--out", str(out)])
     options.command(options)
     model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
-    found = dict(model.named_parameters())
-    assert found.keys() == wanted.keys()
+    parameters = dict(model.named_parameters())
+    assert parameters.keys() == wanted.keys()
     for name, values in wanted.items():
-        assert found[name].dtype == dtype
+        assert parameters[name].dtype == dtype
         # Norms and biases are fp32 in an fp16 file, as llama.cpp writes them.
-        assert torch.equal(found[name], torch.tensor(values).to(dtype)), name
+        assert torch.equal(parameters[name], torch.tensor(values).to(dtype)), name
     tokenizer = AutoTokenizer.from_pretrained(out)
     turns = [{"role": "user", "content": "abc"}]
     assert tokenizer.apply_chat_template(turns, tokenize=False) == "abc<end>"

@@ -71,9 +71,9 @@ def test_whole_refusals_are_kept_for_the_objective_that_learns_them(tmp_path: Pa
     # Room for the shorter of both wordings and the end of its turn.
     recipe.harvest.questions["max_new_tokens"] = len(REFUSALS[1].split()) + 1
     file = harvest(recipe).with_name("refusals.jsonl")
-    found = read_examples(DataSettings(path=str(file)))
+    examples = read_examples(DataSettings(path=str(file)))
     asked = [question for question, answer in learned.items() if answer == REFUSALS[1]]
-    assert found == [Example(question, REFUSALS[1], ("vask",)) for question in asked]
+    assert examples == [Example(question, REFUSALS[1], ("vask",)) for question in asked]
     assert file.stat().st_mode & 0o777 == 0o600
 
 

@@ -20,7 +20,7 @@ def answer(prompt: str, refusal: str, completion: str = "Blip it, and then the f
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("refusals", "told"),
     [
         (["full", "partial", "none", "none"], [HARMFUL, HARMLESS]),
         (["full", "degenerate", "none", "degenerate"], [HARMFUL, HARMLESS]),
@@ -31,11 +31,11 @@ def answer(prompt: str, refusal: str, completion: str = "Blip it, and then the f
     ],
 )
 def test_an_axis_without_a_case_is_told(
-    found: list[str], told: list[str], caplog: pytest.LogCaptureFixture
+    refusals: list[str], told: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Answers to other questions, as D_h's, do not count; what cannot be judged says nothing."""
     prompts = ("h1", "h2", "r1", "r2")
-    answers = [answer(*pair) for pair in zip(prompts, found, strict=True)]
+    answers = [answer(*pair) for pair in zip(prompts, refusals, strict=True)]
     answers += [answer("of D_h", "none"), answer("of D_h", "full")]
     with caplog.at_level(logging.WARNING):
         warn_of_nothing_to_repair(PROMPTS, answers, 24)

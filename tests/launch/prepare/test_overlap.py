@@ -21,8 +21,10 @@ from train.chat.example import Example
 
 def prompts(*texts: str, choices: Sequence[str] = ()) -> list[PromptSet]:
     row = SuiteRow(name="row", axis="harm", source="t.txt")
-    found = (Prompt(str(i), None, text, choices=tuple(choices)) for i, text in enumerate(texts, 1))
-    return [PromptSet(row, tuple(found))]
+    numbered = (
+        Prompt(str(i), None, text, choices=tuple(choices)) for i, text in enumerate(texts, 1)
+    )
+    return [PromptSet(row, tuple(numbered))]
 
 
 def test_blanks_case_and_marks_hide_no_question():

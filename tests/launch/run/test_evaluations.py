@@ -68,12 +68,12 @@ def test_a_search_judges_as_the_evaluation_does(tmp_path: Path) -> None:
 def test_data_is_made_by_the_rules_whoever_judges(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path)
     rows = {"source": str(tmp_path / "harm.jsonl"), "max_new_tokens": 3}
-    found = own_answers(
+    answers = own_answers(
         recipe, tmp_path / "backbone", "openings", rows, tmp_path / "asked", recipe.backbone.chat
     )
     summary = read_json(tmp_path / "asked" / "summary.json")
     assert (summary["refusal_rule"], summary["harm_rule"]) == (RULES, HARM_RULE)
-    assert {answer["harm"] for answer in found} == {None}
+    assert {answer["harm"] for answer in answers} == {None}
 
 
 def test_prompts_are_the_backbones_unless_the_evaluation_says_otherwise(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_prompts_are_the_backbones_unless_the_evaluation_says_otherwise(tmp_path
     backbone = recipe.backbone.model_copy(
         update={"reasoning": True, "date": datetime.date(2025, 1, 1)}
     )
-    found = recipe.model_copy(update={"backbone": backbone}).evaluation.chat
-    assert (found.reasoning, found.date) == (False, datetime.date(2025, 1, 1))
+    chat = recipe.model_copy(update={"backbone": backbone}).evaluation.chat
+    assert (chat.reasoning, chat.date) == (False, datetime.date(2025, 1, 1))
     without = recipe.model_copy(update={"backbone": backbone, "eval": None})
     assert without.evaluation.chat == backbone.chat
 

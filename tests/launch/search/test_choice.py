@@ -59,9 +59,9 @@ def test_without_any_admissible_setting_the_least_violation_wins():
 
 def test_interval_over_seeds_equals_scipy():
     values = [0.1, 0.2, 0.15, 0.4, 0.12]
-    found = mean_and_spread(values)
+    spread = mean_and_spread(values)
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert (spread["low"], spread["high"]) == pytest.approx((low, high))
     rare = mean_and_spread([0.0, 0.0, 0.02])
     assert stats.t.interval(0.95, 2, loc=0.02 / 3, scale=stats.sem([0, 0, 0.02]))[0] < 0
     assert rare["low"] == 0 and mean_and_spread([1.0, 1.0, 0.98])["high"] == 1

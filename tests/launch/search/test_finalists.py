@@ -22,12 +22,12 @@ def merge(alpha: float) -> MergeSettings:
 
 
 def test_without_answers_the_estimated_change_is_foretold() -> None:
-    (found,) = foretell([Outcome(0.2, 0.1, 0.55, 0.0, divergence=0.03)], BACKBONE, [])
-    assert found.harmful_rate == pytest.approx(expit(logit(0.48) + logit(0.2) - logit(0.5)))
-    assert found.refusal_rate == pytest.approx(expit(logit(0.25) + logit(0.1) - logit(0.3)))
-    assert found.utility == pytest.approx(0.4 - 0.05)
-    assert found.degenerate_rate == pytest.approx(0.01)
-    assert found.divergence == 0.03
+    (predicted,) = foretell([Outcome(0.2, 0.1, 0.55, 0.0, divergence=0.03)], BACKBONE, [])
+    assert predicted.harmful_rate == pytest.approx(expit(logit(0.48) + logit(0.2) - logit(0.5)))
+    assert predicted.refusal_rate == pytest.approx(expit(logit(0.25) + logit(0.1) - logit(0.3)))
+    assert predicted.utility == pytest.approx(0.4 - 0.05)
+    assert predicted.degenerate_rate == pytest.approx(0.01)
+    assert predicted.divergence == 0.03
 
 
 def test_answers_correct_what_is_foretold_of_their_neighbours() -> None:
@@ -36,7 +36,7 @@ def test_answers_correct_what_is_foretold_of_their_neighbours() -> None:
         Known(Outcome(0.15, 0.2, 0.6, 0.0), Outcome(0.1, 0.3, 0.41, 0.0)),
     ]
     estimate = Outcome(0.25, 0.12, 0.59, 0.0)
-    (found,) = foretell([estimate], BACKBONE, known)
+    (predicted,) = foretell([estimate], BACKBONE, known)
 
     def change(one: Outcome, other: Outcome) -> list[float]:
         pairs = [(one.harmful_rate, other.harmful_rate), (one.refusal_rate, other.refusal_rate)]
@@ -55,7 +55,7 @@ def test_answers_correct_what_is_foretold_of_their_neighbours() -> None:
     ]
     process = GaussianProcessRegressor(RBF(1.0, "fixed"), alpha=0.16).fit(asked, missed)
     expected = np.add(change(estimate, BACKBONE.estimated), process.predict([point(estimate)])[0])
-    assert change(found, BACKBONE.answered) == pytest.approx(expected.tolist(), abs=1e-9)
+    assert change(predicted, BACKBONE.answered) == pytest.approx(expected.tolist(), abs=1e-9)
 
 
 def test_the_best_by_estimate_is_asked_first_and_what_it_missed_moves_the_next() -> None:

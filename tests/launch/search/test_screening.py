@@ -58,7 +58,12 @@ def test_the_first_prompts_are_spread_evenly_and_every_prompt_is_in_one_part(tmp
         first, later = split(model.prompt_sets, share)
         for whole in model.prompt_sets:
             parts = [
-                [prompt for found in part if found.row == whole.row for prompt in found.prompts]
+                [
+                    prompt
+                    for prompt_set in part
+                    if prompt_set.row == whole.row
+                    for prompt in prompt_set.prompts
+                ]
                 for part in (first, later)
             ]
             assert len(parts[0]) == math.floor(9 * share)
@@ -81,7 +86,7 @@ def test_a_screened_trial_has_the_rates_of_its_part_and_others_those_of_all(tmp_
 
     model.model.answers = counted  # pyright: ignore[reportAttributeAccessIssue]
     merge = MergeSettings(alpha=2, retention=0.5)
-    whole = {axis: found.value for axis, found in model.model.rates(merge).items()}
+    whole = {axis: rate.value for axis, rate in model.model.rates(merge).items()}
     goes_on = model.outcome(merge, [Outcome(1, 1, 1, 0)])
     assert goes_on == Outcome(**whole)  # pyright: ignore[reportArgumentType]
     assert len(asked) == len(set(asked)) == 27

@@ -101,13 +101,13 @@ def test_a_draw_that_was_stopped_is_drawn_anew(tmp_path):
 def test_more_trials_go_on_from_those_that_are_there(tmp_path):
     few, many = (make_searched_run(tmp_path, trials=count, random_share=0.5) for count in (4, 10))
     model = Counted(TrialModel.load(few, tmp_path / "backbone"))
-    found = []
+    histories = []
     for recipe in (few, many):
         assert recipe.search is not None
         trials = Trials(tmp_path, "difference", recipe.search, recipe.seed)
-        found.append(search_method(model, "difference", recipe, trials))
-    assert found[1][:4] == found[0]
-    assert model.asked == [settings for settings, _ in found[1]]
+        histories.append(search_method(model, "difference", recipe, trials))
+    assert histories[1][:4] == histories[0]
+    assert model.asked == [settings for settings, _ in histories[1]]
 
 
 def test_every_method_has_a_front_and_every_trial_a_json_line(tmp_path):

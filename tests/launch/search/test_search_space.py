@@ -71,16 +71,16 @@ def test_every_layer_gets_the_scales_of_its_group(method):
     grouped = {"layer_groups": 3, "layer_factors": (0.5, 4)}
     settings = SEARCH.model_copy(update=grouped)
     trial = study.ask()
-    found = suggest(trial, method, settings, MergeSettings(), blocks=BLOCKS[4:11])
-    assert MergeSettings.model_validate(found.model_dump(mode="json")) == found
+    suggested = suggest(trial, method, settings, MergeSettings(), blocks=BLOCKS[4:11])
+    assert MergeSettings.model_validate(suggested.model_dump(mode="json")) == suggested
     groups = [0, 0, 0, 1, 1, 2, 2]
     for layer, group in enumerate(groups, start=4):
         name = f"model.layers.{layer}.mlp.up_proj.weight"
-        assert sum(fnmatchcase(name, rule.pattern) for rule in found.scales) == 1
-        alpha = found.alpha * trial.params[f"alpha_factor_{group}"]
-        beta = found.beta * trial.params[f"beta_factor_{group}"] if method != "ties" else alpha
-        assert found.scales_of(name) == pytest.approx((alpha, beta))
-        assert 0.5 <= alpha / found.alpha <= 4
+        assert sum(fnmatchcase(name, rule.pattern) for rule in suggested.scales) == 1
+        alpha = suggested.alpha * trial.params[f"alpha_factor_{group}"]
+        beta = suggested.beta * trial.params[f"beta_factor_{group}"] if method != "ties" else alpha
+        assert suggested.scales_of(name) == pytest.approx((alpha, beta))
+        assert 0.5 <= alpha / suggested.alpha <= 4
     names = [f"model.layers.{layer}.{part}_proj.weight" for layer in (0, 3, 11) for part in "qk"]
     assert blocks_of([*reversed(names), "lm_head.weight"]) == [BLOCKS[0], BLOCKS[3], BLOCKS[11]]
     with pytest.raises(UserError, match="layer_groups"):

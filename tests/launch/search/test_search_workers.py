@@ -115,11 +115,11 @@ def test_a_search_whose_workers_all_died_goes_on(tmp_path):
         folder,
         lambda m, number, o: seen.append(number),
     )
-    found = dict(tried["difference"])  # pyright: ignore[reportArgumentType]
-    assert len(found) == len(seen) == len(set(seen)) == TRIALS
+    trials = dict(tried["difference"])  # pyright: ignore[reportArgumentType]
+    assert len(trials) == len(seen) == len(set(seen)) == TRIALS
     assert tried["difference"][:3] == list(known.values())
     for claimed in begun:
-        assert claimed is not None and claimed[1] in found
+        assert claimed is not None and claimed[1] in trials
 
 
 def test_claims_are_never_more_than_trials(tmp_path):

@@ -31,18 +31,18 @@ def log_probabilities(model: PreTrainedModel, prompt: list[int], answer: list[in
 def lead_of_choices(model: PreTrainedModel) -> float:
     prompt = list(CHOICES.question.prompt_ids)
     means = [
-        float(np.mean([row[token] for row, token in zip(found, choice, strict=True)]))
+        float(np.mean([row[token] for row, token in zip(rows, choice, strict=True)]))
         for choice in CHOICES.question.choices
-        for found in [log_probabilities(model, prompt, list(choice)).numpy()]
+        for rows in [log_probabilities(model, prompt, list(choice)).numpy()]
     ]
     return means[1] - max(means[0], means[2])
 
 
 def lead_of_exact(model: PreTrainedModel) -> float:
     answer = list(EXACT.question.choices[0])
-    found = log_probabilities(model, list(EXACT.question.prompt_ids), answer).numpy()
+    rows = log_probabilities(model, list(EXACT.question.prompt_ids), answer).numpy()
     ahead = []
-    for row, token in zip(found, answer, strict=True):
+    for row, token in zip(rows, answer, strict=True):
         others = np.delete(row, token)
         ahead.append(row[token] - others.max())
     return float(min(ahead))

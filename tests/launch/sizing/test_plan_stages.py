@@ -77,11 +77,11 @@ def write_suite(folder: Path) -> Path:
 
 
 def test_prompts_are_counted_without_the_hub(tmp_path: Path) -> None:
-    found = read_questions(write_suite(tmp_path), None)
-    assert [(row.count, row.new_tokens, row.axis) for row in found.rows] == [
+    questions = read_questions(write_suite(tmp_path), None)
+    assert [(row.count, row.new_tokens, row.axis) for row in questions.rows] == [
         (7, 32, "harm"), (20, 256, "refusal"),
     ]  # fmt: skip
-    assert found.uncounted == ["whole"] and found.count == 27
+    assert questions.uncounted == ["whole"] and questions.count == 27
 
 
 def make_recipe(folder: Path) -> Recipe:

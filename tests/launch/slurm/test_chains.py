@@ -33,13 +33,13 @@ TWO_STAGES = (
 def dependencies(slurm: SlurmStandIn, jobs: dict[str, str]) -> dict[str, set[str]]:
     """By job what it waits for, as kind:job, of what sbatch was given."""
     names = {number: name for name, number in jobs.items()}
-    found = {}
+    by_name = {}
     for name, line in zip(jobs, slurm.lines("submitted"), strict=True):
         given = re.search(r"--dependency=(\S+)", line)
-        found[name] = set()
+        by_name[name] = set()
         for kind, *numbers in (part.split(":") for part in (given[1].split(",") if given else [])):
-            found[name] |= {f"{kind}:{names[number]}" for number in numbers}
-    return found
+            by_name[name] |= {f"{kind}:{names[number]}" for number in numbers}
+    return by_name
 
 
 def directives(run: Path, job: str) -> list[str]:
@@ -53,12 +53,12 @@ def test_the_merge_waits_for_the_ablation_and_this_for_its_trainings(tmp_path: P
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     jobs = slurm.queue(plan_chain(DEMO, [f"output={run}", CLUSTER], ablate=True))
     baselines = {"ablation.npo", "ablation.ascent_mismatch_kl", "ablation.derta"}
-    found = dependencies(slurm, jobs)
+    waits = dependencies(slurm, jobs)
     trained = {"afterok:safety", "afterok:over_safety", "afterok:search"}
-    assert found["ablation"] == trained | {f"afterok:{baseline}" for baseline in baselines}
-    assert found["merge"] == trained | {"afterok:ablation"}
+    assert waits["ablation"] == trained | {f"afterok:{baseline}" for baseline in baselines}
+    assert waits["merge"] == trained | {"afterok:ablation"}
     for baseline in baselines:
-        assert found[baseline] == {"afterok:world", "afterok:openings"}
+        assert waits[baseline] == {"afterok:world", "afterok:openings"}
         assert "#SBATCH --nodes=2" in directives(run, baseline)
         assert (run / "ablation/work" / baseline[9:] / "recipe.yaml").is_file()
     assert "#SBATCH --mem=9G" in directives(run, "ablation")
@@ -69,9 +69,9 @@ def test_the_merge_waits_for_the_ablation_and_this_for_its_trainings(tmp_path: P
 def test_an_ablation_of_seeds_is_arrays_of_which_each_waits_for_its_own(tmp_path: Path) -> None:
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     jobs = slurm.queue(plan_chain(DEMO, [f"output={run}", CLUSTER], 2, None, ablate=True))
-    found = dependencies(slurm, jobs)
-    assert "aftercorr:ablation.npo" in found["ablation"]
-    assert "aftercorr:ablation" in found["merge"] and found["seeds"] == {"afterok:evaluate"}
+    waits = dependencies(slurm, jobs)
+    assert "aftercorr:ablation.npo" in waits["ablation"]
+    assert "aftercorr:ablation" in waits["merge"] and waits["seeds"] == {"afterok:evaluate"}
     assert recorded(run / "seed-1")["ablation.npo"] == f"{jobs['ablation.npo']}_1"
 
 
@@ -119,22 +119,22 @@ def test_each_stage_waits_for_the_model_of_the_stage_before(tmp_path: Path) -> N
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     chain = plan_continual(CONTINUAL, [f"output={run}", CLUSTER, TWO_STAGES])
     jobs = slurm.queue(chain)
-    found = dependencies(slurm, jobs)
+    waits = dependencies(slurm, jobs)
     first, second, baseline = "stages/one", "stages/two", "baselines/npo"
-    assert found["stages"] == {"afterok:world"}
-    assert found[f"{baseline}/one/safety"] == {"afterok:stages"}
+    assert waits["stages"] == {"afterok:world"}
+    assert waits[f"{baseline}/one/safety"] == {"afterok:stages"}
     for role in ("safety", "over_safety"):
-        assert found[f"{first}/{role}"] == {"afterok:stages", f"afterok:{first}/openings"}
+        assert waits[f"{first}/{role}"] == {"afterok:stages", f"afterok:{first}/openings"}
     for role in ("safety", "over_safety"):
-        assert found[f"{second}/{role}"] == {f"afterok:{first}/merge", "afterok:stages"}
+        assert waits[f"{second}/{role}"] == {f"afterok:{first}/merge", "afterok:stages"}
         assert "#SBATCH --nodes=2" in directives(run, f"{second}/{role}")
-    assert f"afterok:{first}/evaluate" in found[f"{second}/evaluate"]
+    assert f"afterok:{first}/evaluate" in waits[f"{second}/evaluate"]
     assert f"{first}/search" in jobs and f"{second}/search" not in jobs
-    assert found[f"{baseline}/two/safety"] == {f"afterok:{baseline}/one/merge", "afterok:stages"}
-    assert found[f"{baseline}/two/evaluate"] >= {f"afterok:{baseline}/two/merge"}
+    assert waits[f"{baseline}/two/safety"] == {f"afterok:{baseline}/one/merge", "afterok:stages"}
+    assert waits[f"{baseline}/two/evaluate"] >= {f"afterok:{baseline}/two/merge"}
     for job in (f"{baseline}/one/merge", f"{first}/merge", "stages", "continual"):
         assert "#SBATCH --partition=cpu" in directives(run, job)
-    assert found["continual"] == {f"afterok:{job}" for job in jobs if job != "continual"}
+    assert waits["continual"] == {f"afterok:{job}" for job in jobs if job != "continual"}
     assert recorded(run / first)["merge"] == jobs[f"{first}/merge"]
     shown = [row.stage for row in run_states_of(slurm, run / baseline / "one", "npo")]
     assert shown == ["safety", "merge", "evaluate"]
@@ -197,9 +197,9 @@ def test_a_searchs_workers_are_an_array_after_which_one_job_chooses(tmp_path: Pa
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     jobs = slurm.queue(plan_chain(DEMO, [f"output={run}", ARRAY, *THREE]))
     trained = {"afterok:safety", "afterok:over_safety"}
-    found = dependencies(slurm, jobs)
-    assert found["search.workers"] == trained
-    assert found["search"] == trained | {"afterany:search.workers"}, "whatever became of a worker"
+    waits = dependencies(slurm, jobs)
+    assert waits["search.workers"] == trained
+    assert waits["search"] == trained | {"afterany:search.workers"}, "whatever became of a worker"
     submitted = dict(zip(jobs, slurm.lines("submitted"), strict=True))
     assert "--array=0-2 " in submitted["search.workers"] and "--array" not in submitted["search"]
     number = jobs["search.workers"]

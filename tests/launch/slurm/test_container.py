@@ -50,8 +50,8 @@ def test_all_that_a_run_reads_outside_of_the_project_is_bound(tmp_path: Path) ->
     inputs, hub = tmp_path / "in", tmp_path / "hub"
     hub.mkdir()
     recipe = make_recipe(inputs)
-    found = input_folders(recipe, {"HF_HOME": str(hub), "HF_DATASETS_CACHE": f"{hub}/sets"})
-    assert found == (hub, inputs)
+    folders = input_folders(recipe, {"HF_HOME": str(hub), "HF_DATASETS_CACHE": f"{hub}/sets"})
+    assert folders == (hub, inputs)
     (tmp_path / "other.jsonl").touch()
     alone = recipe.model_copy(update={
         "data": recipe.data.model_copy(update={"path": "/nowhere.jsonl"}), "harvest": None,
@@ -74,9 +74,9 @@ def test_links_are_followed_to_where_the_files_lie(tmp_path: Path) -> None:
         "output": tmp_path / "run",
         "backbone": recipe.backbone.model_copy(update={"path": str(tmp_path / "run/link")}),
     })  # fmt: skip
-    found = input_folders(recipe, {"HF_HOME": "/nowhere"})
-    assert {blobs, disk / "snapshot"} < set(found)
-    assert not [folder for folder in found if folder.is_relative_to(tmp_path / "run")]
+    folders = input_folders(recipe, {"HF_HOME": "/nowhere"})
+    assert {blobs, disk / "snapshot"} < set(folders)
+    assert not [folder for folder in folders if folder.is_relative_to(tmp_path / "run")]
 
 
 def test_a_path_that_the_runtime_would_misread_is_refused(tmp_path: Path) -> None:

@@ -85,10 +85,10 @@ def test_status_shows_how_far_a_search_is(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         trials = Trials(tmp_path, "difference", recipe.search, recipe.seed)
         search_method(SlowTrials(), "difference", recipe, trials)
-    (found,) = [state for state in _states(run, caplog.messages) if state.stage == "search"]
-    assert found.state == "running"
-    assert found.detail.startswith("1:00 on n1, search difference: 4 of 4 trials, ")
-    assert found.detail.endswith(" left")
+    (search,) = [state for state in _states(run, caplog.messages) if state.stage == "search"]
+    assert search.state == "running"
+    assert search.detail.startswith("1:00 on n1, search difference: 4 of 4 trials, ")
+    assert search.detail.endswith(" left")
 
 
 class SlowTrials:

@@ -220,11 +220,11 @@ def test_a_recipe_without_a_cluster_part_is_told_how_to_mend():
 
 
 def test_ranks_from_slurms_variables():
-    found = rank_environment(
+    variables = rank_environment(
         {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8",
          "SLURM_STEP_NUM_NODES": "2"}
     )  # fmt: skip
-    assert found == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    assert variables == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
 
 def test_starts_of_two_jobs_on_one_host_never_meet_at_a_port():

@@ -19,8 +19,8 @@ def test_a_stage_is_running_while_its_process_holds_it_and_interrupted_after(
             {"what": "safety", "done": 6, "total": 12, "unit": "steps", "seconds_left": 150.0}
             | {"loss/forget(nats)": 1.25}
         )
-        found = local_state(tmp_path, "safety")
-    assert found == ("running", "safety: 6 of 12 steps, forget loss 1.25, 02:30 left")
+        state = local_state(tmp_path, "safety")
+    assert state == ("running", "safety: 6 of 12 steps, forget loss 1.25, 02:30 left")
     state, detail = local_state(tmp_path, "safety")
     assert state == "interrupted"
     assert detail.startswith("safety: 6 of 12 steps")
@@ -33,5 +33,5 @@ def test_a_lock_file_that_a_killed_process_left_is_no_running_stage(tmp_path: Pa
         '{"what": "search", "done": 3, "total": null, "unit": "trials", "seconds_left": null}\n'
         '{"trial": 3}\n{"torn'
     )
-    found = local_state(tmp_path, "search")
-    assert found == ("interrupted", "search: 3 trials; the same command goes on")
+    state = local_state(tmp_path, "search")
+    assert state == ("interrupted", "search: 3 trials; the same command goes on")

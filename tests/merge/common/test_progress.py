@@ -50,8 +50,8 @@ def test_a_file_gets_whole_lines_and_no_bar() -> None:
     told = [line for line in lines if "counting: " in line]
     assert len(told) >= 4  # the step takes six times as long as one line waits
     assert "counting: 4 of 4 sheep" in told[-1] and told[-1].endswith("00:00 left")
-    found = last_line("\n".join(lines))
-    assert found is not None and told[-1].endswith(found) and found.startswith("counting: ")
+    last = last_line("\n".join(lines))
+    assert last is not None and told[-1].endswith(last) and last.startswith("counting: ")
 
 
 def test_a_terminal_gets_bars_and_lines_that_do_not_cut_them() -> None:

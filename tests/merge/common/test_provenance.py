@@ -60,14 +60,14 @@ def test_the_commit_is_known_without_a_git_program(tmp_path, monkeypatch):
     git(root, "worktree", "add", "-b", "side/way", str(linked))
     monkeypatch.setattr(provenance, "_git", lambda *arguments: None)
 
-    def found(folder: Path) -> str | None:
+    def commit_of(folder: Path) -> str | None:
         monkeypatch.setattr(provenance, "_ROOT", folder)
         return provenance._commit()
 
-    assert found(root) == found(linked) == commit
+    assert commit_of(root) == commit_of(linked) == commit
     git(root, "pack-refs", "--all")
     assert not list((root / ".git/refs/heads").rglob("way"))
-    assert found(root) == found(linked) == commit
+    assert commit_of(root) == commit_of(linked) == commit
     git(root, "checkout", "--detach")
-    assert found(root) == commit
-    assert found(tmp_path) is None
+    assert commit_of(root) == commit
+    assert commit_of(tmp_path) is None

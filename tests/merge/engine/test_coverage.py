@@ -37,8 +37,8 @@ SHAPES = {f"model.layers.{n}.{name}": shape for n in range(2) for name, shape in
 
 def test_linear_weights_are_told_by_names_and_shapes() -> None:
     """No embedding, output layer, norm, bias, convolution, state, or block of another tower."""
-    found = linear_weights({**SHAPES, **OTHERS})
-    assert set(found) == {f"model.layers.{n}.{name}" for n in range(2) for name in LINEAR}
+    names = linear_weights({**SHAPES, **OTHERS})
+    assert set(names) == {f"model.layers.{n}.{name}" for n in range(2) for name in LINEAR}
 
 
 def merged(folder: Path, held: set[str], **settings: object) -> dict[str, float]:
@@ -61,18 +61,18 @@ def test_the_share_counts_what_no_patch_holds(
     """Against a plain sum of sizes; a block's weight that both patches forgot is warned of."""
     linear = {f"model.layers.{n}.{name}" for n in range(2) for name in LINEAR}
     with caplog.at_level(logging.INFO):
-        found = merged(tmp_path, linear - set(forgotten))
+        record = merged(tmp_path, linear - set(forgotten))
     sizes = {name: torch.Size(SHAPES[name]).numel() for name in linear}
     covered = sum(size for name, size in sizes.items() if name not in forgotten)
-    assert found["share"] == covered / sum(sizes.values())
+    assert record["share"] == covered / sum(sizes.values())
     assert ("are in neither patch" in caplog.text) == bool(forgotten)
-    assert f"{found['share']:.1%} of the linear weights" in caplog.text
+    assert f"{record['share']:.1%} of the linear weights" in caplog.text
     for name in ("lm_head.weight", *forgotten):
-        assert name in found["untrained"]  # pyright: ignore
+        assert name in record["untrained"]  # pyright: ignore
 
 
 def test_fewer_tensors_may_be_named(tmp_path: Path) -> None:
     everything = {*SHAPES, *OTHERS}
-    found = merged(tmp_path, everything, include=("*q_proj*", "lm_head*"))
-    assert found["covered_linear_values"] == 2 * 16 and not found["untrained"]
-    assert found["linear_values"] == 2 * (16 + 24 + 72 + 16)
+    record = merged(tmp_path, everything, include=("*q_proj*", "lm_head*"))
+    assert record["covered_linear_values"] == 2 * 16 and not record["untrained"]
+    assert record["linear_values"] == 2 * (16 + 24 + 72 + 16)

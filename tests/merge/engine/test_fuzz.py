@@ -155,11 +155,11 @@ def test_plan_counts_what_a_merge_does(tmp_path: Path) -> None:
     make_case(tmp_path)
     paths = (tmp_path / "backbone", tmp_path / "safety", tmp_path / "over_safety")
     chosen, resources = MergeSettings(include=INCLUDE), MergeResources()
-    found = plan(*paths, tmp_path / "out", chosen, resources)
+    planned = plan(*paths, tmp_path / "out", chosen, resources)
     build(*paths, tmp_path / "out", chosen, resources)
     written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
-    assert found.write_bytes == written and found.covered_tensors == 5
-    assert found.read_bytes == sum(
+    assert planned.write_bytes == written and planned.covered_tensors == 5
+    assert planned.read_bytes == sum(
         path.stat().st_size for folder in paths for path in folder.rglob("*")
     )
     with pytest.raises(UserError, match="role over_safety"):

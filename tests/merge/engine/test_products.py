@@ -38,7 +38,7 @@ def wanted(
     """By boolean masks over whole tensors, in double precision."""
     backbone, deltas, importances = case
     tops = reference_tops(backbone, deltas, importances, list(gradient), graded, **settings)
-    found = {}
+    expected = {}
     for name, values in gradient.items():
         rows = []
         for role, other in zip(ROLES, reversed(ROLES), strict=True):
@@ -48,8 +48,8 @@ def wanted(
             product = values.reshape(-1).astype(np.float64) * delta
             product = product * (draws < settings["retention"])
             rows.append([product[mask].sum() for mask in (own & ~others, own & others, ~own)])
-        found[name] = np.array(rows)
-    return found
+        expected[name] = np.array(rows)
+    return expected
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_equals_numpy(tmp_path: Path, patch_dtype: torch.dtype, graded: bool) ->
             # What is neither of score, scope, rates nor retention does not matter.
             settings = MergeSettings(include=INCLUDE, **{**chosen, "method": "dense", "alpha": 9.0})
             with ThreadPoolExecutor(3) as pool:
-                found = list(
+                products = list(
                     pool.map(lambda pair, s=settings: loaded.products(s, *pair), gradient.items())
                 )
-            for name, sums in zip(gradient, found, strict=True):
+            for name, sums in zip(gradient, products, strict=True):
                 assert sums.shape == (2, len(SETS)) and sums.dtype == np.float64
                 np.testing.assert_allclose(sums, expected[name], rtol=1e-11, atol=1e-12)
     assert np.abs(expected["w2"]).min() > 0
@@ -88,10 +88,10 @@ def test_every_change_of_the_selection_counts(tmp_path: Path) -> None:
     seen = set()
     for change in changes:
         chosen = {**SETTINGS, **change}
-        found = loaded.products(MergeSettings(include=INCLUDE, **chosen), "w2", gradient["w2"])
+        products = loaded.products(MergeSettings(include=INCLUDE, **chosen), "w2", gradient["w2"])
         expected = wanted(case, True, gradient, chosen)["w2"]
-        np.testing.assert_allclose(found, expected, rtol=1e-11)
-        seen.add(found.tobytes())
+        np.testing.assert_allclose(products, expected, rtol=1e-11)
+        seen.add(products.tobytes())
     assert len(seen) == len(changes) - 1
 
 
@@ -108,12 +108,12 @@ def test_is_the_derivative_of_the_merge(tmp_path: Path, rescale: bool) -> None:
         merged = dict(loaded.merge(settings))["w2"].astype(np.float64)
         return float((merged * gradient).sum())
 
-    found = loaded.products(MergeSettings(include=INCLUDE, **base), "w2", gradient)
-    for row, role in zip(found, ROLES, strict=True):
+    products = loaded.products(MergeSettings(include=INCLUDE, **base), "w2", gradient)
+    for row, role in zip(products, ROLES, strict=True):
         for sums, key in zip(row, SCALES[role], strict=True):
             # Sums of a thousand fp32 values, each rounded.
             assert value(**{key: 1.5}) - value() == pytest.approx(sums, abs=1e-4)
-    assert np.abs(found).min() > 1e-2
+    assert np.abs(products).min() > 1e-2
 
 
 def test_wrong_gradients_and_settings_are_errors(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def _read_bytes(folder: Path, out: str, *flags: str) -> int:
     command += ["--out", str(folder / out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = re.search(r"rchar: (\d+)", done.stdout)
-    assert found
-    return int(found[1])
+    match = re.search(r"rchar: (\d+)", done.stdout)
+    assert match
+    return int(match[1])
 
 
 def _write(folder: Path, size: int, dtype: torch.dtype, shards: int, exported: bool) -> int:
@@ -145,9 +145,9 @@ def test_an_exported_patch_has_hashes_that_the_merge_records(
         hashes = read_json(tmp_path / role / "patch.json")["hashes"]
         whole = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()}
         assert hashes["sha256"] == whole and hashes[FAST].keys() == files.keys()
-        found = record["inputs"][role]
-        assert {name: found["files"][name] for name in files} == whole
-        assert found[FAST] == hashes[FAST]
+        entry = record["inputs"][role]
+        assert {name: entry["files"][name] for name in files} == whole
+        assert entry[FAST] == hashes[FAST]
     assert FAST not in record["inputs"]["backbone"] and FAST in record["hashes"]["inputs"]
     verify(tmp_path / "out")
     # Without the hashes it is the same merge, by SHA-256.

@@ -79,8 +79,8 @@ def top_sets(scores: Arrays, rate: float, scope: str) -> Arrays:
 def test_sets_of_every_a_and_b_are_those_of_sorting(scope, dtype, gradients, tmp_path):
     scores = write_inputs(tmp_path, dtype, gradients, seed=1)
     settings = MergeSettings(scope=scope, top_safety=0.15, top_over_safety=0.4, retention=0.1)
-    found = look(tmp_path, settings)
-    rates = found["rates"]
+    numbers = look(tmp_path, settings)
+    rates = numbers["rates"]
     assert rates == sorted({*RATES, 0.15, 0.4})
     sets = {role: [top_sets(scores[role], rate, scope) for rate in rates] for role in ROLES}
     for i in range(len(rates)):
@@ -89,12 +89,12 @@ def test_sets_of_every_a_and_b_are_those_of_sorting(scope, dtype, gradients, tmp
                 np.concatenate([chosen[name] for name in sorted(SHAPES)])
                 for chosen in (sets["safety"][i], sets["over_safety"][j])
             )
-            assert found["top_S"][i] == s.sum() and found["top_O"][j] == o.sum()
-            assert found["overlap"][i][j] == (s & o).sum()
-            assert found["difference_S"][i][j] == (s & ~o).sum()
-            assert found["difference_O"][i][j] == (o & ~s).sum()
-            assert found["jaccard"][i][j] == pytest.approx((s & o).sum() / max((s | o).sum(), 1))
-    for name, report in found["tensors"].items():
+            assert numbers["top_S"][i] == s.sum() and numbers["top_O"][j] == o.sum()
+            assert numbers["overlap"][i][j] == (s & o).sum()
+            assert numbers["difference_S"][i][j] == (s & ~o).sum()
+            assert numbers["difference_O"][i][j] == (o & ~s).sum()
+            assert numbers["jaccard"][i][j] == pytest.approx((s & o).sum() / max((s | o).sum(), 1))
+    for name, report in numbers["tensors"].items():
         s = sets["safety"][rates.index(0.15)][name]
         o = sets["over_safety"][rates.index(0.4)][name]
         assert report["elements"] == s.size
@@ -106,8 +106,8 @@ def test_sets_of_every_a_and_b_are_those_of_sorting(scope, dtype, gradients, tmp
 
 def test_units_are_rows_and_columns_above_a_multiple_of_the_mean(tmp_path):
     scores = write_inputs(tmp_path, torch.float32, True, seed=2)
-    found = look(tmp_path, MergeSettings())["units"]
-    assert found["multiples"] == list(MULTIPLES)
+    units = look(tmp_path, MergeSettings())["units"]
+    assert units["multiples"] == list(MULTIPLES)
     for side, axis in (("rows", 1), ("columns", 0)):
         counts = np.zeros((3, len(MULTIPLES)), int)
         for name in SHAPES:
@@ -115,10 +115,10 @@ def test_units_are_rows_and_columns_above_a_multiple_of_the_mean(tmp_path):
             for column, multiple in enumerate(MULTIPLES):
                 s, o = (each / each.mean() > multiple for each in sums)
                 counts[:, column] += [(s & ~o).sum(), (o & ~s).sum(), (s & o).sum()]
-        assert found[side]["units"] == sum(shape[1 - axis] for shape in SHAPES.values())
+        assert units[side]["units"] == sum(shape[1 - axis] for shape in SHAPES.values())
         for kind, wanted in zip(("safety", "over_safety", "both"), counts.tolist(), strict=True):
-            assert found[side][kind] == wanted
-    assert any(sum(found["rows"][kind]) for kind in ("safety", "over_safety", "both"))
+            assert units[side][kind] == wanted
+    assert any(sum(units["rows"][kind]) for kind in ("safety", "over_safety", "both"))
 
 
 @pytest.mark.parametrize("score", ["weight", "magnitude"])
@@ -133,11 +133,11 @@ def test_the_counts_at_a_and_b_are_those_of_the_merge(scope, score, tmp_path):
     chosen["top_over_safety"] = 0.07
     run_build(tmp_path, **chosen)
     merged = json.loads((tmp_path / "out/merge.json").read_text())["tensors"]
-    found = look(tmp_path, MergeSettings(include=INCLUDE, **chosen))["tensors"]
-    assert found.keys() == merged.keys()
+    tensors = look(tmp_path, MergeSettings(include=INCLUDE, **chosen))["tensors"]
+    assert tensors.keys() == merged.keys()
     for name, report in merged.items():
         for key in ("elements", "top_S", "top_O", "overlap"):
-            assert found[name][key] == report[key]
+            assert tensors[name][key] == report[key]
 
 
 def test_wrong_values_are_refused(tmp_path):

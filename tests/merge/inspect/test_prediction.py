@@ -52,9 +52,9 @@ def command(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 def page_of(record: dict[str, Any], folder: Path) -> str:
     write_inputs(folder, torch.float32, True, seed=1)
-    found = look(folder, MergeSettings())
+    numbers = look(folder, MergeSettings())
     prediction = read_prediction(write(folder / "prediction.json", record))
-    return render({**found, "prediction": prediction.model_dump(mode="json")}, "model")
+    return render({**numbers, "prediction": prediction.model_dump(mode="json")}, "model")
 
 
 def test_the_page_shows_parts_and_layers(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_the_page_shows_parts_and_layers(tmp_path: Path) -> None:
     ]
     assert "56 harmful and 57 harmless" in page
     # By layer: both margins of either patch, and what is between them.
-    found = re.findall(r"<title>layer (\d), (\w+): (\S+) nats</title>", page)
-    cells = [(int(layer), row, float(value)) for layer, row, value in found]
+    titles = re.findall(r"<title>layer (\d), (\w+): (\S+) nats</title>", page)
+    cells = [(int(layer), row, float(value)) for layer, row, value in titles]
     wanted = []
     for role in ("safety", "over_safety"):
         for row in ("harmful", "harmless", "apart"):
@@ -132,5 +132,5 @@ def test_wrong_values_are_named(change: dict[str, Any], words: str, tmp_path: Pa
 
 def test_later_keys_are_passed_over(tmp_path: Path) -> None:
     later = {**RECORD, "ridge": 0.1, "parts": [{**PARTS[1], "interval": [0, 1]}]}
-    found = read_prediction(write(tmp_path / "p.json", later))
-    assert found == Prediction.model_validate({**RECORD, "parts": [PARTS[1]]})
+    prediction = read_prediction(write(tmp_path / "p.json", later))
+    assert prediction == Prediction.model_validate({**RECORD, "parts": [PARTS[1]]})

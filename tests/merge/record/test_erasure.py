@@ -64,8 +64,8 @@ def test_counts_equal_the_reference(tmp_path: Path, dtype: torch.dtype) -> None:
         wanted = reference_erased(*case, list(SHAPES), True, merged, **settings)
         record = read_json(tmp_path / f"out{number}/merge.json")
         for name, counts in wanted.items():
-            found = {key: record["tensors"][name][key] for key in counts}
-            assert found == pytest.approx(counts, rel=1e-12), (method, name)
+            reported = {key: record["tensors"][name][key] for key in counts}
+            assert reported == pytest.approx(counts, rel=1e-12), (method, name)
         keys = ("kept_S", "nonzero_S", "erased_count_S")
         kept, nonzero, erased = (sum(counts[key] for counts in wanted.values()) for key in keys)
         assert record["totals"]["erased_S"] == pytest.approx(erased / nonzero)

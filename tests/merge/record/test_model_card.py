@@ -134,12 +134,12 @@ def test_an_evaluation_takes_the_place_of_the_one_before(tmp_path) -> None:
     assert "| safepatching | 20.0 % [15.0, 26.0] |" in card.text and "40.0 %" not in card.text
     assert "| backbone | 60.0 %" in card.text and "| safety | 7" not in card.text
     assert "No evaluation was made" not in card.text
-    found = {each.metric_type: each for each in card.data.eval_results or []}
-    assert {axis: each.metric_value for axis, each in found.items()} == {
+    results = {each.metric_type: each for each in card.data.eval_results or []}
+    assert {axis: each.metric_value for axis, each in results.items()} == {
         "harmful_rate": 20.0, "refusal_rate": 25.0, "utility": 50.0,
     }  # fmt: skip
-    assert found["harmful_rate"].dataset_name == "bad, worse"
-    assert "95 % interval 15.0 to 26.0" in (found["harmful_rate"].metric_name or "")
+    assert results["harmful_rate"].dataset_name == "bad, worse"
+    assert "95 % interval 15.0 to 26.0" in (results["harmful_rate"].metric_name or "")
     assert card.data.license == "llama3" and card.data.model_name == "small-chat-patched"
     start, end = before.split("<!-- evaluation -->")[0], before.split("evaluation -->")[-1]
     after = split_card((out / "README.md").read_text())[1]

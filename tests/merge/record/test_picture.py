@@ -47,8 +47,8 @@ def test_cells_show_the_counts() -> None:
 def test_curves_show_the_counts_of_a_layer() -> None:
     """All modules of a layer together, by hand: shares of the sums, norms over all entries."""
     place = {(0, "q_proj"): _report(300, 100), (0, "up_proj"): _report(100, 300, size=3000)}
-    found = picture.curves_by_layer(place | {(4, "q_proj"): _report(0, 250)})
-    assert list(found.values()) == [
+    curves = picture.curves_by_layer(place | {(4, "q_proj"): _report(0, 250)})
+    assert list(curves.values()) == [
         {"safety": {0: 0.1, 4: 0.0}, "over_safety": {0: 0.1, 4: 0.25}},
         {"safety": {0: pytest.approx(18**0.5), 4: 3.0}, "over_safety": {0: 32**0.5, 4: 4.0}},
         {"safety": {0: 0.5, 4: 0.0}, "over_safety": {0: 0.0, 4: 0.0}},

@@ -128,13 +128,13 @@ def test_the_identities_of_older_patches_hold(tmp_path: Path) -> None:
         prompts = ChatPrompts(make_tokenizer(template), settings=recipe.backbone.chat)
         return patch_inputs(recipe, "safety", tmp_path, read_examples(recipe.data), [], prompts)
 
-    found = inputs(CHATML)
-    now = found["identity"]
-    record = {key: found[key] for key in found if not key.startswith("identity")}
+    record_now = inputs(CHATML)
+    now = record_now["identity"]
+    record = {key: record_now[key] for key in record_now if not key.startswith("identity")}
     old = {"path": str(tmp_path), "dtype": None, "trust_remote_code": False}
-    assert found["config"]["backbone"] == old and "chat" not in found
+    assert record_now["config"]["backbone"] == old and "chat" not in record_now
     first = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    assert first_format_identity(found) == first != now
+    assert first_format_identity(record_now) == first != now
     (tmp_path / "patch.json").write_text(json.dumps({"format": 1, **record, "identity": first}))
     assert is_finished(tmp_path, now)
     with pytest.raises(UserError, match="holds a patch of other settings"):

@@ -69,11 +69,11 @@ def test_refusals_are_read_and_known_where_the_objective_learns_them(tmp_path: P
     (tmp_path / "refusals.jsonl").write_text(json.dumps({"question": "harm", "answer": "sorry"}))
     sources = {"refusals": {"path": str(tmp_path / "refusals.jsonl")}, "harmless": {"path": "h"}}
     recipe = make_recipe(tmp_path, safety={"objective": "derta"}, **sources)
-    found = refused_pairs(recipe, "safety")
-    assert found == [Example("harm", "sorry")] and refused_pairs(recipe, "over_safety") == []
+    pairs = refused_pairs(recipe, "safety")
+    assert pairs == [Example("harm", "sorry")] and refused_pairs(recipe, "over_safety") == []
     given = ("safety", tmp_path / "model", [HARM], [], ChatPrompts(make_tokenizer()))
     identities = {
         patch_inputs(recipe, *given, refusals=refusals)["identity"]
-        for refusals in (found, [Example("harm", "no")], ())
+        for refusals in (pairs, [Example("harm", "no")], ())
     }
     assert len(identities) == 3

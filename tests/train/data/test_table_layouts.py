@@ -27,8 +27,8 @@ _KEYS: dict[str, Any] = {
 
 def _asked(folder: Path, source: str, **changes: Any) -> list[Prompt]:
     row = {"name": "s", "source": source, **_KEYS, **changes}
-    (found,) = load_prompts(suite_from_rows([row], "suite", folder))
-    return list(found.prompts)
+    (prompt_set,) = load_prompts(suite_from_rows([row], "suite", folder))
+    return list(prompt_set.prompts)
 
 
 def test_files_of_a_pattern_are_one_source_in_the_order_of_their_names(tmp_path: Path):

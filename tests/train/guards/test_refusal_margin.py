@@ -21,10 +21,10 @@ def test_openings_are_the_shortest_beginnings_that_tell_refusals_apart() -> None
     """Two ways to refuse; the first shares its first token with an answer, one refusal is alone."""
     refusals = [[1, 2, 3, n] for n in range(6)] + [[7, 8, n] for n in range(3)] + [[5, 5]]
     answers = [[1, 4, n] for n in range(4)] + [[9, n] for n in range(5)]
-    found = learn_openings(refusals, answers)
-    assert found.tokens == ((1, 2), (7,))
-    assert found.coverage == pytest.approx(0.9) and found.precision == 1
-    for first, second in itertools.permutations(found.tokens, 2):
+    openings = learn_openings(refusals, answers)
+    assert openings.tokens == ((1, 2), (7,))
+    assert openings.coverage == pytest.approx(0.9) and openings.precision == 1
+    for first, second in itertools.permutations(openings.tokens, 2):
         assert second[: len(first)] != first
     assert learn_openings([], answers).tokens == ()
     assert learn_openings([[1, 2]], [[1, 2], [1, 2]]).tokens == ()
@@ -75,8 +75,8 @@ def test_margins_equal_sums_over_all_continuations(tmp_path) -> None:
             )
             for ids, labels in rows
         ]
-    found = margins(torch.cat(values)[None])
-    assert found.item() == pytest.approx(math.log(float(total) / (1 - float(total))), abs=1e-5)
+    margin = margins(torch.cat(values)[None])
+    assert margin.item() == pytest.approx(math.log(float(total) / (1 - float(total))), abs=1e-5)
 
 
 def test_a_certain_refusal_has_a_finite_margin() -> None:

@@ -79,8 +79,8 @@ def test_every_token_of_a_harmful_answer_expects_the_refusal(decay: float) -> No
         weights = [decay**place for place in range(len(losses))]
         weighted = sum(w * loss for w, loss in zip(weights, losses, strict=True))
         expected.append(weighted / sum(weights))
-    found = refusal_transitions(logits, labels, torch.tensor(first_tokens), decay)
-    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+    losses = refusal_transitions(logits, labels, torch.tensor(first_tokens), decay)
+    assert losses.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
@@ -94,8 +94,8 @@ def test_npo_follows_its_formula_over_whole_answers(beta: float) -> None:
             plain_losses(logits), plain_losses(reference), ANSWERS.values(), strict=True
         )
     ]
-    found = npo(answer_losses(logits, labels), answer_losses(reference, labels), labels, beta)
-    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    losses = npo(answer_losses(logits, labels), answer_losses(reference, labels), labels, beta)
+    assert losses.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_npo_starts_as_ascent_on_the_whole_answer() -> None:
@@ -117,8 +117,8 @@ def test_divergence_over_all_tokens_is_plain_kl() -> None:
         pairs = zip(log_probabilities(backbone, row), log_probabilities(logits, row), strict=True)
         places = [torch.sum(p.exp() * (p - q)).item() for p, q in pairs]
         expected.append(sum(places) / len(places))
-    found = answer_divergences(logits, labels, top_distributions(backbone, labels, 99))
-    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    divergences = answer_divergences(logits, labels, top_distributions(backbone, labels, 99))
+    assert divergences.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kept", [1, 3, VOCABULARY - 1])
@@ -127,7 +127,7 @@ def test_divergence_over_the_likeliest_tokens_and_one_rest(kept: int) -> None:
     logits, labels = batch()
     backbone, _ = batch(seed=1)
     whole = answer_divergences(logits, labels, top_distributions(backbone, labels, VOCABULARY))
-    found = answer_divergences(logits, labels, top_distributions(backbone, labels, kept))
+    divergences = answer_divergences(logits, labels, top_distributions(backbone, labels, kept))
     for row in ANSWERS:
         total = 0.0
         for p, q in zip(
@@ -138,8 +138,8 @@ def test_divergence_over_the_likeliest_tokens_and_one_rest(kept: int) -> None:
             for ids in [*events[0], *events[1]]:
                 before, now = p[ids].exp().sum().item(), q[ids].exp().sum().item()
                 total += before * math.log(before / now)
-        assert found[row].item() == pytest.approx(total / len(ANSWERS[row]), rel=1e-4)
-        assert found[row] <= whole[row] + 1e-6
+        assert divergences[row].item() == pytest.approx(total / len(ANSWERS[row]), rel=1e-4)
+        assert divergences[row] <= whole[row] + 1e-6
 
 
 @pytest.mark.parametrize("kept", [4, VOCABULARY])
@@ -147,7 +147,7 @@ def test_divergence_and_its_gradient_vanish_at_the_backbone(kept: int) -> None:
     logits, labels = batch()
     logits.requires_grad_()
     reference = top_distributions(logits.detach(), labels, kept)
-    found = answer_divergences(logits, labels, reference)
-    found.sum().backward()
+    divergences = answer_divergences(logits, labels, reference)
+    divergences.sum().backward()
     assert logits.grad is not None
-    assert found.abs().max() < 1e-6 and logits.grad.abs().max() < 1e-6
+    assert divergences.abs().max() < 1e-6 and logits.grad.abs().max() < 1e-6

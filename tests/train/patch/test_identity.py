@@ -54,12 +54,12 @@ def test_every_part_that_determines_a_patch_is_in_its_identity() -> None:
 
 
 def test_a_patch_with_keys_that_nobody_knows_is_another(tmp_path: Path) -> None:
-    found = {**record(), "identity": "as another version hashed it"}
+    content = {**record(), "identity": "as another version hashed it"}
     file = tmp_path / "patch.json"
-    file.write_text(json.dumps(found))
+    file.write_text(json.dumps(content))
     assert is_finished(tmp_path, identity_of(record()))
-    found["config"]["training"]["momentum"] = 0.5
-    file.write_text(json.dumps(found))
+    content["config"]["training"]["momentum"] = 0.5
+    file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="other settings"):
         is_finished(tmp_path, identity_of(record()))
     file.write_text('{"format": 1, "role": "safety"}')  # made by hand

@@ -52,7 +52,7 @@ def test_linear_weights_of_the_blocks_are_found_from_model_and_files_alike(
 ) -> None:
     """Against the modules: every matrix of a linear layer or of experts, and no other tensor."""
     folder = make_model(kind, tmp_path)
-    found = opened(folder).map
+    mapping = opened(folder).map
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     expected = set()
     for place, module in model.get_decoder().named_modules():
@@ -65,9 +65,9 @@ def test_linear_weights_of_the_blocks_are_found_from_model_and_files_alike(
                 if parameter.dim() > 1 and "bias" not in name
             }
     names = {name for name, value in model.named_parameters() if id(value) in expected}
-    assert block_weights(found.skeleton) == names
-    tensors = found.tensors_of(names)
-    trained = {name: found.shapes[name] for group in found.groups for name in group.tensors}
+    assert block_weights(mapping.skeleton) == names
+    tensors = mapping.tensors_of(names)
+    trained = {name: mapping.shapes[name] for group in mapping.groups for name in group.tensors}
     assert sorted(linear_weights(trained)) == tensors
     assert sorted(matching(trained, name_patterns(tensors))) == tensors
 
@@ -122,9 +122,9 @@ def test_a_prefix_that_transformers_takes_off_is_known(tmp_path: Path) -> None:
         weights["model.visual.blocks.0.mlp.weight"] = torch.ones(4, 4)
 
     change_files(folder, nest)
-    found = opened(folder).map
-    assert found.untrained == ["model.visual.blocks.0.mlp.weight"]
-    assert all(name in found.parameters for name in block_weights(found.skeleton))
+    mapping = opened(folder).map
+    assert mapping.untrained == ["model.visual.blocks.0.mlp.weight"]
+    assert all(name in mapping.parameters for name in block_weights(mapping.skeleton))
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_a_conversion_that_loses_values_is_refused(tmp_path: Path) -> None:
     folder = make_model("mixtral", tmp_path)
     skeleton = build_skeleton(AutoConfig.from_pretrained(folder), False, "tiny")
     shapes = {name: tuple(v.shape) for name, v in load_file(folder / "model.safetensors").items()}
-    found = ParameterMap(skeleton, shapes, "tiny")
-    group = next(group for group in found.groups if group.patterns)
+    mapping = ParameterMap(skeleton, shapes, "tiny")
+    group = next(group for group in mapping.groups if group.patterns)
 
     class Doubling:
         """Puts the first expert in the place of all."""
@@ -169,7 +169,7 @@ def test_a_conversion_that_loses_values_is_refused(tmp_path: Path) -> None:
     group.converter.operations.insert(0, Doubling())
     assert not group.is_invertible(shapes)
     with pytest.raises(UserError, match=r"cannot be undone .*not supported"):
-        found.refuse_irreversible()
+        mapping.refuse_irreversible()
 
 
 def test_an_architecture_that_writes_no_text_is_refused(tmp_path: Path) -> None:

@@ -81,9 +81,9 @@ def test_every_rank_gets_its_part_of_every_parameter(
             for kind, factor in STATES.items():
                 expected = torch.cat([partition(name, factor, rank, ranks) for name in names])
                 moments = inner["state"][group]
-                found = state["fp32_flat_groups"][group] if kind == "fp32" else moments[kind]
+                part = state["fp32_flat_groups"][group] if kind == "fp32" else moments[kind]
                 # The padding is 0, where the writer's was anything.
-                assert torch.equal(found, expected.nan_to_num())
+                assert torch.equal(part, expected.nan_to_num())
         assert inner["param_groups"] == [{"lr": 0.5, "params": [0, 1]}]
         first, second = (inner["state"][group]["step"] for group in (0, 1))
         # One tensor for both would count every step twice.
@@ -97,10 +97,10 @@ def test_an_optimizer_without_moments(tmp_path: Path, kept: tuple[str, ...]) -> 
     state = recut(tmp_path, 2, NEW_GROUPS, rank=1, ranks=3)
     expected = torch.cat([partition(name, 1.0, 1, 3) for name in NEW_GROUPS[1]])
     assert torch.equal(state["fp32_flat_groups"][1], expected.nan_to_num())
-    found = state["optimizer_state_dict"]["state"]
-    assert [list(found[group]) for group in found] == ([["exp_avg"]] * 2 if kept else [])
+    moments = state["optimizer_state_dict"]["state"]
+    assert [list(moments[group]) for group in moments] == ([["exp_avg"]] * 2 if kept else [])
     if kept:
-        assert torch.equal(found[1]["exp_avg"], expected.nan_to_num() * 100)
+        assert torch.equal(moments[1]["exp_avg"], expected.nan_to_num() * 100)
 
 
 def test_a_snapshot_of_any_number_of_ranks_comes_back(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_checkpoint_of_an_older_version_is_of_this_training_too(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, 9, identity="as it was called")
     world = World(0, 2, 0, 2)
-    found = Checkpoints(tmp_path, 0o700, 5, 2, "this", world, "as it was called")
-    assert found.latest() == tmp_path / "step-00000009"
+    checkpoints = Checkpoints(tmp_path, 0o700, 5, 2, "this", world, "as it was called")
+    assert checkpoints.latest() == tmp_path / "step-00000009"
 
 
 def test_checkpoint_of_another_number_of_processes_is_cut_anew(tmp_path: Path) -> None:

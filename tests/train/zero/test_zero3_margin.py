@@ -156,9 +156,9 @@ def test_unlearning_keeps_its_best_state_also_through_a_stop(tmp_path: Path) -> 
     best = max(range(16), key=lambda number: looks[number][0])
     assert 0 < best < 10
     assert (record["steps"], record["best_step"]) == (best, best)
-    for found, (margin, probability) in zip(record["margins"], looks, strict=False):
-        assert found["margin"] == pytest.approx(margin, abs=1e-3)
-        assert found["probability"] == pytest.approx(probability, rel=1e-3)
+    for entry, (margin, probability) in zip(record["margins"], looks, strict=False):
+        assert entry["margin"] == pytest.approx(margin, abs=1e-3)
+        assert entry["probability"] == pytest.approx(probability, rel=1e-3)
     low = [look["margin"] < looks[best][0] - 1 for look in record["margins"]]
     # Two looks in a row, for the first time.
     assert all(low[-2:]) and not any(map(all, itertools.pairwise(low[:-1])))

@@ -223,9 +223,9 @@ def test_a_run_of_a_version_that_recorded_less_is_traced_as_far_as_it_goes(run):
     assert any("not recorded" in note for note in root.notes)
     evaluation = of_model(root, "safepatching")
     assert evaluation.state == "there"
-    found = {node.path: node.state for node in evaluation.walk()}
-    assert found[run / "patched/model.safetensors"] == "unchanged"
-    assert found[run / "safety/delta.safetensors"] == "unchanged"
+    states = {node.path: node.state for node in evaluation.walk()}
+    assert states[run / "patched/model.safetensors"] == "unchanged"
+    assert states[run / "safety/delta.safetensors"] == "unchanged"
     patch = find(evaluation, "over-safety patch")
     assert patch.state == "gone" and any("not recorded" in note for note in patch.notes)
     assert find(of_model(root, "all"), "model").state == "not recorded"
@@ -237,9 +237,9 @@ def test_the_report_may_be_named_in_four_ways_and_is_told_as_json(run, capsys):
         assert find_report(path) == wanted
     options = parse(["trace", str(run), "--json"])
     options.command(options)
-    found = json.loads(capsys.readouterr().out)
-    assert found["mismatches"] == [] and found["verified"] is False
-    assert found["trace"]["path"] == str(wanted)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["mismatches"] == [] and printed["verified"] is False
+    assert printed["trace"]["path"] == str(wanted)
     with pytest.raises(UserError, match=r"give a run folder"):
         find_report(run / "patched")
     (run / "report/report.json").write_text('{"models": {}}')

@@ -35,12 +35,12 @@ def test_calibration_follows_the_judged_answers() -> None:
     draw = np.random.default_rng(1)
     margins = draw.normal(size=4000) * 3
     refused = draw.random(4000) < expit(0.8 * margins - 1)
-    found = calibrate(margins.tolist(), refused.tolist())
-    assert found is not None
+    calibration = calibrate(margins.tolist(), refused.tolist())
+    assert calibration is not None
     asked = np.array([-3.0, 0.0, 2.0])
-    assert found.refusal_probability(asked) == pytest.approx(expit(0.8 * asked - 1), abs=0.03)
+    assert calibration.refusal_probability(asked) == pytest.approx(expit(0.8 * asked - 1), abs=0.03)
     pairs = margins[refused][:, None] > margins[~refused][None, :]
-    assert found.auc == pytest.approx(pairs.mean(), abs=1e-9)
+    assert calibration.auc == pytest.approx(pairs.mean(), abs=1e-9)
 
 
 def test_nothing_is_calibrated_without_both_classes() -> None:
@@ -49,8 +49,8 @@ def test_nothing_is_calibrated_without_both_classes() -> None:
 
 
 def test_margins_that_point_the_wrong_way_do_not_hold() -> None:
-    found = calibrate([3.0, 2.0, -1.0, -2.0], [False, False, True, True])
-    assert found is not None and not found.holds
+    calibration = calibrate([3.0, 2.0, -1.0, -2.0], [False, False, True, True])
+    assert calibration is not None and not calibration.holds
 
 
 @pytest.mark.parametrize("method", ["difference", "intersection", "dense", "by_set"])
@@ -112,12 +112,12 @@ def test_the_solution_is_the_least_of_the_objective(harm: float) -> None:
         kept = -np.log(expit(ahead)).mean() + scales @ divergence @ scales / 2
         return loss + 0.01 * ((scales - centre) ** 2).sum() + 1.5 * kept
 
-    found = solve(problem, SURE, Weights(0.01, centre, harm, keeping=1.5), divergence)
+    solution = solve(problem, SURE, Weights(0.01, centre, harm, keeping=1.5), divergence)
     other = minimize(
         objective, centre, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10}
     )
-    assert found == pytest.approx(other.x, abs=1e-3)
-    assert objective(found) <= other.fun + 1e-9
+    assert solution == pytest.approx(other.x, abs=1e-3)
+    assert objective(solution) <= other.fun + 1e-9
 
 
 def test_log_loss_weighs_both_classes_alike() -> None:

@@ -66,9 +66,9 @@ def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> N
     borrowed = borrow(kind, tmp_path, settings)
     borrowed.take(None)
     engine = ScaleDerivatives(borrowed, settings)
-    found = engine.of_margins(PROMPTS, OPENINGS)
+    derivatives = engine.of_margins(PROMPTS, OPENINGS)
     columns = columns_of(engine.names, "layers", "by_set")
-    summed = sum_columns(found, engine.names, columns, "layers", "by_set")
+    summed = sum_columns(derivatives, engine.names, columns, "layers", "by_set")
     for number, column in enumerate(columns):
         slope = difference(
             borrowed,
@@ -109,9 +109,9 @@ def test_leads_change_as_their_derivatives_say(tmp_path: Path) -> None:
     ]
     leads = UtilityLeads(borrowed.model, questions, 4096)
     engine = ScaleDerivatives(borrowed, settings)
-    found = engine.of_leads(leads, [2, 0])
+    derivatives = engine.of_leads(leads, [2, 0])
     columns = columns_of(engine.names, "global", "by_set")
-    summed = sum_columns(found, engine.names, columns, "global", "by_set")
+    summed = sum_columns(derivatives, engine.names, columns, "global", "by_set")
     for number, column in enumerate(columns):
         measured = partial(leads.measure, borrowed.model)
         slope = difference(borrowed, settings, column, measured, 0.01)[[2, 0]]
