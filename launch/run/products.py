@@ -100,7 +100,9 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             ("ablation/outcomes.jsonl", "ablation/work"),
         ),
         "ablation/ablation.json": Product(
-            (*_ASKED, "ablate", "merge"), ("ablation", "search/search.json"), remade=True
+            (*_ASKED, "ablate", "ablations", "merge"),
+            ("ablation", "search/search.json"),
+            remade=True,
         ),
         "patched": Product(
             ("merge",),

@@ -1,4 +1,4 @@
-"""The rows of the ablation table, and the curves over settings: what each of them changes."""
+"""The list of variants, for report and ablation, and curves: what each of them changes."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from launch.ablation.sensitivity import curves, retention_seeds
 from launch.recipe import Recipe
 from launch.run.variant import WholePatch
-from launch.run.variant_list import baselines, variants
+from launch.run.variant_list import baselines, compared, variants
 from merge.settings import MergeSettings, ScaleRule
 from tests.support.tiny_run import make_run
 from train.recipe import load_recipe
@@ -48,6 +48,30 @@ def test_a_baseline_that_was_searched_is_shown_with_its_own_settings(recipe_file
     )
     assert rows["dare"].how == "chosen, with method dare"
     assert rows["score_weight"].how == "as chosen"
+
+
+def test_the_recipes_own_ablations_are_in_report_and_table(recipe_file):
+    """Once each: not where a part of the method is the same, and by names that no other row has."""
+    own = "{npo_like: {score: magnitude, alpha: 9}, flat: {method: dense}, npo: {beta: 7}}"
+    overrides = [f"ablations={own}", "eval.single_patches=true", "ablate.baselines.npo={}"]
+    recipe = load_recipe(recipe_file, overrides, Recipe)
+    chosen = {"difference": MergeSettings(alpha=2), "ties": MergeSettings(method="ties")}
+    reported = {row.name: row.model for row in compared(recipe, chosen)}
+    full = chosen["difference"]
+    assert [*reported][2:] == ["ties", "npo_like", "flat", "npo"]
+    assert [*reported][:2] == ["safety", "over_safety"]
+    changed = full.model_copy(update={"score": "magnitude", "alpha": 9})
+    assert reported["npo_like"] == changed and reported["ties"] == chosen["ties"]
+    table = variants(recipe, chosen)
+    names = [row.name for row in table]
+    assert len(names) == len(set(names)) and "flat" not in names
+    rows = {row.name: row.model for row in table}
+    assert rows["npo_like"] == changed
+    assert rows["ablations.npo"] == full.model_copy(update={"beta": 7})
+    assert rows["no_importance"] == reported["flat"]
+    assert isinstance(rows["npo"], WholePatch)
+    silent = recipe.model_copy(update={"eval": None})
+    assert compared(silent, chosen) == []
 
 
 def test_other_methods_leave_out_the_scales_of_sets(recipe_file):

@@ -118,7 +118,7 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
 ) -> None:
     """Times of a training by tokens and processes, of answers by their number."""
     recipe, run = make_recipe(tmp_path), tmp_path / "run"
-    names = ["backbone", "safety", "over_safety", "bare", "cd", "dense", "safepatching"]
+    names = ["backbone", "safety", "over_safety", "cd", "dense", "bare", "safepatching"]
     assert report_names(recipe) == names
     before = rows_of(llama_7b, recipe)
     assert not read_rates(run).any() and len(before["search"]) == 1 + len(GPUS)
