@@ -222,15 +222,15 @@ def _search(options: argparse.Namespace) -> None:
     from launch.pipeline.pipeline import Pipeline
     from launch.recipe import Recipe
     from launch.run.folder import SEARCH_RECORD
+    from launch.search.record import read_search_record
     from launch.search.result import CHOSEN, PICTURE, recipe_lines, render_front
-    from merge.common.files import read_json
     from train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, Recipe)
     if recipe.search is None:
         raise UserError(f"recipe {options.recipe}: has no search section; add one with suite")
     Pipeline(recipe).choose()
-    record = read_json(recipe.output / SEARCH_RECORD)
+    record = read_search_record(recipe.output / SEARCH_RECORD)
     folder = (recipe.output / SEARCH_RECORD).parent
     show(render_front(record))
     show(recipe_lines(record))

@@ -1,15 +1,28 @@
 """Which merge to choose: pure functions over the outcomes of a search."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TypedDict
 
 from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
-_BESIDE = ("screened", "divergence")
-"""Attributes of an outcome that are no rates."""
 _SMALLEST_RATE = 1e-3
 """Stands in for a backbone's rate of zero, of which nothing can be a share."""
+
+
+class _Rates(TypedDict):
+    harmful_rate: float
+    refusal_rate: float
+    utility: float
+    degenerate_rate: float
+
+
+class OutcomeRecord(_Rates, total=False):
+    """An outcome as JSON; ``screened`` only where it is true, ``divergence`` where it is not 0."""
+
+    screened: bool
+    divergence: float
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,21 @@ class Outcome:
 
     def rates(self) -> dict[str, float]:
         """The rates by axis."""
-        return {key: value for key, value in asdict(self).items() if key not in _BESIDE}
+        return {axis: getattr(self, axis) for axis in _Rates.__annotations__}
 
-    def as_dict(self) -> dict[str, float | bool]:
+    def as_dict(self) -> OutcomeRecord:
         """The rates, ``screened`` where it is true, and the divergence where it was measured."""
-        beside = {key: value for key, value in asdict(self).items() if key in _BESIDE and value}
-        return {**self.rates(), **beside}
+        record = OutcomeRecord(
+            harmful_rate=self.harmful_rate,
+            refusal_rate=self.refusal_rate,
+            utility=self.utility,
+            degenerate_rate=self.degenerate_rate,
+        )
+        if self.screened:
+            record["screened"] = True
+        if self.divergence:
+            record["divergence"] = self.divergence
+        return record
 
 
 Tried = tuple[MergeSettings, Outcome]

@@ -21,6 +21,7 @@ from launch.search.opening_search import (
     BACKBONE,
     MERGED,
     OWN,
+    MarginRecord,
     MarginSearch,
     OpeningSearch,
     Walk,
@@ -39,7 +40,7 @@ class PoorMargins:
         record: what search.json says of it.
     """
 
-    record: dict[str, Any]
+    record: MarginRecord
 
 
 def search_by_margins(

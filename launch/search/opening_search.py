@@ -4,17 +4,19 @@ Where the answers of a merge show that it refuses in other ways than the backbon
 mislead: the search then ends without a result, to begin again with more openings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from eval.answering.ask import chat_prompts
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.rates import Evaluation
 from launch.search.choice import Outcome, Tried, violation, worse_ratio
 from launch.search.finalists import Known, next_finalist
+from launch.search.fit.fitting import FitRecord
 from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
+from launch.search.fit.prediction import PredictionRecord
 from launch.search.margins.first_words import check_first_words
 from launch.search.margins.margin_model import MarginModel
 from launch.search.margins.merged_openings import learn_from_merge
@@ -34,9 +36,31 @@ Walk = Callable[[MarginModel, SearchMethod, Trials], list[Tried]]
 """Does all trials of a method and gives them back, in their order."""
 
 
+class OpeningsRecord(TypedDict):
+    """The openings by which the margins were measured."""
+
+    tokens: Sequence[Sequence[int]]
+    """The token ids of each."""
+    from_merge: bool
+    """Whether those of a merge are among them."""
+
+
+class MarginRecord(TypedDict, total=False):
+    """What search.json says of the margins, where they were asked."""
+
+    calibration: dict[str, float] | None
+    """See ``launch.search.margins.calibration``; None without refusals to learn it from."""
+    openings: OpeningsRecord
+    first_words: dict[str, float] | None
+    """How well the first words alone tell both axes apart; see ``eval.suites.form_check``."""
+    prediction: PredictionRecord
+    fit: dict[str, FitRecord]
+    """By method, where scales were fitted."""
+
+
 @dataclass
 class MarginSearch:
-    """What a search by margins has found.
+    """The outcome of a search.
 
     Attributes:
         before: the backbone's rates, by its answers.
@@ -48,7 +72,7 @@ class MarginSearch:
     before: Outcome
     answered: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
     estimated: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
+    record: MarginRecord = field(default_factory=MarginRecord)
 
 
 @dataclass(frozen=True)

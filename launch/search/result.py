@@ -1,5 +1,6 @@
-"""What a search has found, for people: the front, a picture of it, and lines for the recipe."""
+"""What a search has come to, for people: the front, a picture of it, and lines for the recipe."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,23 @@ from eval.axes import AXES, SEARCHED
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.trade_off import standalone, trade_off_svg
 from eval.report.table import settings_line
+from launch.search.record import SearchRecord
 from merge.common.files import atomic_write_text
 from merge.settings import MergeSettings
 
 CHOSEN, PICTURE = "chosen.yaml", "front.svg"
 
 
-def write_result(record: dict[str, Any], folder: Path) -> None:
-    """Write the recipe lines and the picture beside search.json.
-
-    Args:
-        record: the content of search.json.
-    """
+def write_result(record: SearchRecord, folder: Path) -> None:
+    """Write the recipe lines and the picture beside search.json."""
     atomic_write_text(folder / CHOSEN, recipe_lines(record))
-    backbone = {axis: _exact(record["backbone"][axis]) for axis in SEARCHED}
+    rates: Mapping[str, Any] = record["backbone"]
+    backbone = {axis: _exact(rates[axis]) for axis in SEARCHED}
     report = {"models": {"backbone": backbone}, "search": record}
     atomic_write_text(folder / PICTURE, standalone(trade_off_svg(report)))
 
 
-def recipe_lines(record: dict[str, Any]) -> str:
+def recipe_lines(record: SearchRecord) -> str:
     """The chosen settings as a recipe's section, all that differs from the defaults."""
     chosen = MergeSettings(**next(iter(record["chosen"].values())))
     values = {"method": chosen.method, **chosen.model_dump(mode="json", exclude_defaults=True)}
@@ -36,7 +35,7 @@ def recipe_lines(record: dict[str, Any]) -> str:
     return rule + yaml.safe_dump({"merge": values}, sort_keys=False)
 
 
-def render_front(record: dict[str, Any]) -> Table:
+def render_front(record: SearchRecord) -> Table:
     """The backbone and the Pareto front of each method, least harm first."""
     screened = sum(trial.get("screened", False) for trial in record["trials"])
     stopped = f"; {screened} of {len(record['trials'])} trials were stopped early"
@@ -61,5 +60,5 @@ def _exact(value: float) -> dict[str, float]:
     return {"value": value, "low": value, "high": value, "n": 0}
 
 
-def _rates(outcome: dict[str, Any]) -> list[str]:
+def _rates(outcome: Mapping[str, Any]) -> list[str]:
     return [f"{100 * outcome[axis]:.1f}" for axis in SEARCHED]

@@ -7,20 +7,20 @@ several have begun one may end.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.report.table import settings_line
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried, choose, pareto_front
+from launch.search.choice import Outcome, Tried, choose
 from launch.search.margin_search import PoorMargins, search_by_margins
 from launch.search.opening_search import MarginSearch
+from launch.search.record import search_record
 from launch.search.result import write_result
-from launch.search.settings import SearchMethod, SearchSettings
+from launch.search.settings import SearchMethod
 from launch.search.storage import Trials
 from launch.search.trial_loop import TrialSource, search_method
 from launch.search.trial_model import TrialModel
@@ -32,10 +32,6 @@ from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
 
-RULE = (
-    "among the settings that lose no more utility and gain no more degenerate answers than the "
-    "margins allow, the one whose worse ratio to the backbone (harm or refusals) is least"
-)
 OnTrial = Callable[[SearchMethod, int, Outcome], None]
 """Called with method, number and outcome of each trial that is done."""
 
@@ -62,7 +58,7 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     for method, merge in chosen.items():
         logger.info("search %s: chose %s", method, settings_line(merge.model_dump()))
     warn_of_outcome(result.before, result.answered, chosen, settings)
-    content = _record(result, chosen, settings)
+    content = search_record(result, chosen, settings)
     write_result(content, folder)
     atomic_write_json(folder / "search.json", content)
     return chosen
@@ -108,39 +104,3 @@ def _note(writer: SummaryWriter, method: SearchMethod, number: int, outcome: Out
     for tag, value in rates.items():
         writer.add_scalar(tag, value, number)
     record({"trial": number, **rates})
-
-
-def _record(
-    result: MarginSearch,
-    chosen: Mapping[SearchMethod, MergeSettings],
-    settings: SearchSettings,
-) -> dict[str, Any]:
-    """The content of search.json; every method has a front, the choice is that of the first."""
-    first = settings.methods[0]
-    fronts = {
-        method: pareto_front(pairs, result.before, settings)
-        for method, pairs in result.answered.items()
-    }
-    return {
-        "split": "validation",
-        "rule": RULE,
-        "backbone": result.before.as_dict(),
-        "chosen": {method: merge.model_dump(mode="json") for method, merge in chosen.items()},
-        **result.record,
-        "trials": [
-            {
-                "method": method,
-                "settings": pair[0].model_dump(mode="json"),
-                **pair[1].as_dict(),
-                "pareto": pair in fronts[method],
-                "chosen": pair[0] == chosen[first],
-            }
-            for method, pairs in result.answered.items()
-            for pair in pairs
-        ],
-        "estimated": [
-            {"settings": merge.model_dump(mode="json"), **outcome.as_dict()}
-            for pairs in result.estimated.values()
-            for merge, outcome in pairs
-        ],
-    }

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -27,9 +27,37 @@ from merge.settings import MergeSettings
 logger = logging.getLogger(__name__)
 
 
+class ValidatedRecord(TypedDict):
+    """One way to fit, as cross-validation saw it."""
+
+    grouping: str
+    scales: int
+    """How many there are."""
+    ridge: float
+    centre: str
+    """To what the ridge draws the scales."""
+    loss: float
+    auc: float
+
+
+class FitRecord(TypedDict):
+    """What search.json says of a fit."""
+
+    grouping: str
+    scales: int
+    """How many are not zero."""
+    negative_scales: int
+    ridge: float
+    centre: str
+    held_out_loss: float
+    held_out_auc: float
+    learning_curve: list[dict[str, float]]
+    cross_validation: list[ValidatedRecord]
+
+
 @dataclass(frozen=True)
 class Fit:
-    """What a fit has found."""
+    """The result of a fit."""
 
     tried: list[Tried]
     """All merges that were measured, the last step's first."""
@@ -40,7 +68,7 @@ class Fit:
     learning_curve: list[dict[str, float]]
     """See ``launch.search.fit.cross_validation``."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> FitRecord:
         """For search.json."""
         return {
             "grouping": self.best.candidate.grouping,

@@ -2,13 +2,12 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from launch.search.fit.columns import FITTED, GROUPINGS
 from launch.search.fit.cross_validation import FOLDS
 from launch.search.fit.fitting import Fit, ScaleFit
 from launch.search.fit.kept import KeptMeasurements, spaced_places
-from launch.search.fit.prediction import Questions, write_prediction
+from launch.search.fit.prediction import PredictionRecord, Questions, write_prediction
 from launch.search.margins.margin_model import MarginModel
 from launch.search.settings import SearchMethod, SearchSettings
 from merge.settings import MergeSettings
@@ -52,7 +51,7 @@ def predict(
     base: MergeSettings,
     search: SearchSettings,
     folder: Path,
-) -> dict[str, Any]:
+) -> PredictionRecord:
     """Write what the patches can do with the masks of a merge, and tell it.
 
     A fit from the same merge takes the derivatives that this leaves.

@@ -8,7 +8,7 @@ tells before any search whether a repair is within reach.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -33,6 +33,50 @@ _TITLES: dict[tuple[Role, ...], str] = {
 }
 
 
+class PartRates(TypedDict):
+    """Rates of the questions as fractions of 1, and how well margins tell harmful ones apart."""
+
+    harmful_rate: float
+    refusal_rate: float
+    auc: float | None
+    auc_matched: float | None
+    """Among questions of the same form; None where no form has both kinds."""
+
+
+class PartRecord(PartRates):
+    """What one part of the patches can do."""
+
+    part: str
+    grouping: str
+    scales: int
+
+
+class MarginChange(TypedDict):
+    """The change of the mean margin in nats per unit of scale."""
+
+    harmful: float
+    harmless: float
+
+
+class LayerRecord(TypedDict):
+    """What each patch changes in one decoder layer."""
+
+    layer: int
+    safety: MarginChange
+    over_safety: MarginChange
+
+
+class PredictionRecord(TypedDict):
+    """The content of prediction.json; see ``merge inspect``."""
+
+    format: int
+    questions: dict[str, int]
+    """How many there are, "harmful" and "harmless"."""
+    before: PartRates
+    parts: list[PartRecord]
+    layers: list[LayerRecord]
+
+
 @dataclass(frozen=True)
 class Questions:
     """The questions whose margins were differentiated."""
@@ -45,7 +89,7 @@ class Questions:
     """bool [questions]."""
     calibration: Calibration
 
-    def rates(self, margins: np.ndarray) -> dict[str, float | None]:
+    def rates(self, margins: np.ndarray) -> PartRates:
         """Rates and AUC of some margins of these questions."""
         refused = self.calibration.refusal_probability(margins)
         harmful, harmless = (
@@ -65,7 +109,7 @@ def write_prediction(
     names: Sequence[str],
     derivatives: np.ndarray,
     groupings: Sequence[Grouping],
-) -> dict[str, Any]:
+) -> PredictionRecord:
     """Foretell what every part of the patches can do, and write it beside search.json.
 
     Args:
@@ -74,20 +118,20 @@ def write_prediction(
         groupings: of the scales, from the fewest to the most.
 
     Returns:
-        The file's content; see ``merge inspect``.
+        The file's content.
     """
     count = int(questions.harmful.sum())
-    record = {
+    record: PredictionRecord = {
         "format": _FORMAT,
         "questions": {"harmful": count, "harmless": len(questions.harmful) - count},
         "before": questions.rates(questions.margins),
         "parts": [
-            {
-                "part": part,
-                "grouping": grouping,
-                "scales": len(fitted.candidate.columns),
+            PartRecord(
+                part=part,
+                grouping=grouping,
+                scales=len(fitted.candidate.columns),
                 **questions.rates(fitted.margins),
-            }
+            )
             for part, grouping, fitted in _parts(questions, names, derivatives, groupings)
         ],
         "layers": _layers(questions.harmful, names, derivatives),
@@ -132,19 +176,18 @@ def _best(
 
 def _layers(
     harmful: np.ndarray, names: Sequence[str], derivatives: np.ndarray
-) -> list[dict[str, Any]]:
+) -> list[LayerRecord]:
     """By decoder layer the change of the mean margin by each patch, in nats per unit of scale."""
     blocks = [block_of(name) for name in names]
     layers = []
     for layer in sorted({block[1] for block in blocks if block is not None}):
         chosen = [block is not None and block[1] == layer for block in blocks]
         total = derivatives[:, chosen].sum(axis=(1, 3))
-        by_role = {
-            role: {
-                "harmful": float(total[harmful, patch].mean()),
-                "harmless": float(total[~harmful, patch].mean()),
-            }
-            for patch, role in enumerate(ROLES)
-        }
-        layers.append({"layer": layer, **by_role})
+        safety, over_safety = (
+            MarginChange(
+                harmful=float(change[harmful].mean()), harmless=float(change[~harmful].mean())
+            )
+            for change in total.T
+        )
+        layers.append(LayerRecord(layer=layer, safety=safety, over_safety=over_safety))
     return layers
