@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from scipy.stats import t as student
@@ -68,7 +68,18 @@ def mean_of_rates(rates: Sequence[Rate]) -> Rate:
     return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
 
 
-def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
+class MeanRecord(TypedDict):
+    """The mean of several runs' rates with its 95 % interval, as fractions of 1."""
+
+    mean: float
+    deviation: float
+    """Standard deviation of the rates."""
+    low: float
+    high: float
+    values: list[float]
+
+
+def mean_and_spread(values: Sequence[float]) -> MeanRecord:
     """Mean of several runs' rates, their standard deviation s, and its interval.
 
     It is Student's, mean +- t s/sqrt(n), as far as it lies between 0 and 1. One run has no spread:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from rich.table import Table
 
 from eval.axes import AXES
-from eval.statistics.rates import mean_and_spread
+from eval.statistics.rates import MeanRecord, mean_and_spread
 from launch.ablation.ablate import average
 from launch.pipeline.pipeline import Pipeline, read_report
 from launch.pipeline.stages import STAGES
@@ -21,7 +21,17 @@ from merge.common.files import atomic_write_json
 CONFIDENCE = 0.95
 
 
-def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, dict[str, Any]]:
+class SeedsRecord(TypedDict):
+    """The content of seeds.json."""
+
+    seeds: int
+    """How many runs there are."""
+    confidence: float
+    models: dict[str, dict[str, MeanRecord]]
+    """By model and axis."""
+
+
+def repeat(recipe: Path, overrides: Sequence[str], seeds: int) -> tuple[Path, SeedsRecord]:
     """Run the recipe with the seeds 0, 1, ... in folders of their own, and summarise.
 
     Returns:
@@ -56,12 +66,11 @@ def ablate_seeds(recipe: Path, overrides: Sequence[str], seeds: int) -> Path:
     return average(folder, [each.output for each in recipes])
 
 
-def summarise(folder: Path, runs: Sequence[Path]) -> dict[str, Any]:
+def summarise(folder: Path, runs: Sequence[Path]) -> SeedsRecord:
     """Write seeds.json into ``folder`` from the reports of the runs of all seeds.
 
     Returns:
-        What it holds: per model and axis the values, their mean, and the ends of its 95 % Student
-        interval.
+        Its content.
 
     Raises:
         UserError: a report is not there, or says nothing of a model of the others.
@@ -82,12 +91,12 @@ def summarise(folder: Path, runs: Sequence[Path]) -> dict[str, Any]:
         }
         for name in reports[0]["models"]
     }
-    record = {"seeds": len(runs), "confidence": CONFIDENCE, "models": models}
+    record = SeedsRecord(seeds=len(runs), confidence=CONFIDENCE, models=models)
     atomic_write_json(folder / "seeds.json", record)
     return record
 
 
-def render(record: dict[str, Any]) -> Table:
+def render(record: SeedsRecord) -> Table:
     """Means with intervals, as a table for the terminal."""
     table = Table(title=f"Means of {record['seeds']} seeds with 95 % Student intervals")
     table.add_column("model", overflow="fold", min_width=14)

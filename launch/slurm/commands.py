@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.console import show
 from merge.common.errors import UserError
+
+if TYPE_CHECKING:
+    from launch.pipeline.repeat import SeedsRecord
 
 
 def submit_jobs(options: argparse.Namespace) -> None:
@@ -83,7 +87,7 @@ def average_seeds(options: argparse.Namespace) -> None:
         show(f"their ablations: {average(options.folder, runs) / 'ablation.md'}")
 
 
-def show_seeds(folder: Path, record: dict[str, object]) -> None:
+def show_seeds(folder: Path, record: "SeedsRecord") -> None:
     """Show what the averages are."""
     from launch.pipeline.repeat import render
 
