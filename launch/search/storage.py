@@ -23,6 +23,7 @@ from launch.search.choice import Outcome, Tried, violation
 from launch.search.settings import SearchSettings
 from launch.search.space import DIRECTIONS, new_sampler
 from merge.common.errors import UserError
+from merge.common.json_lines import drop_torn_line
 from merge.settings import MergeSettings
 
 Draw = Callable[[optuna.Trial], MergeSettings]
@@ -89,7 +90,7 @@ class _WholeLinesLock:
 
     def acquire(self) -> bool:
         self._lock.acquire()
-        drop_half_line(self._file)
+        drop_torn_line(self._file)
         return True
 
     def release(self) -> None:
@@ -225,16 +226,3 @@ def _lock(path: Path, shared: bool, between_nodes: bool) -> _Lock:
     if between_nodes:
         return JournalFileOpenLock(str(path))
     return _FileLock(path) if shared else _NoLock()
-
-
-def drop_half_line(file: Path) -> None:
-    """Take off what a full disk or the fall of a machine left of a last line; under the lock."""
-    with file.open("rb+") as lines:
-        size = end = lines.seek(0, os.SEEK_END)
-        while end > 0:
-            lines.seek(end - 1)
-            if lines.read(1) == b"\n":
-                break
-            end -= 1
-        if end < size:
-            lines.truncate(end)

@@ -102,3 +102,16 @@ def append_lines(file: FileIO, records: Iterable[Mapping[str, Any]]) -> None:
             f"{file.name}: cannot be written ({error.strerror}); free space and run again: "
             "finished work is kept"
         ) from None
+
+
+def drop_torn_line(file: Path) -> None:
+    """Take off what a full disk or the fall of a machine left of the last line of a file."""
+    with file.open("rb+") as lines:
+        size = end = lines.seek(0, os.SEEK_END)
+        while end > 0:
+            lines.seek(end - 1)
+            if lines.read(1) == b"\n":
+                break
+            end -= 1
+        if end < size:
+            lines.truncate(end)

@@ -7,7 +7,6 @@ one cuts off; where a stage was started again, the last line of a step counts.
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from merge.common.errors import UserError
 from merge.common.files import make_directory
+from merge.common.json_lines import drop_torn_line
 
 FOLDER = "metrics"
 """In a run folder."""
@@ -32,7 +32,7 @@ class MetricsFile:
         self._lock = threading.Lock()
         try:
             self._file = path.open("ab", buffering=0)
-            _cut_torn_line(path)
+            drop_torn_line(path)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -93,9 +93,3 @@ def record(values: Mapping[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cut_torn_line(path: Path) -> None:
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
