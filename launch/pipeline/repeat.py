@@ -14,7 +14,7 @@ from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.folder import ABLATION, report_file
 from launch.run.seeds import seed_recipes
-from launch.run.variant_list import refuse_unevaluated
+from launch.run.variant_list import check_ablation
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json
 
@@ -53,7 +53,7 @@ def ablate(recipe: Recipe) -> Path:
         UserError: the recipe evaluates nothing, or a stage cannot be done.
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
-    refuse_unevaluated(recipe)
+    check_ablation(recipe)
     Pipeline(recipe, STAGES).run()
     return recipe.output / ABLATION
 

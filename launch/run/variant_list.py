@@ -29,7 +29,7 @@ from merge.common.settings import parse_settings
 from merge.methods import METHODS, MethodName
 from merge.settings import MergeSettings
 from train.recipe import ROLES
-from train.settings import OBJECTIVES, SafetyTraining
+from train.settings import OBJECTIVES, Objective, SafetyTraining
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +79,15 @@ def compares(recipe: Recipe) -> bool:
     return recipe.eval is not None and bool(recipe.eval.single_patches or recipe.ablations)
 
 
-def refuse_unevaluated(recipe: Recipe) -> None:
-    """See that there are prompts to compare models by.
+def check_ablation(recipe: Recipe) -> None:
+    """See that there are prompts to compare variants by, and name the baselines that are left out.
 
     Raises:
         UserError: the recipe evaluates nothing.
     """
     if recipe.eval is None:
         raise UserError(f"recipe {recipe.name}: has no eval section, which ablate needs; add one")
+    warn_of_left_out(recipe)
 
 
 def variants(recipe: Recipe, chosen: Chosen) -> list[Variant]:
@@ -200,21 +201,41 @@ def baselines(recipe: Recipe) -> list[Variant]:
     Raises:
         UserError: a baseline's training has wrong settings.
     """
-    settings = recipe.ablate_settings()
+    harmless_pairs = recipe.ablate_settings().harmless
     rows = []
-    for name, changes in settings.baselines.items():
-        values = changed_values(recipe.safety.model_dump(), changes)
-        training = parse_settings(SafetyTraining, values, f"ablate.baselines.{name}")
+    for name, training in _baseline_trainings(recipe).items():
         objective = OBJECTIVES[training.objective]
-        harmless = settings.harmless if objective.needs_harmless else recipe.harmless
-        if objective.needs_harmless and harmless is None:
-            logger.warning("%s: left out, as it needs harmless pairs in ablate.harmless", name)
-            continue
-        if objective.needs_refusals and recipe.refusals is None:
-            logger.warning("%s: left out, as it needs a section 'refusals' in the recipe", name)
-            continue
-        same = training == recipe.safety and harmless == recipe.harmless
-        patch = WholePatch("safety" if same else name, "safety", training, harmless)
-        how = "the safety patch" if same else "trained with the safety patch's other settings"
-        rows.append(Variant(name, name.replace("_", " "), how, patch))
+        if _lacks(recipe, objective) is None:
+            harmless = harmless_pairs if objective.needs_harmless else recipe.harmless
+            same = training == recipe.safety and harmless == recipe.harmless
+            patch = WholePatch("safety" if same else name, "safety", training, harmless)
+            how = "the safety patch" if same else "trained with the safety patch's other settings"
+            rows.append(Variant(name, name.replace("_", " "), how, patch))
     return rows
+
+
+def warn_of_left_out(recipe: Recipe) -> None:
+    """Name the baselines that are left out, and what would bring them back."""
+    for name, training in _baseline_trainings(recipe).items():
+        lacking = _lacks(recipe, OBJECTIVES[training.objective])
+        if lacking is not None:
+            logger.warning("%s: left out, as it needs %s", name, lacking)
+
+
+def _baseline_trainings(recipe: Recipe) -> dict[str, SafetyTraining]:
+    values = recipe.safety.model_dump()
+    return {
+        name: parse_settings(
+            SafetyTraining, changed_values(values, changes), f"ablate.baselines.{name}"
+        )
+        for name, changes in recipe.ablate_settings().baselines.items()
+    }
+
+
+def _lacks(recipe: Recipe, objective: Objective) -> str | None:
+    """What a training needs and the recipe does not have."""
+    if objective.needs_harmless and recipe.ablate_settings().harmless is None:
+        return "harmless pairs in ablate.harmless"
+    if objective.needs_refusals and recipe.refusals is None:
+        return "a section 'refusals' in the recipe"
+    return None

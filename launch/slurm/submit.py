@@ -9,7 +9,7 @@ from launch.recipe import Recipe
 from launch.run.folder import refuse_busy
 from launch.run.seeds import seed_recipes
 from launch.run.stage import without_unasked
-from launch.run.variant_list import refuse_unevaluated
+from launch.run.variant_list import check_ablation
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain, Job
 from launch.slurm.continual_chain import ContinualChain
@@ -55,7 +55,7 @@ def plan_chain(
         folder, recipes = seed_recipes(recipe, overrides, seeds)
         array = f"0-{seeds - 1}" + (f"%{at_once}" if at_once else "")
     if ablate:
-        refuse_unevaluated(recipes[0])
+        check_ablation(recipes[0])
     settings = _settings(recipe, recipes[0])
     place = RunPlace(folder.resolve(), seeds=seeds is not None)
     table = STAGES if ablate else without_unasked(STAGES)

@@ -8,7 +8,7 @@ import pytest
 from launch.ablation.sensitivity import curves, retention_seeds
 from launch.recipe import Recipe
 from launch.run.variant import WholePatch
-from launch.run.variant_list import baselines, compared, variants
+from launch.run.variant_list import baselines, check_ablation, compared, variants
 from merge.settings import MergeSettings, ScaleRule
 from tests.support.tiny_run import make_run
 from train.recipe import load_recipe
@@ -114,6 +114,16 @@ def test_a_baseline_that_learns_refusals_needs_them_and_keeps_the_other_guards(r
     guards = recipe.safety.guards.model_copy(update={"max_forget_loss": 1000})
     changes = {"objective": "derta", "guards": guards}
     assert derta.training == recipe.safety.model_copy(update=changes)
+
+
+def test_a_baseline_that_is_left_out_is_named_once_with_what_it_needs(recipe_file, caplog):
+    overrides = ["ablate={harmless: {path: h.jsonl}}", "ablate.baselines.a={objective: npo}"]
+    overrides += ["ablate.baselines.b={objective: derta}"]
+    recipe = load_recipe(recipe_file, overrides, Recipe)
+    check_ablation(recipe)
+    variants(recipe, {"difference": recipe.merge})
+    (line,) = [line for line in caplog.messages if "left out" in line]
+    assert line == "b: left out, as it needs a section 'refusals' in the recipe"
 
 
 def test_curves_change_one_setting_and_only_those_that_count():
