@@ -7,7 +7,7 @@ kept at once: a killed ablation goes on with the next.
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.ablation.patches import AblationPatches
+from launch.ablation.patches import AblationPatches, make_private_folder
 from launch.ablation.record import read_record, run_record, summarise, write_record
 from launch.ablation.sensitivity import curves, retention_seeds
 from launch.recipe import Recipe
@@ -35,6 +35,7 @@ def measure(recipe: Recipe) -> Path:
     seeds = retention_seeds(full, recipe.ablate_settings().retention_seeds)
     folder = recipe.output / ABLATION
     make_directory(folder)
+    make_private_folder(recipe)
     patches = AblationPatches(recipe)
     evaluator = VariantEvaluator(recipe, backbone, patches, folder)
     points = [point.settings for line in lines.values() for point in line]

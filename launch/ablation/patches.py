@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 WORK = f"{ABLATION}/work"
 """The private folder, in that of the run."""
-_PRIVATE_FOLDER = 0o700
 
 
 def patches_to_train(recipe: Recipe) -> list[WholePatch]:
@@ -49,8 +48,7 @@ def prepare(recipe: Recipe, patch: WholePatch) -> Path:
     Raises:
         UserError: it cannot be written, or holds a training by other settings.
     """
-    work = recipe.output / WORK
-    make_directory(work, _PRIVATE_FOLDER)
+    work = make_private_folder(recipe)
     changes = {"output": work / patch.name, patch.role: patch.training}
     if patch.name not in ROLES:
         # A model of one whole patch ranks nothing.
@@ -59,6 +57,13 @@ def prepare(recipe: Recipe, patch: WholePatch) -> Path:
     file = claim_folder(recipe.model_copy(update=changes))
     hand_over_openings(recipe.output)
     return file
+
+
+def make_private_folder(recipe: Recipe) -> Path:
+    """The folder that nobody else may read, in which patches are trained."""
+    work = recipe.output / WORK
+    make_directory(work, 0o700)
+    return work
 
 
 def hand_over_openings(run: Path) -> None:
@@ -83,7 +88,6 @@ class AblationPatches:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._work = recipe.output / WORK
-        make_directory(self._work, _PRIVATE_FOLDER)
 
     def directory(self, patch: WholePatch) -> Path:
         """The patch's directory; it is trained if there is none yet.
