@@ -45,6 +45,7 @@ from launch.run.stage import (
 from merge.io.patch_directory import Role
 from train.recipe import ROLES
 
+BASELINES = "baselines"
 _INPUTS = ("world", "alignment", "harvest")
 _PATCHES = ("safety", "over_safety")
 _FIRST_PATCH = f"{FIRST}/over_safety/patch.json"
@@ -120,6 +121,28 @@ def _ablation_trainings(recipe: Recipe) -> Sequence[Stage]:
     return stages
 
 
+def _are_baselines_evaluated(recipe: Recipe) -> bool:
+    from launch.ablation.baseline_models import are_evaluated
+
+    return are_evaluated(recipe)
+
+
+def _baseline_trainings(recipe: Recipe) -> Sequence[Stage]:
+    from launch.ablation.baseline_models import trained_baselines
+    from launch.ablation.patches import WORK, prepare
+
+    stages = []
+    for name, patch in trained_baselines(recipe).items():
+        if patch.name in ROLES:
+            continue
+        folder = f"{WORK}/{patch.name}"
+        results = (MERGED, f"eval/{name}/summary.json", f"{folder}/{patch.role}/patch.json")
+        own = Training(f"{folder}/{RECIPE}", patch.role, results, partial(prepare, patch=patch))
+        needs = STAGES[patch.role].needs_of(recipe)
+        stages.append(training_stage(f"{BASELINES}.{name}", needs, own))
+    return stages
+
+
 def _patch(role: Role) -> Training:
     return Training(RECIPE, role, (MERGED, f"{role}/patch.json"))
 
@@ -192,8 +215,17 @@ STAGES: StageTable = stage_table(
         workers=_search_workers,
     ),
     Stage(
+        name=BASELINES,
+        needs=_PATCHES,
+        is_wanted=lambda recipe: recipe.eval is not None and recipe.eval.baselines,
+        is_done=_are_baselines_evaluated,
+        run=work.evaluate_baselines,
+        resources="evaluation",
+        parts=_baseline_trainings,
+    ),
+    Stage(
         name=ABLATION,
-        needs=(*_PATCHES, "search"),
+        needs=(*_PATCHES, "search", BASELINES),
         is_wanted=always,
         is_done=left(f"{ABLATION}/{ABLATION_RECORD}"),
         run=work.measure_ablation,
@@ -204,7 +236,7 @@ STAGES: StageTable = stage_table(
     ),
     Stage(
         name="merge",
-        needs=(*_PATCHES, "search", ABLATION),
+        needs=(*_PATCHES, "search", BASELINES, ABLATION),
         is_wanted=always,
         is_done=lambda recipe: is_merged(recipe.output) and not work.intermediates(recipe),
         run=work.merge,

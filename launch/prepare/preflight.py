@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from launch.ablation.baseline_models import check_experts, trained_baselines
 from launch.prepare.text_check import check_data, check_prompts
 from launch.recipe import Recipe
 from launch.sizing.training_needs import Model, patch_bytes
@@ -38,6 +39,7 @@ def check_inputs(recipe: Recipe) -> None:
     directory = backbone_directory(recipe.backbone)
     texts = check_data(recipe)
     check_trainings(recipe)
+    check_experts(recipe)
     tensors = open_backbone(directory, recipe.backbone)
     facts = backbone_facts(recipe, tensors)
     check_prompts(recipe, directory, tensors.map.skeleton, texts)
@@ -113,8 +115,10 @@ def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
 def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
     """Bytes that a run will write besides checkpoints: its patches, and models in full size."""
     patches = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
+    trained = trained_baselines(recipe)
+    patches += [name for name, patch in trained.items() if patch.name not in ROLES]
     compared = recipe.eval is not None and (recipe.eval.single_patches or recipe.ablations)
-    models = 2 if compared else 1
+    models = 2 if compared or trained else 1
     return len(patches) * patch_bytes(model) + models * weight_bytes
 
 

@@ -2,12 +2,14 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from eval.decoding_settings import ExpertMixture
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
 from launch.run.comparisons import Comparison, is_evaluated
-from launch.run.folder import PATCHED, report_file
+from launch.run.folder import COMPARISONS, PATCHED, report_file
 from merge.common.files import atomic_write_text, make_directory
 from merge.engine.resources import MergeResources
 from merge.settings import MergeSettings
@@ -62,11 +64,20 @@ class Evaluations:
             atomic_write_text(answers, before.read_text(encoding="utf-8"))
         self.evaluate("backbone")
 
-    def evaluate_decodings(self) -> None:
-        """Answer with the backbone by each decoding of the recipe."""
+    def evaluate_decodings(self, expert: Path | None = None) -> None:
+        """Answer with the backbone by the decodings of the recipe.
+
+        Args:
+            expert: a model of this run: by those alone that need it. By default by all that need
+                none, as such a model is deleted after use.
+        """
         assert self._recipe.eval is not None
         for name, values in self._recipe.eval.decodings.items():
-            self.evaluate(name, decoding=parse_decoding(values, f"eval.decodings.{name}"))
+            decoding = parse_decoding(values, f"eval.decodings.{name}")
+            needed = decoding.expert if isinstance(decoding, ExpertMixture) else None
+            is_made_here = needed is not None and needed.parent == self._folder / COMPARISONS
+            if (needed if is_made_here else None) == expert:
+                self.evaluate(name, decoding=decoding)
 
     def evaluate(
         self, name: str, model: Path | None = None, decoding: DecodingSettings | None = None
@@ -103,8 +114,13 @@ class Evaluations:
             )
         )
 
-    def report(self, search_record: Path) -> Path:
-        """Compare all that is evaluated; returns the report's folder."""
+    def report(self, search_record: Path, trained: Sequence[str] = ()) -> Path:
+        """Compare all that is evaluated; returns the report's folder.
+
+        Args:
+            trained: names of the baselines by training (``launch.ablation.baseline_models``).
+        """
+        from eval.report.paper_table.table import paper_table
         from eval.report.compare import compare
         from eval.report.page import write_report
         from launch.run.evaluated_card import write_evaluation
@@ -113,9 +129,10 @@ class Evaluations:
         assert recipe.eval is not None
         methods = recipe.search.methods[1:] if recipe.search else ()
         decodings = recipe.eval.decodings
-        names = ["backbone", *ROLES, *decodings, *methods, *recipe.ablations, "safepatching"]
+        others = (*ROLES, *trained, *decodings, *methods, *recipe.ablations)
+        names = ["backbone", *others, "safepatching"]
         alone = ROLES if recipe.eval.single_patches else ()
-        wanted = (*alone, *methods, *recipe.ablations)
+        wanted = (*alone, *trained, *methods, *recipe.ablations)
         absent = [name for name in wanted if not is_evaluated(self._folder, name)]
         if absent:
             logger.warning(
@@ -131,6 +148,8 @@ class Evaluations:
             recipe.eval.agreement,
             recipe=recipe.sha256,
         )
+        if recipe.eval.paper_table is not None:
+            report["paper_table"] = paper_table(report, recipe.eval.paper_table.numbers())
         folder = report_file(self._folder).parent
         # Before the report, whose last file says that the evaluation is done.
         write_evaluation(self._folder / PATCHED, self._backbone, report)

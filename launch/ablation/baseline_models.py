@@ -1,0 +1,113 @@
+"""The baselines that a training makes of the backbone, as rows of a run's own report (issue 17).
+
+``launch ablate`` asks the same models for its table; here they are evaluated as the patched model
+is, set by set and on MT-Bench. Their patches lie where an ablation's do, so that one that is done
+before the merge finds them.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from eval.decoding_settings import ExpertMixture
+from eval.settings import parse_decoding
+from launch.ablation.patches import AblationPatches
+from launch.ablation.variants import WholePatch, baselines
+from launch.recipe import Recipe
+from launch.run.comparisons import is_evaluated, whole_patch
+from launch.run.evaluations import Evaluations
+from launch.run.folder import COMPARISONS, is_merged
+from merge.build import build
+from merge.common.errors import UserError
+from merge.common.files import make_directory
+from merge.engine.resources import MergeResources
+
+logger = logging.getLogger(__name__)
+
+_SAFETY = "safety"
+_KEPT = ("completions.jsonl", "judgements.jsonl", "mt_bench_*.jsonl")
+"""What of an evaluation is known by the model's hash, and serves another of the same weights."""
+
+
+def trained_baselines(recipe: Recipe) -> dict[str, WholePatch]:
+    """By name the baselines that a run trains for its report; none unless the recipe asks.
+
+    Raises:
+        UserError: a baseline's training has wrong settings.
+    """
+    if recipe.eval is None or not recipe.eval.baselines:
+        return {}
+    rows = baselines(recipe)
+    return {row.name: row.model for row in rows if isinstance(row.model, WholePatch)}
+
+
+def are_evaluated(recipe: Recipe) -> bool:
+    """Whether all are; a recipe that has asked for some after the merge gets none."""
+    if is_merged(recipe.output):
+        return True
+    return all(is_evaluated(recipe.output, name) for name in trained_baselines(recipe))
+
+
+def check_experts(recipe: Recipe) -> None:
+    """See that a decoding's expert, where the run makes it, is made.
+
+    Raises:
+        UserError: it is none of the baselines that the run trains.
+    """
+    made = {recipe.output / COMPARISONS / name for name in trained_baselines(recipe)}
+    for key, expert in _experts(recipe):
+        if expert.parent == recipe.output / COMPARISONS and expert not in made:
+            raise UserError(
+                f"{key} {expert}: the run makes no such model; set eval.baselines: true and name "
+                f"one of {', '.join(sorted(path.name for path in made)) or 'ablate.baselines'}, "
+                "which needs harmless pairs and refusals where its objective learns them"
+            )
+
+
+def _experts(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
+        settings = parse_decoding(values, f"eval.decodings.{name}")
+        if isinstance(settings, ExpertMixture):
+            yield f"eval.decodings.{name}.expert", settings.expert
+
+
+def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
+    """Train, evaluate and delete every baseline that has no evaluation yet.
+
+    A decoding whose expert is one of these models answers while that model is there.
+
+    Raises:
+        UserError: one cannot be trained or evaluated.
+        StoppedOnRequestError: a signal asked for it; what was finished before stays.
+    """
+    evaluations, patches = Evaluations(recipe, backbone), AblationPatches(recipe, backbone)
+    for name, patch in trained_baselines(recipe).items():
+        if is_evaluated(recipe.output, name):
+            continue
+        directory = patches.directory(patch)
+        model = recipe.output / COMPARISONS / name
+        if model.exists():
+            shutil.rmtree(model)
+        make_directory(model.parent)
+        settings = whole_patch("safety")
+        # Of a method that takes one patch alone the other may be any.
+        build(
+            backbone, directory, directory, model, settings, MergeResources(), recipe=recipe.sha256
+        )
+        if patch.name == _SAFETY:
+            _take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / name)
+        evaluations.evaluate_decodings(expert=model)
+        evaluations.evaluate(name, model)
+        shutil.rmtree(model)
+
+
+def _take_answers(source: Path, target: Path) -> None:
+    """Start from the answers of a model of the same weights; they are known by its hash."""
+    if target.exists() or not source.is_dir():
+        return
+    logger.info("evaluation: %s has the answers of %s", target.name, source.name)
+    make_directory(target)
+    for pattern in _KEPT:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, target / file.name)
