@@ -7,6 +7,8 @@ import jinja2
 from markupsafe import Markup
 
 from eval.axes import AXES, FAULTS, SEARCHED
+from eval.report.curves import AUC_TITLES
+from eval.report.headline import main_model
 from eval.report.paper_table.table import (
     REFERENCE,
     markdown_lines,
@@ -14,8 +16,6 @@ from eval.report.paper_table.table import (
     shown_cell,
     shown_published,
 )
-from eval.report.curves import AUC_TITLES
-from eval.report.headline import main_model
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.roc_curves import roc_svg
 from eval.report.pictures.trade_off import standalone, trade_off_svg

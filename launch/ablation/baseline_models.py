@@ -1,8 +1,9 @@
 """The baselines that a training makes of the backbone, as rows of a run's own report (issue 17).
 
 ``launch ablate`` asks the same models for its table; here they are evaluated as the patched model
-is, set by set and on MT-Bench. Their patches lie where an ablation's do, so that one that is done
-before the merge finds them.
+is, set by set and on MT-Bench. Their patches lie where an ablation's do. On a cluster, where they
+are trained side by side, they stay there until the merge, so that an ablation finds them; else each
+is deleted after use.
 """
 
 import logging
@@ -40,6 +41,11 @@ def trained_baselines(recipe: Recipe) -> dict[str, WholePatch]:
         return {}
     rows = baselines(recipe)
     return {row.name: row.model for row in rows if isinstance(row.model, WholePatch)}
+
+
+def keeps_patches(recipe: Recipe) -> bool:
+    """Whether the trained patches stay until the merge."""
+    return recipe.cluster is not None or recipe.keep_intermediates
 
 
 def are_evaluated(recipe: Recipe) -> bool:
@@ -100,6 +106,8 @@ def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
         evaluations.evaluate_decodings(expert=model)
         evaluations.evaluate(name, model)
         shutil.rmtree(model)
+        if patch.name != _SAFETY and not keeps_patches(recipe):
+            shutil.rmtree(directory.parent)
 
 
 def _take_answers(source: Path, target: Path) -> None:

@@ -109,10 +109,14 @@ def _search_workers(recipe: Recipe) -> Sequence[Stage]:
 
 
 def _ablation_trainings(recipe: Recipe) -> Sequence[Stage]:
+    from launch.ablation.baseline_models import are_evaluated, trained_baselines
     from launch.ablation.patches import WORK, patches_to_train, prepare
 
+    before = {} if are_evaluated(recipe) else trained_baselines(recipe)
     stages = []
     for patch in patches_to_train(recipe):
+        if patch.name in before:  # the stage of the baselines trains it
+            continue
         folder = f"{WORK}/{patch.name}"
         results = (f"{ABLATION}/{ABLATION_RECORD}", f"{folder}/{patch.role}/patch.json")
         own = Training(f"{folder}/{RECIPE}", patch.role, results, partial(prepare, patch=patch))

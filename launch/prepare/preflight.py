@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from launch.ablation.baseline_models import check_experts, trained_baselines
+from launch.ablation.baseline_models import check_experts, keeps_patches, trained_baselines
 from launch.prepare.text_check import check_data, check_prompts
 from launch.recipe import Recipe
 from launch.sizing.training_needs import Model, patch_bytes
@@ -115,8 +115,8 @@ def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
 def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
     """Bytes that a run will write besides checkpoints: its patches, and models in full size."""
     patches = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
-    trained = trained_baselines(recipe)
-    patches += [name for name, patch in trained.items() if patch.name not in ROLES]
+    trained = [each.name for each in trained_baselines(recipe).values() if each.name not in ROLES]
+    patches += trained if keeps_patches(recipe) else trained[:1]
     compared = recipe.eval is not None and (recipe.eval.single_patches or recipe.ablations)
     models = 2 if compared or trained else 1
     return len(patches) * patch_bytes(model) + models * weight_bytes

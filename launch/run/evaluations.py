@@ -120,9 +120,9 @@ class Evaluations:
         Args:
             trained: names of the baselines by training (``launch.ablation.baseline_models``).
         """
-        from eval.report.paper_table.table import paper_table
         from eval.report.compare import compare
         from eval.report.page import write_report
+        from eval.report.paper_table.table import paper_table
         from launch.run.evaluated_card import write_evaluation
 
         recipe = self._recipe
