@@ -49,8 +49,8 @@ def keeps_patches(recipe: Recipe) -> bool:
 
 
 def are_evaluated(recipe: Recipe) -> bool:
-    """Whether all are; a recipe that has asked for some after the merge gets none."""
-    if is_merged(recipe.output):
+    """Whether all are, or what they are trained on went with the patches after the merge."""
+    if is_merged(recipe.output) and not (recipe.output / "over_safety" / "patch.json").is_file():
         return True
     return all(is_evaluated(recipe.output, name) for name in trained_baselines(recipe))
 
