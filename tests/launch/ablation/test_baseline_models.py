@@ -13,8 +13,10 @@ from launch.ablation.baseline_models import check_experts, trained_baselines
 from launch.pipeline.pipeline import Pipeline
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
-from launch.run.stage import find_stage
+from launch.run.stage import find_stage, without_unasked
 from launch.sizing.stage_times import compared_models
+from launch.slurm.batch_scripts.stage_scripts import RunPlace
+from launch.slurm.run_chain import RunChain
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from tests.support.eval_models import WORDS, save_model
@@ -111,6 +113,21 @@ def test_only_a_recipe_that_asks_trains_baselines(tmp_path: Path) -> None:
     assert not trained_baselines(without) and "baselines" not in Pipeline(without).stages()
     assert find_stage(STAGES, "ablation.npo", without) is not None
     assert compared_models(recipe) == compared_models(without) + 3
+
+
+def test_on_a_cluster_each_is_a_job_before_the_merge(tmp_path: Path) -> None:
+    """And an ablation, where one is asked for, waits for them and trains none again."""
+    recipe = load_recipe(make_recipe(tmp_path), ["cluster={}"], Recipe)
+    assert recipe.cluster is not None
+    place = RunPlace(recipe.output)
+    for table in (without_unasked(STAGES), STAGES):
+        chain = RunChain("x", recipe.cluster, place, [recipe], None, table)
+        jobs = {job.name: job for job in chain.jobs()}
+        assert jobs["baselines.npo"].trains and jobs["baselines.derta"].trains
+        assert {"baselines.npo", "baselines.derta"} <= set(jobs["baselines"].after)
+        assert "baselines" in jobs["merge"].after
+        assert "ablation.npo" not in jobs
+    assert "baselines" in jobs["ablation"].after
 
 
 def test_a_baseline_has_a_name_of_its_own(tmp_path: Path) -> None:
