@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from eval.settings import read_keys
+from eval.suites.suite import AskedAxis
 from merge.common.errors import UserError
 from merge.common.settings import Settings, parse_settings
 
@@ -19,6 +20,8 @@ class Published(Settings):
     """What the table calls the backbone."""
     source: str
     """Where the numbers stand, and who quotes them."""
+    sets: dict[AskedAxis, tuple[str, ...]] = Field(default_factory=dict)
+    """By axis its sets of prompts, so that one that a run does not ask stands in its place."""
     rows: dict[str, dict[str, float]] = Field(default_factory=dict)
     """By method (as reports call it: ``backbone``, ``self_cd``, ``safepatching``, ...) and column
     (a suite row's name, ``utility average``, ``MT-Bench`` or ``ATGR``) what is printed: rates in

@@ -4,16 +4,18 @@ Rows are methods. Columns are the suite's harmful, over-refusal and utility sets
 the utility sets, MT-Bench, time per token (ATGR), and attack success by kind.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from eval.report.headline import PATCHED
 from eval.report.paper_table.published import Published
 from eval.report.table import percent, rating
+from eval.suites.suite import AskedAxis
 
 AVERAGE, RATED, TIME = "utility average", "MT-Bench", "ATGR"
 REFERENCE = "paper"
 """Heading of the columns with published numbers."""
-_GROUPS = {
+_GROUPS: dict[AskedAxis, str] = {
     "harm": "harmful answers, %",
     "refusal": "refused harmless requests, %",
     "utility": "utility, %",
@@ -36,10 +38,12 @@ def paper_table(report: Mapping[str, Any], published: Published | None) -> dict[
     """
     rows = published.rows if published else {}
     printed = {column for cells in rows.values() for column in cells}
-    columns = list(_columns(report))
+    columns = list(_columns(report, published.sets if published else {}, printed))
     known = {column["name"] for column in columns}
-    columns = [{"name": name, "group": None} for name in sorted(printed - known)] + columns
-    methods = [*report["models"], *(name for name in rows if name not in report["models"])]
+    columns += [{"name": name, "group": None} for name in sorted(printed - known)]
+    measured = [name for name in report["models"] if name != PATCHED]
+    last = [PATCHED] * (PATCHED in report["models"])
+    methods = dict.fromkeys([*measured, *(name for name in rows if name not in last), *last])
     return {
         "reference": published and {"title": published.title, "source": published.source},
         "columns": [{**column, "published": column["name"] in printed} for column in columns],
@@ -50,12 +54,18 @@ def paper_table(report: Mapping[str, Any], published: Published | None) -> dict[
     }
 
 
-def _columns(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    suites = report["suites"][report["backbone"]]
+def _columns(
+    report: Mapping[str, Any], sets: Mapping[AskedAxis, Sequence[str]], printed: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    plain = {
+        name: found["axis"]
+        for name, found in report["suites"][report["backbone"]].items()
+        if found.get("attack") is None
+    }
     for axis, group in _GROUPS.items():
-        for name, found in suites.items():
-            if found["axis"] == axis and found.get("attack") is None:
-                yield {"name": name, "group": group}
+        asked = [name for name, its in plain.items() if its == axis]
+        asked += [name for name in sets.get(axis, ()) if name in printed and name not in plain]
+        yield from ({"name": name, "group": group} for name in asked)
         if axis == "utility" and any(report["utility_average"].values()):
             yield {"name": AVERAGE, "group": group}
     yield {"name": RATED, "group": None}

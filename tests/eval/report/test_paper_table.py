@@ -20,6 +20,7 @@ EMPTY: dict[str, Any] = {"categories": {}, "refusal_counts": {}}
 PUBLISHED = Published(
     title="Moss-1B",
     source="a leaf",
+    sets={"harm": ("Grond", "Elsewhere")},
     rows={
         "backbone": {"Grond": 40.0, "MT-Bench": 5.5},
         "fern": {"ATGR": 2.5, "Elsewhere": 1.25},
@@ -87,6 +88,8 @@ def test_published_numbers_have_columns_and_rows_of_their_own() -> None:
     report["paper_table"] = paper_table(report, PUBLISHED)
     lines = [line.split(" | ") for line in markdown_lines(report) if line.startswith("|")]
     head, _, *rows = [[cell.strip("| ") for cell in line] for line in lines]
+    assert [row[0] for row in rows] == ["backbone", "fern", "safepatching"]
+    assert head[1:5] == ["Grond", "Grond, paper", "Elsewhere", "Elsewhere, paper"]
     by_name = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     assert by_name["backbone"]["Grond"] == "20.0 % [10.0, 40.0]"
     assert by_name["backbone"]["Grond, paper"] == "40.00 %"
