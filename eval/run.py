@@ -80,7 +80,8 @@ def run(job: RunJob) -> dict[str, Any]:
         UserError: model, suite, source or folder are not usable.
     """
     settings = job.settings
-    prompt_sets = load_prompts(load_suite(job.suite, settings.data_dir))
+    suite = load_suite(job.suite, settings.data_dir)
+    prompt_sets = load_prompts(suite)
     load_judges(settings)  # a mistake in a file shows before anything is asked
     check_backend(settings.backend, job.decoding is not None)
     identity = model_identity(job.model)
@@ -136,6 +137,7 @@ def run(job: RunJob) -> dict[str, Any]:
             sorted((*key, p) for key, p in _asked_texts(prompt_sets).items())
         ),
         "cost": cost,
+        "left_out": {row.name: row.absent_files for row in suite.left_out},
         "written_by": written_by(job.recipe),
         "made_of": summary_origin(
             job.model,

@@ -9,6 +9,7 @@ from eval.console import show
 from launch.continual.continual import WHOLE
 from launch.pipeline.stages import STAGES
 from launch.prepare.gguf import GgufDtype
+from launch.shipped import shipped
 from launch.slurm.commands import (
     average_seeds,
     cancel_jobs,
@@ -64,7 +65,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         (one, run_stage),
     ):  # fmt: skip
         command.set_defaults(command=function)
-        command.add_argument("recipe", type=Path, help="a recipe, as in launch/recipes/")
+        command.add_argument("recipe", type=_recipe, help="a recipe, as in launch/recipes/")
         if command is one:
             command.add_argument("stage", choices=(*STAGES, *WHOLE))
             command.add_argument("--worker", type=int, help="of the search: one of its workers")
@@ -128,6 +129,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     elif rest:
         options.overrides += rest
     return options
+
+
+def _recipe(text: str) -> Path:
+    """A recipe's file; those of the project are found from any folder."""
+    return shipped(Path(text))
 
 
 def _count(text: str) -> int:

@@ -82,6 +82,17 @@ class Recipe(TrainRecipe):
         return self
 
     @model_validator(mode="after")
+    def _baselines_have_names_of_their_own(self) -> "Recipe":
+        names = self.ablate_settings().baselines if self.eval and self.eval.baselines else {}
+        decodings = self.eval.decodings if self.eval else {}
+        taken = sorted(names.keys() & {*_MODEL_NAMES, *self.ablations, *decodings})
+        if taken:
+            raise ValueError(
+                f"ablate.baselines: '{taken[0]}' is another model of the report; rename it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _decodings_have_names_of_their_own(self) -> "Recipe":
         names = self.eval.decodings if self.eval else {}
         taken = sorted(names.keys() & {*_MODEL_NAMES, *self.ablations})

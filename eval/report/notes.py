@@ -37,7 +37,8 @@ def _record_of(model: Path) -> dict[str, Any]:
 
 
 def notes_of(summary: Mapping[str, Any]) -> list[str]:
-    """Notes on one summary: languages, reasoning, unread verdicts, and what its merge did."""
+    """Notes on one summary: languages, reasoning, unread verdicts, what its merge did, rows that
+    were left out."""
     unfinished = unfinished_note(summary["suites"])
     share = summary.get("coverage")
     covered = f"the merge covers {share or 0:.1%} of the linear weights inside the decoder blocks"
@@ -48,6 +49,10 @@ def notes_of(summary: Mapping[str, Any]) -> list[str]:
         *([unfinished] if unfinished else []),
         *unparsed_notes(summary["suites"]),
         *([covered] if share is not None else []),
+        *(
+            f"'{name}' was not asked, as {', '.join(files)} is not there"
+            for name, files in summary.get("left_out", {}).items()
+        ),
         *(
             f"rounding erased {part:.1%} of the nonzero entries kept of the {PATCH_NAMES[role]}: "
             "these rates say little about it; a larger scale or a float32 backbone would"

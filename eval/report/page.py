@@ -9,6 +9,13 @@ from markupsafe import Markup
 from eval.axes import AXES, FAULTS, SEARCHED
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
+from eval.report.paper_table.table import (
+    REFERENCE,
+    markdown_lines,
+    reference_line,
+    shown_cell,
+    shown_published,
+)
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.roc_curves import roc_svg
 from eval.report.pictures.trade_off import standalone, trade_off_svg
@@ -25,7 +32,7 @@ from eval.report.table import (
 from eval.text.forms import FORMS
 from merge.common.files import atomic_write_json, atomic_write_text, make_directory
 
-_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
 
 
 def write_report(report: dict[str, Any], directory: Path) -> None:
@@ -37,7 +44,8 @@ def write_report(report: dict[str, Any], directory: Path) -> None:
     make_directory(directory)
     atomic_write_text(directory / "report.html", render_html(report))
     atomic_write_text(directory / "trade-off.svg", standalone(trade_off_svg(report)))
-    atomic_write_text(directory / "report.md", markdown_table(report))
+    lines = [markdown_table(report), *markdown_lines(report)]
+    atomic_write_text(directory / "report.md", "\n".join(lines).rstrip("\n") + "\n")
     atomic_write_json(directory / "report.json", report)
 
 
@@ -72,4 +80,8 @@ def render_html(report: dict[str, Any]) -> str:
         auc_titles=AUC_TITLES,
         forms=FORMS,
         fronts=fronts_of(trials),
+        reference=REFERENCE,
+        reference_line=reference_line,
+        shown_cell=shown_cell,
+        shown_published=shown_published,
     )

@@ -9,9 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from eval.suites.attacks import KINDS, PREFILL
 from merge.common.errors import UserError
-from merge.common.settings import Settings, parse_settings
+from merge.common.settings import Settings, added, parse_settings
 from merge.common.yaml_file import read_yaml
-from train.data.tables import is_file
+from train.data.tables import is_file, is_pattern
 from train.recipe import row_range
 
 AskedAxis = Literal["harm", "refusal", "utility", "safety"]
@@ -82,12 +82,21 @@ class SuiteRow(Settings):
     prefill: str | bool = False
     """How the answer to a harmful prompt begins before the model writes any of it, an attack of its
     own; true is ``DEFAULT_PREFIX``. What is judged begins with it."""
+    optional: bool = added(False)
+    """Where a file that it names is not there, the row is left out, and reports say so."""
 
     @field_validator("rows")
     @classmethod
     def _check_rows(cls, rows: str) -> str:
         row_range(rows, 100)
         return rows
+
+    @property
+    def absent_files(self) -> list[str]:
+        """The local files that it names and that are not there."""
+        named = [self.source] if is_file(self.source) else []
+        named += [self.answers] if self.answers is not None else []
+        return [name for name in named if not is_pattern(name) and not Path(name).is_file()]
 
     @property
     def prefix(self) -> str:
@@ -177,6 +186,8 @@ class Suite(Settings):
 
     rows: list[SuiteRow] = Field(default_factory=list)
     tasks: list[TaskRow] = Field(default_factory=list)
+    left_out: list[SuiteRow] = Field(default_factory=list)
+    """Optional rows whose files are not there."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Suite":
@@ -237,7 +248,9 @@ def suite_from_rows(
         )
         for task in suite.tasks
     ]
-    return Suite(rows=resolved, tasks=resolved_tasks)
+    left_out = [row for row in resolved if row.optional and row.absent_files]
+    kept = [row for row in resolved if row not in left_out]
+    return Suite(rows=kept, tasks=resolved_tasks, left_out=left_out)
 
 
 def _resolve(source: str, folder: Path, variables: dict[str, str], origin: str) -> str:

@@ -82,6 +82,8 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
         values["output"] = str(output)
         values["backbone"] = {**values["backbone"], "path": backbone}
         values["data"] = {**values["data"], "categories": list(settings.categories)}
+        if values.get("eval"):
+            values["eval"] = {**values["eval"], "baselines": False}  # it has its own
         if values.get("search"):
             values["search"] = {**values["search"], "suite": str(output / SEARCH_SUITE)}
         checked = parse_settings(Recipe, values, f"continual.stages, {settings.name}")

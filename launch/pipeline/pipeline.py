@@ -56,12 +56,12 @@ class Pipeline:
         return None if self.recipe.eval is None else report_file(self.folder).parent
 
     def choose(self) -> None:
-        """Run the stages before the merge, which deletes the intermediates.
+        """Run the stages up to the search; the merge, which deletes the intermediates, stays out.
 
         Raises:
             UserError, StoppedOnRequestError: as ``run``.
         """
-        self.reach(self._table["merge"].needs_of(self.recipe))
+        self.reach(("search",))
 
     def harvest(self) -> list[Path]:
         """Make the data that the recipe makes of the backbone's own answers.

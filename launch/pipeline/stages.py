@@ -36,10 +36,11 @@ from launch.run.stage import (
     training_stage,
     without_unasked,
 )
-from launch.run.variant_list import chosen_settings, compared, compares
+from launch.run.variant_list import chosen_settings, compared, compares, trained_baselines
 from merge.io.patch_directory import Role
 from train.recipe import ROLES
 
+BASELINES = "baselines"
 _INPUTS = ("world", "alignment", "harvest")
 _PATCHES = ("safety", "over_safety")
 _FIRST_PATCH = f"{FIRST}/over_safety/patch.json"
@@ -103,15 +104,39 @@ def _search_workers(recipe: Recipe) -> Sequence[Stage]:
 
 
 def _ablation_trainings(recipe: Recipe) -> Sequence[Stage]:
+    from launch.ablation.baseline_models import are_evaluated
     from launch.ablation.patches import WORK, patches_to_train, prepare
 
+    before = [] if are_evaluated(recipe) else trained_baselines(recipe)
     stages = []
     for patch in patches_to_train(recipe):
+        if patch in before:  # the stage of the baselines trains it
+            continue
         folder = f"{WORK}/{patch.name}"
         results = (f"{ABLATION}/{ABLATION_RECORD}", f"{folder}/{patch.role}/patch.json")
         own = Training(f"{folder}/{RECIPE}", patch.role, results, partial(prepare, patch=patch))
         needs = STAGES[patch.role].needs_of(recipe)
         stages.append(training_stage(f"{ABLATION}.{patch.name}", needs, own))
+    return stages
+
+
+def _are_baselines_evaluated(recipe: Recipe) -> bool:
+    from launch.ablation.baseline_models import are_evaluated
+
+    return are_evaluated(recipe)
+
+
+def _baseline_trainings(recipe: Recipe) -> Sequence[Stage]:
+    from launch.ablation.patches import WORK, prepare
+
+    stages = []
+    for patch in trained_baselines(recipe):
+        folder = f"{WORK}/{patch.name}"
+        evaluated = f"eval/{patch.name}/summary.json"
+        results = (MERGED, evaluated, f"{folder}/{patch.role}/patch.json")
+        own = Training(f"{folder}/{RECIPE}", patch.role, results, partial(prepare, patch=patch))
+        needs = STAGES[patch.role].needs_of(recipe)
+        stages.append(training_stage(f"{BASELINES}.{patch.name}", needs, own))
     return stages
 
 
@@ -187,8 +212,17 @@ STAGES: StageTable = stage_table(
         workers=_search_workers,
     ),
     Stage(
+        name=BASELINES,
+        needs=_PATCHES,
+        is_wanted=lambda recipe: recipe.eval is not None and recipe.eval.baselines,
+        is_done=_are_baselines_evaluated,
+        run=work.evaluate_baselines,
+        resources="evaluation",
+        parts=_baseline_trainings,
+    ),
+    Stage(
         name=ABLATION,
-        needs=(*_PATCHES, "search"),
+        needs=(*_PATCHES, "search", BASELINES),
         is_wanted=always,
         is_done=left(f"{ABLATION}/{ABLATION_RECORD}"),
         run=work.measure_ablation,
@@ -199,7 +233,7 @@ STAGES: StageTable = stage_table(
     ),
     Stage(
         name="merge",
-        needs=(*_PATCHES, "search", ABLATION),
+        needs=(*_PATCHES, "search", BASELINES, ABLATION),
         is_wanted=always,
         is_done=lambda recipe: is_merged(recipe.output) and not work.intermediates(recipe),
         run=work.merge,

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations
-from launch.run.folder import FIRST, HARVEST, MERGED, PATCHED, SEARCH_RECORD, report_file
+from launch.run.folder import (
+    COMPARISONS,
+    FIRST,
+    HARVEST,
+    MERGED,
+    PATCHED,
+    SEARCH_RECORD,
+    report_file,
+)
 from launch.run.variant_list import chosen_settings, compared
 
 logger = logging.getLogger(__name__)
@@ -92,6 +100,13 @@ def share_search(recipe: Recipe, worker: int) -> None:
     try_apart(recipe, backbone(recipe), (recipe.output / SEARCH_RECORD).parent, worker)
 
 
+def evaluate_baselines(recipe: Recipe) -> None:
+    """Train and evaluate the baselines that stand in the report."""
+    from launch.ablation.baseline_models import evaluate_baselines
+
+    evaluate_baselines(recipe, backbone(recipe))
+
+
 def measure_ablation(recipe: Recipe) -> None:
     """Evaluate what every part of the method is worth."""
     from launch.ablation.ablate import measure
@@ -101,9 +116,13 @@ def measure_ablation(recipe: Recipe) -> None:
 
 def intermediates(recipe: Recipe) -> list[Path]:
     """What goes once it is merged: the over-safety patch is a jailbreak."""
+    from launch.ablation.patches import WORK
+
     if recipe.keep_intermediates:
         return []
-    names = ("over_safety", FIRST, "comparisons", HARVEST)
+    names = ["over_safety", FIRST, COMPARISONS, HARVEST]
+    if recipe.eval is not None and recipe.eval.baselines:
+        names.append(WORK)
     return [recipe.output / name for name in names if (recipe.output / name).exists()]
 
 

@@ -7,9 +7,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from launch.ablation.baseline_models import check_experts, keeps_patches
 from launch.prepare.text_check import check_data, check_prompts
 from launch.recipe import Recipe
-from launch.run.variant_list import compares
+from launch.run.variant_list import compares, trained_baselines, warn_of_left_out
 from launch.sizing.training_needs import Model, patch_bytes
 from merge.common.errors import UserError
 from merge.common.files import free_bytes
@@ -39,6 +40,9 @@ def check_inputs(recipe: Recipe) -> None:
     directory = backbone_directory(recipe.backbone)
     texts = check_data(recipe)
     check_trainings(recipe)
+    check_experts(recipe)
+    if recipe.eval is not None and recipe.eval.baselines:
+        warn_of_left_out(recipe)
     tensors = open_backbone(directory, recipe.backbone)
     facts = backbone_facts(recipe, tensors)
     check_prompts(recipe, directory, tensors.map.skeleton, texts)
@@ -114,7 +118,9 @@ def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
 def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
     """Bytes that a run will write besides checkpoints: its patches, and models in full size."""
     patches = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
-    models = 2 if compares(recipe) else 1
+    trained = [patch.name for patch in trained_baselines(recipe)]
+    patches += trained if keeps_patches(recipe) else trained[:1]
+    models = 2 if compares(recipe) or trained else 1
     return len(patches) * patch_bytes(model) + models * weight_bytes
 
 

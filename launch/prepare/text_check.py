@@ -75,7 +75,9 @@ def check_data(recipe: Recipe) -> Texts:
 
 
 def _check_judges(recipe: Recipe) -> None:
-    """Read what the recipe names of judges; their weights are loaded when they are asked.
+    """Read what the recipe names of judges, and the published numbers that stand beside theirs.
+
+    The weights of judges are loaded when they are asked.
 
     Raises:
         UserError: a file is missing or malformed, or the agreement is of another judge.
@@ -91,6 +93,8 @@ def _check_judges(recipe: Recipe) -> None:
         read_agreement(settings.agreement, judges.refusal_rule)
     if settings.mt_bench is not None:
         read_questions(settings.mt_bench.questions)
+    if recipe.eval is not None and recipe.eval.paper_table is not None:
+        recipe.eval.paper_table.numbers()
     if recipe.harvest is not None and recipe.harvest.harm_judge is not None:
         load_judge_file(recipe.harvest.harm_judge, HarmJudgeSettings)
 

@@ -2,11 +2,14 @@
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from eval.decoding_settings import ExpertMixture
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
-from launch.run.folder import PATCHED, is_evaluated, report_file
+from launch.run.folder import COMPARISONS, PATCHED, is_evaluated, report_file
 from launch.run.variant import Variant, WholePatch
 from launch.run.variant_list import report_names
 from merge.common.files import atomic_write_text, make_directory
@@ -28,25 +31,42 @@ class Evaluations:
 
     def compare(self, variant: Variant) -> None:
         """Build a variant's model, evaluate and delete it, unless its evaluation is there."""
-        if is_evaluated(self._folder, variant.name):
-            return
-        assert variant.model is not None
-        settings, folder = variant.model, self._folder / "comparisons" / variant.name
+        if not is_evaluated(self._folder, variant.name):
+            with self.built(variant) as model:
+                self.evaluate(variant.name, model)
+
+    @contextmanager
+    def built(self, variant: Variant, patches: tuple[Path, Path] | None = None) -> Iterator[Path]:
+        """The folder of a variant's model, while the block lasts.
+
+        Args:
+            patches: the directories of both; by default the run's.
+        """
+        settings, folder = variant.model, self._folder / COMPARISONS / variant.name
         if isinstance(settings, WholePatch):
-            # Inside the patch's own folder: with the over-safety patch this model is jailbroken.
-            settings, folder = settings.merge, self._folder / settings.name / "model"
+            if variant.name in ROLES:
+                # In the patch's own folder: with the over-safety patch this model is jailbroken.
+                folder = self._folder / variant.name / "model"
+            settings = settings.merge
+        assert settings is not None
         if folder.exists():
             shutil.rmtree(folder)
         make_directory(folder.parent)
-        self.build(settings, folder)
-        self.evaluate(variant.name, folder)
+        self.build(settings, folder, patches=patches)
+        yield folder
         shutil.rmtree(folder)
 
-    def build(self, settings: MergeSettings, out: Path, tensorboard: Path | None = None) -> None:
-        """Merge the run's patches into its backbone."""
+    def build(
+        self,
+        settings: MergeSettings,
+        out: Path,
+        tensorboard: Path | None = None,
+        patches: tuple[Path, Path] | None = None,
+    ) -> None:
+        """Merge two patches, by default the run's, into its backbone."""
         from merge.build import build
 
-        safety, over_safety = (self._folder / role for role in ROLES)
+        safety, over_safety = patches or (self._folder / role for role in ROLES)
         build(
             self._backbone,
             safety,
@@ -68,11 +88,20 @@ class Evaluations:
             atomic_write_text(answers, before.read_text(encoding="utf-8"))
         self.evaluate("backbone")
 
-    def evaluate_decodings(self) -> None:
-        """Answer with the backbone by each decoding of the recipe."""
+    def evaluate_decodings(self, expert: Path | None = None) -> None:
+        """Answer with the backbone by the decodings of the recipe.
+
+        Args:
+            expert: a model of this run: by those alone that need it. By default by all that need
+                none, as such a model is deleted after use.
+        """
         assert self._recipe.eval is not None
         for name, values in self._recipe.eval.decodings.items():
-            self.evaluate(name, decoding=parse_decoding(values, f"eval.decodings.{name}"))
+            decoding = parse_decoding(values, f"eval.decodings.{name}")
+            needed = decoding.expert if isinstance(decoding, ExpertMixture) else None
+            is_made_here = needed is not None and needed.parent == self._folder / COMPARISONS
+            if (needed if is_made_here else None) == expert:
+                self.evaluate(name, decoding=decoding)
 
     def evaluate(
         self, name: str, model: Path | None = None, decoding: DecodingSettings | None = None
@@ -113,6 +142,7 @@ class Evaluations:
         """Compare all that is evaluated; returns the report's folder."""
         from eval.report.compare import compare
         from eval.report.page import write_report
+        from eval.report.paper_table.table import paper_table
         from launch.run.evaluated_card import write_evaluation
 
         recipe = self._recipe
@@ -133,6 +163,8 @@ class Evaluations:
             recipe.eval.agreement,
             recipe=recipe.sha256,
         )
+        if recipe.eval.paper_table is not None:
+            report["paper_table"] = paper_table(report, recipe.eval.paper_table.numbers())
         folder = report_file(self._folder).parent
         # Before the report, whose last file says that the evaluation is done.
         write_evaluation(self._folder / PATCHED, self._backbone, report)

@@ -36,6 +36,8 @@ REPORT = "report/report.json"
 FIRST = "over_safety.first"
 """The private folder of the over-safety patch that is trained first, where false refusals are
 harvested."""
+COMPARISONS = "comparisons"
+"""The folder of models that are built, evaluated, and deleted."""
 ABLATION = "ablation"
 """The folder of ``launch ablate``."""
 ABLATION_RECORD = "ablation.json"

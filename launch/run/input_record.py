@@ -76,6 +76,9 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, section in pairs:
         if section is not None and _is_outside(recipe, section.path):
             yield f"{name}.path", section.path
+    table = recipe.eval and recipe.eval.paper_table
+    if table and table.backbone is not None and _is_outside(recipe, str(table.published)):
+        yield "eval.paper_table", str(table.published)
 
 
 def _is_outside(recipe: Recipe, source: str) -> bool:

@@ -26,6 +26,19 @@ _ASKED = (
 """What the evaluation of a comparison depends on, besides its model."""
 
 
+_BASELINE = (
+    "ablate.baselines",
+    "ablate.harmless",
+    "backbone",
+    "data",
+    "harmless",
+    "refusals",
+    "safety",
+    "seed",
+)
+"""What a baseline of the report is trained by; its patch belongs to the product ``ablation``."""
+
+
 @dataclass(frozen=True)
 class Product:
     """Something that a stage leaves in a run folder.
@@ -94,6 +107,10 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             )
             for name in recipe.ablations
         },
+        **{
+            _summary(name): Product((*_ASKED, *_BASELINE), remade=True)
+            for name in (recipe.ablate_settings().baselines if _has_baselines(recipe) else ())
+        },
         "ablation": Product(
             ("backbone", "data", "harmless", "refusals", "importance", "seed"),
             ("safety", "over_safety"),
@@ -131,6 +148,10 @@ def _patch(recipe: Recipe, role: Role, harvest: tuple[str, ...]) -> dict[str, Pr
         role: Product(reads, made_of, (f"{role}/patch.json",)),
         f"{role}.work": Product(reads, made_of, (f"{role}.work/step-*/complete.json",)),
     }
+
+
+def _has_baselines(recipe: Recipe) -> bool:
+    return recipe.eval is not None and recipe.eval.baselines
 
 
 def _summary(name: str) -> str:

@@ -1,7 +1,8 @@
 """The list of a run's variants, which its report and its ablation read.
 
-The report shows what the recipe names; ``launch ablate`` shows all but decodings. As in the paper's
-ablation a variant is the chosen settings with one thing replaced.
+The report shows what the recipe names, with ``eval.baselines`` the baselines too; ``launch ablate``
+shows all but decodings. As in the paper's ablation a variant is the chosen settings with one thing
+replaced.
 
 | variants | key of the recipe | made of | shown by |
 |---|---|---|---|
@@ -58,7 +59,8 @@ def report_names(recipe: Recipe) -> list[str]:
     assert recipe.eval is not None
     alone = ROLES if recipe.eval.single_patches else ()
     methods = recipe.search.methods[1:] if recipe.search else ()
-    others = (*alone, *recipe.eval.decodings, *methods, *recipe.ablations)
+    trained = [row.name for row in reported_baselines(recipe)]
+    others = (*alone, *trained, *recipe.eval.decodings, *methods, *recipe.ablations)
     return ["backbone", *others, "safepatching"]
 
 
@@ -212,6 +214,25 @@ def baselines(recipe: Recipe) -> list[Variant]:
             how = "the safety patch" if same else "trained with the safety patch's other settings"
             rows.append(Variant(name, name.replace("_", " "), how, patch))
     return rows
+
+
+def reported_baselines(recipe: Recipe) -> list[Variant]:
+    """The baselines that stand in the report as well; none unless the recipe asks (issue 17).
+
+    Raises:
+        UserError: a baseline's training has wrong settings.
+    """
+    return baselines(recipe) if recipe.eval is not None and recipe.eval.baselines else []
+
+
+def trained_baselines(recipe: Recipe) -> list[WholePatch]:
+    """The patches that a run trains for its report's baselines, besides its own.
+
+    Raises:
+        UserError: a baseline's training has wrong settings.
+    """
+    models = (row.model for row in reported_baselines(recipe))
+    return [each for each in models if isinstance(each, WholePatch) and each.name not in ROLES]
 
 
 def warn_of_left_out(recipe: Recipe) -> None:

@@ -21,8 +21,8 @@ _BASE = 1.5e9
 """As in a training: CUDA context and workspaces."""
 _SLACK = 1.1
 """What PyTorch's allocator keeps beyond what is in use, as caches grow."""
-_CHARACTERS_A_TOKEN = 3.0
-_TEMPLATE_TOKENS = 40
+CHARACTERS_A_TOKEN = 3.0
+TEMPLATE_TOKENS = 40
 """What a chat template adds, about."""
 _UNREAD_PROMPT = 150
 """Tokens of a prompt that cannot be read here."""
@@ -123,7 +123,7 @@ def read_questions(suite: Path, data_dir: Path | None) -> Questions:
 
 def _tokens(prompts: PromptSet) -> float:
     characters = [len(prompt.text) + sum(map(len, prompt.choices)) for prompt in prompts.prompts]
-    return sum(characters) / len(characters) / _CHARACTERS_A_TOKEN + _TEMPLATE_TOKENS
+    return sum(characters) / len(characters) / CHARACTERS_A_TOKEN + TEMPLATE_TOKENS
 
 
 def answering_seconds(model: Model, questions: Questions, batch_tokens: int, gpu: Gpu) -> float:

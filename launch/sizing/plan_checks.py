@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launch.ablation.baseline_models import check_experts
 from launch.prepare.preflight import (
     backbone_facts,
     check_trainings,
@@ -51,6 +52,7 @@ def planned_checks(recipe: Recipe, skeleton: Any) -> Checks:
         checks.facts.append(("backbone", f"not checked: no weights of {directory} are here"))
     try:
         check_trainings(recipe)
+        check_experts(recipe)
     except UserError as error:
         checks.fault("trainings", error)
     _check_texts(checks, recipe, directory, skeleton)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launch.recipe import Recipe
-from launch.run.variant_list import report_names
+from launch.run.variant_list import report_names, trained_baselines
 from launch.sizing.answering_needs import (
     AnsweringMemory,
     Questions,
@@ -23,6 +23,7 @@ from launch.sizing.chain_times import (
     continual_recipes,
 )
 from launch.sizing.gpus import ASSUMED_MFU, GPUS
+from launch.sizing.judging_times import judge_times, mt_bench_times
 from launch.sizing.measured_rates import Rates, read_rates
 from launch.sizing.training_needs import Model, training_seconds
 from merge.common.errors import UserError
@@ -40,7 +41,7 @@ class StageTime:
     stage: str
     work: str
     seconds: Sequence[float]
-    """On each of the GPUs of ``launch.sizing.gpus``, in their order."""
+    """On each of the GPUs of ``launch.sizing.gpus``, in their order; empty where not known."""
     measured: float | None
     """Seconds at the rate of the run folder's finished stages."""
 
@@ -95,12 +96,13 @@ def time_table(model: Model, recipe: Recipe, ranks: int) -> Table:
         table.add_column("as measured here", justify="right")
     times = [
         *_training_times(model, recipe, ranks, rates),
+        *_baseline_times(model, recipe, ranks, rates),
         *_asking_times(model, recipe, rates),
         *_ablation_times(model, recipe, ranks, rates),
         *_continual_times(model, recipe, ranks, rates),
     ]
     for time in times:
-        cells = [readable_time(seconds) for seconds in time.seconds]
+        cells = [readable_time(seconds) for seconds in time.seconds] or ["-"] * len(GPUS)
         measured = "-" if time.measured is None else readable_time(time.measured)
         table.add_row(time.stage, time.work, *cells, *([measured] if rates.any() else []))
     if rates.merge is not None:
@@ -123,6 +125,13 @@ def _training_time(
     work = f"{steps} steps, {tokens / 1e6:.1f} M tokens"
     times = [training_seconds(model, training, tokens, ranks * gpu.flops) for gpu in GPUS]
     return StageTime(stage, work, times, _at(rates.training, tokens / ranks))
+
+
+def _baseline_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
+    """Trainings of the baselines that stand in the report."""
+    for patch in trained_baselines(recipe):
+        stage, samples = f"baselines.{patch.name}", _sample_count(recipe)
+        yield _training_time(stage, model, patch.training, samples, ranks, rates)
 
 
 def _ablation_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
@@ -148,7 +157,8 @@ def _continual_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> 
 
 
 def _one_after_another(name: str, times: Sequence[StageTime]) -> StageTime:
-    seconds = [sum(each) for each in zip(*(time.seconds for time in times), strict=True)]
+    counted = [time.seconds for time in times if time.seconds]
+    seconds = [sum(each) for each in zip(*counted, strict=True)]
     measured = [time.measured for time in times if time.measured is not None]
     words = "; ".join(time.work for time in times)
     return StageTime(name, words, seconds, sum(measured) if len(measured) == len(times) else None)
@@ -180,9 +190,9 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
             work += "; as measured without fits"
         yield StageTime("search", work, times, measured)
     if recipe.eval is not None:
-        # In search and evaluation together.
-        models = len(report_names(recipe))
+        models = len(report_names(recipe))  # in search and evaluation together
         yield from _evaluation_time(model, recipe, models, "evaluation", rates)
+        yield from _judging_times(model, recipe, models)
 
 
 def _evaluation_time(
@@ -196,6 +206,20 @@ def _evaluation_time(
         times = [models * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
         measured = _at(rates.answering, models * asked.count)
         yield StageTime(stage, _words(models, asked), times, measured)
+
+
+def _judging_times(model: Model, recipe: Recipe, models: int) -> Iterator[StageTime]:
+    """Times of judges that are models, and of MT-Bench, which asks no decoding."""
+    settings = recipe.eval
+    assert settings is not None
+    asked = _questions(settings.suite, settings.data_dir)
+    if asked is not None:
+        for work, seconds in judge_times(settings, asked, models):
+            yield StageTime("evaluation", work, seconds, None)
+    if settings.mt_bench is not None:
+        rated = models - len(settings.decodings)
+        for work, seconds in mt_bench_times(model, settings.mt_bench, settings.batch_tokens, rated):
+            yield StageTime("MT-Bench", work, seconds, None)
 
 
 def _questions(suite: Path, data_dir: Path | None) -> Questions | None:

@@ -24,7 +24,7 @@ def _settings(*options: str) -> EvaluationSettings:
 
 def test_no_setting_is_without_an_option_or_a_key() -> None:
     assert {*RUN} | BY_OTHER_OPTIONS == set(EvaluationSettings.model_fields)
-    own = {"suite", "single_patches"}
+    own = {"suite", "single_patches", "baselines", "paper_table"}
     assert set(EvalSettings.model_fields) == set(EvaluationSettings.model_fields) | own
 
 

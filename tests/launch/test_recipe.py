@@ -10,7 +10,7 @@ from launch.recipe import Recipe
 from merge.common.errors import UserError
 from train.recipe import TrainRecipe, load_recipe
 
-RECIPES = sorted(Path("launch/recipes").glob("*.yaml"))
+RECIPES = sorted(Path("launch/recipes").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -61,14 +61,15 @@ def test_the_command_ends_with_one_line_and_status_2():
 
 def test_shipped_recipes_name_shipped_suites_from_any_folder(tmp_path, monkeypatch):
     """A file of the same path there counts first."""
-    recipe = Path("launch/recipes/llama-2-7b-chat.yaml").resolve()
+    recipe = Path("launch/recipes/paper/llama-2-7b-chat.yaml").resolve()
     root = Path.cwd()
+    monkeypatch.setenv("DATA", "/somewhere")
     monkeypatch.chdir(tmp_path)
     loaded = load_recipe(recipe, [], Recipe)
-    assert loaded.eval is not None and loaded.eval.suite == root / "eval/suites/quick.yaml"
+    assert loaded.eval is not None and loaded.eval.suite == root / "eval/suites/paper.yaml"
     (tmp_path / "eval/suites").mkdir(parents=True)
-    (tmp_path / "eval/suites/quick.yaml").touch()
+    (tmp_path / "eval/suites/paper.yaml").touch()
     loaded = load_recipe(recipe, [], Recipe)
-    assert loaded.eval is not None and str(loaded.eval.suite) == "eval/suites/quick.yaml"
+    assert loaded.eval is not None and str(loaded.eval.suite) == "eval/suites/paper.yaml"
     missing = load_recipe(recipe, ["eval.suite=no.yaml"], Recipe)
     assert missing.eval is not None and str(missing.eval.suite) == "no.yaml"

@@ -17,7 +17,7 @@ from merge.common.settings import Settings
 
 PAGE = Path("docs/recipe.md")
 SCHEMA = Path("docs/recipe.schema.json")
-RECIPES = sorted(Path("launch/recipes").glob("*.yaml"))
+RECIPES = sorted(Path("launch/recipes").rglob("*.yaml"))
 TYPES = {
     "string": str, "boolean": bool, "integer": int, "number": (int, float), "null": type(None),
     "object": dict, "array": list,

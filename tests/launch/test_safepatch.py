@@ -52,6 +52,12 @@ def test_an_error_is_a_line_as_ever(safepatch: Path, elsewhere: Path) -> None:
     assert done.returncode == 2 and done.stderr.startswith("error: recipe no.yaml: cannot be read")
 
 
+def test_the_projects_own_recipes_are_found(safepatch: Path, elsewhere: Path) -> None:
+    """An unknown key is named before anything of the recipe is looked for."""
+    done = run(safepatch, elsewhere, "run", "launch/recipes/paper/llama-2-7b-chat.yaml", "sed=1")
+    assert done.returncode == 2 and "needs DATA; set the environment variable" in done.stderr
+
+
 @pytest.mark.slow
 def test_what_it_starts_finds_the_project_too(safepatch: Path, elsewhere: Path) -> None:
     make_recipe(elsewhere)

@@ -55,6 +55,21 @@ def left(recipe: Recipe) -> set[str]:
     return {name for name in DONE if (recipe.output / name).is_file()}
 
 
+def test_other_published_numbers_make_the_report_anew_and_nothing_else(recipe: Recipe) -> None:
+    """Of the paper's table; no model is asked again."""
+    file = recipe.output.parent / "inputs" / "published.yaml"
+    file.write_text("moss: {title: jar, source: a leaf}\n")
+    table: dict[str, Any] = {"backbone": "moss", "published": str(file)}
+    values = recipe.model_dump(exclude_none=True)
+    values["eval"] |= {"paper_table": table}
+    recipe = parse_settings(Recipe, values, "recipe")
+    claim_folder(recipe)
+    (recipe.output / "report/report.json").write_text("{}")
+    edit(recipe, "published.yaml")
+    claim_folder(recipe)
+    assert left(recipe) == {*DONE} - {"report/report.json"}
+
+
 def test_the_same_content_leaves_everything(recipe: Recipe) -> None:
     for file in (recipe.output.parent / "inputs").iterdir():
         file.write_bytes(file.read_bytes())  # another date

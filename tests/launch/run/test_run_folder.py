@@ -147,11 +147,15 @@ def test_a_moved_run_folder_is_the_same_run(tmp_path):
 
 def test_every_stage_has_its_products_and_every_product_comes_after_what_it_is_made_of():
     harvest = {"questions": {"source": "q"}, "harmless": {"source": "h"}}
-    known = products_of(recipe(Path("run"), harvest=harvest, ablations={"z": {"alpha": 2}}))
+    evaluation = {"suite": "test.yaml", "baselines": True}
+    more = {"harvest": harvest, "ablations": {"z": {"alpha": 2}}, "eval": evaluation}
+    known = products_of(recipe(Path("run"), **more))
     places = {path: place for place, path in enumerate(known)}
     for path, product in known.items():
         assert all(places[other] < places[path] for other in product.of), path
-    stages = {"world", "alignment", "harvest", "openings", "over_safety.first", "false_refusals",
-              "safety", "over_safety", "search", "ablation", "patched", "report"}  # fmt: skip
+    stages = {
+        "world", "alignment", "harvest", "openings", "over_safety.first", "false_refusals",
+        "safety", "over_safety", "search", "eval/npo", "ablation", "patched", "report",
+    }  # fmt: skip
     assert len(stages) == len(STAGES)
     assert all(any(name in path for path in known) for name in stages)

@@ -1,0 +1,1 @@
+"""The paper's table for other models: its layout, published numbers, its sets as local files."""

@@ -1,0 +1,100 @@
+"""The baselines that a training makes of the backbone, as rows of a run's own report (issue 17).
+
+``launch ablate`` asks the same models for its table; here they are evaluated as the patched model
+is, set by set and on MT-Bench. Their patches lie where an ablation's do. On a cluster, where they
+are trained side by side, they stay there until the merge, so that an ablation finds them; else each
+is deleted after use.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from eval.decoding_settings import ExpertMixture
+from eval.settings import parse_decoding
+from launch.ablation.patches import AblationPatches
+from launch.recipe import Recipe
+from launch.run.evaluations import Evaluations
+from launch.run.folder import COMPARISONS, is_evaluated, is_merged
+from launch.run.variant import WholePatch
+from launch.run.variant_list import reported_baselines
+from merge.common.errors import UserError
+from merge.common.files import make_directory
+
+logger = logging.getLogger(__name__)
+
+_SAFETY = "safety"
+_KEPT = ("completions.jsonl", "judgements.jsonl", "mt_bench_*.jsonl")
+"""What of an evaluation is known by the model's hash, and serves another of the same weights."""
+
+
+def keeps_patches(recipe: Recipe) -> bool:
+    """Whether the trained patches stay until the merge."""
+    return recipe.cluster is not None or recipe.keep_intermediates
+
+
+def are_evaluated(recipe: Recipe) -> bool:
+    """Whether all are, or what they are trained on went with the patches after the merge."""
+    if is_merged(recipe.output) and not (recipe.output / "over_safety" / "patch.json").is_file():
+        return True
+    return all(is_evaluated(recipe.output, row.name) for row in reported_baselines(recipe))
+
+
+def check_experts(recipe: Recipe) -> None:
+    """See that a decoding's expert, where the run makes it, is made.
+
+    Raises:
+        UserError: it is none of the baselines that the run trains.
+    """
+    made = {recipe.output / COMPARISONS / row.name for row in reported_baselines(recipe)}
+    for key, expert in _experts(recipe):
+        if expert.parent == recipe.output / COMPARISONS and expert not in made:
+            raise UserError(
+                f"{key} {expert}: the run makes no such model; set eval.baselines: true and name "
+                f"one of {', '.join(sorted(path.name for path in made)) or 'ablate.baselines'}, "
+                "which needs harmless pairs and refusals where its objective learns them"
+            )
+
+
+def _experts(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
+        settings = parse_decoding(values, f"eval.decodings.{name}")
+        if isinstance(settings, ExpertMixture):
+            yield f"eval.decodings.{name}.expert", settings.expert
+
+
+def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
+    """Train, evaluate and delete every baseline that has no evaluation yet.
+
+    A decoding whose expert is one of these models answers while that model is there.
+
+    Raises:
+        UserError: one cannot be trained or evaluated.
+        StoppedOnRequestError: a signal asked for it; what was finished before stays.
+    """
+    evaluations, patches = Evaluations(recipe, backbone), AblationPatches(recipe)
+    for row in reported_baselines(recipe):
+        if is_evaluated(recipe.output, row.name):
+            continue
+        patch = row.model
+        assert isinstance(patch, WholePatch)
+        directory = patches.directory(patch)
+        with evaluations.built(row, (directory, directory)) as model:
+            if patch.name == _SAFETY:
+                _take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / row.name)
+            evaluations.evaluate_decodings(expert=model)
+            evaluations.evaluate(row.name, model)
+        if patch.name != _SAFETY and not keeps_patches(recipe):
+            shutil.rmtree(directory.parent)
+
+
+def _take_answers(source: Path, target: Path) -> None:
+    """Start from the answers of a model of the same weights; they are known by its hash."""
+    if target.exists() or not source.is_dir():
+        return
+    logger.info("evaluation: %s has the answers of %s", target.name, source.name)
+    make_directory(target)
+    for pattern in _KEPT:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, target / file.name)
