@@ -8,7 +8,6 @@ is deleted after use.
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from eval.decoding_settings import ExpertMixture
@@ -18,7 +17,7 @@ from launch.ablation.variants import WholePatch, baselines
 from launch.recipe import Recipe
 from launch.run.comparisons import is_evaluated, whole_patch
 from launch.run.evaluations import Evaluations
-from launch.run.folder import COMPARISONS, is_merged
+from launch.run.folder import COMPARISONS, compared_model, is_merged
 from merge.build import build
 from merge.common.errors import UserError
 from merge.common.files import make_directory
@@ -52,7 +51,19 @@ def are_evaluated(recipe: Recipe) -> bool:
     """Whether all are, or what they are trained on went with the patches after the merge."""
     if is_merged(recipe.output) and not (recipe.output / "over_safety" / "patch.json").is_file():
         return True
-    return all(is_evaluated(recipe.output, name) for name in trained_baselines(recipe))
+    return not _pending(recipe)
+
+
+def _pending(recipe: Recipe) -> dict[str, WholePatch]:
+    """The baselines that are not evaluated, or are the expert of a decoding that is not."""
+    wanted = {
+        made for name, made in _experts(recipe).items() if not is_evaluated(recipe.output, name)
+    }
+    return {
+        name: patch
+        for name, patch in trained_baselines(recipe).items()
+        if name in wanted or not is_evaluated(recipe.output, name)
+    }
 
 
 def check_experts(recipe: Recipe) -> None:
@@ -61,21 +72,26 @@ def check_experts(recipe: Recipe) -> None:
     Raises:
         UserError: it is none of the baselines that the run trains.
     """
-    made = {recipe.output / COMPARISONS / name for name in trained_baselines(recipe)}
-    for key, expert in _experts(recipe):
-        if expert.parent == recipe.output / COMPARISONS and expert not in made:
+    made = sorted(trained_baselines(recipe))
+    for name, expert in _experts(recipe).items():
+        if expert not in made:
             raise UserError(
-                f"{key} {expert}: the run makes no such model; set eval.baselines: true and name "
-                f"one of {', '.join(sorted(path.name for path in made)) or 'ablate.baselines'}, "
-                "which needs harmless pairs and refusals where its objective learns them"
+                f"eval.decodings.{name}.expert {recipe.output / COMPARISONS / expert}: the run "
+                f"makes no such model; set eval.baselines: true and name one of "
+                f"{', '.join(made) or 'ablate.baselines'}, which needs harmless pairs and refusals "
+                "where its objective learns them"
             )
 
 
-def _experts(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+def _experts(recipe: Recipe) -> dict[str, str]:
+    """By decoding the model of this run that is its expert."""
+    found = {}
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
         if isinstance(settings, ExpertMixture):
-            yield f"eval.decodings.{name}.expert", settings.expert
+            made = compared_model(recipe.output, settings.expert)
+            found |= {} if made is None else {name: made}
+    return found
 
 
 def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
@@ -88,9 +104,7 @@ def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
     evaluations, patches = Evaluations(recipe, backbone), AblationPatches(recipe, backbone)
-    for name, patch in trained_baselines(recipe).items():
-        if is_evaluated(recipe.output, name):
-            continue
+    for name, patch in _pending(recipe).items():
         directory = patches.directory(patch)
         model = recipe.output / COMPARISONS / name
         if model.exists():
@@ -103,7 +117,7 @@ def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
         )
         if patch.name == _SAFETY:
             _take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / name)
-        evaluations.evaluate_decodings(expert=model)
+        evaluations.evaluate_decodings(expert=name)
         evaluations.evaluate(name, model)
         shutil.rmtree(model)
         if patch.name != _SAFETY and not keeps_patches(recipe):
