@@ -92,7 +92,7 @@ class Questions:
 
     rows: Sequence[Asked]
     uncounted: Sequence[str] = ()
-    """Names of the rows on the hub that set no limit, and of tasks."""
+    """Names of tasks, of the hub's rows without a limit, and of rows whose files are not here."""
 
     @property
     def count(self) -> int:
@@ -104,14 +104,16 @@ def read_questions(suite: Path, data_dir: Path | None) -> Questions:
     """Count a suite's prompts without the hub.
 
     Raises:
-        UserError: the suite, or a file that it names, is missing or wrong.
+        UserError: the suite is missing, or it or a file that it names is wrong.
     """
     loaded = load_suite(suite, data_dir)
     rows: list[Asked] = []
     uncounted = [task.name for task in loaded.tasks]
     for row in loaded.rows:
         new_tokens = 0 if row.scoring == "choice" else row.max_new_tokens
-        if is_file(row.source):
+        if row.absent_files:
+            uncounted.append(row.name)
+        elif is_file(row.source):
             (prompts,) = load_prompts(Suite(rows=[row]))
             rows.append(Asked(len(prompts.prompts), _tokens(prompts), new_tokens, row.axis))
         elif row.limit is not None:

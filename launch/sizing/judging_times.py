@@ -86,7 +86,8 @@ def judge_times(settings: EvaluationSettings, asked: Questions, models: int) -> 
         if isinstance(file, Path):
             judge = load_judge_file(file, kind)
             rows = [row for row in asked.rows if row.axis in _JUDGED_AXES[kind]]
-            yield _judge_time(judge, rows, models)
+            if rows:
+                yield _judge_time(judge, rows, models)
 
 
 def _judge_time(judge: JudgeSettings, rows: Sequence[Asked], models: int) -> Times:

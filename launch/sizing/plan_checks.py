@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.suites.suite import load_suite
 from launch.ablation.baseline_models import check_experts
 from launch.prepare.preflight import (
     backbone_facts,
@@ -69,6 +70,9 @@ def _check_texts(checks: Checks, recipe: Recipe, directory: Path, skeleton: Any)
     try:
         if not texts_are_local(recipe):
             checks.facts.append(("texts", "not checked: some are on the hub, or not here"))
+            absent = _absent_files(recipe)
+            if absent:
+                checks.facts.append(("texts", f"a run needs {', '.join(absent)}"))
             return
         if not Path(recipe.data.path).expanduser().is_file():
             checks.facts.append(("texts", f"not checked: {recipe.data.path} is not here"))
@@ -80,3 +84,13 @@ def _check_texts(checks: Checks, recipe: Recipe, directory: Path, skeleton: Any)
             checks.facts.append(("template", "gives the pairs back; every token can be read"))
     except UserError as error:
         checks.fault("texts", error)
+
+
+def _absent_files(recipe: Recipe) -> list[str]:
+    """The local files that suites and MT-Bench need and that are not here; optional rows' apart."""
+    data_dir = recipe.evaluation.data_dir
+    sections = [section for section in (recipe.search, recipe.eval) if section is not None]
+    suites = [load_suite(section.suite, data_dir) for section in sections]
+    absent = [file for suite in suites for row in suite.rows for file in row.absent_files]
+    bench = recipe.evaluation.mt_bench
+    return absent + ([] if bench is None or bench.questions.is_file() else [str(bench.questions)])

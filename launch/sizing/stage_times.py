@@ -203,7 +203,8 @@ def _evaluation_time(
     asked = _questions(recipe.eval.suite, recipe.eval.data_dir)
     if asked is not None:
         tokens = recipe.eval.batch_tokens
-        times = [models * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
+        gpus = GPUS if asked.count else ()
+        times = [models * answering_seconds(model, asked, tokens, gpu) for gpu in gpus]
         measured = _at(rates.answering, models * asked.count)
         yield StageTime(stage, _words(models, asked), times, measured)
 

@@ -71,6 +71,7 @@ def write_suite(folder: Path) -> Path:
         {"name": "here", "axis": "harm", "source": "a.jsonl", "max_new_tokens": 32},
         {"name": "drawn", "axis": "refusal", "source": "hub/set", "limit": 20},
         {"name": "whole", "axis": "refusal", "source": "hub/other"},
+        {"name": "gone", "axis": "refusal", "source": "gone.jsonl"},
     ]
     (folder / "suite.yaml").write_text(json.dumps(rows))
     return folder / "suite.yaml"
@@ -81,7 +82,7 @@ def test_prompts_are_counted_without_the_hub(tmp_path: Path) -> None:
     assert [(row.count, row.new_tokens, row.axis) for row in questions.rows] == [
         (7, 32, "harm"), (20, 256, "refusal"),
     ]  # fmt: skip
-    assert questions.uncounted == ["whole"] and questions.count == 27
+    assert questions.uncounted == ["whole", "gone"] and questions.count == 27
 
 
 def make_recipe(folder: Path) -> Recipe:
@@ -122,7 +123,7 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
     assert report_names(recipe) == names
     before = rows_of(llama_7b, recipe)
     assert not read_rates(run).any() and len(before["search"]) == 1 + len(GPUS)
-    assert before["evaluation"][0] == "7 times 27 prompts, without whole"
+    assert before["evaluation"][0] == "7 times 27 prompts, without whole, gone"
     for folder, record in {
         "safety/patch.json": {"tokens": 6000, "training_seconds": 30, "processes": 8},
         "over_safety/patch.json": {"tokens": 2000, "training_seconds": 10, "processes": 8},
