@@ -217,8 +217,8 @@ def _has_harm_to_judge(completion: Completion) -> bool:
 def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion:
     text, tokens, correct = answer
     row, scoring = prompt_set.row, prompt_set.scoring
-    spoken = scoring != "choice" and not isinstance(row, TaskRow)
-    verdict = judged(text, prompt.text) if spoken else None
+    generated = scoring != "choice" and not isinstance(row, TaskRow)
+    verdict = judged(text, prompt.text) if generated else None
     if scoring == "choice":
         correct = text == prompt.answer
     elif verdict is not None and scoring is not None:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eval.answering.ask import Answers, Asking, chat_prompts, is_spoken
+from eval.answering.ask import Answers, Asking, chat_prompts, is_generated
 from eval.answering.asked_how import prompts_of
 from eval.answering.backends import BACKENDS, BackendName, check_backend
 from eval.answering.completions import FILE_NAME, CompletionsFile
@@ -188,7 +188,7 @@ def _ask(
 ) -> None:
     """Answer by the chosen backend; what it cannot answer falls to transformers."""
     chosen = BACKENDS[backend]
-    can = [each for each in pending if chosen.chooses or is_spoken(each)]
+    can = [each for each in pending if chosen.chooses or is_generated(each)]
     rest = [each for each in pending if each not in can]
     for module, asked in ((chosen.module, can), (BACKENDS["hf"].module, rest)):
         if asked:

@@ -11,7 +11,7 @@ from merge.methods import METHODS, Method, MethodName
 
 ScoreName = Literal["weight", "delta", "magnitude"]
 ScopeName = Literal["tensor", "model"]
-Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 SetScales = tuple[float, float, float]
 """Scales of one patch's entries in one tensor, in the order of ``SETS``."""
@@ -55,11 +55,11 @@ class MergeSettings(Settings):
     abs(delta) alone, of any patch: what importance has to beat."""
     scope: ScopeName = "tensor"
     """Whether a top set is taken in each tensor, or over all covered tensors together."""
-    top_safety: Rate = 0.2
+    top_safety: Fraction = 0.2
     """a: how much of the safety patch is important enough to keep."""
-    top_over_safety: Rate = 0.2
+    top_over_safety: Fraction = 0.2
     """b: the same for the over-safety patch."""
-    retention: Rate = 0.9
+    retention: Fraction = 0.9
     """p: probability with which a selected entry is kept."""
     alpha: Factor = 1.0
     """Scale of the safety patch."""

@@ -11,7 +11,7 @@ from launch.recipe import Recipe
 from launch.run.input_record import changed_inputs, input_hashes, record_inputs
 from launch.run.products import products_of, stale_products
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_text, held, make_directory
+from merge.common.files import atomic_write_text, file_lock, make_directory
 from merge.common.provenance import from_folder, written_by
 from merge.common.yaml_file import read_yaml
 from merge.engine.coverage import coverage
@@ -171,7 +171,7 @@ def holding(folder: Path, stage: str) -> AbstractContextManager[None]:
     Raises:
         UserError: another one is at it.
     """
-    return held(folder / f".{stage}.lock", _busy(folder, stage))
+    return file_lock(folder / f".{stage}.lock", _busy(folder, stage))
 
 
 def refuse_busy(folder: Path) -> None:
@@ -181,7 +181,7 @@ def refuse_busy(folder: Path) -> None:
         UserError: naming the first stage that one is at.
     """
     for file in sorted(folder.glob(".*.lock")):
-        with held(file, _busy(folder, file.name[1 : -len(".lock")])):
+        with file_lock(file, _busy(folder, file.name[1 : -len(".lock")])):
             pass
 
 

@@ -12,8 +12,7 @@ from merge.common.provenance import written_by
 from merge.engine.input_check import CheckedFile
 from merge.engine.inputs import ROLES, MergeInputs
 from merge.engine.journal import IDENTITY_FORMAT, RECORD
-from merge.io.patch_directory import LETTERS
-from merge.io.patch_directory import RECORD as PATCH_RECORD
+from merge.io.patch_directory import LETTERS, PATCH_RECORD
 from merge.io.patch_hashes import FAST
 from merge.record.erasure import erased_share
 from merge.settings import MergeSettings, method_of

@@ -204,6 +204,6 @@ def test_tags_that_are_special_tokens_are_kept_in_completions() -> None:
     wanted = [tags[0], words[0], tags[1], words[1]]
     answers: dict[Any, Answer] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eval.answering.greedy.generate", lambda *_: iter([{0: wanted}]))
+        patch.setattr("eval.answering.plain_decoding.generate", lambda *_: iter([{0: wanted}]))
         answer_all(model, tokenizer, [asked], 64, answers.update)
     assert answers["harm", "0"] == Answer("[THINK]sorry[/THINK]red", 4)
