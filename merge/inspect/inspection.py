@@ -3,10 +3,12 @@
 Three passes over the scores, whatever the number of rates: the first counts leading digits and adds
 up rows and columns, the second counts the trailing digits that thresholds need, the third counts
 every entry by the smallest top set of either patch that it is in. From that table all overlaps and
-difference sets follow, for every a with every b. In memory: a slice, and a tensor's sums of units.
+difference sets follow, for every a with every b. Top sets of one tensor each are counted in as many
+threads as a merge has. In memory: a slice in each thread, and the sums of a tensor's units.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from merge.common.errors import UserError
+from merge.common.pools import run_all
 from merge.common.progress import Progress
 from merge.engine.checks import check_inputs
 from merge.engine.input_check import check_bits
 from merge.engine.inputs import ROLES, FileSource, Kind, MergeInputs
+from merge.engine.ranking import Ranker
 from merge.engine.resources import MergeResources
 from merge.engine.selection import NOTHING, Threshold, find_digit, top_count
 from merge.engine.slices import share_memory, wide_keys
-from merge.engine.tensor_merge import TensorMerger
+from merge.inspect.units import MULTIPLES, TensorSums, UnitSums, add_up, count_over_tensors
 from merge.io.patch_directory import Role
 from merge.kernels import counting as count_kernels
 from merge.kernels import inspection as inspection_kernels
@@ -31,10 +35,6 @@ from merge.settings import MergeSettings, method_of
 
 RATES = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Top rates of either patch that are tried, beside those of the settings."""
-MULTIPLES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
-"""A unit counts where its importance is more than so many times that of its matrix's mean unit."""
-_SIDES = ("rows", "columns")
-_KINDS = ("safety", "over_safety", "both")
 
 
 def inspect(
@@ -49,7 +49,7 @@ def inspect(
         JSON values. ``rates``; ``top_S``, ``top_O``: sizes of the top sets, a number a rate;
         ``overlap``, ``jaccard``, ``difference_S``, ``difference_O``: a row for each a, a column
         for each b; ``tensors``: of each the importance and the sets at the settings' a and b;
-        ``units``: see ``count_units``.
+        ``units``: see ``merge.inspect.units``.
 
     Raises:
         UserError: inputs that do not fit each other, or wrong values in them.
@@ -67,12 +67,14 @@ def inspect(
         return _Inspection(inputs, source, settings, rates, progress.advance).run()
 
 
-@dataclass
-class _Sums:
-    """Sums over one tensor of one patch, fp64."""
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of one tensor."""
 
-    rows: np.ndarray
-    columns: np.ndarray
+    name: str
+    levels: np.ndarray
+    """See ``set_sizes``."""
+    sums: TensorSums
 
 
 class _Inspection:
@@ -91,22 +93,17 @@ class _Inspection:
         self._advance = advance
         method = method_of(settings)
         self._wide = {role: wide_keys(inputs, role, method) for role in ROLES}
-        self._slice = share_memory(inputs, settings, MergeResources(threads=1)).slice_values
-        self._merger = TensorMerger(inputs, source, settings, self._slice)
-        self._units = {side: np.zeros((3, len(MULTIPLES)), np.int64) for side in _SIDES}
-        self._unit_counts = dict.fromkeys(_SIDES, 0)
+        share = share_memory(inputs, settings, MergeResources())
+        self._threads = share.threads
+        self._ranker = Ranker(inputs, source, settings, share.slice_values)
 
     def run(self) -> dict[str, Any]:
         names = self._inputs.covered
         by_tensor = self._settings.scope == "tensor"
         groups = [(name,) for name in names] if by_tensor else [names]
-        tensors: dict[str, dict[str, float]] = {}
-        size = len(self._rates) + 1
-        total = np.zeros((size, size), np.int64)
-        for group in groups:
-            for name, levels, importance in self._inspect(group):
-                total += levels
-                tensors[name] = self._report(name, levels, importance)
+        with ThreadPoolExecutor(self._threads) as pool:
+            looks = [look for part in run_all(pool, self._inspect, groups, True) for look in part]
+        total = np.sum([look.levels for look in looks], axis=0)
         sets = set_sizes(total)
         return {
             "format": 1,
@@ -121,61 +118,53 @@ class _Inspection:
             **{key: matrix.tolist() for key, matrix in sets.items()},
             "units": {
                 "multiples": list(MULTIPLES),
-                **{
-                    side: {
-                        "units": self._unit_counts[side],
-                        **dict(zip(_KINDS, self._units[side].tolist(), strict=True)),
-                    }
-                    for side in _SIDES
-                },
+                **count_over_tensors([look.sums for look in looks]),
             },
-            "tensors": tensors,
+            "tensors": {look.name: self._report(look) for look in looks},
         }  # fmt: skip
 
-    def _inspect(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, dict[str, float]]]:
-        """Level counts and importance of the tensors whose top sets are taken together."""
+    def _inspect(self, names: Sequence[str]) -> list[_Look]:
+        """Look at the tensors whose top sets are taken together."""
         digits: dict[Role, np.ndarray] = {role: np.zeros(1 << 15, np.int64) for role in ROLES}
-        importance: dict[str, dict[str, float]] = {}
-        for name in names:
-            sums = self._add_up(name, digits)
-            importance[name] = {
-                f"importance_{LETTERS[role]}": float(sums[role].rows.sum()) for role in ROLES
-            }
-            for side in _SIDES:
-                first, second = (getattr(sums[role], side) for role in ROLES)
-                self._units[side] += count_units(first, second)
-                self._unit_counts[side] += first.size
+        sums = {name: self._add_up(name, digits) for name in names}
         by_role = [self._thresholds(role, names, digits[role]) for role in ROLES]
         thresholds = np.array([[each.key for each in row] for row in by_role], np.int64)
         # Used up tensor by tensor: ties go to the first names, and there to the first entries.
         ties = np.array([[each.ties for each in row] for row in by_role], np.int64)
+        shifts = [16 if self._wide[role] else 0 for role in ROLES]
+        decided = np.stack(
+            [levels_of_digits(*each) for each in zip(thresholds, shifts, strict=True)]
+        )
+        looks = []
         for name in names:
             size = len(self._rates) + 1
-            levels = np.zeros((size, size), np.int64)
-            for start, stop in self._slices(name):
-                keys = [self._merger.keys(role, name, start, stop) for role in ROLES]
-                inspection_kernels.count_levels(*keys, thresholds, ties, levels)
+            levels = np.zeros((inspection_kernels.COPIES, size, size), np.int64)
+            for start, stop in self._ranker.slices(name):
+                keys = [self._ranker.keys(role, name, start, stop) for role in ROLES]
+                inspection_kernels.count_levels(*keys, decided, thresholds, ties, levels)
                 self._advance(stop - start)
-            yield name, levels, importance[name]
+            looks.append(_Look(name, levels.sum(0), sums[name]))
+        return looks
 
-    def _add_up(self, name: str, digits: Mapping[Role, np.ndarray]) -> dict[Role, _Sums]:
-        """The first pass over a tensor: digits into ``digits``, and the sums of its units."""
+    def _add_up(self, name: str, digits: Mapping[Role, np.ndarray]) -> TensorSums:
+        """The first pass over a tensor: digits into ``digits``, and what its units add up to."""
         shape = self._inputs.backbone[name].shape
         columns = shape[-1] if len(shape) > 1 else 1
         rows = self._inputs.backbone[name].size // max(columns, 1)
-        sums_by_role: dict[Role, _Sums] = {
-            role: _Sums(np.zeros(rows), np.zeros(columns)) for role in ROLES
+        unit_sums: dict[Role, UnitSums] = {
+            role: UnitSums(np.zeros(rows), np.zeros(columns)) for role in ROLES
         }
-        for start, stop in self._slices(name):
+        lanes = np.zeros(inspection_kernels.LANES)
+        for start, stop in self._ranker.slices(name):
             self._check("backbone", None, name, start, stop)
-            for role, sums in sums_by_role.items():
+            for role, sums in unit_sums.items():
                 self._check("delta", role, name, start, stop)
                 self._check("importance", role, name, start, stop)
-                keys = self._merger.keys(role, name, start, stop)
+                keys = self._ranker.keys(role, name, start, stop)
                 count_kernels.count_digits(keys, digits[role])
-                inspection_kernels.add_units(keys, start, sums.rows, sums.columns)
+                inspection_kernels.add_units(keys, start, sums.rows, sums.columns, lanes)
                 self._advance(stop - start)
-        return sums_by_role
+        return add_up(unit_sums)
 
     def _check(self, kind: Kind, role: Role | None, name: str, start: int, stop: int) -> None:
         entry = self._source.entry(kind, role, name)
@@ -197,8 +186,8 @@ class _Inspection:
         slots[highs] = range(len(highs))
         trailing = np.zeros((len(highs), 1 << 16), np.int64)
         for name in names:
-            for start, stop in self._slices(name):
-                keys = self._merger.keys(role, name, start, stop)
+            for start, stop in self._ranker.slices(name):
+                keys = self._ranker.keys(role, name, start, stop)
                 inspection_kernels.count_chosen_digits(keys, slots, trailing)
                 self._advance(stop - start)
         result = []
@@ -211,12 +200,12 @@ class _Inspection:
             result.append(Threshold(high << 16 | low, ties))
         return result
 
-    def _report(
-        self, name: str, levels: np.ndarray, importance: dict[str, float]
-    ) -> dict[str, float]:
+    def _report(self, look: _Look) -> dict[str, float]:
         """One tensor at the settings' own a and b."""
-        sets = set_sizes(levels)
-        report: dict[str, float] = {"elements": self._inputs.backbone[name].size, **importance}
+        sets = set_sizes(look.levels)
+        report: dict[str, float] = {"elements": self._inputs.backbone[look.name].size}
+        for role, importance in look.sums.importance.items():
+            report[f"importance_{LETTERS[role]}"] = importance
         a, b = self._settings.top_safety, self._settings.top_over_safety
         if not a or not b:
             return report
@@ -226,10 +215,22 @@ class _Inspection:
             report[key] = sets[key][row, column].item()
         return report
 
-    def _slices(self, name: str) -> Iterator[tuple[int, int]]:
-        size = self._inputs.backbone[name].size
-        for start in range(0, size, self._slice):
-            yield start, min(start + self._slice, size)
+
+def levels_of_digits(thresholds: np.ndarray, shift: int) -> np.ndarray:
+    """The smallest top set of the keys of every leading digit.
+
+    Args:
+        thresholds: int64, the keys of nested top sets from the smallest on.
+        shift: bits of a key below its leading digit.
+
+    Returns:
+        Uint8 of 32,768, see ``inspection_kernels.count_levels``.
+    """
+    digits = np.arange(1 << 15)
+    leading = thresholds >> shift
+    levels = (leading[:, None] > digits).sum(0).astype(np.uint8)
+    levels[leading[leading < digits.size]] = inspection_kernels.UNDECIDED
+    return levels
 
 
 def set_sizes(levels: np.ndarray) -> dict[str, np.ndarray]:
@@ -250,27 +251,3 @@ def set_sizes(levels: np.ndarray) -> dict[str, np.ndarray]:
         "difference_S": top_s[:, None] - overlap,
         "difference_O": top_o[None, :] - overlap,
     }
-
-
-def count_units(safety: np.ndarray, over_safety: np.ndarray) -> np.ndarray:
-    """How many units matter to the safety patch alone, to the other alone, and to both.
-
-    A unit is a row (an output neuron) or a column (an input channel) of one matrix. It matters to
-    a patch where the sum of its scores is more than m times the mean unit's. After the four kinds
-    of units of SSAH (arXiv 2410.10862): exclusive to safety, to utility, complex, redundant.
-
-    Args:
-        safety: the units' sums of scores, fp64; ``over_safety`` the same.
-
-    Returns:
-        int64 [3, multiples]: a column for each m of ``MULTIPLES``.
-    """
-    counts = np.zeros((3, len(MULTIPLES)), np.int64)
-    for column, multiple in enumerate(MULTIPLES):
-        first, second = (
-            sums > multiple * sums.mean() if sums.size else sums > 0
-            for sums in (safety, over_safety)
-        )
-        kinds = (first & ~second, second & ~first, first & second)
-        counts[:, column] = [kind.sum() for kind in kinds]
-    return counts

@@ -61,8 +61,9 @@ def _peak(folder: Path, out: str, *flags: str) -> float:
 def test_peak_memory(tmp_path: Path) -> None:
     """A limit holds for any number of threads; four times the model takes as much."""
     tiny = _write(tmp_path / "tiny", 1, (2, 2))
-    small = _write(tmp_path / "small", 3, (1024, 1024))
-    large = _write(tmp_path / "large", 12, (1024, 1024))
+    # Enough tensors that all threads have their slices in hand at once.
+    small = _write(tmp_path / "small", 6, (1024, 1024))
+    large = _write(tmp_path / "large", 24, (1024, 1024))
     program = _peak(tiny, "first")  # compiles, where nobody has yet
     program = _peak(tiny, "out")
     for number, (limit, threads) in enumerate([(16, 1), (16, 8), (64, 4)]):

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from merge.common.errors import UserError
-from merge.inspect.inspection import MULTIPLES, RATES, inspect
+from merge.inspect.inspection import RATES, inspect
+from merge.inspect.units import MULTIPLES
 from merge.settings import MergeSettings
 from tests.merge.engine.test_exact import INCLUDE, make_case, run_build
 from tests.support.merge_models import write_patch, write_tensors
