@@ -3,13 +3,46 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from scipy.stats import t as student
 
 # The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959963984540054
+
+
+class Interval(TypedDict):
+    """A number with its 95 % interval, as files hold it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class RateRecord(Interval):
+    """A share of ``n`` cases as files hold it: fractions of 1."""
+
+    n: int
+
+
+class SpreadRecord(TypedDict):
+    """Mean, standard deviation and 95 % interval of several runs' values, as files hold it."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    values: list[float]
+
+
+class MeanRecord(TypedDict):
+    """Mean of ``n`` groups with its 95 % interval, as files hold it; None without any value."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
 
 
 class Rate(NamedTuple):
@@ -20,9 +53,9 @@ class Rate(NamedTuple):
     high: float
     n: int
 
-    def as_dict(self) -> dict[str, float | int]:
+    def as_dict(self) -> RateRecord:
         """The form in which summary.json and report.json hold a rate."""
-        return self._asdict()
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -68,7 +101,7 @@ def mean_of_rates(rates: Sequence[Rate]) -> Rate:
     return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
 
 
-def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
+def mean_and_spread(values: Sequence[float]) -> SpreadRecord:
     """Mean of several runs' rates, their standard deviation s, and its interval.
 
     It is Student's, mean +- t s/sqrt(n), as far as it lies between 0 and 1. One run has no spread:
@@ -87,7 +120,7 @@ def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
+def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> MeanRecord:
     """Mean of all values with a 95 % percentile interval over groups drawn with replacement.
 
     Values of one group (two answers in one dialogue) depend on each other; groups do not. Empty

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from eval.axes import AXES
 from eval.report.table import percent
-from eval.statistics.rates import rate
+from eval.statistics.rates import RateRecord, rate
 from launch.continual.revert import BACKBONE, delta_path
 from launch.continual.settings import ContinualStageSettings
 from launch.continual.stage_recipes import METHOD, NAME, ContinualStage, belongs
@@ -84,9 +84,7 @@ def measured(
     }
 
 
-def _harm(
-    evaluation: Mapping[str, Any], stages: Sequence[ContinualStageSettings]
-) -> dict[str, Any]:
+def _harm(evaluation: Mapping[str, Any], stages: Sequence[ContinualStageSettings]) -> RateRecord:
     """The rate over all harm prompts of the stages' categories, every prompt once."""
     rates = [
         category_rate

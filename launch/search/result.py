@@ -9,7 +9,9 @@ from rich.table import Table
 from eval.axes import AXES, SEARCHED
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.trade_off import standalone, trade_off_svg
+from eval.report.record import Report
 from eval.report.table import settings_line
+from eval.statistics.rates import RateRecord
 from merge.common.files import atomic_write_text
 from merge.settings import MergeSettings
 
@@ -24,7 +26,7 @@ def write_result(record: dict[str, Any], folder: Path) -> None:
     """
     atomic_write_text(folder / CHOSEN, recipe_lines(record))
     backbone = {axis: _exact(record["backbone"][axis]) for axis in SEARCHED}
-    report = {"models": {"backbone": backbone}, "search": record}
+    report: Report = {"models": {"backbone": backbone}, "backbone": "backbone", "search": record}
     atomic_write_text(folder / PICTURE, standalone(trade_off_svg(report)))
 
 
@@ -57,7 +59,7 @@ def render_front(record: dict[str, Any]) -> Table:
     return table
 
 
-def _exact(value: float) -> dict[str, float]:
+def _exact(value: float) -> RateRecord:
     return {"value": value, "low": value, "high": value, "n": 0}
 
 
