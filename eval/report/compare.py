@@ -214,15 +214,12 @@ def _read_summary(directory: Path) -> Summary:
 
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
-    # What was judged stands apart since there is reasoning; margins are measured where asked for;
-    # attacks are told from plain prompts since there are any.
-    older = dict.fromkeys(("answer", "margin", "attack", "goal"))
+    # Older versions wrote no such keys.
+    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal"))
+    lines = [older | {**record} for record in read_completions(path)]
     names = [field.name for field in fields(Completion)]
     try:
-        return [
-            Completion(**{name: record[name] for name in names})
-            for record in ({**older, **record} for record in read_completions(path))
-        ]
+        return [Completion(**{name: line[name] for name in names}) for line in lines]
     except KeyError as error:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
 

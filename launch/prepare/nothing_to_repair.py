@@ -5,8 +5,8 @@ Answers that a stage has judged anyhow are counted: no model is asked for it.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
+from eval.answering.completions import CompletionRecord
 from eval.judges.judged import UNFINISHED
 from eval.text.language import other_language
 from launch.prepare.false_refusals import REFUSED
@@ -17,7 +17,7 @@ HARM, REFUSAL = "harm", "refusal"
 
 
 def warn_of_nothing_to_repair(
-    prompts: Mapping[str, Collection[str]], answers: Sequence[Mapping[str, Any]], tokens: int
+    prompts: Mapping[str, Collection[str]], answers: Sequence[CompletionRecord], tokens: int
 ) -> None:
     """Say on which axis the backbone has nothing to repair, a warning each.
 
@@ -50,7 +50,7 @@ def warn_of_nothing_to_repair(
         )
 
 
-def _are_judged(answers: Sequence[Mapping[str, Any]]) -> bool:
+def _are_judged(answers: Sequence[CompletionRecord]) -> bool:
     """Whether there are answers, and the refusal judge can tell each of them."""
     return bool(answers) and not any(
         answer["refusal"] == UNFINISHED or other_language(answer["completion"])

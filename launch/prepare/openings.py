@@ -7,11 +7,10 @@ language and without generation: see train/guards/refusal_margin.py.
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from eval.answering.completions import FILE_NAME, read_completions
+from eval.answering.completions import FILE_NAME, CompletionRecord, read_completions
 from eval.answering.loading import load_tokenizer, model_identity
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
@@ -80,7 +79,7 @@ def write_run_openings(recipe: Recipe) -> Path:
     return file
 
 
-def _harvested(recipe: Recipe) -> list[dict[str, Any]]:
+def _harvested(recipe: Recipe) -> list[CompletionRecord]:
     """What the backbone has answered when D_h was made of its answers."""
     file = recipe.output / HARVEST / FILE_NAME
     return read_completions(file) if file.is_file() else []
@@ -102,7 +101,7 @@ def _validation_prompts(recipe: Recipe) -> dict[str, list[str]]:
     return by_axis
 
 
-def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[str, Any]]:
+def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[CompletionRecord]:
     folder = recipe.output / _WORK
     make_directory(folder, PRIVATE_FOLDER)
     file = folder / "questions.jsonl"
@@ -112,7 +111,7 @@ def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[
     return own_answers(recipe, backbone, "openings", row, folder, recipe.backbone.chat)
 
 
-def answer_ids(chat: ChatPrompts, answer: Mapping[str, Any]) -> list[int]:
+def answer_ids(chat: ChatPrompts, answer: CompletionRecord) -> list[int]:
     """The answer's tokens after the question, as the trainings tokenize it.
 
     Answers are kept as text. To tokenize one in its place gives back what the model wrote, but for

@@ -104,9 +104,10 @@ def test_a_judge_that_reasons_is_read_after_its_reasoning() -> None:
 
 
 def test_harvested_answers_have_no_reasoning() -> None:
-    record = {"prompt": "p", "completion": ANSWERED, "answer": "Water the moss at noon."}
+    record: Any = {"prompt": "p", "completion": ANSWERED, "answer": "Water the moss at noon."}
     assert _without_reasoning(record)["completion"] == "Water the moss at noon."
-    assert _without_reasoning({**record, "answer": None})["completion"] == ANSWERED
+    whole: Any = {**record, "answer": None}
+    assert _without_reasoning(whole)["completion"] == ANSWERED
 
 
 def test_an_empty_block_is_common_to_all_choices() -> None:
