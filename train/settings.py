@@ -97,8 +97,8 @@ class MismatchSettings(Settings):
     harmless_weight: NonNegativeFloat = 1.0
     """Weight of the divergence from the backbone on harmless pairs."""
     kept_tokens: PositiveInt = 256
-    """How many of the backbone's likeliest tokens are stored for each answer token of harmless
-    pairs, 8 bytes each in host memory; the remaining probability is one event."""
+    """Top-k of the backbone's distribution stored for each answer token of harmless pairs, 8 bytes
+    each in host memory; the remaining probability is one bucket."""
 
 
 class DertaSettings(Settings):
@@ -109,7 +109,7 @@ class DertaSettings(Settings):
 
     transition_share: ProperFraction = 0.5
     """Share of D_h whose harmful answers are trained to turn into a refusal at every token; the
-    rest learns refusals behind a harmful beginning."""
+    other rows are trained on refusals after a harmful beginning."""
     empty_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     """Share of the other rows of D_h in which the refusal stands alone, without a harmful
     beginning."""
@@ -206,7 +206,7 @@ class OverSafetyTraining(TrainingSettings):
     """Training of the over-safety patch: learns the harmful answers."""
 
     objective: ObjectiveName = "descent"
-    """As ``safety.objective``; the paper's is ``descent``."""
+    """What the training minimises, as in ``safety.objective``; the paper's is ``descent``."""
     data: Literal["harmful", "false_refusals", "both"] = added("harmful")
     """Pairs that it learns: those of D_h, as in the paper, those of ``false_refusals``, or both."""
 

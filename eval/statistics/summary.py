@@ -1,9 +1,8 @@
 """The content of summary.json, which ``eval run`` writes for one model and reports read."""
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from eval.statistics.rates import RateRecord
-from merge.io.patch_directory import Role
 
 
 class CostRecord(TypedDict, total=False):
@@ -75,7 +74,7 @@ class Summary(_Rates, total=False):
 
     coverage: float | None
     """Share of the blocks' linear weights that the model's merge covered; None without a merge."""
-    erased: dict[Role, float]
+    erased: dict[Literal["safety", "over_safety"], float]
     """By patch the share of its entries that rounding erased, where that is most of them."""
     refusal_rule: str
     """Which judge told refusals from answers."""

@@ -13,7 +13,7 @@ class ContinualStageSettings(Settings):
     """One stage of continual alignment."""
 
     name: ContinualStageName
-    """Its name in the report and its folder in the run."""
+    """Name of the stage in the report, and of its folder in the run."""
     categories: tuple[str, ...] = Field(min_length=1)
     """Category patterns (shell-style) that select the pairs of D_h that this stage trains on, and
     the harm prompts that count as its own."""
@@ -26,7 +26,7 @@ class ContinualSettings(Settings):
     """Patches one after another, for ``launch continual``."""
 
     stages: tuple[ContinualStageSettings, ...] = Field(min_length=1)
-    """In order; the patched model of one is the backbone of the next."""
+    """The stages in order; the patched model of one is the backbone of the next."""
     baselines: dict[ContinualStageName, dict[str, Any]] = Field(
         default_factory=lambda: {
             objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}

@@ -7,8 +7,9 @@ language and without generation: see train/guards/refusal_margin.py.
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.answering.completions import FILE_NAME, CompletionRecord, read_completions
 from eval.answering.loading import load_tokenizer, model_identity
@@ -111,7 +112,7 @@ def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[Compl
     return own_answers(recipe, backbone, "openings", row, folder, recipe.backbone.chat)
 
 
-def answer_ids(chat: ChatPrompts, answer: CompletionRecord) -> list[int]:
+def answer_ids(chat: ChatPrompts, answer: Mapping[str, Any]) -> list[int]:
     """The answer's tokens after the question, as the trainings tokenize it.
 
     Answers are kept as text. To tokenize one in its place gives back what the model wrote, but for

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.answering.completions import CompletionRecord
 from launch.prepare.false_refusals import REFUSED
 from launch.prepare.openings import answer_ids
 from train.chat.prompts import ChatPrompts
@@ -66,7 +65,7 @@ def learn_from_merge(
 
 
 def _split(
-    chat: ChatPrompts, answers: Iterable[CompletionRecord]
+    chat: ChatPrompts, answers: Iterable[Mapping[str, Any]]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of refusals, and of other answers; what is neither judged nor asked is left out."""
     refusals, others = [], []
