@@ -37,11 +37,11 @@ class ScaleRule(Settings):
     alpha_shared: Factor | None = added(None)
     """Method ``by_set``, as in ``merge``; None keeps the setting for all tensors."""
     alpha_rest: Factor | None = added(None)
-    """The same, outside the safety patch's top set."""
+    """Scale of the safety patch's entries outside its top set, for ``by_set``."""
     beta_shared: Factor | None = added(None)
-    """The same, of the over-safety patch in both top sets."""
+    """Scale of the over-safety patch's entries in both top sets, for ``by_set``."""
     beta_rest: Factor | None = added(None)
-    """The same, outside the over-safety patch's top set."""
+    """Scale of the over-safety patch's entries outside its top set, for ``by_set``."""
 
 
 class MergeSettings(Settings):

@@ -61,7 +61,7 @@ class Derivation:
 
         Raises:
             UserError: the machine or the training fails in a way that the user can fix.
-            StoppedOnRequestError: a stop was asked for; the next start goes on from there.
+            StoppedOnRequestError: a stop was asked for; the next start continues from there.
         """
         initialise_distributed(self.world)
         settings = self.recipe.training(self.role)

@@ -61,10 +61,10 @@ class Likelihood(NamedTuple):
     """How likely a choice follows its prompt."""
 
     total: float
-    """The sum over its tokens of log p(token | prompt, tokens before), in nats."""
+    """Sum over the choice's tokens of log p(token | prompt, tokens before), in nats."""
     lead: float
-    """By how much the least sure of its tokens is ahead of the likeliest other one, in nats; above
-    0 where greedy decoding would write it."""
+    """Smallest lead over the choice's tokens, in nats: log-probability of the token minus that of
+    the likeliest other one. Above 0 where greedy decoding would write the choice."""
 
 
 def likelihoods(

@@ -89,8 +89,8 @@ class Guided(Decoding):
         p + alpha * (p_expert - p)
 
     among the tokens that are within the k likeliest of both, for the smallest k that gives
-    ``common`` of them; after ``tokens`` steps the model goes on alone. As in the authors' released
-    code, which floors the mixture at 1e-8; the expert is a folder here, there an adapter.
+    ``common`` of them; after ``tokens`` steps the model continues alone. As in the authors'
+    released code, which floors the mixture at 1e-8; the expert is a folder here, there an adapter.
     """
 
     def __init__(self, chat: ChatPrompts, expert: PreTrainedModel, settings: ExpertMixture) -> None:

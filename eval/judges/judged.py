@@ -43,9 +43,9 @@ def judged(completion: str, prompt: str = "") -> Judged:
 def judged_by(
     refusal_judge: Judge | None, by_rules: Sequence[Judged], prompts: Sequence[str]
 ) -> list[Judged]:
-    """The same answers with a model's classes in place of the rules'.
+    """Replace the rules' classes of refusals by a model's.
 
-    Rules say what is degenerate or unfinished: a model is not asked about these.
+    Answers that the rules call degenerate or unfinished keep their class; no model judges these.
 
     Args:
         by_rules: verdicts by the rules, one for each prompt.

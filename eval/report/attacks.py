@@ -68,7 +68,7 @@ def attack_report(
 
 
 def attack_lines(report: "Report") -> list[str]:
-    """The same as a table in Markdown: a line a model, a column a kind."""
+    """The rates of ``attack_report`` as a Markdown table: one row a model, one column a kind."""
     attacks = report.get("attacks", {})
     if not attacks:
         return []

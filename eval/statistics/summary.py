@@ -10,7 +10,7 @@ class CostRecord(TypedDict, total=False):
 
     answers: int
     seconds: float
-    """Of all timed batches."""
+    """Seconds of all timed batches."""
     tokens: int
     """Generated tokens."""
     tokens_per_second: float | None

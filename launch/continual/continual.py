@@ -1,7 +1,8 @@
 """`python -m launch continual`: one patch after another, beside baselines that train on and on.
 
 Every stage is an ordinary run of the pipeline whose backbone is the patched model of the stage
-before. So an interrupted command goes on where it stood, and stages may be added at the list's end.
+before. So an interrupted command continues where it stood, and stages may be added at the list's
+end.
 """
 
 import logging

@@ -131,7 +131,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 
 def render_table(summary: Mapping[str, Any]) -> Table:
-    """The same for a rich console, without intervals."""
+    """The table of the summary for a rich console, without intervals."""
     head, cells = rows(summary)
     table = Table(title="Rates in %, in order of the stages")
     for number, title in enumerate(head):

@@ -1,6 +1,6 @@
-"""A backbone that needs no repair is told so before its trainings (issue 15, point 7).
+"""Warns before the trainings where a backbone needs no repair (issue 15, point 7).
 
-Answers that a stage has judged anyhow are counted: no model is asked for it.
+It counts answers that an earlier stage has judged already, and asks no model.
 """
 
 import logging

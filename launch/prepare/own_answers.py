@@ -42,7 +42,7 @@ def own_answers(
 ) -> list[CompletionRecord]:
     """Ask a model, greedily; answers that ``folder`` holds from an earlier try stay.
 
-    Refusals are told by the rules, whoever judges the evaluation: data must not change with it.
+    The rules judge refusals, whoever judges the evaluation: data must not change with the judge.
 
     Args:
         section: where in the recipe the questions stand, for errors.

@@ -97,7 +97,7 @@ def _give_up_stale(recipe: Recipe, changed: Mapping[str, str]) -> None:
 
 
 def _causes(recipe: Recipe, changed: Iterable[str]) -> list[str]:
-    """Those changed keys by which something there is stale that is not made again."""
+    """The changed keys that make existing files stale which no stage would make again."""
     products = products_of(recipe)
     return [
         key

@@ -109,7 +109,7 @@ def merge_record(
 
 
 def _patch_origin(inputs: MergeInputs, name: str) -> dict[str, dict[str, Any]]:
-    """What an input's patch.json tells of its making; nothing of the backbone."""
+    """What an input's patch.json says about how it was made; nothing of the backbone."""
     for role in ROLES:
         if role == name:
             metadata = inputs.patches[role].metadata

@@ -22,7 +22,7 @@ class World:
     rank: int
     size: int
     local_rank: int
-    """Its number on its own machine, which is the GPU it uses."""
+    """Number of the rank on its machine, which is also the number of its GPU."""
     local_size: int
     """Processes on its own machine."""
 

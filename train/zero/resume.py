@@ -26,7 +26,7 @@ class TrainingProgress:
     step: int = 0
     """Optimizer steps taken."""
     stop_reason: str | None = None
-    """Why the training has ended, or ``None`` while it goes on."""
+    """Why the training has ended, or ``None`` while it runs."""
     guard_losses: list[float] = field(default_factory=list)
     """The last losses that the guards average over."""
     tokens: int = 0

@@ -34,4 +34,4 @@ def test_a_lock_file_that_a_killed_process_left_is_no_running_stage(tmp_path: Pa
         '{"trial": 3}\n{"torn'
     )
     state = local_state(tmp_path, "search")
-    assert state == ("interrupted", "search: 3 trials; the same command goes on")
+    assert state == ("interrupted", "search: 3 trials; the same command continues")
