@@ -18,7 +18,7 @@ from eval.answering.generation import Question, ending_tokens, generate
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.judges.rating import Dialogue, rate_dialogues
 from eval.settings import DEFAULTS, EvaluationSettings, MtBenchSettings
-from eval.statistics.rates import MeanRecord, grouped_mean
+from eval.statistics.rates import GroupedMean, grouped_mean
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, make_directory, sha256_json
 from merge.common.json_lines import LineStore, read_lines
@@ -61,13 +61,13 @@ class MtBenchJob:
     settings: EvaluationSettings = DEFAULTS
 
 
-class RatingsSummary(MeanRecord):
+class RatingsSummary(GroupedMean):
     """Mean rating over ``n`` questions, with its parts."""
 
     unparsed: int
     """Judgements without a readable rating."""
-    turns: list[MeanRecord]
-    categories: dict[str, MeanRecord]
+    turns: list[GroupedMean]
+    categories: dict[str, GroupedMean]
     ratings: dict[str, list[float | None]]
     """By question the rating of each turn; None where it could not be read."""
 

@@ -21,9 +21,9 @@ from eval.report.verdict import judge_change, margin_of
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
 from eval.statistics.rates import (
+    MeanRecord,
     Rate,
     RateRecord,
-    SpreadRecord,
     mean_and_spread,
     mean_of_rates,
     rate,
@@ -178,7 +178,7 @@ def utility_average(suites: Mapping[str, SuiteSummary]) -> RateRecord | None:
     return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
 
 
-def _seeds(names: Sequence[str], summaries: dict[str, Summary]) -> dict[str, SpreadRecord]:
+def _seeds(names: Sequence[str], summaries: dict[str, Summary]) -> dict[str, MeanRecord]:
     """Per axis the mean over seeds, with deviation, Student's interval and the single values."""
     axes = summaries[names[0]]["axes"]
     return {

@@ -6,17 +6,17 @@ from typing import Any, cast
 
 from eval.mt_bench import RESULT_NAME, MtBenchResult
 from eval.statistics.paired import paired_bootstrap
-from eval.statistics.rates import Interval, MeanRecord
+from eval.statistics.rates import GroupedMean, Interval
 from merge.common.errors import UserError
 from merge.common.files import read_json
 
 
-class _Rating(MeanRecord):
+class _Rating(GroupedMean):
     unparsed: int
     """Judgements without a readable rating."""
     judge: str
-    turns: list[MeanRecord]
-    categories: dict[str, MeanRecord]
+    turns: list[GroupedMean]
+    categories: dict[str, GroupedMean]
 
 
 class RatingEntry(_Rating, total=False):

@@ -9,7 +9,7 @@ from eval.report.curves import Claims, ModelMargins
 from eval.report.form_changes import FormChange, FormRate
 from eval.report.ratings import RatingEntry
 from eval.report.verdict import Verdict
-from eval.statistics.rates import Interval, RateRecord, SpreadRecord
+from eval.statistics.rates import Interval, MeanRecord, RateRecord
 from eval.statistics.summary import SuiteSummary
 
 ModelRates = dict[str, RateRecord]
@@ -78,7 +78,7 @@ class Report(_Compared, total=False):
     attacks: dict[str, dict[str, AttackEntry]]
     """By kind of attack and model."""
     mt_bench: dict[str, RatingEntry]
-    seeds: dict[str, dict[str, SpreadRecord]]
+    seeds: dict[str, dict[str, MeanRecord]]
     """By model that was evaluated several times and by axis, over its seeds."""
     search: Mapping[str, Any]
     """The content of search.json, which ``launch.search`` writes."""

@@ -11,7 +11,7 @@ from eval.report.attacks import attack_lines
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
 from eval.report.record import Report
-from eval.statistics.rates import Interval, MeanRecord, RateRecord
+from eval.statistics.rates import GroupedMean, Interval, RateRecord
 
 _SHOWN_SETTINGS = (
     "method",
@@ -53,7 +53,7 @@ def area(interval: Interval | None) -> str:
     return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def rating(entry: MeanRecord) -> str:
+def rating(entry: GroupedMean) -> str:
     """A mean rating as "6.01 [5.70, 6.35]"; a dash where nothing could be read."""
     if entry["value"] is None:
         return "-"

@@ -26,17 +26,7 @@ class RateRecord(Interval):
     n: int
 
 
-class SpreadRecord(TypedDict):
-    """Mean, standard deviation and 95 % interval of several runs' values, as files hold it."""
-
-    mean: float
-    deviation: float
-    low: float
-    high: float
-    values: list[float]
-
-
-class MeanRecord(TypedDict):
+class GroupedMean(TypedDict):
     """Mean of ``n`` groups with its 95 % interval, as files hold it; None without any value."""
 
     value: float | None
@@ -101,7 +91,18 @@ def mean_of_rates(rates: Sequence[Rate]) -> Rate:
     return Rate(value, max(0.0, value - down), min(1.0, value + up), cases)
 
 
-def mean_and_spread(values: Sequence[float]) -> SpreadRecord:
+class MeanRecord(TypedDict):
+    """The mean of several runs' rates with its 95 % interval, as fractions of 1."""
+
+    mean: float
+    deviation: float
+    """Standard deviation of the rates."""
+    low: float
+    high: float
+    values: list[float]
+
+
+def mean_and_spread(values: Sequence[float]) -> MeanRecord:
     """Mean of several runs' rates, their standard deviation s, and its interval.
 
     It is Student's, mean +- t s/sqrt(n), as far as it lies between 0 and 1. One run has no spread:
@@ -120,7 +121,7 @@ def mean_and_spread(values: Sequence[float]) -> SpreadRecord:
     }
 
 
-def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> MeanRecord:
+def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> GroupedMean:
     """Mean of all values with a 95 % percentile interval over groups drawn with replacement.
 
     Values of one group (two answers in one dialogue) depend on each other; groups do not. Empty
