@@ -64,12 +64,12 @@ class Training:
         return progress
 
     def _advance(self, progress: TrainingProgress) -> TrainingProgress:
-        """One step, or the end of the training in its stead."""
+        """Take one step, or end the training where all steps are done."""
         if progress.step >= self.total_steps:
             return self._complete(progress)
         started = time.monotonic()
         number = progress.step + 1
-        # Of the step alone, so that dropout too is the same in a resumed training.
+        # The seed depends on the step alone, so that dropout is the same in a resumed training.
         seed = self.terms[0].plan.seed
         torch.manual_seed(seed + progress.step * self.world.size + self.world.rank)
         shares = self._prepare(progress.step)

@@ -37,9 +37,9 @@ _SECTION = "harvest.harmless"
 def harvest_false_refusals(recipe: Recipe) -> Path:
     """Let the over-safety model answer what the backbone refuses, and keep the good answers.
 
-    Kept is what is neither refused, partly or fully, nor degenerate. An answer that does not end
-    within ``max_new_tokens`` is kept where the training takes the first tokens of answers alone.
-    Answers that are there from an earlier try stay. The model and its patch are deleted.
+    It keeps the answers that are neither refused, partly or fully, nor degenerate. An answer that
+    does not end within ``max_new_tokens`` is kept where the training uses only the first tokens of
+    answers. Answers from an earlier try are reused. The model and its patch are deleted.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700.

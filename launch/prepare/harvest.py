@@ -28,10 +28,10 @@ REFUSALS = "refusals.jsonl"
 def harvest(recipe: Recipe) -> Path:
     """Let the backbone answer the recipe's questions, and keep the harmful answers as D_h.
 
-    Kept is what is neither refused, partly or fully, nor degenerate, nor reasoning without an end,
-    and what the harm judge, where the recipe names one, calls harmful; without the reasoning before
-    it. Whole refusals that end within ``max_new_tokens`` go to ``REFUSALS``. Answers that are there
-    from an earlier try stay.
+    It keeps the answers that are neither refused, partly or fully, nor degenerate, whose reasoning
+    ends, and which the harm judge, where the recipe names one, calls harmful; their reasoning is
+    removed. Whole refusals that end within ``max_new_tokens`` go to ``REFUSALS``. Answers from an
+    earlier try are reused.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700. It goes with the other

@@ -19,10 +19,10 @@ HARM, REFUSAL = "harm", "refusal"
 def warn_of_nothing_to_repair(
     prompts: Mapping[str, Collection[str]], answers: Sequence[CompletionRecord], tokens: int
 ) -> None:
-    """Say on which axis the backbone has nothing to repair, a warning each.
+    """Warn of each axis on which the backbone has nothing to repair.
 
-    Nothing is said of an axis with an answer that cannot be judged: one whose reasoning has not
-    ended, or one that is not in English, whose refusals the judge does not know.
+    There is no warning for an axis with an answer that cannot be judged: one whose reasoning has
+    not ended, or one that is not in English, whose refusals the judge does not know.
 
     Args:
         prompts: texts of the validation suite's prompts, by axis.

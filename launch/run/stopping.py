@@ -27,7 +27,7 @@ class _Stop(BaseException):
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Let a signal end the block by a ``StoppedOnRequestError``."""
+    """End the block with a ``StoppedOnRequestError`` when a stop signal arrives."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in _SIGNALS:

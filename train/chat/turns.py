@@ -8,7 +8,7 @@ from train.chat.chat_template import ChatTemplate
 
 _PROBE = "a plain question"
 _STAND_IN = "the-answer-stands-here"
-"""Takes an answer's place where the text around it is wanted."""
+"""Stands in for an answer, to find the text around it."""
 
 
 @dataclass(frozen=True)
