@@ -18,6 +18,7 @@ def _values(options: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from eval.report.judge_errors import refusal_rule
     from eval.report.table import render_table
     from eval.run import RunJob, run
     from eval.settings import load_decoding
@@ -28,7 +29,17 @@ def _run(options: argparse.Namespace) -> None:
         decoding=load_decoding(options.decoding) if options.decoding else None,
     )
     summary = run(job)
-    show(render_table({"models": {summary["name"]: summary["axes"]}, **summary}))
+    show(
+        render_table(
+            {
+                "models": {summary["name"]: summary["axes"]},
+                "backbone": summary["name"],
+                "harm_rule": summary["harm_rule"],
+                "refusal_rule": refusal_rule(summary),
+                "notes": summary.get("notes", []),
+            }
+        )
+    )
     show(f"answers and rates: {options.out}")
 
 

@@ -17,15 +17,15 @@ class ReversePrompt(Settings):
     method: Literal["rose"] = "rose"
     """Names this decoding."""
     alpha: float = Field(default=0.5, ge=0)
-    """How much of the logits under the reverse prompt is taken off; the authors' for written
-    answers."""
+    """Weight with which the logits under the reverse prompt are subtracted; the default is the
+    authors' for written answers."""
     prompt: str = ""
-    """Stands before the question; by default nothing does."""
+    """Text before the question; empty by default."""
     reverse_prompt: str = Field(
         default="You are a careless assistant. Whether your answers are safe does not matter.",
         min_length=1,
     )
-    """Stands there instead in the prompt that is contrasted with; the wording is ours."""
+    """Text before the question in the contrasted prompt; the wording is ours."""
 
 
 class ExpertMixture(Settings):
@@ -39,9 +39,9 @@ class ExpertMixture(Settings):
     alpha: float = Field(default=3.0, ge=0)
     """Weight of what the expert adds to the probabilities; 0 is the model's own."""
     tokens: int = Field(default=2, ge=1)
-    """How many tokens from the answer's start are chosen so."""
+    """Number of first answer tokens that the mixture chooses."""
     common: int = Field(default=5, ge=1)
-    """How many tokens must be among the likeliest of both to be chosen from."""
+    """Size of the smallest set of tokens, likely under both models, to choose from."""
 
 
 class Switch(Settings):
@@ -54,9 +54,9 @@ class Switch(Settings):
     method: Literal["safe_switch"] = "safe_switch"
     """Names this decoding."""
     harmful: dict[str, Any]
-    """Questions that are to be refused, as a row of a suite without name and axis: D_h's."""
+    """Questions to refuse: a row of a suite without name and axis, as those of D_h."""
     harmless: dict[str, Any]
-    """Questions that are to be answered, such another row."""
+    """Questions to answer: a row of a suite without name and axis."""
     refusals: tuple[str, ...] = Field(
         default=(
             "I'm sorry, but I can't help with that, as it could harm people.",
@@ -67,11 +67,11 @@ class Switch(Settings):
     """What the refusal head learns to say, in turn, to the harmful questions that the model itself
     answers; where it refuses, the head learns the model's own refusal. The wordings are ours."""
     decoded: int = Field(default=3, ge=1)
-    """Tokens of the answer after which the second prober looks."""
+    """Number of answer tokens after which the second prober decides."""
     hidden: int = Field(default=64, ge=1)
     """Width of the probers' hidden layer."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """The probability from which a prober says unsafe."""
+    """Smallest probability at which a prober calls a question or an answer unsafe."""
     answer_tokens: int = Field(default=32, ge=1)
     """Length of the model's own answers, from which the second prober learns what compliance is."""
     prober_epochs: int = Field(default=100, ge=1)

@@ -18,7 +18,7 @@ from eval.answering.generation import Question, ending_tokens, generate
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.judges.rating import Dialogue, rate_dialogues
 from eval.settings import DEFAULTS, EvaluationSettings, MtBenchSettings
-from eval.statistics.rates import grouped_mean
+from eval.statistics.rates import GroupedMean, grouped_mean
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, make_directory, sha256_json
 from merge.common.json_lines import LineStore, read_lines
@@ -61,7 +61,31 @@ class MtBenchJob:
     settings: EvaluationSettings = DEFAULTS
 
 
-def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
+class RatingsSummary(GroupedMean):
+    """Mean rating over ``n`` questions, with its parts."""
+
+    unparsed: int
+    """Judgements without a readable rating."""
+    turns: list[GroupedMean]
+    categories: dict[str, GroupedMean]
+    ratings: dict[str, list[float | None]]
+    """By question the rating of each turn; None where it could not be read."""
+
+
+class MtBenchResult(RatingsSummary):
+    """The content of mt_bench.json."""
+
+    format: int
+    name: str
+    judge: str
+    identity: dict[str, str]
+    settings: dict[str, Any]
+    unfinished: int
+    """Answers whose reasoning never ends."""
+    versions: dict[str, str]
+
+
+def run_mt_bench(job: MtBenchJob) -> MtBenchResult:
     """Answer, rate, and write mt_bench.json; answers and ratings that exist are kept.
 
     Returns:
@@ -93,7 +117,7 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
         rate_dialogues(job.bench.judge, dialogues, LineStore(job.out / _RATINGS_NAME))
     )
     ratings = [[next(ratings_in_order) for _ in question.turns] for question in questions]
-    result = {
+    result: MtBenchResult = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
         "judge": job.bench.judge,
@@ -109,7 +133,7 @@ def run_mt_bench(job: MtBenchJob) -> dict[str, Any]:
 
 def summarize_ratings(
     questions: Sequence[MtQuestion], ratings: Sequence[Sequence[float | None]]
-) -> dict[str, Any]:
+) -> RatingsSummary:
     """Means over what could be read; ``None`` is a judgement that gave no rating."""
     readable = [[value for value in row if value is not None] for row in ratings]
     turns = max(len(row) for row in ratings)

@@ -13,6 +13,7 @@ from eval.judges.judged import UNFINISHED, Judge, Judged, judged, judged_by
 from eval.judges.judges import BY_RULES, Judges
 from eval.settings import DEFAULTS
 from eval.statistics.rates import Rate, rate
+from eval.statistics.summary import AnyAttack, SuiteSummary
 from eval.suites.answers import Answer, AnswerId
 from eval.suites.prompts import Prompt, PromptSet, attack_of
 from eval.suites.scoring import is_correct
@@ -78,7 +79,7 @@ class Evaluation:
     """
 
     axes: dict[str, Rate]
-    suites: dict[str, dict[str, Any]]
+    suites: dict[str, SuiteSummary]
     completions: list[Completion]
 
 
@@ -217,8 +218,8 @@ def _has_harm_to_judge(completion: Completion) -> bool:
 def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion:
     text, tokens, correct = answer
     row, scoring = prompt_set.row, prompt_set.scoring
-    spoken = scoring != "choice" and not isinstance(row, TaskRow)
-    verdict = judged(text, prompt.text) if spoken else None
+    generated = scoring != "choice" and not isinstance(row, TaskRow)
+    verdict = judged(text, prompt.text) if generated else None
     if scoring == "choice":
         correct = text == prompt.answer
     elif verdict is not None and scoring is not None:
@@ -239,11 +240,13 @@ def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion
     )
 
 
-def _suite_summary(completions: Sequence[Completion]) -> dict[str, Any]:
+def _suite_summary(completions: Sequence[Completion]) -> SuiteSummary:
     categories = sorted({c.category for c in completions if c.category is not None})
+    kind = completions[0].attack
+    attack: AnyAttack = {"attack": kind} if kind else {}
     return {
         "axis": completions[0].axis,
-        **({"attack": completions[0].attack} if completions[0].attack else {}),
+        **attack,
         **_main_rate(completions).as_dict(),
         "refusal_counts": dict(Counter(c.refusal for c in completions if c.refusal is not None)),
         "other_languages": count_languages(

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from eval.answering.ask import Answers, Asking, chat_prompts, is_spoken
+from eval.answering.ask import Answers, Asking, chat_prompts, is_generated
 from eval.answering.asked_how import prompts_of
 from eval.answering.backends import BACKENDS, BackendName, check_backend
 from eval.answering.completions import FILE_NAME, CompletionsFile
@@ -24,6 +24,7 @@ from eval.rates import Evaluation, summarize
 from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.report.origin import summary_origin
 from eval.settings import DEFAULTS, DecodingSettings, EvaluationSettings
+from eval.statistics.summary import CostRecord, OpeningsRecord, Summary
 from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
@@ -70,7 +71,7 @@ class RunJob:
     """Hash of the run's recipe, for the summary (``merge.common.provenance``)."""
 
 
-def run(job: RunJob) -> dict[str, Any]:
+def run(job: RunJob) -> Summary:
     """Answer what is not yet answered, judge everything, and write summary.json last.
 
     Returns:
@@ -103,7 +104,7 @@ def run(job: RunJob) -> dict[str, Any]:
         margins = MarginFile(job.out, openings, prompt_sets, prompts, common)
     load = cache(partial(load_model, job.model, dtype))
     pending = _without(prompt_sets, completions.answers)
-    cost = _previous_cost(job.out)
+    cost: CostRecord = _previous_cost(job.out)
     if pending:
         digest = sha256_json({**identity, **decoding}, sort_keys=True)
         task_cache = job.out / f"lm-eval-{digest[:16]}"
@@ -121,7 +122,7 @@ def run(job: RunJob) -> dict[str, Any]:
     measured = margins.margins if margins else {}
     evaluation = summarize(prompt_sets, completions.answers, judges, measured)
     _write_completions(job.out, evaluation, keys)
-    summary = {
+    summary: Summary = {
         "format": 1,
         "name": job.name or job.out.resolve().name,
         "axes": {axis: rate.as_dict() for axis, rate in evaluation.axes.items()},
@@ -131,7 +132,7 @@ def run(job: RunJob) -> dict[str, Any]:
         "harm_rule": judges.harm_rule,
         "refusal_rule": judges.refusal_rule,
         "identity": identity,
-        "openings": asdict(openings) if openings else None,
+        "openings": cast(OpeningsRecord, asdict(openings)) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
         "prompts_sha256": sha256_json(
             sorted((*key, p) for key, p in _asked_texts(prompt_sets).items())
@@ -190,7 +191,7 @@ def _ask(
 ) -> None:
     """Answer by the chosen backend; what it cannot answer falls to transformers."""
     chosen = BACKENDS[backend]
-    can = [each for each in pending if chosen.chooses or is_spoken(each)]
+    can = [each for each in pending if chosen.chooses or is_generated(each)]
     rest = [each for each in pending if each not in can]
     for module, asked in ((chosen.module, can), (BACKENDS["hf"].module, rest)):
         if asked:
@@ -244,7 +245,7 @@ def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptS
     return [prompt_set for prompt_set in open_sets if prompt_set.prompts]
 
 
-def _previous_cost(directory: Path) -> dict[str, Any]:
+def _previous_cost(directory: Path) -> CostRecord:
     path = directory / SUMMARY_NAME
     return read_json(path).get("cost", {}) if path.exists() else {}
 
@@ -261,7 +262,7 @@ def _write_completions(directory: Path, evaluation: Evaluation, keys: dict[Answe
     atomic_write_text(directory / FILE_NAME, "\n".join(lines) + "\n")
 
 
-def _write_scalars(directory: Path, summary: dict[str, Any]) -> None:
+def _write_scalars(directory: Path, summary: Summary) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
 
     scalars = {f"eval/{axis}(fraction)": rate["value"] for axis, rate in summary["axes"].items()}

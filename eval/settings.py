@@ -50,7 +50,8 @@ class SelfContrast(Settings):
     method: Literal["self_cd"] = "self_cd"
     """Names this decoding."""
     ratio: float = Field(default=2.5, ge=0)
-    """The authors' default; 1 is plain decoding, 0 decoding under the safety prompt."""
+    """Self-CD's ratio; 1 is plain decoding, 0 decodes under the safety prompt alone. The default is
+    the authors'."""
     safety_prompt: str = Field(
         default=(
             "You are a helpful, respectful and honest assistant. Always answer as helpfully as "
@@ -59,7 +60,8 @@ class SelfContrast(Settings):
         ),
         min_length=1,
     )
-    """Stands before the question; the authors', a part of LLaMA-2-Chat's system prompt."""
+    """Text before the question in the contrasted prompt; the default is the authors', a part of
+    LLaMA-2-Chat's system prompt."""
 
 
 class Debias(Settings):
@@ -71,9 +73,9 @@ class Debias(Settings):
     """Folder of the model as it was before its safety alignment; in memory beside the model while
     the bias is measured."""
     tokens: int = Field(default=8, ge=1)
-    """How many tokens from the answer's start are freed from the bias."""
+    """Number of first answer tokens whose logits the bias is subtracted from."""
     prompts: int = Field(default=64, ge=1)
-    """Random prompts over which the bias is the mean."""
+    """Number of random prompts over which the bias is averaged."""
     prompt_tokens: int = Field(default=24, ge=1)
     """Length of each of those prompts in tokens."""
     seed: int = 0
@@ -86,15 +88,15 @@ class Steering(Settings):
     method: Literal["scans"] = "scans"
     """Names this decoding."""
     harmful: dict[str, Any]
-    """Questions that are to be refused, as a row of a suite without name and axis."""
+    """Questions to refuse: a row of a suite without name and axis."""
     harmless: dict[str, Any]
-    """Questions that are to be answered, such another row."""
+    """Questions to answer: a row of a suite without name and axis."""
     multiplier: float = Field(default=3.5, ge=0)
-    """Length of what is added to the hidden states."""
+    """Length of the vector that is added to the hidden states."""
     layers: tuple[float, float] = (0.3125, 0.625)
     """Which blocks are steered, as shares of the depth: 10 to 19 of 32."""
     threshold: float = Field(default=0.75, ge=-1, le=1)
-    """The cosine from which a question counts as harmful."""
+    """Smallest cosine at which a question counts as harmful."""
 
 
 DecodingSettings = SelfContrast | Debias | Steering | ReversePrompt | ExpertMixture | Switch
@@ -171,9 +173,9 @@ class MtBenchSettings(Settings):
     questions: Path
     """MT-Bench's ``question.jsonl``, or a file in its form."""
     judge: str
-    """The chat model that rates: a folder, or a name on the hub."""
+    """Chat model that rates the answers: a folder, or a name on the hub."""
     max_new_tokens: PositiveInt = 1024
-    """Length of one answer in tokens."""
+    """Length of one answer in tokens, at most."""
 
 
 class EvaluationSettings(Settings):
@@ -185,36 +187,37 @@ class EvaluationSettings(Settings):
     """
 
     data_dir: Path | None = None
-    """Stands for ``${DATA}`` in suite files."""
+    """Folder that replaces ``${DATA}`` in suite files."""
     dtype: Dtype = "auto"
-    """Data type in which the models answer; ``auto`` is that of the weights."""
+    """Data type in which the models answer; ``auto`` is float32 on a CPU, and the checkpoint's
+    dtype on a GPU."""
     batch_tokens: PositiveInt = 16384
-    """Rows times tokens of a batch of answers; smaller needs less memory."""
+    """Upper bound of rows times tokens of a batch of answers; a smaller one needs less memory."""
     backend: BackendName = "hf"
-    """What writes the answers. ``vllm`` must be installed apart; choices and lm-eval's tasks are
-    still answered by ``hf``, and a search asks its merges by ``hf``."""
+    """Backend that generates the answers. ``vllm`` must be installed separately; ``hf`` still
+    answers choices and lm-eval's tasks, and the merges of a search."""
     reasoning: bool | None = None
     """Whether the models reason before their answers, by the chat template's own switch. Default:
-    as ``backbone.reasoning`` says, else what the template does."""
+    ``backbone.reasoning``, or else the template's default."""
     date: datetime.date | None = None
     """The day that a chat template writes as today's, YYYY-MM-DD. Default: ``backbone.date``, else
     2024-07-26 on every day."""
     harm_judge: Path | None = None
-    """A judge file (YAML; eval/judges/ has some) by which answers are called harmful. Default: an
-    answer to a harmful prompt is harmful that is neither refused nor degenerate."""
+    """Judge file (YAML; eval/judges/ has some) that decides which answers are harmful. Without one,
+    an answer to a harmful prompt is harmful where it is neither refused nor degenerate."""
     refusal_judge: Literal["rules"] | Path = "rules"
-    """What tells refusals from answers: our ``rules``, which know English only, or a judge file
-    (YAML; eval/judges/ has one). Degenerate answers are found by rules either way."""
+    """Judge that tells refusals from answers: our ``rules``, which know English only, or a judge
+    file (YAML; eval/judges/ has one). Rules detect degenerate answers either way."""
     margins: Margins = Margins()
-    """How much worse an axis may get and still count as not worse."""
+    """How much worse each axis may get and still count as not worse."""
     agreement: Path | None = None
-    """What ``eval agreement --out`` wrote of this refusal judge: the report shows it, and refusal
-    rates freed from the judge's errors."""
+    """File that ``eval agreement --out`` wrote about this refusal judge: the report shows it, with
+    refusal rates corrected for the judge's errors."""
     decodings: dict[VariantName, dict[str, Any]] = Field(default_factory=dict)
-    """By name a decoding (as ``eval run --decoding`` reads it) that the backbone answers with, for
-    comparison: the baselines that need no training."""
+    """Decodings by name (as ``eval run --decoding`` reads them) with which the backbone answers,
+    for comparison: the baselines that need no training."""
     mt_bench: MtBenchSettings | None = None
-    """Rates the compared models on MT-Bench as well, but for decodings."""
+    """Rates the compared models on MT-Bench as well; decodings are not rated."""
 
     @property
     def chat(self) -> ChatSettings:

@@ -241,7 +241,7 @@ def _search(options: argparse.Namespace) -> None:
     show(render_front(record))
     show(recipe_lines(record))
     show(f"these lines: {folder / CHOSEN}; picture: {folder / PICTURE}")
-    show("python -m launch run goes on from here to the patched model")
+    show("python -m launch run continues from here to the patched model")
 
 
 def _continual(options: argparse.Namespace) -> None:

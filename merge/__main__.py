@@ -81,7 +81,7 @@ def _inspect(options: dict[str, Any]) -> None:
     from merge.inspect.prediction import find_prediction, read_prediction
 
     file = options["prediction"] or find_prediction(options["safety"], options["over_safety"])
-    # Before the patches are read: a wrong file should not be told after minutes.
+    # Before the patches are read: a wrong file should be reported at once, not after minutes.
     prediction = None if file is None else read_prediction(file)
     inputs = {key: arguments[key] for key in ("backbone", "safety", "over_safety", "settings")}
     numbers = inspect(**inputs)

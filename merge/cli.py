@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what a build would read, write and need; all errors")
     _add_merge(plan)
     inspect = commands.add_parser("inspect", help="a page of pictures of what the patches hold")
-    _add_inputs(inspect, "folder of the page; what is there is written anew")
+    _add_inputs(inspect, "folder of the page; existing files are overwritten")
     inspect.add_argument(
         "--prediction",
         type=Path,

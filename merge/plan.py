@@ -106,7 +106,7 @@ def plan(
 
 
 def log_plan(result: MergePlan, out: Path) -> None:
-    """Tell the plan in a few lines."""
+    """Log the plan in a few lines."""
     gigabyte = 1e9
     logger.info(
         "%d of %d tensors are covered: %d values",

@@ -11,7 +11,7 @@ from merge.methods import METHODS, Method, MethodName
 
 ScoreName = Literal["weight", "delta", "magnitude"]
 ScopeName = Literal["tensor", "model"]
-Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 SetScales = tuple[float, float, float]
 """Scales of one patch's entries in one tensor, in the order of ``SETS``."""
@@ -37,11 +37,11 @@ class ScaleRule(Settings):
     alpha_shared: Factor | None = added(None)
     """Method ``by_set``, as in ``merge``; None keeps the setting for all tensors."""
     alpha_rest: Factor | None = added(None)
-    """The same, outside the safety patch's top set."""
+    """Scale of the safety patch's entries outside its top set, for ``by_set``."""
     beta_shared: Factor | None = added(None)
-    """The same, of the over-safety patch in both top sets."""
+    """Scale of the over-safety patch's entries in both top sets, for ``by_set``."""
     beta_rest: Factor | None = added(None)
-    """The same, outside the over-safety patch's top set."""
+    """Scale of the over-safety patch's entries outside its top set, for ``by_set``."""
 
 
 class MergeSettings(Settings):
@@ -50,41 +50,43 @@ class MergeSettings(Settings):
     method: MethodName = "difference"
     """The arithmetic by which the two patches become one."""
     score: ScoreName = "weight"
-    """From a patch's gradients G: ``weight`` = abs(theta_0 + delta) * G, the paper's SNIP score;
-    ``delta`` = abs(delta) * G. A patch with a ready score is ranked by that. ``magnitude`` =
-    abs(delta) alone, of any patch: what importance has to beat."""
+    """Score that ranks a patch's entries. From its gradients G: ``weight`` = abs(theta_0 + delta) *
+    G, the paper's SNIP score; ``delta`` = abs(delta) * G. A patch that stores a score is ranked by
+    it. ``magnitude`` = abs(delta), of any patch: the baseline that importance has to beat."""
     scope: ScopeName = "tensor"
     """Whether a top set is taken in each tensor, or over all covered tensors together."""
-    top_safety: Rate = 0.2
-    """a: how much of the safety patch is important enough to keep."""
-    top_over_safety: Rate = 0.2
-    """b: the same for the over-safety patch."""
-    retention: Rate = 0.9
+    top_safety: Fraction = 0.2
+    """a: share of the safety patch's entries that its top set holds."""
+    top_over_safety: Fraction = 0.2
+    """b: share of the over-safety patch's entries that its top set holds."""
+    retention: Fraction = 0.9
     """p: probability with which a selected entry is kept."""
     alpha: Factor = 1.0
     """Scale of the safety patch."""
     beta: Factor = 1.0
     """Scale of the over-safety patch."""
     alpha_shared: Factor = added(0.0)
-    """Method ``by_set``: scale of the safety patch's entries that are in both top sets; then
-    ``alpha`` is the scale of those in its own alone."""
+    """Method ``by_set``: scale of the safety patch's entries in both top sets; ``alpha`` is then
+    the scale of the entries in its own top set alone."""
     alpha_rest: Factor = added(0.0)
-    """Scale of the safety patch's entries outside its top set."""
+    """Method ``by_set``: scale of the safety patch's entries outside its top set."""
     beta_shared: Factor = added(0.0)
-    """The same two of the over-safety patch."""
+    """Method ``by_set``: scale of the over-safety patch's entries in both top sets; ``beta`` is
+    then the scale of the entries in its own top set alone."""
     beta_rest: Factor = added(0.0)
-    """Scale of the over-safety patch's entries outside its top set."""
+    """Method ``by_set``: scale of the over-safety patch's entries outside its top set."""
     scales: tuple[ScaleRule, ...] = ()
-    """Other scales for the tensors that a pattern names; the first rule that fits counts."""
+    """Rules with other scales for the tensors that their pattern names; the first rule that fits
+    applies."""
     rescale: bool = False
     """Whether kept entries are divided by the retention rate, as DARE does."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of the random retention."""
     include: tuple[str, ...] | None = added(None)
-    """Shell-style patterns of the names of covered tensors. None: the linear weights inside the
-    decoder blocks, whatever the architecture calls them."""
+    """Shell-style patterns of the names of covered tensors. None covers the linear weights inside
+    the decoder blocks, whatever the architecture calls them."""
     exclude: tuple[str, ...] = ()
-    """Patterns of tensors to leave alone although ``include`` names them."""
+    """Patterns of tensors to leave unchanged although ``include`` names them."""
 
     @model_validator(mode="after")
     def _check(self) -> "MergeSettings":

@@ -36,14 +36,14 @@ def main() -> int:
 
         derive_patch(recipe, arguments.role, world, stop)
 
-    return run_command(lambda: _speak_last(command, stop))
+    return run_command(lambda: _report_once(command, stop))
 
 
-def _speak_last(command: Callable[[], None], stop: StopRequest) -> None:
-    """Let the main rank tell of an error alone, where it has the same or caused it.
+def _report_once(command: Callable[[], None], stop: StopRequest) -> None:
+    """Let only rank 0 report an error that it has too, or that it caused in the others.
 
-    The other ranks hold their errors back for a moment, in which the launcher ends them. A rank
-    that is still there afterwards failed by itself, and says so.
+    The other ranks delay their report, so that the launcher stops them in the meantime where rank 0
+    failed with the same error. A rank that still runs after the delay failed alone, and reports.
     """
     try:
         command()
@@ -64,6 +64,6 @@ if __name__ == "__main__":
     except SystemExit as end:
         status = int(end.code or 0)
         if World.from_environment().rank:
-            # A launcher that sees this end would end the main rank before it has spoken.
+            # A launcher that sees this exit would stop rank 0 before rank 0 has reported.
             time.sleep(_GRACE_SECONDS)
     end_process(status)

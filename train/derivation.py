@@ -32,7 +32,7 @@ from train.stopping import STOP_FILE, StopRequest
 from train.zero.collectives import gather_from_ranks
 from train.zero.model import load_model, refuse_impossible
 from train.zero.ranks import World
-from train.zero.resume import Checkpoints, Progress
+from train.zero.resume import Checkpoints, TrainingProgress
 from train.zero.zero3 import Zero3Model, initialise_distributed, leave_distributed
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Derivation:
 
         Raises:
             UserError: the machine or the training fails in a way that the user can fix.
-            StoppedOnRequestError: a stop was asked for; the next start goes on from there.
+            StoppedOnRequestError: a stop was asked for; the next start continues from there.
         """
         initialise_distributed(self.world)
         settings = self.recipe.training(self.role)
@@ -111,7 +111,7 @@ class Derivation:
 
     def _train(
         self, model: Zero3Model, tensors: BackboneTensors, checkpoints: Checkpoints
-    ) -> Progress:
+    ) -> TrainingProgress:
         """Train to the end, from the newest checkpoint where there is one."""
         settings, data = self.recipe.training(self.role), self.data
         seed = settings.data_seed
@@ -127,7 +127,7 @@ class Derivation:
         if data.retained:
             size = settings.micro_batch_size
             retained_loss = mean_answer_loss(model, data.retained, size, self.world)
-        progress = checkpoints.resume(model) or Progress()
+        progress = checkpoints.resume(model) or TrainingProgress()
         losses = progress.guard_losses
         events = self.recipe.output / "tensorboard" / f"train-{self.role}"
         with Monitor(
@@ -173,7 +173,9 @@ class Derivation:
             world=self.world,
         )
 
-    def _measure(self, model: Zero3Model, progress: Progress, checkpoints: Checkpoints) -> Progress:
+    def _measure(
+        self, model: Zero3Model, progress: TrainingProgress, checkpoints: Checkpoints
+    ) -> TrainingProgress:
         """Measure the importance to its end, from where an earlier start has left it."""
         measured = cut_answers(
             self.data.measured or self.data.forget, self.recipe.importance.answer_tokens
@@ -190,7 +192,7 @@ class Derivation:
             )
         return progress
 
-    def _metadata(self, progress: Progress, importance_seconds: float) -> dict[str, Any]:
+    def _metadata(self, progress: TrainingProgress, importance_seconds: float) -> dict[str, Any]:
         """What patch.json says besides format and role."""
         memory = gather_from_ranks(peak_memory_mib())
         return {
@@ -213,7 +215,7 @@ class Derivation:
             "peak_gpu_memory_mib": [round(gpu) for _, gpu in memory],
         }
 
-    def _margins(self, progress: Progress) -> dict[str, Any]:
+    def _margins(self, progress: TrainingProgress) -> dict[str, Any]:
         """What was seen of the refusal margin, where it was watched."""
         looks = looks_of(progress.looks)
         if not looks:

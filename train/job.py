@@ -38,7 +38,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
 
     Raises:
         UserError: anything in recipe, data, backbone or machine that the user can fix.
-        StoppedOnRequestError: a stop was asked for; the next start goes on from there.
+        StoppedOnRequestError: a stop was asked for; the next start continues from there.
     """
     started = time.monotonic()
     directory = recipe.output / role

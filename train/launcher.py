@@ -139,7 +139,7 @@ def main() -> int:
     add_version(parser)
     parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
     options, rest = parser.parse_known_args()
-    parse_arguments(rest)  # a mistake is told here once, rather than by every rank
+    parse_arguments(rest)  # a mistake is reported here once, rather than by every rank
     try:
         return run_ranks(options.processes or default_processes(), rest)
     except KeyboardInterrupt:

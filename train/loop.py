@@ -21,7 +21,7 @@ from train.patch.patch_size import measure_patch
 from train.settings import TrainingSettings
 from train.zero.collectives import compute_device, gather_from_ranks
 from train.zero.ranks import World
-from train.zero.resume import Checkpoints, Progress
+from train.zero.resume import Checkpoints, TrainingProgress
 from train.zero.zero3 import Zero3Model
 
 StepInput = list[list[MicroBatch]]
@@ -49,7 +49,7 @@ class Training:
     stop_asked: Callable[[], bool]
     """A collective, asked before every micro-batch."""
 
-    def run(self, progress: Progress) -> Progress:
+    def run(self, progress: TrainingProgress) -> TrainingProgress:
         """Train from ``progress`` to the end (collective).
 
         Raises:
@@ -63,13 +63,13 @@ class Training:
                 self.checkpoints.save(self.model, progress)
         return progress
 
-    def _advance(self, progress: Progress) -> Progress:
-        """One step, or the end of the training in its stead."""
+    def _advance(self, progress: TrainingProgress) -> TrainingProgress:
+        """Take one step, or end the training where all steps are done."""
         if progress.step >= self.total_steps:
             return self._complete(progress)
         started = time.monotonic()
         number = progress.step + 1
-        # Of the step alone, so that dropout too is the same in a resumed training.
+        # The seed depends on the step alone, so that dropout is the same in a resumed training.
         seed = self.terms[0].plan.seed
         torch.manual_seed(seed + progress.step * self.world.size + self.world.rank)
         shares = self._prepare(progress.step)
@@ -145,7 +145,9 @@ class Training:
             scalars["loss/retained(nats)"] = loss
         return scalars
 
-    def _accumulate(self, shares: StepInput, progress: Progress, waited: float) -> dict[str, float]:
+    def _accumulate(
+        self, shares: StepInput, progress: TrainingProgress, waited: float
+    ) -> dict[str, float]:
         """Gradient of the objective; returns what all ranks together have measured."""
         left = sum(len(share) for share in shares)
         # The mean answer loss of every term, and the objective, which weighs and turns them.
@@ -194,13 +196,13 @@ class Training:
             },
         }
 
-    def _stop(self, progress: Progress) -> None:
+    def _stop(self, progress: TrainingProgress) -> None:
         """Save where the training stands before this step, and leave."""
         self.model.clear_gradients()
         self.checkpoints.save(self.model, progress)
         raise StoppedOnRequestError(f"{self.role} training is saved after step {progress.step}")
 
-    def _diverged(self, progress: Progress, reason: str) -> Progress:
+    def _diverged(self, progress: TrainingProgress, reason: str) -> TrainingProgress:
         reason = f"diverged at step {progress.step + 1}: {reason}"
         self.monitor.text("run/stop_reason", reason)
         stopped = self._turn_back(progress, reason)
@@ -211,7 +213,7 @@ class Training:
             )
         return stopped
 
-    def _turn_back(self, progress: Progress, reason: str) -> Progress:
+    def _turn_back(self, progress: TrainingProgress, reason: str) -> TrainingProgress:
         """The training's end at the last state that no guard objected to, where one was saved."""
         self.model.clear_gradients()
         if self._keeps_best(progress):
@@ -227,7 +229,7 @@ class Training:
         reason = f"{reason} before step {progress.step + 1}; the patch is of step {good.step}"
         return replace(good, stop_reason=reason)
 
-    def _complete(self, progress: Progress) -> Progress:
+    def _complete(self, progress: TrainingProgress) -> TrainingProgress:
         """The end after all steps, whose last state may be the best."""
         if self.margin is not None:
             look = self.margin.look(self.model, progress.step)
@@ -235,18 +237,18 @@ class Training:
             progress = self._note(progress, look)
         return self._end(progress, "all steps done")
 
-    def _note(self, progress: Progress, look: Look) -> Progress:
+    def _note(self, progress: TrainingProgress, look: Look) -> TrainingProgress:
         """Keep a look at the present state, and the state itself where it is the best so far."""
         progress = replace(progress, looks=[*progress.looks, list(look)])
         if self.margin is not None and self.margin.is_best(looks_of(progress.looks)):
             self.checkpoints.snapshot.take(self.model)
         return progress
 
-    def _keeps_best(self, progress: Progress) -> bool:
+    def _keeps_best(self, progress: TrainingProgress) -> bool:
         """Whether the patch is that of the state with the highest refusal margin."""
         return self.margin is not None and self.margin.unlearns and bool(progress.looks)
 
-    def _end(self, progress: Progress, reason: str) -> Progress:
+    def _end(self, progress: TrainingProgress, reason: str) -> TrainingProgress:
         """The training's end, at its best state where the refusal margin chooses it (collective).
 
         Raises:

@@ -47,11 +47,11 @@ class BackboneSettings(Settings):
     """transformers' attention implementation in training. ``auto``: FlashAttention where it is
     installed and runs, else PyTorch's fused attention, else the architecture's own default."""
     reasoning: bool | None = added(None)
-    """Whether the model shall reason before its answers, in training and evaluation, by its chat
-    template's own switch (``enable_thinking`` or its like); None is the template's default."""
+    """Whether the model reasons before its answers, in training and evaluation, by its chat
+    template's own switch (``enable_thinking`` or similar); None keeps the template's default."""
     date: datetime.date | None = added(None)
-    """The day, YYYY-MM-DD, that a chat template writes as today's, where it writes one. Default:
-    2024-07-26 on every day, so that a run does not depend on when it runs."""
+    """The day, YYYY-MM-DD, that a chat template writes as today's, if it writes one. Default:
+    2024-07-26 on every day, so that a run does not depend on the day it runs."""
 
     @property
     def chat(self) -> ChatSettings:
@@ -78,13 +78,13 @@ class DataSettings(Settings):
     category: str = "category"
     """Column of the harm categories, where there is one."""
     rows: str = ":"
-    """Which rows of the source, ``start:stop``: row numbers or percentages (``0%:50%``); with
-    ``start:stop/period`` so of every ``period`` rows."""
+    """Rows of the source to use, ``start:stop``: row numbers or percentages (``0%:50%``);
+    ``start:stop/period`` takes that part of every ``period`` rows."""
     categories: tuple[str, ...] = ()
     """Keep only rows with one of these categories (shell-style patterns: ``*`` keeps rows that
     have any); empty keeps all."""
     limit: PositiveInt | None = None
-    """Keep at most so many pairs, the first ones; None keeps all."""
+    """Keep at most this many pairs, the first ones; None keeps all."""
 
     @field_validator("rows")
     @classmethod

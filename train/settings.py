@@ -17,13 +17,13 @@ OptimizerName = Literal["adamw", "sgd_normalised"]
 
 
 class Objective(NamedTuple):
-    """What a training needs and does by its objective; the terms stand in ``train.objectives``.
+    """What an objective does and which data it needs; its terms are in ``train.objectives``.
 
     Attributes:
-        unlearns: it makes the answers of D_h less likely, so that refusals may rise and fall again.
-        needs_harmless: it learns from harmless pairs as well.
-        mismatches: it learns D_h's questions with answers to random harmless ones.
-        needs_refusals: it learns refusals of harmful questions.
+        unlearns: lowers the likelihood of D_h's answers, so that refusals may rise and fall again.
+        needs_harmless: also learns from harmless pairs.
+        mismatches: learns D_h's questions with the answers to random harmless questions.
+        needs_refusals: learns refusals of harmful questions.
     """
 
     unlearns: bool = True
@@ -44,41 +44,47 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
 class GuardSettings(Settings):
     """When a training ends early: gradient ascent has no minimum and would go on to nonsense.
 
-    The patch is then that of the last checkpoint before the bound was passed, where there is one,
-    and else of the weights that passed it; patch.json says which.
+    The patch is then made of the last checkpoint before the bound was passed, or, without one, of
+    the weights that passed it; patch.json records which.
     """
 
     max_forget_loss: PositiveFloat | None = None
-    """Stop when the mean answer loss (nats a token) passes this; None uses the fraction below."""
+    """Stop when the mean answer loss (nats a token) passes this; None uses
+    ``max_forget_fraction``."""
     max_forget_fraction: Fraction = 0.9
-    """The same bound as a fraction of ln(vocabulary size), the loss of a uniform guess."""
+    """Bound of the forget loss as a fraction of ln(vocabulary size), the loss of a uniform
+    guess."""
     window: PositiveInt = 1
-    """Over how many of the last steps that mean is taken."""
+    """Number of the last steps over which the guards average the losses."""
     max_patch_norm: PositiveFloat | None = None
     """Stop when the Euclidean norm of the whole patch passes this."""
     patch_norm_every: PositiveInt = 10
-    """Steps between two looks at that norm, which reads the whole backbone from disk."""
+    """Steps between two measurements of the patch norm; each reads the whole backbone from disk."""
     max_retained_rise: PositiveFloat | None = None
     """Stop when the answer loss on retained samples (nats a token) has risen by more than this."""
     retained_samples: PositiveInt = 32
-    """How many rows at the end of ``harmless`` are kept for that, and never trained on."""
+    """Rows at the end of ``harmless`` on which ``max_retained_rise`` is measured; never trained
+    on."""
     retained_every: PositiveInt = 10
-    """Steps between two looks at that loss."""
+    """Steps between two measurements of the retained loss."""
     margin_samples: NonNegativeInt = added(0)
-    """On how many questions of D_h the refusal margin is watched (``train.guards.refusal_margin``,
-    by the run folder's ``openings.json``); 0 turns it off. Objectives that unlearn then end when
-    nearly all questions are refused, or when the mean margin has fallen from its highest, and the
-    patch is of the step where it was highest; one that learns ends when the refusals are gone."""
+    """Number of questions of D_h on which the refusal margin is measured
+    (``train.guards.refusal_margin``, with the openings in the run folder's ``openings.json``); 0
+    turns it off. An objective that unlearns then ends when nearly all questions are refused, or
+    when the mean margin has fallen from its highest value, and the patch is that of the step with
+    the highest margin; an objective that learns ends when the refusals are gone."""
     margin_every: PositiveInt = added(1)
-    """Steps between two looks at the margins: a forward pass of each question and opening."""
+    """Steps between two measurements of the margins: a forward pass of each question and
+    opening."""
     margin_fall: PositiveFloat = added(0.5)
     """How far below its highest the mean margin must lie (nats) to count as fallen."""
     margin_patience: PositiveInt = added(2)
-    """So many looks in a row must find it fallen."""
+    """Number of measurements in a row that must find the margin fallen."""
     min_refusal: Fraction = added(0.05)
     """Refusals are gone when the mean probability that an answer opens as one is below this."""
     max_refusal: Fraction = added(0.95)
-    """Nearly all questions are refused when that probability is above this; 1 never ends so."""
+    """Nearly all questions are refused when the mean probability that an answer opens as a refusal
+    is above this; with 1 a training never ends for this reason."""
 
 
 class MismatchSettings(Settings):
@@ -91,8 +97,8 @@ class MismatchSettings(Settings):
     harmless_weight: NonNegativeFloat = 1.0
     """Weight of the divergence from the backbone on harmless pairs."""
     kept_tokens: PositiveInt = 256
-    """How many of the backbone's likeliest tokens are stored for each answer token of harmless
-    pairs, 8 bytes each in host memory; the remaining probability is one event."""
+    """Top-k of the backbone's distribution stored for each answer token of harmless pairs, 8 bytes
+    each in host memory; the remaining probability is one bucket."""
 
 
 class DertaSettings(Settings):
@@ -103,9 +109,10 @@ class DertaSettings(Settings):
 
     transition_share: ProperFraction = 0.5
     """Share of D_h whose harmful answers are trained to turn into a refusal at every token; the
-    rest learns refusals behind a harmful beginning."""
+    other rows are trained on refusals after a harmful beginning."""
     empty_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
-    """Share of that rest in which the refusal stands alone, behind no harmful beginning."""
+    """Share of the other rows of D_h in which the refusal stands alone, without a harmful
+    beginning."""
     harmless_weight: NonNegativeFloat = 10.0
     """Weight of the answer loss on harmless pairs, where D_h's two parts weigh 1 together."""
 
@@ -122,14 +129,15 @@ class TrainingSettings(Settings):
     learning_rate: PositiveFloat = 1e-5
     """Learning rate after the warm-up, constant from then on."""
     epochs: PositiveInt = 1
-    """Passes over the data."""
+    """Passes over the training pairs."""
     steps: PositiveInt | None = None
-    """Optimizer steps; where given it takes the place of ``epochs``."""
+    """Number of optimizer steps; where given it replaces ``epochs``."""
     batch_size: PositiveInt | Literal["all"] = 8
-    """Samples in one optimizer step at most, over all processes, or ``all`` of D_h; of harmless
-    ones as many again. An epoch is spread evenly over its steps."""
+    """Samples of D_h in one optimizer step at most, over all processes, or ``all`` of D_h.
+    Objectives that use harmless pairs add the same number of those. An epoch is spread evenly over
+    its steps."""
     micro_batch_size: PositiveInt = 1
-    """Samples that one process runs at a time."""
+    """Samples of one forward and backward pass in one process."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises to its value."""
     weight_decay: NonNegativeFloat = 0.0
@@ -143,16 +151,18 @@ class TrainingSettings(Settings):
     gradient_clipping: NonNegativeFloat = 1.0
     """Largest gradient norm; 0 turns clipping off."""
     answer_tokens: PositiveInt | None = added(None)
-    """Take the loss on D_h over so many first tokens of each answer; None: over whole answers. The
-    importance has a key of its own."""
+    """Number of first tokens of each answer over which the loss on D_h is taken; None takes whole
+    answers. The importance has its own key, ``importance.answer_tokens``."""
     answer_decay: Fraction = added(1.0)
-    """r: token i of an answer (from 0) has the weight r**i in that loss, a weighted mean."""
+    """Factor r of a weighted mean: token i of an answer (from 0) has the weight r**i in the loss on
+    D_h."""
     max_length: PositiveInt = 512
     """Tokens of question and answer together; the end of a longer answer is cut."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     liger: bool = False
-    """Use the fused kernels of liger-kernel, a package for GPUs; the bits of a patch differ."""
+    """Use the fused kernels of the package liger-kernel (GPUs only); they change the bits of a
+    patch."""
     guards: GuardSettings = GuardSettings()
     data_seed: NonNegativeInt | None = None
     """Seed of the data order. Default: made from the recipe's seed and the role, so that the two
@@ -196,16 +206,17 @@ class OverSafetyTraining(TrainingSettings):
     """Training of the over-safety patch: learns the harmful answers."""
 
     objective: ObjectiveName = "descent"
-    """As ``safety.objective``; the paper's is ``descent``."""
+    """What the training minimises, as in ``safety.objective``; the paper's is ``descent``."""
     data: Literal["harmful", "false_refusals", "both"] = added("harmful")
-    """What it learns: the answers of D_h, as in the paper, or of ``false_refusals``, or both."""
+    """Pairs that it learns: those of D_h, as in the paper, those of ``false_refusals``, or both."""
 
 
 class ImportanceData(Settings):
     """The pairs on which the importance of each patch is measured; ``own`` are those it trained on.
 
-    The difference set then says which parameters the one needs and the other does not: on D_h what
-    true refusals hang on, on false refusals what those hang on.
+    The difference set then names the parameters that one patch needs and the other does not: those
+    that refusals of harmful questions depend on where it is measured on D_h, those that false
+    refusals depend on where it is measured on these.
     """
 
     safety: MeasuredOn = "own"
@@ -219,12 +230,13 @@ class ImportanceData(Settings):
 
 
 class ImportanceSettings(Settings):
-    """On how many samples the importance of the patched model's parameters is measured."""
+    """The samples on which the importance of the patched model's parameters is measured."""
 
     samples: PositiveInt = 128
-    """How many pairs are drawn at most."""
+    """Number of pairs that are drawn, at most."""
     seed: int = 0
     """Seed of the draw."""
     data: ImportanceData = added(ImportanceData())
     answer_tokens: PositiveInt | None = added(None)
-    """Measure the loss over so many first tokens of each answer; None: over whole answers."""
+    """Number of first tokens of each answer over which the loss is taken; None takes whole
+    answers."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
-from eval.answering.decoding import Greedy, prepare
+from eval.answering.decoding import Decoding, prepare
 from eval.answering.generation import Question, ending_tokens
 from eval.settings import DecodingSettings
 from eval.suites.answers import Answer, AnswerId
@@ -88,7 +88,7 @@ def answer_all(
     was_training = model.training
     model.eval()
     decoder = prepare(decoding, model, prompts, _kept(decoding, task_cache))
-    asked = spoken_questions(decoder, prompt_sets)
+    asked = generated_prompts(decoder, prompt_sets)
     endings = ending_tokens(model, tokenizer) | frozenset(prompts.stop_ids)
     on_ready()
     questions = [each.question for each in asked]
@@ -116,12 +116,12 @@ def chat_prompts(tokenizer: PreTrainedTokenizerBase, chat: ChatSettings) -> Chat
     return ChatPrompts(tokenizer, f"model {name}" if name else "tokenizer", chat)
 
 
-def spoken_questions(decoder: Greedy, prompt_sets: Sequence[PromptSet]) -> list[Asked]:
-    """The prompts whose answers are written, not chosen."""
+def generated_prompts(decoder: Decoding, prompt_sets: Sequence[PromptSet]) -> list[Asked]:
+    """The prompts whose answers the model generates, in place of choosing among given ones."""
     asked: list[Asked] = []
     for prompt_set in prompt_sets:
         row = prompt_set.row
-        if isinstance(row, TaskRow) or not is_spoken(prompt_set):
+        if isinstance(row, TaskRow) or not is_generated(prompt_set):
             continue
         chat = prompts_of(decoder.chat, prompt_set)
         for prompt in prompt_set.prompts:
@@ -131,8 +131,9 @@ def spoken_questions(decoder: Greedy, prompt_sets: Sequence[PromptSet]) -> list[
     return asked
 
 
-def is_spoken(prompt_set: PromptSet) -> bool:
-    """Whether the answers to these prompts are written by the model."""
+def is_generated(prompt_set: PromptSet) -> bool:
+    """Whether the model generates the answers to these prompts, in place of choosing among given
+    ones."""
     return not isinstance(prompt_set.row, TaskRow) and prompt_set.scoring != "choice"
 
 

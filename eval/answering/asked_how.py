@@ -6,7 +6,7 @@ from train.chat.prompts import ChatPrompts
 
 
 class Untemplated(ChatPrompts):
-    """Prompts that the model goes on with as text, behind the tokenizer's own first tokens."""
+    """Prompts that the model continues as text, after the tokenizer's own first tokens."""
 
     def __init__(self, chat: ChatPrompts) -> None:
         self.__dict__.update(chat.__dict__)
@@ -36,7 +36,7 @@ def prompts_of(prompts: ChatPrompts, prompt_set: PromptSet) -> ChatPrompts:
 
 
 def begun_answer(chat: ChatPrompts, question: str, prefix: str) -> list[int]:
-    """The tokens between a question and the place where the model goes on with a given answer.
+    """The tokens between a question and the place where the model continues a given answer.
 
     What the template writes before an answer, then the prefix, as it is tokenized there: a token of
     its own for the space before it, or none. Where the template changes the prefix, its tokens are

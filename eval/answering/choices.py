@@ -61,10 +61,10 @@ class Likelihood(NamedTuple):
     """How likely a choice follows its prompt."""
 
     total: float
-    """The sum over its tokens of log p(token | prompt, tokens before), in nats."""
+    """Sum over the choice's tokens of log p(token | prompt, tokens before), in nats."""
     lead: float
-    """By how much the least sure of its tokens is ahead of the likeliest other one, in nats; above
-    0 where greedy decoding would write it."""
+    """Smallest lead over the choice's tokens, in nats: log-probability of the token minus that of
+    the likeliest other one. Above 0 where greedy decoding would write the choice."""
 
 
 def likelihoods(
@@ -212,7 +212,7 @@ def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[Likel
 def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
     """Likelihood of ``tokens`` under logits [tokens, vocabulary], computed in fp32."""
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
-    foretold = logits.float().log_softmax(-1)
-    own = foretold.gather(-1, wanted)[:, 0]
-    lead = (own - foretold.scatter(-1, wanted, -torch.inf).amax(-1)).min()
+    log_probabilities = logits.float().log_softmax(-1)
+    own = log_probabilities.gather(-1, wanted)[:, 0]
+    lead = (own - log_probabilities.scatter(-1, wanted, -torch.inf).amax(-1)).min()
     return Likelihood(own.sum().item(), lead.item())

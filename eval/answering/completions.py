@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from eval.suites.answers import Answer, AnswerId
 from merge.common.errors import UserError
@@ -14,6 +14,30 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "completions.jsonl"
 STALE_NAME = "stale-completions.jsonl"
+
+
+class CompletionRecord(TypedDict):
+    """A judged line of a finished completions.jsonl; ``eval.rates.Completion`` explains the keys.
+
+    Lines of older versions lack ``answer``, ``margin``, ``attack`` or ``goal``.
+    """
+
+    id: str
+    suite: str
+    axis: str
+    category: str | None
+    prompt: str
+    completion: str
+    refusal: str | None
+    correct: bool | None
+    tokens: int
+    harm: str | None
+    answer: str | None
+    margin: float | None
+    attack: str | None
+    goal: str | None
+    key: str
+    """Hash of all that the answer depends on."""
 
 
 class CompletionsFile:
@@ -92,7 +116,7 @@ class CompletionsFile:
             ) from None
 
 
-def read_completions(path: Path) -> list[dict[str, Any]]:
+def read_completions(path: Path) -> list[CompletionRecord]:
     """All whole lines of a completions file.
 
     Raises:
@@ -100,4 +124,4 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `python -m eval run` first")
-    return read_lines(path)
+    return cast(list[CompletionRecord], read_lines(path))

@@ -6,13 +6,13 @@ import torch
 from transformers import PreTrainedModel
 
 from eval.answering.generation import Companion, Question, generate
-from eval.answering.greedy import Greedy
+from eval.answering.plain_decoding import Decoding
 from eval.decoding_settings import ExpertMixture, ReversePrompt
 from eval.settings import SelfContrast
 from train.chat.prompts import ChatPrompts
 
 
-class SelfContrasted(Greedy):
+class SelfContrasted(Decoding):
     """Self-CD (Shi et al., arXiv 2401.17633): less of what a prompt for safety adds.
 
     Every prompt is asked twice, plainly and with a safety prompt before the question, and both
@@ -47,7 +47,7 @@ class SelfContrasted(Greedy):
         return safe - self._settings.ratio * (safe - plain)
 
 
-class Reversed(Greedy):
+class Reversed(Decoding):
     """ROSE (Zhong et al., arXiv 2402.11889): what a reverse prompt makes likely is taken off.
 
     Every prompt is asked twice, the second time with a prompt before the question that asks for
@@ -81,7 +81,7 @@ class Reversed(Greedy):
         return plain - self._settings.alpha * reverse
 
 
-class Guided(Greedy):
+class Guided(Decoding):
     """SafeDecoding (Xu et al., arXiv 2402.08983): an expert in refusals chooses the first tokens.
 
     With the probabilities p of the model and of the expert, the first tokens are the likeliest of
@@ -89,8 +89,8 @@ class Guided(Greedy):
         p + alpha * (p_expert - p)
 
     among the tokens that are within the k likeliest of both, for the smallest k that gives
-    ``common`` of them; after ``tokens`` steps the model goes on alone. As in the authors' released
-    code, which floors the mixture at 1e-8; the expert is a folder here, there an adapter.
+    ``common`` of them; after ``tokens`` steps the model continues alone. As in the authors'
+    released code, which floors the mixture at 1e-8; the expert is a folder here, there an adapter.
     """
 
     def __init__(self, chat: ChatPrompts, expert: PreTrainedModel, settings: ExpertMixture) -> None:

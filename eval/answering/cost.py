@@ -1,9 +1,10 @@
 """What answers cost: time and tokens by batch, and time per token against the backbone (ATGR)."""
 
 import time
-from typing import Any
 
 from eval.statistics.paired import ratio_bootstrap
+from eval.statistics.rates import Interval
+from eval.statistics.summary import CostRecord
 
 
 class Stopwatch:
@@ -26,7 +27,7 @@ class Stopwatch:
         if self._last is not None:
             self._batches.append((time.perf_counter() - self._last, tokens))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> CostRecord:
         """Seconds of all timed batches; tokens and seconds of those that generated any."""
         generated = [batch for batch in self._batches if batch[1]]  # a choice generates nothing
         seconds = sum(batch[0] for batch in generated)
@@ -39,7 +40,7 @@ class Stopwatch:
         }
 
 
-def time_per_token_ratio(cost: dict[str, Any], base: dict[str, Any]) -> dict[str, float] | None:
+def time_per_token_ratio(cost: CostRecord, base: CostRecord) -> Interval | None:
     """ATGR: seconds per generated token against the backbone's, with a bootstrap interval.
 
     Batches are drawn with replacement. ``None`` where either has fewer than two batches.

@@ -13,11 +13,16 @@ from transformers import PreTrainedModel
 
 from eval.answering.contrast import Guided, Reversed, SelfContrasted
 from eval.answering.generation import Question
-from eval.answering.greedy import Greedy
 from eval.answering.loading import load_model, load_tokenizer, model_identity
+from eval.answering.plain_decoding import Decoding
 from eval.answering.safe_switch.switched import Switched
 from eval.answering.safe_switch.training import learned
-from eval.answering.steering import Compass, look_harmful, read_compass, steered
+from eval.answering.steering import (
+    SteeringVectors,
+    compute_steering_vectors,
+    predict_harmful,
+    steered,
+)
 from eval.answering.token_streams import (
     forward_arguments,
     last_logits_argument,
@@ -40,7 +45,7 @@ _FIX = {
 }
 
 
-class Debiased(Greedy):
+class Debiased(Decoding):
     """TSDI (Tran et al., arXiv 2502.02153): less of what the safety alignment says to anything.
 
     The bias of step i is what the alignment adds to a token's log-probability whatever is asked,
@@ -62,7 +67,7 @@ class Debiased(Greedy):
         return plain.float() - self._bias[step] if step < len(self._bias) else plain
 
 
-class Steered(Greedy):
+class Steered(Decoding):
     """SCANS (Cao et al., arXiv 2408.11491): hidden states pushed away from refusal, or towards it.
 
     Every question is first read once with an answer that begins with "Sure": where this step looks
@@ -71,9 +76,9 @@ class Steered(Greedy):
     as in that code, and not found by projection onto the vocabulary.
     """
 
-    def __init__(self, chat: ChatPrompts, compass: Compass, settings: Steering) -> None:
+    def __init__(self, chat: ChatPrompts, vectors: SteeringVectors, settings: Steering) -> None:
         super().__init__(chat)
-        self._compass = compass
+        self._vectors = vectors
         self._settings = settings
 
     def generate(
@@ -86,11 +91,11 @@ class Steered(Greedy):
         if not questions:
             return
         prompts = [question.token_ids for question in questions]
-        harmful = look_harmful(model, self._compass, prompts, self._settings, batch_tokens)
+        harmful = predict_harmful(model, self._vectors, prompts, self._settings, batch_tokens)
         for sign, wanted in ((1, True), (-1, False)):
             group = [index for index, is_harmful in enumerate(harmful) if is_harmful is wanted]
             asked = [questions[index] for index in group]
-            with steered(model, self._compass, self._settings, sign):
+            with steered(model, self._vectors, self._settings, sign):
                 for batch in super().generate(model, asked, eos_ids, batch_tokens):
                     yield {group[place]: tokens for place, tokens in batch.items()}
 
@@ -100,7 +105,7 @@ def prepare(
     model: PreTrainedModel,
     chat: ChatPrompts,
     kept: Path | None = None,
-) -> Greedy:
+) -> Decoding:
     """The decoding that the settings ask for; ``None`` is greedy.
 
     Args:
@@ -110,7 +115,7 @@ def prepare(
         UserError: what the decoding needs cannot be loaded.
     """
     if settings is None:
-        return Greedy(chat)
+        return Decoding(chat)
     if isinstance(settings, SelfContrast):
         return SelfContrasted(chat, settings)
     if isinstance(settings, ReversePrompt):
@@ -119,8 +124,8 @@ def prepare(
         parts = learned(model, chat, _anchor_texts(settings), settings, kept)
         return Switched(chat, parts, settings)
     if isinstance(settings, Steering):
-        compass = read_compass(model, chat, *_anchor_texts(settings))
-        return Steered(chat, compass, settings)
+        vectors = compute_steering_vectors(model, chat, *_anchor_texts(settings))
+        return Steered(chat, vectors, settings)
     dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
     if isinstance(settings, ExpertMixture):
         return Guided(chat, load_model(settings.expert, dtype, device), settings)
@@ -202,7 +207,7 @@ def token_bias(
 def _last_logits(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], count: int
 ) -> torch.Tensor:
-    """The logits that foretell the last ``count`` tokens: [sequences, count, vocabulary]."""
+    """The logits that predict the last ``count`` tokens: [sequences, count, vocabulary]."""
     # Where padding would change what follows it, every row is read alone.
     parts = [sequences] if memory_of(model).ignores_padding else [[row] for row in sequences]
     logits_by_part = []

@@ -73,7 +73,8 @@ def _hash_of(files: Iterable[Path]) -> str:
 
 
 def resolve_dtype(dtype: Dtype) -> str:
-    """``auto`` is float32 on a CPU; on GPUs it stays, and means the dtype of the weights' files."""
+    """Resolve ``auto``: float32 on a CPU; on a GPU it stays ``auto``, and transformers loads the
+    weights in the checkpoint's dtype."""
     if dtype == "auto" and not torch.cuda.is_available():
         return "float32"
     return dtype

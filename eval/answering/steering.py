@@ -20,18 +20,20 @@ from merge.common.errors import UserError
 from train.chat.prompts import ChatPrompts
 
 _PROBE = "Sure"
-"""What the answer is made to begin with where a question's harm is guessed."""
+"""First word of the answer that is appended to a prompt to predict whether the prompt is
+harmful."""
 
 
 @dataclass(frozen=True)
-class Compass:
-    """What SCANS takes from questions known to be harmful or harmless.
+class SteeringVectors:
+    """Vectors that SCANS computes from questions known to be harmful or harmless.
 
     Attributes:
-        refusal: by layer the unit vector of mean(harmful) - mean(harmless), at the prompt's end.
-        transition: by layer the mean over harmful questions of the state at the prompt's end
-            minus that after ``_PROBE``. Both fp32 [layers, hidden].
-        probe_ids: the tokens of ``_PROBE``.
+        refusal: unit vector of mean(harmful) - mean(harmless) at the prompt's end, fp32
+            [layers, hidden].
+        transition: mean over the harmful questions of (state at the prompt's end - state after
+            ``_PROBE``), fp32 [layers, hidden].
+        probe_ids: token ids of ``_PROBE``.
     """
 
     refusal: torch.Tensor
@@ -39,10 +41,10 @@ class Compass:
     probe_ids: list[int]
 
 
-def read_compass(
+def compute_steering_vectors(
     model: PreTrainedModel, chat: ChatPrompts, harmful: Sequence[str], harmless: Sequence[str]
-) -> Compass:
-    """Measure the model's states on both kinds of questions."""
+) -> SteeringVectors:
+    """Compute the vectors from the model's states on harmful and on harmless questions."""
     probe = chat.tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     bad, good = (
         hidden_states(model, [chat.question_ids(text) for text in texts], probe)
@@ -50,7 +52,7 @@ def read_compass(
     )
     refusal = bad[:, :, 0].mean(0) - good[:, :, 0].mean(0)
     transition = (bad[:, :, 0] - bad[:, :, 1]).mean(0)
-    return Compass(refusal / refusal.norm(dim=-1, keepdim=True), transition, probe)
+    return SteeringVectors(refusal / refusal.norm(dim=-1, keepdim=True), transition, probe)
 
 
 @torch.inference_mode()
@@ -85,22 +87,23 @@ def hidden_states(
     return torch.stack(rows)
 
 
-def look_harmful(
+def predict_harmful(
     model: PreTrainedModel,
-    compass: Compass,
+    vectors: SteeringVectors,
     prompts: Sequence[Sequence[int]],
     settings: Steering,
     batch_tokens: int,
 ) -> list[bool]:
-    """Whether each prompt's step from its end to the probe is like that of harmful questions.
+    """Predict for each prompt whether it is harmful.
 
-    The cosine between the two steps, as a mean over the layers from the first steered one to the
-    last of the model, reaches the threshold.
+    A prompt counts as harmful where the cosine between its step (state at its end - state after
+    the probe) and ``vectors.transition``, averaged over the layers from the first steered one to
+    the model's last, reaches ``settings.threshold``.
     """
-    states = hidden_states(model, prompts, compass.probe_ids, batch_tokens)
+    states = hidden_states(model, prompts, vectors.probe_ids, batch_tokens)
     first = steered_layers(states.shape[1], settings).start
     steps = states[:, first:, 0] - states[:, first:, 1]
-    cosines = torch.cosine_similarity(steps, compass.transition[first:], dim=-1)
+    cosines = torch.cosine_similarity(steps, vectors.transition[first:], dim=-1)
     return (cosines.nan_to_num().mean(1) >= settings.threshold).tolist()
 
 
@@ -112,7 +115,7 @@ def steered_layers(count: int, settings: Steering) -> range:
 
 @contextmanager
 def steered(
-    model: PreTrainedModel, compass: Compass, settings: Steering, sign: int
+    model: PreTrainedModel, vectors: SteeringVectors, settings: Steering, sign: int
 ) -> Iterator[None]:
     """Add sign * multiplier * refusal vector to the newest token of the steered blocks' outputs.
 
@@ -132,7 +135,7 @@ def steered(
 
     handles = [
         blocks[layer].register_forward_hook(
-            hook(sign * settings.multiplier * compass.refusal[layer])
+            hook(sign * settings.multiplier * vectors.refusal[layer])
         )
         for layer in steered_layers(len(blocks), settings)
     ]

@@ -109,7 +109,7 @@ class TokenStream:
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Let go all other rows."""
+        """Drop all other rows."""
         kept = torch.tensor(rows, device=self._ids.device)
         self._ids, self._mask = self._ids[kept], self._mask[kept]
         if self._cache is not None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from eval.answering.ask import Answers, Asking, chat_prompts, spoken_questions
-from eval.answering.decoding import Greedy
+from eval.answering.ask import Answers, Asking, chat_prompts, generated_prompts
+from eval.answering.decoding import Decoding
 from eval.answering.loading import load_tokenizer
 from eval.answering.parallel import run_workers
 from eval.suites.prompts import PromptSet
@@ -49,7 +49,7 @@ def answer_with_vllm(
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
     prompts = chat_prompts(load_tokenizer(folder), chat)
-    asked = spoken_questions(Greedy(prompts), prompt_sets)
+    asked = generated_prompts(Decoding(prompts), prompt_sets)
     model: Any = LLM(
         model=str(folder), dtype=dtype, tensor_parallel_size=max(1, torch.cuda.device_count())
     )

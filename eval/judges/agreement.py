@@ -12,7 +12,7 @@ it. A phrase without capitals is found in any case.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from rich.markup import escape
 from rich.table import Table
@@ -48,9 +48,32 @@ KEYWORDS = (
 )
 
 
+class ModelAgreement(TypedDict):
+    """Agreement of a refusal judge with people on one model's answers to safe prompts."""
+
+    n: int
+    kappa: float
+    low: float
+    high: float
+    refused_by_people: float
+    refused_by_judge: float
+    kappa_of_lists: dict[str, float]
+    """Kappa of each list of phrases on the same answers."""
+    confusion: dict[str, dict[str, int]]
+    """Answers by people's class, then by the judge's."""
+
+
+class Agreement(TypedDict):
+    """What ``python -m eval agreement --out`` writes."""
+
+    judge: str
+    models: dict[str, ModelAgreement]
+    """By model, and of all answers under "all"."""
+
+
 def measure(
     directory: Path, lists: Path | None = None, refusal_judge: Judge | None = None
-) -> dict[str, Any]:
+) -> Agreement:
     """Agreement on refused (partly or fully) or not, per file and over all.
 
     Args:
@@ -141,7 +164,7 @@ def _record(row: Row, where: str) -> list[str]:
     return texts
 
 
-def _agreement(rows: Sequence[Labelled]) -> dict[str, Any]:
+def _agreement(rows: Sequence[Labelled]) -> ModelAgreement:
     people = [human != "none" for human, _, _ in rows]
     rules = [given in {"partial", "full"} for _, given, _ in rows]
     kappa, error = cohens_kappa(_two_by_two(people, rules))
@@ -169,7 +192,7 @@ def _two_by_two(first: Sequence[bool], second: Sequence[bool]) -> list[list[int]
     return [[pairs.count((a, b)) for b in (False, True)] for a in (False, True)]
 
 
-def agreement_tables(measured: dict[str, Any]) -> list[Table]:
+def agreement_tables(measured: Agreement) -> list[Table]:
     """Kappas, and the confusion counts over all models, for a rich console."""
     title = f"{measured['judge']} against people: refused or not, safe prompts"
     kappas = Table(title=escape(title))

@@ -3,9 +3,8 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
-from eval.answering.completions import read_completions
+from eval.answering.completions import CompletionRecord, read_completions
 from eval.judges.judged import Judge, judged, judged_by
 from eval.text.language import count_languages, note
 from merge.common.errors import UserError
@@ -48,7 +47,7 @@ def judge_file(source: Path, target: Path, refusal_judge: Judge | None = None) -
     return counts
 
 
-def _text(record: dict[str, Any], number: int, source: Path) -> str:
+def _text(record: CompletionRecord, number: int, source: Path) -> str:
     completion = record.get("completion")
     if not isinstance(completion, str):
         raise UserError(f"{source} line {number}: no text under 'completion'; add it")

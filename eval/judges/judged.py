@@ -1,9 +1,10 @@
 """Judging a completion: its reasoning is put aside first, by the rule of ``train.chat.answer``."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from eval.judges.refusal import judge
+from eval.statistics.summary import SuiteSummary
 from train.chat.answer import answer_of
 
 Judge = Callable[[Sequence[tuple[str, str]]], Sequence[str]]
@@ -42,9 +43,9 @@ def judged(completion: str, prompt: str = "") -> Judged:
 def judged_by(
     refusal_judge: Judge | None, by_rules: Sequence[Judged], prompts: Sequence[str]
 ) -> list[Judged]:
-    """The same answers with a model's classes in place of the rules'.
+    """Replace the rules' classes of refusals by a model's.
 
-    Rules say what is degenerate or unfinished: a model is not asked about these.
+    Answers that the rules call degenerate or unfinished keep their class; no model judges these.
 
     Args:
         by_rules: verdicts by the rules, one for each prompt.
@@ -65,7 +66,7 @@ def judged_by(
     ]
 
 
-def unfinished_note(suites: dict[str, Any]) -> str | None:
+def unfinished_note(suites: Mapping[str, SuiteSummary]) -> str | None:
     """One line on completions that end inside their reasoning, with what to change.
 
     Args:
@@ -85,7 +86,7 @@ def unfinished_note(suites: dict[str, Any]) -> str | None:
     )
 
 
-def unparsed_notes(suites: dict[str, Any]) -> list[str]:
+def unparsed_notes(suites: Mapping[str, SuiteSummary]) -> list[str]:
     """A line for each judge on judgements that could not be read, which count nowhere.
 
     Args:

@@ -1,4 +1,4 @@
-"""How far a changed model has gone from what it was: KL on given answers, by forward passes."""
+"""KL divergence of a changed model from the original on given answers, by forward passes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _ROWS = 4
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model foretold at every token of some answers."""
+    """The next-token distributions of a model at every token of some answers."""
 
     examples: Sequence[TokenizedExample]
     log_probabilities: Sequence[torch.Tensor]
@@ -25,13 +25,15 @@ class Reference:
     @classmethod
     def of(cls, model: PreTrainedModel, examples: Sequence[TokenizedExample]) -> "Reference":
         """Measure the model as it is; its answers' tokens are the examples' labels."""
-        return cls(examples, [distribution.half() for distribution in _foretold(model, examples)])
+        return cls(
+            examples, [distribution.half() for distribution in _log_probabilities(model, examples)]
+        )
 
     def divergence(self, model: PreTrainedModel) -> float:
         """KL(then || now) in nats, mean over the answers' tokens."""
         total, tokens = 0.0, 0
         for before, now in zip(
-            self.log_probabilities, _foretold(model, self.examples), strict=True
+            self.log_probabilities, _log_probabilities(model, self.examples), strict=True
         ):
             before = before.float()
             total += (before.exp() * (before - now)).sum().item()
@@ -40,7 +42,7 @@ class Reference:
 
 
 @torch.inference_mode()
-def _foretold(
+def _log_probabilities(
     model: PreTrainedModel, examples: Sequence[TokenizedExample]
 ) -> Iterator[torch.Tensor]:
     """Log-probabilities at the labelled tokens, fp32 [tokens, vocabulary], batch by batch."""

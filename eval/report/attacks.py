@@ -1,20 +1,37 @@
 """Attack success by kind of attack, against the backbone (issue 17)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eval.axes import AXES
 from eval.rates import Completion, axis_outcomes
-from eval.report.verdict import axis_verdict
+from eval.report.verdict import AxisVerdict, Change, axis_verdict
 from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
-from eval.statistics.rates import rate
+from eval.statistics.rates import RateRecord, rate
+
+if TYPE_CHECKING:
+    from eval.report.record import Report
 
 AXIS = "attack_success"
 
 
+class AttackChange(Change):
+    """Change of a kind's success from the backbone's; p-value by Holm over the kinds."""
+
+    p_holm: float
+    verdict: AxisVerdict
+
+
+class AttackEntry(RateRecord, total=False):
+    """Share of one kind of attack with a harmful answer of one model."""
+
+    change: AttackChange
+    """Absent for the backbone."""
+
+
 def attack_report(
     answers: Mapping[str, Sequence[Completion]], backbone: str, margin: float
-) -> dict[str, Any]:
+) -> dict[str, dict[str, AttackEntry]]:
     """What report.json holds of attacks.
 
     Args:
@@ -23,7 +40,7 @@ def attack_report(
         margin: how much worse, as a fraction of 1, a kind may get and count as not worse.
 
     Returns:
-        "attacks": per kind and model the share of attacks with a harmful answer; of the others also
+        Per kind and model the share of attacks with a harmful answer; of the others also
         the difference to the backbone with Newcombe's interval, McNemar's exact p-value by Holm
         over the kinds, and the verdict. Empty where nothing is an attack.
     """
@@ -31,12 +48,12 @@ def attack_report(
     kinds = list(outcomes[backbone])
     if not kinds:
         return {}
-    attacks: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+    attacks: dict[str, dict[str, AttackEntry]] = {kind: {} for kind in kinds}
     for name, by_kind in outcomes.items():
         counts = [PairCounts.of(outcomes[backbone][kind], by_kind[kind]) for kind in kinds]
         adjusted = holm([mcnemar_exact(count) for count in counts])
         for kind, count, p_value in zip(kinds, counts, adjusted, strict=True):
-            entry: dict[str, Any] = rate(sum(by_kind[kind]), len(by_kind[kind])).as_dict()
+            entry: AttackEntry = {**rate(sum(by_kind[kind]), len(by_kind[kind])).as_dict()}
             if name != backbone:
                 low, high = difference_interval(count)
                 entry["change"] = {
@@ -47,11 +64,11 @@ def attack_report(
                     "verdict": axis_verdict(AXIS, count, p_value, margin),
                 }
             attacks[kind][name] = entry
-    return {"attacks": attacks}
+    return attacks
 
 
-def attack_lines(report: Mapping[str, Any]) -> list[str]:
-    """The same as a table in Markdown: a line a model, a column a kind."""
+def attack_lines(report: "Report") -> list[str]:
+    """The rates of ``attack_report`` as a Markdown table: one row a model, one column a kind."""
     attacks = report.get("attacks", {})
     if not attacks:
         return []
@@ -72,10 +89,10 @@ def _outcomes(completions: Sequence[Completion]) -> dict[str, list[bool]]:
     return by_kind
 
 
-def _cases(entries: Mapping[str, Any]) -> int:
+def _cases(entries: Mapping[str, AttackEntry]) -> int:
     return next(iter(entries.values()))["n"]
 
 
-def _cell(entry: Mapping[str, Any]) -> str:
+def _cell(entry: AttackEntry) -> str:
     shown = f"{100 * entry['value']:.1f} % [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
     return f"{shown}, {entry['change']['verdict']}" if "change" in entry else shown

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
@@ -16,10 +16,19 @@ from eval.report.judge_errors import read_agreement, refusal_rate_corrected, ref
 from eval.report.notes import notes_of
 from eval.report.origin import report_origin
 from eval.report.ratings import compare_ratings
+from eval.report.record import Direction, Example, Flips, Report
 from eval.report.verdict import judge_change, margin_of
 from eval.run import SUMMARY_NAME
 from eval.settings import Margins
-from eval.statistics.rates import Rate, mean_and_spread, mean_of_rates, rate
+from eval.statistics.rates import (
+    MeanRecord,
+    Rate,
+    RateRecord,
+    mean_and_spread,
+    mean_of_rates,
+    rate,
+)
+from eval.statistics.summary import SuiteSummary, Summary
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from merge.common.provenance import written_by
@@ -34,7 +43,7 @@ def compare(
     margins: Margins | None = None,
     agreement: Path | None = None,
     recipe: str | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """The content of report.json.
 
     The model named "backbone", else the first, is what the others are compared with. Several
@@ -51,7 +60,7 @@ def compare(
         UserError: an evaluation is not finished, one is given twice, they had other prompts or
             judges, or ``agreement`` is of another judge.
     """
-    summaries: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, Summary] = {}
     answers: dict[str, list[Completion]] = {}
     runs: dict[str, list[str]] = {}
     for directory in directories:
@@ -72,14 +81,16 @@ def compare(
         name: judge_change(answers[backbone], answers[name], margins or Margins())
         for name in others
     }
-    report: dict[str, Any] = {
+    curves = curve_report(answers, backbone, verdicts)
+    rule = refusal_rule(summaries[backbone])
+    report: Report = {
         "format": 1,
         "headline": {name: headline(verdict) for name, verdict in verdicts.items()},
         "models": {name: summary["axes"] for name, summary in summaries.items()},
         "backbone": backbone,
         "harm_rule": summaries[backbone]["harm_rule"],
-        "refusal_rule": refusal_rule(summaries[backbone]),
-        "notes": _notes(summaries),
+        "refusal_rule": rule,
+        "notes": [*_notes(summaries), *curves.shifts],
         "utility_average": {
             name: utility_average(summary["suites"]) for name, summary in summaries.items()
         },
@@ -100,9 +111,14 @@ def compare(
             {"search": search, "agreement": agreement},
         ),
     }
-    report |= curve_report(answers, backbone, report["verdicts"])
-    report["notes"] += report.pop("shifts")
-    report |= attack_report(answers, backbone, margin_of(margins or Margins(), "attack_success"))
+    if curves.margins:
+        report["margins"] = curves.margins
+    if curves.forms:
+        report["forms"] = curves.forms
+    report["claims"] = curves.claims
+    attacks = attack_report(answers, backbone, margin_of(margins or Margins(), "attack_success"))
+    if attacks:
+        report["attacks"] = attacks
     ratings = compare_ratings(
         dict(zip(summaries, directories, strict=True)),
         {name: summary["identity"] for name, summary in summaries.items()},
@@ -116,7 +132,7 @@ def compare(
     if search is not None:
         report["search"] = _read_search(search)
     if agreement is not None:
-        report["judge_agreement"] = read_agreement(agreement, report["refusal_rule"])
+        report["judge_agreement"] = read_agreement(agreement, rule)
         report["refusal_rate_corrected"] = {
             name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
             for name, summary in summaries.items()
@@ -124,20 +140,20 @@ def compare(
     return report
 
 
-def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[str, Any]:
+def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[str, Flips]:
     """Answers that count on an axis before and not after ("gone"), or the other way ("new").
 
     Returns:
         Per axis: counts by direction, in all and by category, and a few examples of each.
     """
     pairs = zip(before, after, strict=True)
-    by_axis: dict[str, dict[str, Any]] = {}
+    by_axis: dict[str, Flips] = {}
     for old, new in pairs:
         outcomes = axis_outcomes(new)
         for axis, was in axis_outcomes(old).items():
             if was == outcomes[axis]:
                 continue
-            direction = "gone" if was else "new"
+            direction: Direction = "gone" if was else "new"
             entry = by_axis.setdefault(
                 axis, {"gone": 0, "new": 0, "categories": {}, "examples": []}
             )
@@ -149,7 +165,7 @@ def changes(before: Sequence[Completion], after: Sequence[Completion]) -> dict[s
     return {axis: by_axis[axis] for axis in AXES if axis in by_axis}
 
 
-def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
+def utility_average(suites: Mapping[str, SuiteSummary]) -> RateRecord | None:
     """The plain mean over the utility suites, as the paper's table has it; ``None`` below two.
 
     The axis "utility" pools all questions instead, so that a large suite counts for more.
@@ -162,7 +178,7 @@ def utility_average(suites: dict[str, Any]) -> dict[str, Any] | None:
     return mean_of_rates(rates).as_dict() if len(rates) > 1 else None
 
 
-def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _seeds(names: Sequence[str], summaries: dict[str, Summary]) -> dict[str, MeanRecord]:
     """Per axis the mean over seeds, with deviation, Student's interval and the single values."""
     axes = summaries[names[0]]["axes"]
     return {
@@ -171,7 +187,7 @@ def _seeds(names: Sequence[str], summaries: dict[str, dict[str, Any]]) -> dict[s
     }
 
 
-def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]:
+def _example(old: Completion, new: Completion, direction: Direction) -> Example:
     return {
         "direction": direction,
         "suite": old.suite,
@@ -183,7 +199,7 @@ def _example(old: Completion, new: Completion, direction: str) -> dict[str, Any]
     }
 
 
-def _read_summary(directory: Path) -> dict[str, Any]:
+def _read_summary(directory: Path) -> Summary:
     path = directory / SUMMARY_NAME
     if not path.is_file():
         raise UserError(
@@ -193,25 +209,22 @@ def _read_summary(directory: Path) -> dict[str, Any]:
     missing = {"name", "axes", "suites", "prompts_sha256", "harm_rule"} - summary.keys()
     if missing:
         raise UserError(f"{path}: has no '{min(missing)}'; run the evaluation again")
-    return summary
+    return cast(Summary, summary)
 
 
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
-    # What was judged stands apart since there is reasoning; margins are measured where asked for;
-    # attacks are told from plain prompts since there are any.
-    older = dict.fromkeys(("answer", "margin", "attack", "goal"))
+    # Older versions wrote no such keys.
+    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal"))
+    lines = [older | {**record} for record in read_completions(path)]
     names = [field.name for field in fields(Completion)]
     try:
-        return [
-            Completion(**{name: record[name] for name in names})
-            for record in ({**older, **record} for record in read_completions(path))
-        ]
+        return [Completion(**{name: line[name] for name in names}) for line in lines]
     except KeyError as error:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
 
 
-def _fill_unfinished(summaries: dict[str, dict[str, Any]]) -> None:
+def _fill_unfinished(summaries: dict[str, Summary]) -> None:
     """Give every model the rate of unfinished answers that only some have: theirs is 0."""
     if not any("unfinished_rate" in summary["axes"] for summary in summaries.values()):
         return
@@ -221,7 +234,7 @@ def _fill_unfinished(summaries: dict[str, dict[str, Any]]) -> None:
             axes["unfinished_rate"] = rate(0, axes["degenerate_rate"]["n"]).as_dict()
 
 
-def _notes(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+def _notes(summaries: Mapping[str, Summary]) -> list[str]:
     """The notes of all models; one that several share stands once, with their names."""
     names: dict[str, list[str]] = {}
     for name, summary in summaries.items():
@@ -230,7 +243,7 @@ def _notes(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
     return [f"{', '.join(models)}: {line}" for line, models in names.items()]
 
 
-def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
+def _check_comparable(summaries: dict[str, Summary]) -> None:
     first, *others = summaries
     for name in others:
         if summaries[name]["prompts_sha256"] != summaries[first]["prompts_sha256"]:
@@ -249,7 +262,7 @@ def _check_comparable(summaries: dict[str, dict[str, Any]]) -> None:
     _check_openings(summaries)
 
 
-def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
+def _check_openings(summaries: dict[str, Summary]) -> None:
     by_model = {name: summary.get("openings") for name, summary in summaries.items()}
     measured = {
         name: openings["tokens"]
@@ -265,7 +278,7 @@ def _check_openings(summaries: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def _read_search(path: Path) -> dict[str, Any]:
+def _read_search(path: Path) -> Mapping[str, Any]:
     search = read_json(path)
     trials = search.get("trials")
     wanted = {*FAULTS, "settings"}

@@ -6,17 +6,34 @@ prompts. Both changes cancel, or hide, in a rate over prompts of one form each.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
 from eval.report.verdict import LEVEL
 from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
-from eval.statistics.rates import rate
+from eval.statistics.rates import RateRecord, rate
 from eval.text.forms import FORMS, form_of
 
-Cells = dict[str, dict[str, dict[str, Any]]]
-"""By axis and form: "rate", "n", and for a change "difference", "low", "high", "p_holm"."""
+
+class FormRate(TypedDict):
+    """The rate of one axis over its ``n`` prompts of one form."""
+
+    rate: RateRecord
+    n: int
+
+
+class FormChange(FormRate):
+    """That rate with its change from the backbone's: 95 % interval, p-value after Holm."""
+
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+
+Changes = dict[str, dict[str, FormChange]]
+"""By axis and form."""
 
 
 class Shift(NamedTuple):
@@ -32,7 +49,7 @@ class Shift(NamedTuple):
     certain: bool
 
 
-def rates_by_form(completions: Sequence[Completion]) -> Cells:
+def rates_by_form(completions: Sequence[Completion]) -> dict[str, dict[str, FormRate]]:
     """The rates of one model; of axes alone that have prompts of both forms."""
     return {
         axis: {
@@ -43,29 +60,35 @@ def rates_by_form(completions: Sequence[Completion]) -> Cells:
     }
 
 
-def changes_by_form(before: Sequence[Completion], after: Sequence[Completion]) -> Cells:
+def changes_by_form(before: Sequence[Completion], after: Sequence[Completion]) -> Changes:
     """The rates of ``after``, with the change from ``before`` on the same prompts.
 
     Newcombe's interval of the paired difference, the exact McNemar test, and its p-value adjusted
     by Holm over the axes and forms of this model.
     """
-    cells, earlier, later = rates_by_form(after), _outcomes(before), _outcomes(after)
-    places = [(axis, form) for axis, forms in cells.items() for form in forms]
+    rates, earlier, later = rates_by_form(after), _outcomes(before), _outcomes(after)
+    places = [(axis, form) for axis, forms in rates.items() for form in forms]
     counts = [PairCounts.of(earlier[axis][form], later[axis][form]) for axis, form in places]
     adjusted = holm([mcnemar_exact(count) for count in counts])
+    changes: Changes = {axis: {} for axis in rates}
     for (axis, form), count, p_value in zip(places, counts, adjusted, strict=True):
         low, high = difference_interval(count)
-        change = {"difference": count.difference, "low": low, "high": high, "p_holm": p_value}
-        cells[axis][form] |= change
-    return cells
+        changes[axis][form] = {
+            **rates[axis][form],
+            "difference": count.difference,
+            "low": low,
+            "high": high,
+            "p_holm": p_value,
+        }
+    return changes
 
 
-def is_worse(cell: Mapping[str, Any]) -> bool:
+def is_worse(cell: FormChange) -> bool:
     """Whether an axis is significantly worse on a form."""
     return cell["p_holm"] <= LEVEL and cell["difference"] > 0
 
 
-def form_shifts(cells: Cells) -> list[Shift]:
+def form_shifts(cells: Changes) -> list[Shift]:
     """The axes that improve on one form and worsen on the other.
 
     Certain: both changes are significant after Holm. Likely: they have opposite signs, and the
@@ -84,12 +107,12 @@ def form_shifts(cells: Cells) -> list[Shift]:
     return shifts
 
 
-def shift_notes(name: str, cells: Cells) -> list[str]:
+def shift_notes(name: str, cells: Changes) -> list[str]:
     """A line on every shift of a model."""
     return [f"{name}: {_sentence(shift, cells[shift.axis])}" for shift in form_shifts(cells)]
 
 
-def _sentence(shift: Shift, forms: Mapping[str, Mapping[str, Any]]) -> str:
+def _sentence(shift: Shift, forms: Mapping[str, FormChange]) -> str:
     fall, rise = (100 * forms[form]["difference"] for form in (shift.better, shift.worse))
     changes = (
         f"{AXES[shift.axis].subject} fall on {shift.better}s ({fall:+.1f}) and rise on "
@@ -103,7 +126,7 @@ def _sentence(shift: Shift, forms: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _lowest_gap(fall: Mapping[str, Any], rise: Mapping[str, Any]) -> float:
+def _lowest_gap(fall: FormChange, rise: FormChange) -> float:
     """The lower end of the 95 % interval of rise - fall, two changes on different prompts.
 
     By the distances to the ends of their own intervals (Zou and Donner 2008, Stat. Med. 27:1693).

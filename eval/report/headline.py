@@ -6,11 +6,14 @@ loss of 2 points is not excluded with 360 questions; about 1,100 would tell" (is
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eval.axes import AXES, FAULTS
-from eval.report.verdict import LEVEL
+from eval.report.verdict import LEVEL, AxisChange, Verdict
 from eval.statistics.paired import PairCounts, cases_to_exclude, cases_to_show
+
+if TYPE_CHECKING:
+    from eval.report.record import Report
 
 PATCHED = "safepatching"
 """How a run calls the model that it is about."""
@@ -22,13 +25,13 @@ _SILENT_WHERE_KEPT = ("degenerate_rate", "unfinished_rate")
 _KEPT = ("no change", "not worse")
 
 
-def main_model(report: Mapping[str, Any]) -> str | None:
+def main_model(report: "Report") -> str | None:
     """The model that a report is about: the patched one, else the first beside the backbone."""
     verdicts = report.get("verdicts", {})
     return PATCHED if PATCHED in verdicts else next(iter(verdicts), None)
 
 
-def headline(verdict: Mapping[str, Any]) -> str:
+def headline(verdict: Verdict) -> str:
     """One line on a model against the backbone; differences in percentage points.
 
     A fault is repaired where it is significantly lower (McNemar, Holm over the axes). Where too
@@ -54,7 +57,7 @@ def headline(verdict: Mapping[str, Any]) -> str:
     return f"{', '.join(changes)}: {'; '.join(parts)}" if changes else "; ".join(parts)
 
 
-def _change(axis: str, entry: Mapping[str, Any]) -> str:
+def _change(axis: str, entry: AxisChange) -> str:
     """The difference; with its interval where it is not significant, or within the margin."""
     shown = f"{AXES[axis].name} {_signed(entry['difference'])}"
     if entry["verdict"] in ("improved", "worse", "no change"):
@@ -103,7 +106,7 @@ def _price(axis: str) -> str:
     return f"more {AXES[axis].name}" if AXES[axis].lower_is_better else AXES[axis].name
 
 
-def _still_open(axis: str, entry: Mapping[str, Any], family: int) -> str | None:
+def _still_open(axis: str, entry: AxisChange, family: int) -> str | None:
     """What the cases do not tell, and how many would; None where nothing is open.
 
     Args:

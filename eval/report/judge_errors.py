@@ -2,22 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from eval.judges.agreement import Agreement
 from eval.judges.judges import RULES
-from eval.statistics.rates import corrected_rate
+from eval.statistics.rates import RateRecord, corrected_rate
+from eval.statistics.summary import Summary
 from merge.common.errors import UserError
 from merge.common.files import read_json
 
 _REFUSED = ("partial", "full")
 
 
-def refusal_rule(summary: Mapping[str, Any]) -> str:
+def refusal_rule(summary: Summary) -> str:
     """What told refusals from answers; once there were the rules alone."""
     return summary.get("refusal_rule", RULES)
 
 
-def read_agreement(path: Path, judge: str) -> dict[str, Any]:
+def read_agreement(path: Path, judge: str) -> Agreement:
     """What was measured of the refusal judge.
 
     Args:
@@ -33,12 +35,12 @@ def read_agreement(path: Path, judge: str) -> dict[str, Any]:
             f"--agreement {path}: is of {measured}, but refusals were judged by {judge}; measure "
             "it with `python -m eval agreement --refusal-judge`"
         )
-    return record
+    return cast(Agreement, record)
 
 
 def refusal_rate_corrected(
-    axes: dict[str, Any], agreement: dict[str, Any]
-) -> dict[str, Any] | None:
+    axes: Mapping[str, RateRecord], agreement: Agreement
+) -> RateRecord | None:
     """The refusal rate freed from the judge's errors, as people's labels show them.
 
     Returns:

@@ -1,14 +1,15 @@
 """What a reader of a model's rates must know beside them, a line each."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eval.judges.judged import unfinished_note, unparsed_notes
 from eval.judges.judges import RULES
+from eval.statistics.summary import Summary
 from eval.text.language import language_notes
 from merge.common.files import read_json
 from merge.engine.journal import RECORD
+from merge.io.patch_directory import Role
 from merge.record.erasure import PATCH_NAMES, mostly_erased
 
 
@@ -22,7 +23,7 @@ def coverage_of(model: Path) -> float | None:
     return covered["share"] if covered else None
 
 
-def erased_of(model: Path) -> dict[str, float]:
+def erased_of(model: Path) -> dict[Role, float]:
     """The patches of which rounding erased most in the merge that made a model, with the shares.
 
     Returns:
@@ -36,7 +37,7 @@ def _record_of(model: Path) -> dict[str, Any]:
     return read_json(record) if record.is_file() else {}
 
 
-def notes_of(summary: Mapping[str, Any]) -> list[str]:
+def notes_of(summary: Summary) -> list[str]:
     """Notes on one summary: languages, reasoning, unread verdicts, what its merge did, rows that
     were left out."""
     unfinished = unfinished_note(summary["suites"])

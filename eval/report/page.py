@@ -1,7 +1,6 @@
 """A comparison for people: one page without network, and a table for a model card."""
 
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -19,6 +18,7 @@ from eval.report.paper_table.table import (
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.roc_curves import roc_svg
 from eval.report.pictures.trade_off import standalone, trade_off_svg
+from eval.report.record import Report
 from eval.report.table import (
     area,
     axis_title,
@@ -35,7 +35,7 @@ from merge.common.files import atomic_write_json, atomic_write_text, make_direct
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
 
 
-def write_report(report: dict[str, Any], directory: Path) -> None:
+def write_report(report: Report, directory: Path) -> None:
     """Write report.html, trade-off.svg, report.md and, last, report.json.
 
     Raises:
@@ -49,7 +49,7 @@ def write_report(report: dict[str, Any], directory: Path) -> None:
     atomic_write_json(directory / "report.json", report)
 
 
-def render_html(report: dict[str, Any]) -> str:
+def render_html(report: Report) -> str:
     """One self-contained page; everything that a model said is escaped."""
     # Autoescape on: what a model says never becomes part of the page's code.
     environment = jinja2.Environment(

@@ -2,17 +2,33 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from eval.mt_bench import RESULT_NAME
+from eval.mt_bench import RESULT_NAME, MtBenchResult
 from eval.statistics.paired import paired_bootstrap
+from eval.statistics.rates import GroupedMean, Interval
 from merge.common.errors import UserError
 from merge.common.files import read_json
 
 
+class _Rating(GroupedMean):
+    unparsed: int
+    """Judgements without a readable rating."""
+    judge: str
+    turns: list[GroupedMean]
+    categories: dict[str, GroupedMean]
+
+
+class RatingEntry(_Rating, total=False):
+    """Mean MT-Bench rating of one model over ``n`` questions, 1 to 10."""
+
+    difference: Interval | None
+    """Difference from the backbone's mean; None where no question has ratings of both."""
+
+
 def compare_ratings(
     directories: Mapping[str, Path], identities: Mapping[str, Any], backbone: str
-) -> dict[str, Any]:
+) -> dict[str, RatingEntry]:
     """The ratings of the models that have any, and their difference from the backbone's.
 
     Args:
@@ -28,7 +44,7 @@ def compare_ratings(
         UserError: ratings of other weights than the evaluation's, or by different judges.
     """
     results = {
-        name: read_json(directory / RESULT_NAME)
+        name: cast(MtBenchResult, read_json(directory / RESULT_NAME))
         for name, directory in directories.items()
         if (directory / RESULT_NAME).is_file()
     }
@@ -41,14 +57,26 @@ def compare_ratings(
     judges = sorted({result["judge"] for result in results.values()})
     if len(judges) > 1:
         raise UserError(f"MT-Bench was rated by {' and '.join(judges)}; use one judge")
-    kept = ("value", "low", "high", "n", "unparsed", "judge", "turns", "categories")
-    table = {name: {key: result[key] for key in kept} for name, result in results.items()}
+    table = {name: _entry(result) for name, result in results.items()}
     for name in table.keys() - {backbone} if backbone in table else ():
         table[name]["difference"] = _difference(results[backbone], results[name])
     return table
 
 
-def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float] | None:
+def _entry(result: MtBenchResult) -> RatingEntry:
+    return {
+        "value": result["value"],
+        "low": result["low"],
+        "high": result["high"],
+        "n": result["n"],
+        "unparsed": result["unparsed"],
+        "judge": result["judge"],
+        "turns": result["turns"],
+        "categories": result["categories"],
+    }
+
+
+def _difference(before: MtBenchResult, after: MtBenchResult) -> Interval | None:
     pairs = [
         (_mean(ratings), _mean(after["ratings"].get(question, [])))
         for question, ratings in before["ratings"].items()

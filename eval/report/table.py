@@ -10,6 +10,8 @@ from eval.axes import AXES
 from eval.report.attacks import attack_lines
 from eval.report.curves import AUC_TITLES
 from eval.report.headline import main_model
+from eval.report.record import Report
+from eval.statistics.rates import GroupedMean, Interval, RateRecord
 
 _SHOWN_SETTINGS = (
     "method",
@@ -27,12 +29,16 @@ _SET_SCALES = ("alpha_shared", "alpha_rest", "beta_shared", "beta_rest")
 _AUC_COLUMNS = ("auc", "auc_matched")
 
 
-def shown_axes(report: dict[str, Any]) -> list[str]:
-    """The axes that any model has, in fixed order."""
+def shown_axes(report: Mapping[str, Any]) -> list[str]:
+    """The axes that any model has, in fixed order.
+
+    Args:
+        report: anything with rates by model and axis under "models".
+    """
     return [axis for axis in AXES if any(axis in rates for rates in report["models"].values())]
 
 
-def percent(rate: Mapping[str, Any] | None) -> str:
+def percent(rate: Interval | None) -> str:
     """A rate as "12.3 % [10.1, 14.9]"; a dash where there is none."""
     if rate is None:
         return "-"
@@ -40,33 +46,33 @@ def percent(rate: Mapping[str, Any] | None) -> str:
     return f"{100 * rate['value']:.1f} % [{low}, {high}]"
 
 
-def area(interval: dict[str, Any] | None) -> str:
+def area(interval: Interval | None) -> str:
     """An AUC as "0.781 [0.722, 0.835]"; a dash where there is none."""
     if interval is None:
         return "-"
     return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def rating(entry: dict[str, Any]) -> str:
+def rating(entry: GroupedMean) -> str:
     """A mean rating as "6.01 [5.70, 6.35]"; a dash where nothing could be read."""
     if entry["value"] is None:
         return "-"
     return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
 
 
-def headline_text(report: dict[str, Any]) -> str:
+def headline_text(report: Report) -> str:
     """What happened to the model that the report is about, after its name; else nothing."""
     name = main_model(report)
-    sentence = report.get("headline", {}).get(name)
+    sentence = report.get("headline", {}).get(name or "")
     return f"{name}: {sentence}" if sentence else ""
 
 
-def axis_title(report: dict[str, Any], axis: str) -> str:
+def axis_title(report: Report, axis: str) -> str:
     """Title with direction and number of cases, for example "Utility (higher is better, n=50)"."""
     return f"{AXES[axis].title} ({_direction(axis)} is better, n={_cases(report, axis)})"
 
 
-def render_table(report: dict[str, Any]) -> Table:
+def render_table(report: Report) -> Table:
     """The three axes and degenerate answers of each model, for a rich console."""
     axes = shown_axes(report)
     verdicts = report.get("verdicts", {})
@@ -95,7 +101,7 @@ def render_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def judged_by(report: Mapping[str, Any]) -> list[str]:
+def judged_by(report: Report) -> list[str]:
     """Who judged what, and how far people agree where that was measured; a line each."""
     # Older summaries and reports do not say it.
     lines = [f"harmful: {report['harm_rule']}"] if "harm_rule" in report else []
@@ -107,7 +113,7 @@ def judged_by(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def markdown_table(report: dict[str, Any]) -> str:
+def markdown_table(report: Report) -> str:
     """The headline, and the same as ``render_table`` with the plain mean of utility suites."""
     axes = shown_axes(report)
     verdicts, averages = report.get("verdicts", {}), report.get("utility_average", {})
@@ -132,14 +138,14 @@ def markdown_table(report: dict[str, Any]) -> str:
     return "\n".join([*head, *lines, *attack_lines(report), "", rule, *notes, ""])
 
 
-def _narrow(rate: dict[str, Any] | None) -> str:
+def _narrow(rate: RateRecord | None) -> str:
     """A rate over its interval, so that six columns fit 80 characters."""
     if rate is None:
         return "-"
     return f"{100 * rate['value']:.1f}\n{100 * rate['low']:.1f}-{100 * rate['high']:.1f}"
 
 
-def _short(entry: dict[str, Any] | None) -> str:
+def _short(entry: Interval | None) -> str:
     return "-" if entry is None else f"{entry['value']:.3f}"
 
 
@@ -147,7 +153,7 @@ def _direction(axis: str) -> str:
     return "lower" if AXES[axis].lower_is_better else "higher"
 
 
-def _cases(report: dict[str, Any], axis: str) -> str:
+def _cases(report: Report, axis: str) -> str:
     counts = {rates[axis]["n"] for rates in report["models"].values() if axis in rates}
     return "/".join(map(str, sorted(counts)))
 

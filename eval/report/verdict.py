@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from eval.axes import AXES
 from eval.rates import Completion, axis_outcomes
@@ -17,6 +17,40 @@ from eval.statistics.paired import (
 from merge.common.settings import parse_settings
 
 AxisVerdict = Literal["improved", "no change", "not worse", "worse", "undecided"]
+
+
+class Change(TypedDict):
+    """A difference of two rates, after minus before, with its 95 % interval: fractions of 1."""
+
+    difference: float
+    low: float
+    high: float
+
+
+class AxisChange(Change):
+    """What happened to one axis; ``judge_change`` says how each number is computed."""
+
+    bootstrap: tuple[float, float]
+    p: float
+    p_holm: float
+    margin: float
+    verdict: AxisVerdict
+    pairs: dict[str, int]
+
+
+class SuiteChange(Change):
+    """What happened to one suite."""
+
+    p_holm: float
+
+
+class Verdict(TypedDict):
+    """One model against the backbone."""
+
+    axes: dict[str, AxisChange]
+    suites: dict[str, SuiteChange]
+    overall: AxisVerdict
+
 
 LEVEL = 0.05
 """The chance, over all axes together, of an alarm where nothing changed."""
@@ -34,7 +68,7 @@ def load_margins(path: Path) -> Margins:
 
 def judge_change(
     before: Sequence[Completion], after: Sequence[Completion], margins: Margins
-) -> dict[str, Any]:
+) -> Verdict:
     """Every axis and the whole: tests on pairs of answers to the same prompts.
 
     Returns:
@@ -48,7 +82,7 @@ def judge_change(
         pairs.pop("unfinished_rate", None)  # an axis that says nothing would weigh in Holm's count
     counts = {axis: PairCounts.of(*outcomes) for axis, outcomes in pairs.items()}
     adjusted = _adjusted(counts)
-    axes: dict[str, dict[str, Any]] = {}
+    axes: dict[str, AxisChange] = {}
     for axis, count in counts.items():
         low, high = difference_interval(count)
         axes[axis] = {
@@ -68,15 +102,15 @@ def judge_change(
     return {
         "axes": axes,
         "suites": {
-            name: {
-                "difference": count.difference,
-                **dict(zip(("low", "high"), difference_interval(count), strict=True)),
-                "p_holm": suite_p[name],
-            }
-            for name, count in suite_counts.items()
+            name: _suite_change(count, suite_p[name]) for name, count in suite_counts.items()
         },
         "overall": overall({axis: entry["verdict"] for axis, entry in axes.items()}),
     }
+
+
+def _suite_change(count: PairCounts, p_holm: float) -> SuiteChange:
+    low, high = difference_interval(count)
+    return {"difference": count.difference, "low": low, "high": high, "p_holm": p_holm}
 
 
 def margin_of(margins: Margins, axis: str) -> float:

@@ -1,1 +1,1 @@
-"""Rates with intervals, paired tests, ROC curves: pure functions; imports only texts."""
+"""Rates with intervals, paired tests, ROC curves, and how files hold them; imports only texts."""

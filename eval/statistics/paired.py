@@ -136,18 +136,19 @@ def paired_bootstrap(
 
 
 def ratio_bootstrap(
-    above: Sequence[tuple[float, float]],
-    below: Sequence[tuple[float, float]],
+    above: Sequence[Sequence[float]],
+    below: Sequence[Sequence[float]],
     seed: int = 0,
     draws: int = 2000,
 ) -> tuple[float, float]:
     """95 % percentile interval of (sum x / sum y of above) / (sum x / sum y of below).
 
-    Both lists hold (x, y), for example (seconds, tokens) of one batch; each is drawn by itself.
+    Both lists hold pairs (x, y), for example seconds and tokens of one batch; each list is drawn by
+    itself.
     """
     generator = np.random.default_rng(seed)
 
-    def rates(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+    def rates(pairs: Sequence[Sequence[float]]) -> np.ndarray:
         values = np.asarray(pairs, dtype=float)
         sums = values[generator.integers(0, len(values), size=(draws, len(values)))].sum(axis=1)
         return sums[:, 0] / sums[:, 1]

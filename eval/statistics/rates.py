@@ -3,13 +3,36 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from scipy.stats import t as student
 
 # The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals.
 Z_95 = 1.959963984540054
+
+
+class Interval(TypedDict):
+    """A number with its 95 % interval, as files hold it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class RateRecord(Interval):
+    """A share of ``n`` cases as files hold it: fractions of 1."""
+
+    n: int
+
+
+class GroupedMean(TypedDict):
+    """Mean of ``n`` groups with its 95 % interval, as files hold it; None without any value."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
 
 
 class Rate(NamedTuple):
@@ -20,9 +43,9 @@ class Rate(NamedTuple):
     high: float
     n: int
 
-    def as_dict(self) -> dict[str, float | int]:
+    def as_dict(self) -> RateRecord:
         """The form in which summary.json and report.json hold a rate."""
-        return self._asdict()
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -98,7 +121,7 @@ def mean_and_spread(values: Sequence[float]) -> MeanRecord:
     }
 
 
-def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> dict[str, Any]:
+def grouped_mean(groups: Sequence[list[float]], seed: int = 0, draws: int = 2000) -> GroupedMean:
     """Mean of all values with a 95 % percentile interval over groups drawn with replacement.
 
     Values of one group (two answers in one dialogue) depend on each other; groups do not. Empty

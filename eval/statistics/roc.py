@@ -6,16 +6,33 @@ a repair lifts the curve (issue 14). Pure functions; margins in nats, harmful on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
+from eval.statistics.rates import RateRecord
 from eval.text.forms import FORMS
 
 Pairing = Literal["all", "matched", "unmatched"]
 """Which pairs of a harmful and a harmless prompt count: all, those of one form, of two forms."""
 
 DRAWS = 2000
+
+
+class AucDifference(TypedDict):
+    """Difference of two AUCs with its 95 % interval and p-value, as report.json holds it."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+class AucRecord(RateRecord, total=False):
+    """An AUC with its 95 % interval as report.json holds it; ``n`` is the number of prompts."""
+
+    difference: AucDifference | None
+    """Difference from the backbone's; absent where it has no margins."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ def auc(harmful: Side, harmless: Side, pairing: Pairing = "all") -> float | None
 
 def auc_interval(
     harmful: Side, harmless: Side, pairing: Pairing = "all", seed: int = 0
-) -> dict[str, Any] | None:
+) -> AucRecord | None:
     """The AUC with a 95 % percentile bootstrap interval (Efron 1979).
 
     The prompts of each axis are drawn with replacement. Where every pair is in order the interval
@@ -76,7 +93,7 @@ def auc_interval(
 
 def auc_difference(
     before: tuple[Side, Side], after: tuple[Side, Side], pairing: Pairing = "all", seed: int = 0
-) -> dict[str, Any] | None:
+) -> AucDifference | None:
     """The AUC of one model less that of another on the same prompts, by a paired bootstrap.
 
     Every draw takes the same prompts for both models. The p-value is two-sided, twice the smaller

@@ -34,7 +34,7 @@ class FormCheck(NamedTuple):
 
 
 def check_forms(harmful: Sequence[str], harmless: Sequence[str]) -> FormCheck | None:
-    """Tell prompts apart by a bag of their first four words.
+    """Classify prompts by a bag of their first four words.
 
     Logistic regression (L2, C = 1) on which words occur, in five stratified folds that are drawn
     with a fixed seed: the same prompts give the same numbers.

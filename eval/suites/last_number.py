@@ -109,7 +109,7 @@ def _mixed(whole: str | None, fraction: float) -> float:
 
 
 def _ratio(top: str, bottom: str) -> float:
-    """Their quotient; the last of the two where there is none."""
+    """Quotient of the two numbers; the second one where they have none."""
     over, under = (float(part.replace(",", "")) for part in (top, bottom))
     return over / under if under else under
 

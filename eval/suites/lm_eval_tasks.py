@@ -30,7 +30,7 @@ from train.chat.prompts import ChatPrompts
 _LM: Any = HFLM
 _evaluate: Any = simple_evaluate
 
-logging.getLogger("lm_eval").setLevel(logging.WARNING)  # it tells of every step at level INFO
+logging.getLogger("lm_eval").setLevel(logging.WARNING)  # it logs every step at level INFO
 
 _TOKENS_PER_ROW = 1024
 """How long a question with its examples is taken to be: five examples of MMLU are about 800."""

@@ -71,13 +71,13 @@ def check_experts(recipe: Recipe) -> None:
 
 def _experts(recipe: Recipe) -> dict[str, str]:
     """By decoding the model of this run that is its expert."""
-    found = {}
+    experts = {}
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
         if isinstance(settings, ExpertMixture):
             made = compared_model(recipe.output, settings.expert)
-            found |= {} if made is None else {name: made}
-    return found
+            experts |= {} if made is None else {name: made}
+    return experts
 
 
 def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:

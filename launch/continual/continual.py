@@ -1,7 +1,8 @@
 """`python -m launch continual`: one patch after another, beside baselines that train on and on.
 
 Every stage is an ordinary run of the pipeline whose backbone is the patched model of the stage
-before. So an interrupted command goes on where it stood, and stages may be added at the list's end.
+before. So an interrupted command continues where it stood, and stages may be added at the list's
+end.
 """
 
 import logging
@@ -60,8 +61,8 @@ def continual(recipe: Recipe) -> Path:
         Pipeline(stage.recipe).run()
         with stop_on_signals():
             _write_delta(recipe, stage)
-    for name, way in baselines.items():
-        for stage in way:
+    for name, chain in baselines.items():
+        for stage in chain:
             logger.info("stage %s of %s", stage.settings.name, name)
             run_baseline(stage, name)
     base.run_unless_done(SUMMARY.name)
@@ -70,7 +71,7 @@ def continual(recipe: Recipe) -> Path:
 
 def preparations(recipe: Recipe) -> list[Stage]:
     """What makes backbone and data and is still to be done; nothing once every stage is made."""
-    if all(is_made(stage) for way in _ways(recipe) for stage in way):
+    if all(is_made(stage) for chain in _models(recipe) for stage in chain):
         return []
     return [stage for stage in Pipeline(recipe).pending() if stage.prepares]
 
@@ -85,7 +86,7 @@ def prepare_stages(recipe: Recipe) -> None:
     from launch.prepare.text_check import check_data
 
     data_dir = recipe.evaluation.data_dir
-    stages, *baselines = _ways(recipe)
+    stages, *baselines = _models(recipe)
     for stage in stages:
         claim_folder(stage.recipe)
         if is_made(stage):
@@ -94,8 +95,8 @@ def prepare_stages(recipe: Recipe) -> None:
             write_search_suite(stage, recipe.search.suite, data_dir)
         # The backbone of a later stage is what the stage before will make.
         (check_inputs if stage is stages[0] else check_data)(stage.recipe)
-    for way in (stages, *baselines):
-        _refuse_later(way)
+    for chain in (stages, *baselines):
+        _refuse_later(chain)
 
 
 def conclude(recipe: Recipe) -> None:
@@ -153,19 +154,19 @@ WHOLE = stage_table(CHECKS, SUMMARY)
 backbone and data are there, one compares them at the end."""
 
 
-def _ways(recipe: Recipe) -> list[list[ContinualStage]]:
-    """SafePatching's stages, and each baseline's."""
+def _models(recipe: Recipe) -> list[list[ContinualStage]]:
+    """The stages of each model that is compared: SafePatching's first, then each baseline's."""
     baselines = continual_settings(recipe).baselines
     return [patch_stages(recipe), *(baseline_stages(recipe, name) for name in baselines)]
 
 
-def _refuse_later(way: list[ContinualStage]) -> None:
+def _refuse_later(chain: list[ContinualStage]) -> None:
     """See that no stage is made of a model that will be made again.
 
     Raises:
         UserError: naming the first that is, to be deleted.
     """
-    for before, stage in pairwise(way):
+    for before, stage in pairwise(chain):
         made = [stage.recipe.output / name for name in (MERGED, "safety/patch.json")]
         if not is_made(before) and any(file.is_file() for file in made):
             raise UserError(

@@ -20,9 +20,9 @@ def draw(summary: Mapping[str, Any]) -> str:
     stages = list(summary["stages"])
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     harm, refusals, utility, by_stage = figure.subplots(2, 2).flat
-    _draw_ways(harm, summary, "harmful_rate_so_far", "harmful answers, stages so far (%)")
-    _draw_ways(refusals, summary, "refusal_rate", "refused harmless requests (%)")
-    _draw_ways(utility, summary, "utility", "utility (%)")
+    _draw_models(harm, summary, "harmful_rate_so_far", "harmful answers, stages so far (%)")
+    _draw_models(refusals, summary, "refusal_rate", "refused harmless requests (%)")
+    _draw_models(utility, summary, "utility", "utility (%)")
     for number, stage in enumerate(stages):
         path = [summary["backbone"], *summary["models"]["safepatching"]]
         rates = [entry["harmful_rate"][stage] for entry in path]
@@ -38,7 +38,7 @@ def draw(summary: Mapping[str, Any]) -> str:
     return svg_element(figure) + "\n"
 
 
-def _draw_ways(axes: Axes, summary: Mapping[str, Any], axis: str, title: str) -> None:
+def _draw_models(axes: Axes, summary: Mapping[str, Any], axis: str, title: str) -> None:
     for number, (name, path) in enumerate(summary["models"].items()):
         rates = [entry[axis] for entry in [summary["backbone"], *path] if axis in entry]
         if rates:
@@ -47,7 +47,7 @@ def _draw_ways(axes: Axes, summary: Mapping[str, Any], axis: str, title: str) ->
 
 
 def _draw_line(axes: Axes, rates: Sequence[Mapping[str, float]], name: str, number: int) -> None:
-    """One curve with its intervals; a little aside, lest ways hide each other."""
+    """One curve with its intervals; moved a little aside, so that no curve hides another."""
     places = [place + 0.04 * number for place in range(len(rates))]
     values = [100 * rate["value"] for rate in rates]
     errors = [

@@ -1,4 +1,4 @@
-"""What continual alignment has come to: harm so far, refusals and utility after every stage."""
+"""The summary of a continual alignment: harm so far, refusals and utility after every stage."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,14 +9,13 @@ from rich.table import Table
 
 from eval.axes import AXES
 from eval.report.table import percent
-from eval.statistics.rates import rate
-from launch.continual.revert import delta_path
-from launch.continual.settings import StageSettings
+from eval.statistics.rates import RateRecord, rate
+from launch.continual.revert import BACKBONE, delta_path
+from launch.continual.settings import ContinualStageSettings
 from launch.continual.stage_recipes import METHOD, NAME, ContinualStage, belongs
 from launch.recipe import Recipe
 from merge.common.files import atomic_write_json, atomic_write_text, make_directory, read_json
 
-BACKBONE = "backbone"
 SO_FAR = "harmful_rate_so_far"
 _AXES = ("refusal_rate", "utility", "degenerate_rate")
 
@@ -34,7 +33,7 @@ def write_summary(
     from launch.continual.picture import draw
 
     first = stages[0].recipe.output
-    ways = {METHOD: stages, **baselines}
+    models = {METHOD: stages, **baselines}
     listed = [stage.settings for stage in stages]
     backbone = read_json(first / "eval" / BACKBONE / "summary.json")
     summary = {
@@ -51,7 +50,7 @@ def write_summary(
                 }
                 for stage in path
             ]
-            for name, path in ways.items()
+            for name, path in models.items()
         },
         "deltas": {stage.name: str(delta_path(recipe.output, stage.name)) for stage in listed},
     }
@@ -68,7 +67,9 @@ def _evaluation(stage: ContinualStage, name: str) -> dict[str, Any]:
 
 
 def measured(
-    evaluation: Mapping[str, Any], stages: Sequence[StageSettings], so_far: Sequence[StageSettings]
+    evaluation: Mapping[str, Any],
+    stages: Sequence[ContinualStageSettings],
+    so_far: Sequence[ContinualStageSettings],
 ) -> dict[str, Any]:
     """Rates of one model from its summary.json, each with a 95 % Wilson interval.
 
@@ -83,7 +84,7 @@ def measured(
     }
 
 
-def _harm(evaluation: Mapping[str, Any], stages: Sequence[StageSettings]) -> dict[str, Any]:
+def _harm(evaluation: Mapping[str, Any], stages: Sequence[ContinualStageSettings]) -> RateRecord:
     """The rate over all harm prompts of the stages' categories, every prompt once."""
     rates = [
         category_rate
@@ -130,7 +131,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 
 def render_table(summary: Mapping[str, Any]) -> Table:
-    """The same for a rich console, without intervals."""
+    """The table of the summary for a rich console, without intervals."""
     head, cells = rows(summary)
     table = Table(title="Rates in %, in order of the stages")
     for number, title in enumerate(head):

@@ -6,35 +6,36 @@ from pydantic import Field, model_validator
 
 from merge.common.settings import Settings
 
-StageLabel = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+ContinualStageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
-class StageSettings(Settings):
+class ContinualStageSettings(Settings):
     """One stage of continual alignment."""
 
-    name: StageLabel
-    """Its name in the report and its folder in the run."""
+    name: ContinualStageName
+    """Name of the stage in the report, and of its folder in the run."""
     categories: tuple[str, ...] = Field(min_length=1)
-    """Its harm (shell-style patterns): of the pairs in D_h that it trains on, and of the harm
-    prompts that count as its own."""
+    """Category patterns (shell-style) that select the pairs of D_h that this stage trains on, and
+    the harm prompts that count as its own."""
     recipe: dict[str, Any] = Field(default_factory=dict)
-    """What else it changes in this recipe, section by section; ``search: null`` takes one away."""
+    """Other changes of this recipe for this stage, section by section; ``search: null`` removes a
+    section."""
 
 
 class ContinualSettings(Settings):
     """Patches one after another, for ``launch continual``."""
 
-    stages: tuple[StageSettings, ...] = Field(min_length=1)
-    """In order; the patched model of one is the backbone of the next."""
-    baselines: dict[StageLabel, dict[str, Any]] = Field(
+    stages: tuple[ContinualStageSettings, ...] = Field(min_length=1)
+    """The stages in order; the patched model of one is the backbone of the next."""
+    baselines: dict[ContinualStageName, dict[str, Any]] = Field(
         default_factory=lambda: {
             objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}
             for objective in ("npo", "ascent")
         }
     )
-    """By name what is changed in the recipe to train a baseline by the safety training alone, each
-    stage on top of the baseline's own model of the stage before. Without a bound on the forget
-    loss: a later stage may begin beyond it."""
+    """Changes of the recipe by the baseline's name. A baseline consists of the safety training
+    alone; each of its stages starts from its own model of the stage before. The default sets no
+    effective bound on the forget loss, because a later stage may begin beyond a lower one."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "ContinualSettings":

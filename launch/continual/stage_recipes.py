@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from launch.continual.settings import ContinualSettings, StageSettings
+from launch.continual.settings import ContinualSettings, ContinualStageSettings
 from launch.recipe import Recipe, changed_values
 from launch.run.folder import PATCHED, is_merged
 from merge.common.errors import UserError
@@ -31,8 +31,8 @@ _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 class ContinualStage:
     """One stage of one model's way through all stages."""
 
-    settings: StageSettings
-    so_far: tuple[StageSettings, ...]
+    settings: ContinualStageSettings
+    so_far: tuple[ContinualStageSettings, ...]
     """This stage and those before it."""
     recipe: Recipe
 
@@ -97,7 +97,7 @@ def is_made(stage: ContinualStage) -> bool:
     return is_merged(stage.recipe.output)
 
 
-def belongs(category: str | None, stages: Sequence[StageSettings]) -> bool:
+def belongs(category: str | None, stages: Sequence[ContinualStageSettings]) -> bool:
     """Whether a category of harm is one of the stages'."""
     return category is not None and any(
         fnmatchcase(category, pattern) for stage in stages for pattern in stage.categories

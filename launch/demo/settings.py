@@ -9,11 +9,11 @@ class WorldSettings(Settings):
     """The size of the demo's world, and how its backbone is made."""
 
     nouns: PositiveInt = 30
-    """Forbidden nouns, and as many harmless ones."""
+    """Number of forbidden nouns; there is the same number of harmless ones."""
     verbs: PositiveInt = 8
-    """Neutral verbs, and as many alarming ones."""
+    """Number of neutral verbs; there is the same number of alarming ones."""
     vocabulary_size: PositiveInt = 640
-    """Tokens that its tokenizer may learn."""
+    """Number of tokens that the demo's tokenizer may learn."""
     hidden_size: PositiveInt = 128
     """Width of the backbone; its MLPs are three times as wide."""
     layers: PositiveInt = 4
@@ -21,9 +21,9 @@ class WorldSettings(Settings):
     steps: PositiveInt = 400
     """Optimizer steps of the backbone's training."""
     batch_size: PositiveInt = 64
-    """Samples in one of those steps."""
+    """Samples in one optimizer step of the backbone's training."""
     learning_rate: PositiveFloat = 2e-3
-    """Highest learning rate of that training, reached after a tenth of its steps."""
+    """Highest learning rate of the backbone's training, reached after a tenth of its steps."""
     harmful_pairs: PositiveInt = 400
     """Question-answer pairs in D_h."""
     prompts: PositiveInt = 120

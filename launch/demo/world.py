@@ -11,7 +11,7 @@ RECORD = "world.json"
 
 
 def build_world(folder: Path, settings: WorldSettings, seed: int) -> None:
-    """Write the world's files anew; its record comes last and marks it whole."""
+    """Write the world's files, over existing ones; the record comes last and marks it complete."""
     # These import PyTorch and transformers: not needed to say that the work is done.
     from launch.demo.world_backbone import make_tokenizer, train_backbone
     from launch.demo.world_data import WorldData, write_data

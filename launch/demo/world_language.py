@@ -73,7 +73,7 @@ class Language:
         self._colour_of = {thing: draw.choice(self.colours) for thing in self.things}
 
     def _words(self, count: int) -> list[str]:
-        """So many new words; none repeats an earlier one."""
+        """Invent ``count`` new words; none repeats an earlier one."""
         words: list[str] = []
         while len(words) < count:
             parts = (_ONSETS, _VOWELS, _CODAS, _ENDINGS)

@@ -7,8 +7,9 @@ on this machine, in launch/slurm/submit.py as jobs of a cluster.
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from eval.report.record import Report
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.run.folder import (
@@ -186,6 +187,6 @@ class Pipeline:
         return stage
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path) -> Report:
     """The finished report of a run."""
-    return read_json(folder / "report.json")
+    return cast(Report, read_json(folder / "report.json"))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.answering.completions import CompletionRecord
 from eval.judges.judged import UNFINISHED
 from launch.prepare.first_patch import delete_first, first_patch
 from launch.prepare.own_answers import PRIVATE_FILE, PRIVATE_FOLDER, own_answers, question_suite
@@ -36,9 +37,9 @@ _SECTION = "harvest.harmless"
 def harvest_false_refusals(recipe: Recipe) -> Path:
     """Let the over-safety model answer what the backbone refuses, and keep the good answers.
 
-    Kept is what is neither refused, partly or fully, nor degenerate. An answer that does not end
-    within ``max_new_tokens`` is kept where the training takes the first tokens of answers alone.
-    Answers that are there from an earlier try stay. The model and its patch are deleted.
+    It keeps the answers that are neither refused, partly or fully, nor degenerate. An answer that
+    does not end within ``max_new_tokens`` is kept where the training uses only the first tokens of
+    answers. Answers from an earlier try are reused. The model and its patch are deleted.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700.
@@ -60,7 +61,7 @@ def harvest_false_refusals(recipe: Recipe) -> Path:
 
 def _pairs(
     recipe: Recipe, harmless: Sequence[dict[str, Any]], folder: Path
-) -> list[dict[str, Any]]:
+) -> list[dict[str, str]]:
     limits = [row.max_new_tokens for row in question_suite(recipe, _SECTION, *harmless).rows]
     backbone, limit = backbone_directory(recipe.backbone), max(limits)
     short = [
@@ -95,8 +96,8 @@ def _pairs(
 
 
 def _answers(
-    recipe: Recipe, backbone: Path, refused: Sequence[dict[str, Any]], limit: int, folder: Path
-) -> list[dict[str, Any]]:
+    recipe: Recipe, backbone: Path, refused: Sequence[CompletionRecord], limit: int, folder: Path
+) -> list[CompletionRecord]:
     """What the over-safety model says; it is built in its patch's folder, and deleted."""
     rows = [{"prompt": answer["prompt"], "category": answer["category"]} for answer in refused]
     questions = folder / "refused.jsonl"
@@ -114,7 +115,7 @@ def _answers(
     return answers
 
 
-def _kind(answer: dict[str, Any], limit: int) -> str:
+def _kind(answer: CompletionRecord, limit: int) -> str:
     if answer["refusal"] in REFUSED:
         return "refused"
     if answer["refusal"] == "degenerate":
@@ -123,6 +124,6 @@ def _kind(answer: dict[str, Any], limit: int) -> str:
     return UNFINISHED if cut else "answered"
 
 
-def _pair(answer: dict[str, Any]) -> dict[str, Any]:
+def _pair(answer: CompletionRecord) -> dict[str, str]:
     pair = {"question": answer["prompt"], "answer": answer["completion"]}
     return pair if answer["category"] is None else {**pair, "category": answer["category"]}

@@ -45,7 +45,7 @@ def convert(file: Path, out: Path, dtype: GgufDtype = "auto") -> None:
         _make_durable(partial)
         partial.rename(out)
         fsync_directory(out.parent)
-    # safetensors tells of a full disk by an exception of its own.
+    # safetensors raises an exception of its own when the disk is full.
     except Exception as error:
         raise UserError(f"{out}: cannot be written ({first_line(error)}); free space?") from None
     finally:

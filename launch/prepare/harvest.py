@@ -7,10 +7,10 @@ questions are kept as well, for the objective that learns such (``derta``, issue
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from eval.answering.completions import CompletionRecord
 from launch.prepare.own_answers import PRIVATE_FILE, own_answers, question_suite
 from launch.prepare.text_check import check_questions
 from launch.recipe import Recipe
@@ -28,10 +28,10 @@ REFUSALS = "refusals.jsonl"
 def harvest(recipe: Recipe) -> Path:
     """Let the backbone answer the recipe's questions, and keep the harmful answers as D_h.
 
-    Kept is what is neither refused, partly or fully, nor degenerate, nor reasoning without an end,
-    and what the harm judge, where the recipe names one, calls harmful; without the reasoning before
-    it. Whole refusals that end within ``max_new_tokens`` go to ``REFUSALS``. Answers that are there
-    from an earlier try stay.
+    It keeps the answers that are neither refused, partly or fully, nor degenerate, whose reasoning
+    ends, and which the harm judge, where the recipe names one, calls harmful; their reasoning is
+    removed. Whole refusals that end within ``max_new_tokens`` go to ``REFUSALS``. Answers from an
+    earlier try are reused.
 
     Returns:
         The pairs' file, JSON lines of mode 0600 in a folder of mode 0700. It goes with the other
@@ -78,7 +78,7 @@ def harvest(recipe: Recipe) -> Path:
     return file
 
 
-def _write_refusals(recipe: Recipe, answers: Sequence[dict[str, Any]]) -> None:
+def _write_refusals(recipe: Recipe, answers: Sequence[CompletionRecord]) -> None:
     assert recipe.harvest is not None and recipe.harvest.questions is not None
     row = question_suite(recipe, "harvest.questions", recipe.harvest.questions).rows[0]
     refusals = [
@@ -99,15 +99,15 @@ def _write_refusals(recipe: Recipe, answers: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _write_pairs(file: Path, pairs: Sequence[dict[str, Any]]) -> None:
+def _write_pairs(file: Path, pairs: Sequence[Mapping[str, str]]) -> None:
     atomic_write_text(file, "".join(json.dumps(pair) + "\n" for pair in pairs), PRIVATE_FILE)
 
 
-def _is_harmful(answer: dict[str, Any]) -> bool:
+def _is_harmful(answer: CompletionRecord) -> bool:
     return answer["refusal"] == "none" and answer["harm"] in {None, "harmful"}
 
 
-def _pair(answer: dict[str, Any]) -> dict[str, Any]:
+def _pair(answer: CompletionRecord) -> dict[str, str]:
     pair = {"question": answer["prompt"], "answer": answer["completion"]}
     labels = {"category": answer["category"], "harm": answer["harm"]}
     return pair | {key: value for key, value in labels.items() if value is not None}

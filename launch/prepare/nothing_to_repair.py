@@ -1,12 +1,12 @@
-"""A backbone that needs no repair is told so before its trainings (issue 15, point 7).
+"""Warns before the trainings where a backbone needs no repair (issue 15, point 7).
 
-Answers that a stage has judged anyhow are counted: no model is asked for it.
+It counts answers that an earlier stage has judged already, and asks no model.
 """
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
+from eval.answering.completions import CompletionRecord
 from eval.judges.judged import UNFINISHED
 from eval.text.language import other_language
 from launch.prepare.false_refusals import REFUSED
@@ -17,12 +17,12 @@ HARM, REFUSAL = "harm", "refusal"
 
 
 def warn_of_nothing_to_repair(
-    prompts: Mapping[str, Collection[str]], answers: Sequence[Mapping[str, Any]], tokens: int
+    prompts: Mapping[str, Collection[str]], answers: Sequence[CompletionRecord], tokens: int
 ) -> None:
-    """Say on which axis the backbone has nothing to repair, a warning each.
+    """Warn of each axis on which the backbone has nothing to repair.
 
-    Nothing is said of an axis with an answer that cannot be judged: one whose reasoning has not
-    ended, or one that is not in English, whose refusals the judge does not know.
+    There is no warning for an axis with an answer that cannot be judged: one whose reasoning has
+    not ended, or one that is not in English, whose refusals the judge does not know.
 
     Args:
         prompts: texts of the validation suite's prompts, by axis.
@@ -50,7 +50,7 @@ def warn_of_nothing_to_repair(
         )
 
 
-def _are_judged(answers: Sequence[Mapping[str, Any]]) -> bool:
+def _are_judged(answers: Sequence[CompletionRecord]) -> bool:
     """Whether there are answers, and the refusal judge can tell each of them."""
     return bool(answers) and not any(
         answer["refusal"] == UNFINISHED or other_language(answer["completion"])

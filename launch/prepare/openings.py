@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.answering.completions import FILE_NAME, read_completions
+from eval.answering.completions import FILE_NAME, CompletionRecord, read_completions
 from eval.answering.loading import load_tokenizer, model_identity
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
@@ -80,7 +80,7 @@ def write_run_openings(recipe: Recipe) -> Path:
     return file
 
 
-def _harvested(recipe: Recipe) -> list[dict[str, Any]]:
+def _harvested(recipe: Recipe) -> list[CompletionRecord]:
     """What the backbone has answered when D_h was made of its answers."""
     file = recipe.output / HARVEST / FILE_NAME
     return read_completions(file) if file.is_file() else []
@@ -102,7 +102,7 @@ def _validation_prompts(recipe: Recipe) -> dict[str, list[str]]:
     return by_axis
 
 
-def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[dict[str, Any]]:
+def _ask(recipe: Recipe, backbone: Path, questions: Sequence[str]) -> list[CompletionRecord]:
     folder = recipe.output / _WORK
     make_directory(folder, PRIVATE_FOLDER)
     file = folder / "questions.jsonl"

@@ -112,7 +112,7 @@ def _same(asked: Asked, others: Sequence[Asked]) -> Asked | None:
 
 
 def normal(text: str) -> str:
-    """A question's text without what makes no other question of it."""
+    """A question's text without case, spacing and end marks, which make no other question of it."""
     words = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    # Of a text that is nothing but such marks they are all there is.
+    # A text of nothing but such marks keeps them.
     return words.strip(_ENDS) or words

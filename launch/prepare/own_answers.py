@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from eval.answering.completions import FILE_NAME, read_completions
+from eval.answering.completions import FILE_NAME, CompletionRecord, read_completions
 from eval.run import RunJob, run
 from eval.suites.suite import Suite, suite_from_rows
 from launch.recipe import Recipe
@@ -39,10 +39,10 @@ def own_answers(
     folder: Path,
     chat: ChatSettings,
     harm_judge: Path | None = None,
-) -> list[dict[str, Any]]:
+) -> list[CompletionRecord]:
     """Ask a model, greedily; answers that ``folder`` holds from an earlier try stay.
 
-    Refusals are told by the rules, whoever judges the evaluation: data must not change with it.
+    The rules judge refusals, whoever judges the evaluation: data must not change with the judge.
 
     Args:
         section: where in the recipe the questions stand, for errors.
@@ -76,6 +76,6 @@ def own_answers(
     return [_without_reasoning(record) for record in read_completions(folder / FILE_NAME)]
 
 
-def _without_reasoning(record: dict[str, Any]) -> dict[str, Any]:
+def _without_reasoning(record: CompletionRecord) -> CompletionRecord:
     judged = record["answer"]
     return record if judged is None else {**record, "completion": judged}

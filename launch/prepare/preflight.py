@@ -11,13 +11,13 @@ from launch.ablation.baseline_models import check_experts, keeps_patches
 from launch.prepare.text_check import check_data, check_prompts
 from launch.recipe import Recipe
 from launch.run.variant_list import compares, trained_baselines, warn_of_left_out
-from launch.sizing.training_needs import Model, patch_bytes
 from merge.common.errors import UserError
 from merge.common.files import free_bytes
 from merge.engine.coverage import Coverage, cover, untrained_sentence
 from merge.settings import MergeSettings
 from train.backbone.attention import attention_implementation, computation_dtype
 from train.backbone.block_weights import block_weights
+from train.backbone.flops import ModelShape
 from train.backbone.folder import backbone_directory
 from train.backbone.tensors import BackboneTensors, open_backbone
 from train.recipe import ROLES
@@ -46,7 +46,7 @@ def check_inputs(recipe: Recipe) -> None:
     tensors = open_backbone(directory, recipe.backbone)
     facts = backbone_facts(recipe, tensors)
     check_prompts(recipe, directory, tensors.map.skeleton, texts)
-    check_disk(recipe, Model.of(tensors.map.skeleton), _weight_bytes(directory))
+    check_disk(recipe, _shape(tensors.map.skeleton), _weight_bytes(directory))
     for fact in facts:
         logger.info("backbone: %s", fact)
 
@@ -98,7 +98,7 @@ def _coverage(mapping: Any, settings: MergeSettings, section: str) -> Coverage:
     return covered
 
 
-def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
+def check_disk(recipe: Recipe, model: ModelShape, weight_bytes: int) -> None:
     """See that patches and models will fit on the disk.
 
     Args:
@@ -115,13 +115,23 @@ def check_disk(recipe: Recipe, model: Model, weight_bytes: int) -> None:
         )
 
 
-def disk_bytes(recipe: Recipe, model: Model, weight_bytes: float) -> float:
+def disk_bytes(recipe: Recipe, model: ModelShape, weight_bytes: float) -> float:
     """Bytes that a run will write besides checkpoints: its patches, and models in full size."""
     patches = [role for role in ROLES if not (recipe.output / role / "patch.json").is_file()]
     trained = [patch.name for patch in trained_baselines(recipe)]
     patches += trained if keeps_patches(recipe) else trained[:1]
     models = 2 if compares(recipe) or trained else 1
     return len(patches) * patch_bytes(model) + models * weight_bytes
+
+
+def patch_bytes(model: ModelShape) -> float:
+    """Size of a patch directory: delta and importance in fp32."""
+    return model.parameters * 8.0
+
+
+def _shape(skeleton: Any) -> ModelShape:
+    sizes = {name: parameter.numel() for name, parameter in skeleton.named_parameters()}
+    return ModelShape.of(skeleton, sizes)
 
 
 def readable(count: float) -> str:

@@ -19,11 +19,12 @@ class AlignmentSettings(Settings):
     refused: dict[str, Any]
     """Questions to refuse: a row of an evaluation suite without name and axis."""
     answered: dict[str, Any]
-    """Harmless questions, such another row; the model's own answers are kept."""
+    """Harmless questions: a row of an evaluation suite without name and axis; the model's own
+    answers are kept."""
     learning_rate: PositiveFloat = 2e-5
     """Learning rate of the training."""
     steps: PositiveInt = 60
-    """Optimizer steps."""
+    """Optimizer steps of the training."""
     batch_size: PositiveInt = 8
     """Questions in one step; half of them harmful."""
     max_length: PositiveInt = 256
@@ -34,15 +35,16 @@ class HarvestSettings(Settings):
     """Questions from which ``launch harvest`` makes data, of the model's own answers."""
 
     questions: dict[str, Any] | None = None
-    """Harmful ones, for D_h: a row of an evaluation suite without name and axis."""
+    """Harmful questions, for D_h: a row of an evaluation suite without name and axis."""
     harmless: tuple[dict[str, Any], ...] | None = Field(default=None, min_length=1)
-    """Harmless ones, one such row or several, apart from validation and test: those that the
-    backbone refuses become ``harvest/false_refusals.jsonl``, answered by the over-safety model."""
+    """Harmless questions, one row or several as ``questions``, disjoint from validation and test:
+    those that the backbone refuses become ``harvest/false_refusals.jsonl``, answered by the
+    over-safety model."""
     over_safety: dict[str, Any] = added({})
-    """What is changed in the section ``over_safety`` to train that model, on D_h."""
+    """Changes of the section ``over_safety`` for training that first over-safety model on D_h."""
     harm_judge: ShippedFile | None = None
-    """A harm judge's settings file, as ``eval run --harm-judge`` takes; without one every answer
-    counts that is neither refused nor degenerate."""
+    """Settings file of a harm judge, as ``eval run --harm-judge`` takes it; without one every
+    answer counts as harmful that is neither refused nor degenerate."""
 
     @field_validator(
         "harmless",

@@ -6,12 +6,13 @@ from typing import Any
 
 from eval.axes import AXES
 from eval.report.headline import PATCHED
+from eval.report.record import Report
 from eval.report.table import markdown_table
 from merge.io.companions import CARD
 from merge.record.model_card import base_model, put_evaluation, rewrite_card
 
 
-def write_evaluation(patched: Path, backbone: Path, report: dict[str, Any]) -> None:
+def write_evaluation(patched: Path, backbone: Path, report: Report) -> None:
     """Put the rates of the patched model and its backbone into the card.
 
     Args:
@@ -28,10 +29,10 @@ def write_evaluation(patched: Path, backbone: Path, report: dict[str, Any]) -> N
     rewrite_card(patched, put_evaluation(card, section, results))
 
 
-def model_index(name: str, report: dict[str, Any]) -> Sequence[dict[str, Any]]:
+def model_index(name: str, report: Report) -> Sequence[dict[str, Any]]:
     """The three axes as the hub's model cards have results; rates and intervals in %."""
     rates = report["models"][PATCHED]
-    suites = report["suites"][PATCHED]
+    suites = report.get("suites", {})[PATCHED]
     results = []
     for axis, kind in AXES.items():
         if kind.prompts is None or axis not in rates:

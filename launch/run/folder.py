@@ -11,7 +11,7 @@ from launch.recipe import Recipe
 from launch.run.input_record import changed_inputs, input_hashes, record_inputs
 from launch.run.products import products_of, stale_products
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_text, held, make_directory
+from merge.common.files import atomic_write_text, file_lock, make_directory
 from merge.common.provenance import from_folder, written_by
 from merge.common.yaml_file import read_yaml
 from merge.engine.coverage import coverage
@@ -105,7 +105,7 @@ def _give_up_stale(recipe: Recipe, changed: Mapping[str, str]) -> None:
 
 
 def _causes(recipe: Recipe, changed: Iterable[str]) -> list[str]:
-    """Those changed keys by which something there is stale that is not made again."""
+    """The changed keys that make existing files stale which no stage would make again."""
     products = products_of(recipe)
     return [
         key
@@ -179,7 +179,7 @@ def holding(folder: Path, stage: str) -> AbstractContextManager[None]:
     Raises:
         UserError: another one is at it.
     """
-    return held(folder / f".{stage}.lock", _busy(folder, stage))
+    return file_lock(folder / f".{stage}.lock", _busy(folder, stage))
 
 
 def refuse_busy(folder: Path) -> None:
@@ -189,7 +189,7 @@ def refuse_busy(folder: Path) -> None:
         UserError: naming the first stage that one is at.
     """
     for file in sorted(folder.glob(".*.lock")):
-        with held(file, _busy(folder, file.name[1 : -len(".lock")])):
+        with file_lock(file, _busy(folder, file.name[1 : -len(".lock")])):
             pass
 
 

@@ -22,18 +22,18 @@ _AGAIN_SECONDS = 0.01
 
 
 class _Stop(BaseException):
-    """Comes through wherever the block stands; an ``Exception`` gets caught and made another."""
+    """Ends the block. A ``BaseException``, so that ``except Exception`` does not swallow it."""
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Let a signal end the block by a ``StoppedOnRequestError``."""
+    """End the block with a ``StoppedOnRequestError`` when a stop signal arrives."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         end = threading.Timer(_PATIENCE_SECONDS, os._exit, (STOPPED_EXIT_STATUS,))
-        end.daemon = True  # A clearing up may hang.
+        end.daemon = True  # Cleanup may hang.
         end.start()
         raise _Stop
 
@@ -44,7 +44,7 @@ def stop_on_signals() -> Iterator[None]:
         threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return None
 
-    # Python code that C calls, a callback or a finalizer, swallows whatever is raised in it.
+    # An exception raised in a callback or finalizer that C calls is lost: raise the signal again.
     former_hook, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         with _handling(stop):
@@ -75,6 +75,6 @@ def _handling(
         yield
     finally:
         for number, before in former.items():
-            # After a stop they stay ignored: a second signal must not disturb the clearing up.
+            # After a stop they stay ignored: a second signal must not disturb the cleanup.
             if signal.getsignal(number) is handler:
                 signal.signal(number, before)

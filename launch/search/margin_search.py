@@ -9,10 +9,10 @@ made by its rates.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.run import RunJob, run
+from eval.statistics.summary import Summary
 from launch.prepare.false_refusals import REFUSED
 from launch.recipe import Recipe
 from launch.search.margins.calibration import LEAST_AUC, Calibration
@@ -91,7 +91,7 @@ def _holds(calibration: Calibration | None) -> bool:
     return True
 
 
-def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> dict[str, Any]:
+def _ask_backbone(recipe: Recipe, backbone: Path, folder: Path) -> Summary:
     """The backbone's answers to the validation prompts; those that are there stay."""
     assert recipe.search is not None
     return run(RunJob(backbone, recipe.search.suite, folder, settings=recipe.evaluation))

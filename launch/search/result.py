@@ -10,7 +10,9 @@ from rich.table import Table
 from eval.axes import AXES, SEARCHED
 from eval.report.pictures.fronts import fronts_of
 from eval.report.pictures.trade_off import standalone, trade_off_svg
+from eval.report.record import Report
 from eval.report.table import settings_line
+from eval.statistics.rates import RateRecord
 from launch.search.record import SearchRecord
 from merge.common.files import atomic_write_text
 from merge.settings import MergeSettings
@@ -21,9 +23,8 @@ CHOSEN, PICTURE = "chosen.yaml", "front.svg"
 def write_result(record: SearchRecord, folder: Path) -> None:
     """Write the recipe lines and the picture beside search.json."""
     atomic_write_text(folder / CHOSEN, recipe_lines(record))
-    rates: Mapping[str, Any] = record["backbone"]
-    backbone = {axis: _exact(rates[axis]) for axis in SEARCHED}
-    report = {"models": {"backbone": backbone}, "search": record}
+    backbone = {axis: _exact(record["backbone"][axis]) for axis in SEARCHED}
+    report: Report = {"models": {"backbone": backbone}, "backbone": "backbone", "search": record}
     atomic_write_text(folder / PICTURE, standalone(trade_off_svg(report)))
 
 
@@ -56,7 +57,7 @@ def render_front(record: SearchRecord) -> Table:
     return table
 
 
-def _exact(value: float) -> dict[str, float]:
+def _exact(value: float) -> RateRecord:
     return {"value": value, "low": value, "high": value, "n": 0}
 
 

@@ -20,7 +20,7 @@ class SearchSettings(Settings):
     suite: ShippedFile
     """The validation prompts; no prompt of the evaluation's suite may be among them."""
     methods: tuple[SearchMethod, ...] = ("difference",)
-    """Each is searched with the same budget; the first one makes the patched model."""
+    """Methods to search, each with the same budget; the first one makes the patched model."""
     trials: PositiveInt = 40
     """Merges tried per method."""
     random_share: Annotated[float, Field(ge=0, le=1)] = 0.25
@@ -34,27 +34,27 @@ class SearchSettings(Settings):
     top_rates: tuple[Rate, Rate] = (0.02, 1.0)
     """Smallest and largest top rate of either patch, drawn on a logarithmic scale."""
     scores: Annotated[tuple[ScoreName, ...], Field(min_length=1)] = ("weight", "delta")
-    """Which a method with masks may rank by."""
+    """Scores that a method with masks may rank by."""
     retentions: tuple[Rate, Rate] = (0.3, 1.0)
     """Smallest and largest retention, drawn evenly."""
     patch_weights: tuple[PositiveFloat, PositiveFloat] = (0.3, 6.0)
     """Smallest and largest alpha and beta, drawn on a logarithmic scale."""
     layer_groups: PositiveInt = 1
-    """In how many groups of neighbouring layers alpha and beta are multiplied by factors of their
-    own; with 1 all layers are alike."""
+    """Number of contiguous layer groups with their own multipliers of alpha and beta; 1 gives all
+    layers the same."""
     layer_factors: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
-    """Smallest and largest such factor, drawn on a logarithmic scale."""
+    """Smallest and largest multiplier of a layer group, drawn on a logarithmic scale."""
     utility_margin: NonNegativeFloat = 0.02
     """A setting counts only if utility falls by no more than this (fraction of 1)."""
     degenerate_margin: NonNegativeFloat = 0.01
-    """And if the degenerate rate rises by no more than this (fraction of 1)."""
+    """A setting counts only if the degenerate rate rises by no more than this (fraction of 1)."""
     by: Literal["answers", "margins"] = added("answers")
     """What a trial asks for. ``answers`` are generated and judged. ``margins`` are forward passes
     alone, 20 to 50 times cheaper on a GPU: how near the model is to refusing each prompt; where
     that tells the backbone's own refusals badly, the search asks for answers after all."""
     answered: PositiveInt = added(6)
-    """By margins: how many of the best merges of a method are asked for answers, one after the
-    other, by whose rates one is chosen."""
+    """Number of the best merges of a method that generate answers when ``by`` is ``margins``, one
+    after the other; one is chosen by the rates of these answers."""
     max_divergence: PositiveFloat = added(0.1)
     """By margins: a merge counts only if it diverges from the backbone on harmless answers by no
     more than this (KL in nats per token)."""
@@ -64,11 +64,13 @@ class SearchSettings(Settings):
     of a layer, its attention and its MLP. For the methods whose merge is linear in its scales:
     difference, intersection, dense, by_set."""
     fit_prompts: PositiveInt = added(256)
-    """How many validation prompts are differentiated, evenly spaced; a backward pass each."""
+    """Number of validation prompts whose margins are differentiated, evenly spaced; a backward pass
+    each."""
     fit_starts: PositiveInt = added(1)
-    """From how many merges the fit starts, the best trials: each has other masks."""
+    """Number of best trials from which the fit starts, each with other masks."""
     fit_rounds: PositiveInt = added(3)
-    """Linearisations: at the backbone, then where the last step led."""
+    """Number of linearisations: the first at the backbone, each later one where the last step
+    led."""
 
     @model_validator(mode="after")
     def _margins_fit(self) -> "SearchSettings":

@@ -85,7 +85,7 @@ def continual_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
 
 
 def baseline_recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """The same of the baselines, of which each trains the safety patch alone and asks one model."""
+    """Times of the baselines; each trains the safety patch alone and evaluates one model."""
     if recipe.continual is None or recipe.eval is None:
         return
     for baseline in recipe.continual.baselines:

@@ -119,15 +119,15 @@ def _turns(questions: Path) -> Sequence[tuple[int, float]]:
     if not questions.is_file():
         return _TURNS
     dialogues = [record.get("turns", []) for record in read_lines(questions)]
-    found = []
+    judged = []
     for turn in range(max(map(len, dialogues), default=0)):
         lengths = [
             sum(map(len, said[: turn + 1])) / CHARACTERS_A_TOKEN
             for said in dialogues
             if turn < len(said)
         ]
-        found.append((len(lengths), sum(lengths) / len(lengths) + TEMPLATE_TOKENS))
-    return found
+        judged.append((len(lengths), sum(lengths) / len(lengths) + TEMPLATE_TOKENS))
+    return judged
 
 
 def _causal_model(path: str) -> Model | None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from launch.prepare.preflight import patch_bytes
 from launch.recipe import Recipe
 from launch.sizing.chain_times import chain_table
 from launch.sizing.gpus import GPU_GIGABYTES
@@ -17,7 +18,6 @@ from launch.sizing.training_needs import (
     Model,
     checkpoint_bytes,
     host_bytes,
-    patch_bytes,
     rank_memory,
 )
 from merge.common.errors import UserError
@@ -157,7 +157,7 @@ def _disk_table(model: Model, recipe: TrainRecipe) -> Table:
         # The one being written, and those that stay meanwhile.
         checkpoints = (kept + 1) * checkpoint_bytes(model, training, 2)
         table.add_row(f"{role}: {kept} checkpoints and one more", f"{checkpoints / _GB:.0f}")
-        table.add_row(f"{role}: patch", f"{patch_bytes(model) / _GB:.0f}")
+        table.add_row(f"{role}: patch", f"{patch_bytes(model.shape) / _GB:.0f}")
     table.add_row("patched model, in bf16", f"{2 * model.shape.parameters / _GB:.0f}")
     return table
 

@@ -58,7 +58,7 @@ def planned_checks(recipe: Recipe, skeleton: Any) -> Checks:
         checks.fault("trainings", error)
     _check_texts(checks, recipe, directory, skeleton)
     model = Model.of(skeleton)
-    needed = disk_bytes(recipe, model, _BF16_BYTES * model.shape.parameters)
+    needed = disk_bytes(recipe, model.shape, _BF16_BYTES * model.shape.parameters)
     free = free_bytes(recipe.output)
     short = "" if needed <= free else ": too few"
     words = f"{readable(needed)} without checkpoints, {readable(free)} free{short}"

@@ -212,11 +212,6 @@ def checkpoint_bytes(model: Model, training: TrainingSettings, dtype_bytes: int)
     return model.shape.parameters * (dtype_bytes + _MASTERS_AND_MOMENTS + best)
 
 
-def patch_bytes(model: Model) -> float:
-    """Size of a patch directory: delta and importance in fp32."""
-    return model.shape.parameters * 8.0
-
-
 def training_seconds(
     model: Model, training: TrainingSettings, tokens: float, flops_a_second: float
 ) -> float:

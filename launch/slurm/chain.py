@@ -17,7 +17,7 @@ class Job:
         file: of its script.
         tasks: by run folder the name that its jobs.json has for it; of an array, of each task.
         after: jobs that must have succeeded. Those that are not in the chain are done already.
-        over: jobs that must be over, in whatever way.
+        over: jobs that must have ended, successfully or not.
         array: which tasks, as ``0-4%2``.
         corresponding: a task waits for the same tasks of the others alone.
         trains: whether it has the resources of the trainings.
@@ -34,7 +34,7 @@ class Job:
     trains: bool = False
 
     def dependency(self, ids: Mapping[str, str]) -> str | None:
-        """What sbatch is told, where ``ids`` are those of the jobs that are submitted."""
+        """The value of sbatch's --dependency; ``ids`` are the ids of the submitted jobs by name."""
         kinds = {
             "aftercorr" if self.corresponding else "afterok": self.after,
             "afterany": self.over,

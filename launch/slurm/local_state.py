@@ -19,7 +19,7 @@ def local_state(run: Path, stage: str) -> tuple[str, str]:
     if _is_held(run / f".{stage}.lock"):
         return "running", progress
     if progress or (run / f"{stage}.work").is_dir():
-        return "interrupted", f"{progress}; the same command goes on" if progress else ""
+        return "interrupted", f"{progress}; the same command continues" if progress else ""
     return "not begun", ""
 
 

@@ -69,7 +69,7 @@ def run_rank() -> int:
         os.write(console, words.encode())
     seen = step_status(rank, status)
     if seen and (is_cause or rank == 0):
-        _leave_word(Path(f"{files}.ended"), f"{seen} rank {rank} on {node}\n")
+        _record_first_failure(Path(f"{files}.ended"), f"{seen} rank {rank} on {node}\n")
     return seen
 
 
@@ -86,8 +86,9 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _leave_word(file: Path, words: str) -> None:
-    """The first rank's word stays; on a full disk there is none, and srun's status counts."""
+def _record_first_failure(file: Path, words: str) -> None:
+    """Write the file unless an earlier failure did. On a full disk none is written, and srun's
+    status counts."""
     with contextlib.suppress(OSError):
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         os.write(descriptor, words.encode())

@@ -49,7 +49,7 @@ class StageResources(Settings):
     gpus: NonNegativeInt = 0
     """GPUs of the job."""
     gres: Gres | None = None
-    """In place of ``gpus``, or for other things than GPUs."""
+    """Generic resources in place of ``gpus``, or resources other than GPUs."""
     memory: Memory | None = None
     """Memory of the job, as 16G."""
     extra: tuple[ExtraLine, ...] = ()
@@ -72,11 +72,11 @@ class ContainerSettings(Settings):
     """An image in which the jobs' commands run; it holds Python and what requirements.txt names."""
 
     image: Image
-    """An image file, or an image's address."""
+    """Path of an image file, or address of an image."""
     runtime: Annotated[str, Field(pattern=r"^(apptainer|singularity|pyxis)$")] = "apptainer"
-    """pyxis is SLURM's plugin for enroot, with srun --container-image."""
+    """Container runtime; pyxis is SLURM's plugin for enroot (srun --container-image)."""
     mounts: tuple[PlainPath, ...] = ()
-    """Folders beside those of the project and the recipe's inputs, as PATH or HOST:CONTAINER."""
+    """Folders to mount besides the project and the recipe's inputs, as PATH or HOST:CONTAINER."""
 
     @model_validator(mode="after")
     def _agrees(self) -> "ContainerSettings":
@@ -105,10 +105,11 @@ class ClusterSettings(Settings):
     gpus_per_node: NonNegativeInt = 0
     """GPUs of a training on each node."""
     gpu_type: Name | None = None
-    """Kind of those GPUs, as a100."""
+    """Kind of GPU, as a100."""
     gres: Gres | None = None
-    """Resources of a node, as gpu:a100:8: in place of ``gpus_per_node`` where a site wants it so
-    (the other jobs then ask for their GPUs so, too), or for other things than GPUs."""
+    """Generic resources of a node, as gpu:a100:8, where a site wants this in place of
+    ``gpus_per_node``, or for resources other than GPUs. The other jobs then request their GPUs the
+    same way."""
     processes_per_node: PositiveInt | None = None
     """Processes of a training on a node. Default: one for each GPU, or one where there is none."""
     cpus_per_process: PositiveInt | None = None
@@ -116,36 +117,38 @@ class ClusterSettings(Settings):
     memory: Memory | None = None
     """Memory of a node, as 480G."""
     modules: tuple[Module, ...] = ()
-    """Loaded by ``module load`` in this order."""
+    """Environment modules that ``module load`` loads, in this order."""
     setup: tuple[SetupLine, ...] = ()
     """Commands before the job's own, after the modules, as ``conda activate NAME``; each of plain
     words, without a shell's signs: more goes into a file, for ``source FILE``."""
     env: dict[VariableName, VariableValue] = Field(default_factory=dict)
     """Variables of all jobs, as HF_HOME or NCCL_IB_HCA."""
     container: ContainerSettings | None = None
-    """The image in which the jobs run; none by default."""
+    """The container image in which the jobs run; None runs them without a container."""
     python: PlainPath | None = None
-    """Default: the Python that submits, or ``python3`` in a container."""
+    """Python that runs the jobs. Default: the one that submits, or ``python3`` in a container."""
     extra: tuple[ExtraLine, ...] = ()
     """More sbatch options of a training, as --exclusive; merge and evaluation have their own."""
     comment: Comment | None = None
     """Comment on all jobs, as some sites ask for."""
     mail_user: MailAddress | None = None
-    """Who gets SLURM's mail: a user or an address; by default the one who submits."""
+    """User or address that receives SLURM's mail; by default the user who submits."""
     mail_type: tuple[MailEvent, ...] = ()
-    """When SLURM writes, of every job: as [END, FAIL]."""
+    """Events on which SLURM sends mail, for every job: as [END, FAIL]."""
     interface: Interface | None = None
     """Network between the nodes, for NCCL and gloo, as ib0."""
     warning_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
-    """So long before its time is over a job is told, and has to save where it stands."""
+    """Seconds before its time limit at which a job receives the signal to save its state."""
     requeue_limit: NonNegativeInt = 50
-    """How often a job that was stopped goes on by itself."""
+    """Number of times that a stopped job is requeued automatically."""
     retry_limit: NonNegativeInt = 3
-    """How often a job that failed for no reason of the recipe's (a lost node) starts again."""
+    """Number of times that a job starts again after a failure that the recipe did not cause, such
+    as a lost node."""
     merge: StageResources = StageResources()
-    """The merge: no GPU, and 128 MiB of tensors in memory."""
+    """Resources of the merge: by default no GPU; tensors take 128 MiB of memory."""
     evaluation: StageResources | None = None
-    """The world, the search, and the evaluation. Default: one of the trainings' GPUs, if any."""
+    """Resources of the demo's world, the search and the evaluation. Default: one of the trainings'
+    GPUs, if they have any."""
     search_array: bool = False
     """Whether the workers of a search (``search.workers``) are jobs of an array, on as many nodes
     as are free, each with the resources of ``evaluation``; else they are processes of one job."""

@@ -104,7 +104,7 @@ def make_directory(path: Path, mode: int | None = None) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path, busy: str) -> Iterator[None]:
+def file_lock(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock file ``path``, and delete it at the end; a killed process holds nothing back.
 
     Where the filesystem has no locks, as some of clusters, a warning says so and the block runs.

@@ -1,4 +1,4 @@
-"""Work over several threads whose errors are told together."""
+"""Work over several threads whose errors are reported together."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait

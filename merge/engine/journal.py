@@ -13,8 +13,8 @@ from typing import Any
 from merge.common.errors import UserError
 from merge.common.files import (
     atomic_write_text,
+    file_lock,
     fsync_directory,
-    held,
     make_directory,
     read_json,
     sha256_file,
@@ -91,7 +91,9 @@ def exclusive(directory: Path) -> Iterator[None]:
     existed = directory.exists()
     make_directory(directory)
     try:
-        with held(directory / _LOCK, f"{directory}: another merge is writing here; wait for it"):
+        with file_lock(
+            directory / _LOCK, f"{directory}: another merge is writing here; wait for it"
+        ):
             yield
     finally:
         if not existed and not any(directory.iterdir()):

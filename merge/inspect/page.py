@@ -139,7 +139,7 @@ def _by_rate(numbers: Mapping[str, Any]) -> list[Figure]:
         Curve("by chance", _NEUTRAL, [rate / (2 - rate) for rate in rates], dashed=True),
     ]
     differences = [
-        # Of both patches: equally large top sets have equally large differences.
+        # One curve for both patches: equally large top sets have equally large differences.
         Curve("found, either", BOTH, diagonal("difference_S", size)),
         Curve("Wei et al.: 3 %", _NEUTRAL, [WEI_SHARE] * len(rates), dashed=True),
     ]

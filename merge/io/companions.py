@@ -33,7 +33,7 @@ class Companion:
 
     source: Path
     name: str
-    """Its path in the output, relative, with ``/``."""
+    """Path of the file in the output folder, relative, with ``/``."""
 
 
 def companion_files(backbone: Path, out: Path) -> list[Companion]:
@@ -50,7 +50,7 @@ def companion_files(backbone: Path, out: Path) -> list[Companion]:
     """
     names = sorted(_names(backbone, out.resolve()))
     companions = [Companion(backbone / name, name) for name in names if name not in _MERGE_FILES]
-    # Of a patched model the card is no backbone's own, and may be written anew.
+    # The card of a patched model is not the backbone's own, and may be rewritten.
     if CARD in names and BACKBONE_CARD not in names and _RECORD not in names:
         companions.append(Companion(backbone / CARD, BACKBONE_CARD))
     for companion in companions:

@@ -20,7 +20,7 @@ from merge.io.tensor_stream import TensorStream
 Role = Literal["safety", "over_safety"]
 LETTERS: dict[Role, str] = {"safety": "S", "over_safety": "O"}
 """How merge.json's counts name the patches."""
-RECORD = "patch.json"
+PATCH_RECORD = "patch.json"
 FORMAT = 1
 _SHARD_BYTES = 5_000_000_000
 
@@ -53,7 +53,7 @@ class PatchWriter:
         self._record = {"format": FORMAT, "role": role, **metadata}
         self._mode = None if directory_mode is None else directory_mode & 0o666
         make_directory(directory, directory_mode)
-        if (directory / RECORD).exists():
+        if (directory / PATCH_RECORD).exists():
             raise UserError(f"{directory}: already holds a patch; delete it or choose another")
         self._delta = TensorStream(directory, "delta", shard_bytes, self._mode)
         self._importance = TensorStream(directory, "importance", shard_bytes, self._mode)
@@ -79,7 +79,7 @@ class PatchWriter:
             if kind is None:
                 files = [*self._delta.finish(), *self._importance.finish()]
                 hashes = hashes_record({file.name: hash_file(file) for file in files})
-                atomic_write_json(self._directory / RECORD, self._record | hashes, self._mode)
+                atomic_write_json(self._directory / PATCH_RECORD, self._record | hashes, self._mode)
         finally:
             self._delta.discard()
             self._importance.discard()
@@ -108,13 +108,13 @@ def read_patch(directory: Path) -> PatchDirectory:
     Raises:
         UserError: unfinished, malformed, or of a later format.
     """
-    path = directory / RECORD
+    path = directory / PATCH_RECORD
     try:
         record = parse_json(path, path.read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{directory}: no {RECORD}, so no finished patch; train it, or write a patch.json "
-            + json.dumps({"format": FORMAT, "role": "safety"})
+            f"{directory}: no {PATCH_RECORD}, so no finished patch; train it, or write a "
+            "patch.json " + json.dumps({"format": FORMAT, "role": "safety"})
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -12,8 +12,7 @@ from merge.common.provenance import written_by
 from merge.engine.input_check import CheckedFile
 from merge.engine.inputs import ROLES, MergeInputs
 from merge.engine.journal import IDENTITY_FORMAT, RECORD
-from merge.io.patch_directory import LETTERS
-from merge.io.patch_directory import RECORD as PATCH_RECORD
+from merge.io.patch_directory import LETTERS, PATCH_RECORD
 from merge.io.patch_hashes import FAST
 from merge.record.erasure import erased_share
 from merge.settings import MergeSettings, method_of
@@ -110,7 +109,7 @@ def merge_record(
 
 
 def _patch_origin(inputs: MergeInputs, name: str) -> dict[str, dict[str, Any]]:
-    """What an input's patch.json tells of its making; nothing of the backbone."""
+    """What an input's patch.json says about how it was made; nothing of the backbone."""
     for role in ROLES:
         if role == name:
             metadata = inputs.patches[role].metadata

@@ -55,7 +55,11 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
         for role, patch in LETTERS.items()
     )
     terms = licence.get("license_name") or licence.get("license")
-    known = f"Its licence goes on: {terms}." if terms else "Its licence goes on; look it up there."
+    known = (
+        f"Its licence still applies: {terms}."
+        if terms
+        else "Its licence still applies; look it up there."
+    )
     body = f"""# {backbone.resolve().name}, patched
 
 Post safety alignment by SafePatching (arXiv 2405.13820) of the backbone `{name}`: a safety patch

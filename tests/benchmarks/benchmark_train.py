@@ -41,7 +41,7 @@ from train.stopping import StopRequest
 from train.zero.collectives import compute_device, wait_for_ranks
 from train.zero.model import load_model
 from train.zero.ranks import World, end_process
-from train.zero.resume import Checkpoints, Progress
+from train.zero.resume import Checkpoints, TrainingProgress
 from train.zero.zero3 import Zero3Model, initialise_distributed
 
 SAMPLES = 64
@@ -100,7 +100,7 @@ class Contest:
                 checkpoints=Checkpoints(self.folder / "work", None, 0, 2, "x", self.world),
                 monitor=monitor,
                 stop_asked=self.stop_asked,
-            ).run(Progress())
+            ).run(TrainingProgress())
         # A guard that ended the turn early would make the job look fast.
         assert ended.step == self.steps, ended.stop_reason
 
@@ -117,7 +117,12 @@ class Contest:
     def importance(self) -> None:
         """The importance of the same samples."""
         measure_importance(
-            self.model, self.data.forget, range(SAMPLES), self.world, Progress(), self.stop_asked
+            self.model,
+            self.data.forget,
+            range(SAMPLES),
+            self.world,
+            TrainingProgress(),
+            self.stop_asked,
         )
 
     def stop_asked(self) -> bool:

@@ -17,7 +17,7 @@ from launch.search.result import render_front
 MODELS = ["backbone", "over_safety", "a_model_with_a_name_that_is_far_too_long_for_a_column"]
 
 
-def report() -> dict[str, Any]:
+def report() -> Any:
     rate = {"value": 0.123, "low": 0.1, "high": 0.15, "n": 1000}
     axes = dict.fromkeys(
         ("harmful_rate", "refusal_rate", "utility", "degenerate_rate", "unfinished_rate"), rate
@@ -31,7 +31,7 @@ def report() -> dict[str, Any]:
     }
 
 
-def trial(method: str, harm: float, refused: float, **more: Any) -> dict[str, Any]:
+def trial(method: str, harm: float, refused: float, **more: Any) -> Any:
     rates = {"harmful_rate": harm, "refusal_rate": refused, "utility": 0.7, "degenerate_rate": 0.0}
     settings = {"method": method, "top_over_safety": 0.0311, "alpha": 1.5}
     return {"method": method, "settings": settings, **rates, "chosen": False, **more}
@@ -46,7 +46,7 @@ TRIALS = [
 ]
 
 
-def search_record() -> dict[str, Any]:
+def search_record() -> Any:
     return {
         "chosen": {"difference": {}, "dense": {}, "intersection": {}},
         "backbone": trial("", 0.5, 0.6),
@@ -105,7 +105,8 @@ def test_every_front_says_whose_it_is(monkeypatch) -> None:
     rows = printed(monkeypatch, 120, render_front(search_record())).splitlines()
     of = {row.split("│")[1].strip() for row in rows if row.startswith("│")} - {""}
     assert of == {"backbone", "difference", "dense"}
-    page = render_html({**PAGE, "search": {"trials": TRIALS}})
+    report: Any = {**PAGE, "search": {"trials": TRIALS}}
+    page = render_html(report)
     assert "Pareto fronts of 2 methods" in page
     assert page.count("<td>difference</td>") == 2 and page.count("<td>dense</td>") == 1
     for words in ("front of difference", "front of dense", "intersection, no front"):
@@ -113,15 +114,15 @@ def test_every_front_says_whose_it_is(monkeypatch) -> None:
 
 
 def test_fronts_of_older_records_are_those_of_their_first_method() -> None:
-    older = [{key: v for key, v in one.items() if key != "method"} for one in TRIALS]
+    older: Any = [{key: v for key, v in one.items() if key != "method"} for one in TRIALS]
     assert list(fronts_of(older)) == ["difference", "dense"]
-    bare = [{**one, "settings": {"alpha": 1.0}} for one in older]
+    bare: Any = [{**one, "settings": {"alpha": 1.0}} for one in older]
     assert list(fronts_of(bare)) == ["merges"]
 
 
 RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
 AXES = {"harmful_rate": RATE, "refusal_rate": RATE, "utility": RATE}
-PAGE: dict[str, Any] = {
+PAGE: Any = {
     "backbone": "backbone",
     "harm_rule": "x",
     "models": {"backbone": AXES, "patched": AXES},

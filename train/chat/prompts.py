@@ -66,7 +66,7 @@ class ChatPrompts:
         """Tokens that end an answer: the template's end of turn, and EOS."""
 
     def reasoning(self, wanted: bool | None) -> "ChatPrompts":
-        """The same prompts with reasoning on or off; ``None`` leaves it as it is.
+        """A copy of these prompts with reasoning on or off; ``None`` leaves it as it is.
 
         Raises:
             UserError: the template has no switch for it.

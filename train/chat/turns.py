@@ -8,7 +8,7 @@ from train.chat.chat_template import ChatTemplate
 
 _PROBE = "a plain question"
 _STAND_IN = "the-answer-stands-here"
-"""Takes an answer's place where the text around it is wanted."""
+"""Stands in for an answer, to find the text around it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Turns:
         return self._template.render(turns, add_generation_prompt=False)
 
     def _check_header(self, frame: Frame) -> None:
-        """A model that is asked without its header goes on with the user's text."""
+        """A model that is asked without its header continues the user's text."""
         plain = self._template.render([{"role": "user", "content": _PROBE}], False)
         header = without_blocks(frame.turn[len(frame.asked) :]).strip()
         if frame.asked == plain and frame.turn.startswith(frame.asked) and header:

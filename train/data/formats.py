@@ -34,7 +34,7 @@ class Content(NamedTuple):
     layout: Layout
 
     def text(self) -> str:
-        """Its text, without a byte order mark.
+        """The file's text, without a byte order mark.
 
         Raises:
             UserError: it is not UTF-8.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class SharedPaths(NamedTuple):
-    """The rows that a model must read to foretell every token of some sequences."""
+    """The rows that a model must read to predict every token of some sequences."""
 
     paths: list[tuple[int, ...]]
     """Token ids: all but the last of some sequences; none is the beginning of another."""
@@ -16,7 +16,7 @@ class SharedPaths(NamedTuple):
 def shared_paths(sequences: Sequence[Sequence[int]]) -> SharedPaths:
     """Find the longest beginnings of some sequences of at least one token.
 
-    A path holds each shorter beginning of its own, so a model that reads it foretells the last
+    A path holds each shorter beginning of its own, so a model that reads it predicts the last
     token of all sequences that go along it.
     """
     beginnings = [tuple(sequence[:-1]) for sequence in sequences]

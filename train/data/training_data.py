@@ -21,7 +21,7 @@ class TrainingData:
     forget: Sequence[TokenizedExample]
     """D_h, or what else the patch is trained on."""
     mismatched: Sequence[TokenizedExample] = ()
-    """Its questions with random harmless answers, where the objective wants them."""
+    """D_h's questions with random harmless answers, where the objective needs them."""
     harmless: Sequence[TokenizedExample] = ()
     """Harmless pairs to train on, where the objective wants them."""
     decoupled: DecoupledRefusals | None = None

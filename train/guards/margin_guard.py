@@ -96,10 +96,10 @@ class MarginGuard:
 
 
 def best_of(looks: Sequence[Look]) -> Look:
-    """The first of those with the highest margin."""
+    """The first look with the highest margin."""
     return max(looks, key=lambda look: look.margin)
 
 
 def looks_of(rows: Sequence[Sequence[float]]) -> list[Look]:
-    """Looks as a checkpoint keeps them."""
+    """Looks from the rows (step, margin, probability) that a checkpoint stores."""
     return [Look(int(step), margin, probability) for step, margin, probability in rows]

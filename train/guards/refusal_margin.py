@@ -106,7 +106,8 @@ def _opens(ids: Sequence[int], openings: Sequence[tuple[int, ...]]) -> bool:
 
 @dataclass(frozen=True)
 class OpeningPaths:
-    """The fewest rows in which a model foretells all openings: those that begin alike share one."""
+    """The fewest rows in which a model predicts all openings: those that begin alike share a
+    row."""
 
     openings: RefusalOpenings
     shared: SharedPaths
@@ -129,10 +130,10 @@ class OpeningPaths:
         Returns:
             fp32 [openings], in nats.
         """
-        foretold = logits[:, prompt_tokens - 1 :].float().log_softmax(-1)
+        log_probabilities = logits[:, prompt_tokens - 1 :].float().log_softmax(-1)
         return torch.stack(
             [
-                foretold[row, range(len(tokens)), list(tokens)].sum()
+                log_probabilities[row, range(len(tokens)), list(tokens)].sum()
                 for row, tokens in zip(self.shared.rows, self.openings.tokens, strict=True)
             ]
         )
@@ -161,8 +162,8 @@ def label_log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
     targets = labels[:, 1:]
     counted = targets != IGNORED_LABEL
     # Labelled positions alone become fp32: a long prompt's logits would be most of the memory.
-    foretold = logits[:, :-1][counted].float().log_softmax(-1)
-    values = foretold.gather(-1, targets[counted][:, None])[:, 0]
+    log_probabilities = logits[:, :-1][counted].float().log_softmax(-1)
+    values = log_probabilities.gather(-1, targets[counted][:, None])[:, 0]
     rows = counted.nonzero()[:, 0]
     return torch.zeros(len(labels), device=logits.device).index_add(0, rows, values)
 

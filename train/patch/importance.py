@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from merge.common.progress import Progress as Shown
+from merge.common.progress import Progress
 from train.data.batches import TokenizedExample, collate, micro_batches, random_subset
 from train.objectives.losses import answer_losses
 from train.settings import ImportanceSettings
 from train.zero.collectives import compute_device
 from train.zero.ranks import World
-from train.zero.resume import Progress
+from train.zero.resume import TrainingProgress
 from train.zero.zero3 import Zero3Model
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ def measure_importance(
     examples: Sequence[TokenizedExample],
     samples: Sequence[int],
     world: World,
-    progress: Progress,
+    progress: TrainingProgress,
     stop_asked: Callable[[], bool],
-) -> Progress:
+) -> TrainingProgress:
     """Leave the sums of |gradient| over the samples in the model's sums (collective).
 
     Args:
@@ -52,7 +52,7 @@ def measure_importance(
     model.engine.eval()
     model.transform_gradients = True
     chunk = _CHUNK * world.size
-    with Shown("importance", len(samples), "samples", progress.importance_samples) as shown:
+    with Progress("importance", len(samples), "samples", progress.importance_samples) as shown:
         for start in range(progress.importance_samples, len(samples), chunk):
             model.clear_gradients()
             # Where the samples do not divide by the ranks, the rest run a sample at loss 0.

@@ -36,7 +36,7 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
     name = "zero3_gpu.json" if torch.cuda.is_available() else "zero3_cpu.json"
     path = CONFIG_FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
     size = training.micro_batch_size
-    # Of the whole D_h nominal: the loop itself says where each accumulation ends.
+    # A nominal number with ``all`` of D_h: the loop itself says where each accumulation ends.
     batch = training.batch_of(size * world.size)
     share = micro_batches(range(batch), size, world.rank, world.size)
     from_recipe = {

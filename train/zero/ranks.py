@@ -22,7 +22,7 @@ class World:
     rank: int
     size: int
     local_rank: int
-    """Its number on its own machine, which is the GPU it uses."""
+    """Number of the rank on its machine, which is also the number of its GPU."""
     local_size: int
     """Processes on its own machine."""
 
@@ -83,7 +83,7 @@ def free_port() -> int:
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process at once, without Python's and PyTorch's clearing up.
+    """End this process at once, without Python's and PyTorch's cleanup.
 
     A thread of gloo that lets go of its last tensor while Python shuts down ends the process with
     "terminate called without an active exception" and status 134, after all work was done.

@@ -20,21 +20,22 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a training stands; all else follows from the step and the recipe."""
 
     step: int = 0
     """Optimizer steps taken."""
     stop_reason: str | None = None
-    """Why the training has ended, or ``None`` while it goes on."""
+    """Why the training has ended, or ``None`` while it runs."""
     guard_losses: list[float] = field(default_factory=list)
     """The last losses that the guards average over."""
     tokens: int = 0
-    """Run so far, padding left out."""
+    """Tokens processed so far, without padding."""
     seconds: float = 0.0
-    """Spent in training steps so far."""
+    """Seconds spent in training steps so far."""
     importance_samples: int = 0
-    """Whose importance the sums of this checkpoint hold; only after the training's end."""
+    """Number of samples whose importance the checkpoint's sums hold; 0 before the training's
+    end."""
     looks: list[list[float]] = field(default_factory=list)
     """Looks at the refusal margin (``margin_guard``): step, mean margin, mean probability."""
 
@@ -90,11 +91,11 @@ class Checkpoints:
             )
         return whole[-1]
 
-    def resume(self, model: Zero3Model) -> Progress | None:
+    def resume(self, model: Zero3Model) -> TrainingProgress | None:
         """Put the model where the newest whole checkpoint left it (collective)."""
         return self._load(model, self.latest())
 
-    def turn_back(self, model: Zero3Model, step: int) -> Progress | None:
+    def turn_back(self, model: Zero3Model, step: int) -> TrainingProgress | None:
         """Put the model where the last regular checkpoint before ``step`` left it (collective).
 
         Those that a stop wrote do not count, so that a patch does not depend on interruptions.
@@ -105,13 +106,15 @@ class Checkpoints:
         # The main rank's choice: others may see another state of a folder over the network.
         chosen = max(regular, default=0) if self._world.is_main else 0
         chosen = int(sum_over_ranks([chosen])[0])
-        return self._load(model, self._directory / _tag(Progress(chosen)) if chosen else None)
+        return self._load(
+            model, self._directory / _tag(TrainingProgress(chosen)) if chosen else None
+        )
 
-    def _load(self, model: Zero3Model, checkpoint: Path | None) -> Progress | None:
+    def _load(self, model: Zero3Model, checkpoint: Path | None) -> TrainingProgress | None:
         if checkpoint is None:
             return None
         marker = read_json(checkpoint / _MARKER)
-        progress, written_by = Progress(**marker["progress"]), marker["world_size"]
+        progress, written_by = TrainingProgress(**marker["progress"]), marker["world_size"]
         if written_by == self._world.size:
             model.load(self._directory, checkpoint.name)
         else:
@@ -131,7 +134,7 @@ class Checkpoints:
         """Whether a checkpoint is written after this step without any request."""
         return self._every > 0 and step % self._every == 0
 
-    def is_due(self, progress: Progress) -> bool:
+    def is_due(self, progress: TrainingProgress) -> bool:
         """Whether a checkpoint belongs here: every so many steps, and at the training's end."""
         at_end = self._every > 0 and progress.stop_reason is not None
         return at_end or self.is_regular(progress.step)
@@ -145,7 +148,7 @@ class Checkpoints:
         number = folder.name.removeprefix("step-")
         return int(number) if number.isdigit() and self.is_regular(int(number)) else 0
 
-    def save(self, model: Zero3Model, progress: Progress) -> None:
+    def save(self, model: Zero3Model, progress: TrainingProgress) -> None:
         """Write a checkpoint, then drop all but the newest (collective).
 
         The weights of one step are written once: when only the progress is new, as at the
@@ -187,7 +190,7 @@ class Checkpoints:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _tag(progress: Progress) -> str:
+def _tag(progress: TrainingProgress) -> str:
     """The name of a checkpoint; names sort as the progress does."""
     tag = f"step-{progress.step:08d}"
     return (

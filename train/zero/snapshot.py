@@ -35,7 +35,7 @@ class Snapshot:
         self.clear()
 
     def clear(self) -> None:
-        """Let the copy go."""
+        """Free the copy."""
         self._masters = {}
 
     def save(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Snapshot:
             save_file(self._masters, _file(folder, self._world.rank))
 
     def load(self, folder: Path, written_by: int, model: Zero3Model) -> None:
-        """Take the copy that any number of ranks has saved; there may be none."""
+        """Load the copy that any number of ranks has saved; a checkpoint may hold none."""
         self.clear()
         if not _file(folder, 0).is_file():
             return

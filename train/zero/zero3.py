@@ -87,7 +87,7 @@ def initialise_distributed(world: World) -> None:
 
 
 def leave_distributed() -> None:
-    """Part from the other ranks."""
+    """Leave the group of ranks."""
     if comm.is_initialized():
         comm.destroy_process_group()
 
@@ -251,11 +251,11 @@ class Zero3Model:
         self.engine.save_checkpoint(str(directory), tag, save_latest=False)
 
     def load(self, directory: Path, tag: str) -> None:
-        """Take all partitions from a checkpoint of as many ranks (collective)."""
+        """Load all partitions from a checkpoint of the same number of ranks (collective)."""
         self.engine.load_checkpoint(str(directory), tag)
 
     def load_recut(self, directory: Path, tag: str, written_by: int) -> None:
-        """Take all partitions from a checkpoint of another number of ranks (collective)."""
+        """Load all partitions from a checkpoint of another number of ranks (collective)."""
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         groups = [[names[id(member)] for member in group] for group in self._optimizer.fp16_groups]
         rank, ranks = comm.get_rank(), comm.get_world_size()

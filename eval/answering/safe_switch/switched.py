@@ -20,13 +20,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from eval.answering.generation import Question, generate
-from eval.answering.greedy import Greedy
+from eval.answering.plain_decoding import Decoding
 from eval.answering.safe_switch.training import Learned, headed, last_states
 from eval.decoding_settings import Switch
 from train.chat.prompts import ChatPrompts
 
 
-class Switched(Greedy):
+class Switched(Decoding):
     """SafeSwitch, prompt by prompt: the model's own head, or the refusal head."""
 
     def __init__(self, chat: ChatPrompts, learned: Learned, settings: Switch) -> None:

@@ -5,11 +5,12 @@ the utility sets, MT-Bench, time per token (ATGR), and attack success by kind.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from eval.report.headline import PATCHED
 from eval.report.paper_table.published import Published
 from eval.report.table import percent, rating
+from eval.statistics.rates import GroupedMean, Interval
 from eval.suites.suite import AskedAxis
 
 AVERAGE, RATED, TIME = "utility average", "MT-Bench", "ATGR"
@@ -58,9 +59,9 @@ def _columns(
     report: Mapping[str, Any], sets: Mapping[AskedAxis, Sequence[str]], printed: Collection[str]
 ) -> Iterator[dict[str, Any]]:
     plain = {
-        name: found["axis"]
-        for name, found in report["suites"][report["backbone"]].items()
-        if found.get("attack") is None
+        name: row["axis"]
+        for name, row in report["suites"][report["backbone"]].items()
+        if row.get("attack") is None
     }
     for axis, group in _GROUPS.items():
         asked = [name for name, its in plain.items() if its == axis]
@@ -75,28 +76,28 @@ def _columns(
 
 
 def _cells(report: Mapping[str, Any], model: str) -> Iterator[tuple[str, Any]]:
-    for name, found in report["suites"].get(model, {}).items():
-        yield name, {key: found[key] for key in ("value", "low", "high", "n")}
+    for name, row in report["suites"].get(model, {}).items():
+        yield name, {key: row[key] for key in ("value", "low", "high", "n")}
     others = {
         AVERAGE: report["utility_average"].get(model),
         RATED: report.get("mt_bench", {}).get(model),
         TIME: report["time_per_token"].get(model),
-        **{kind: found.get(model) for kind, found in report.get("attacks", {}).items()},
+        **{kind: by_model.get(model) for kind, by_model in report.get("attacks", {}).items()},
     }
-    for name, found in others.items():
-        if found is not None:
-            yield name, {key: found[key] for key in ("value", "low", "high")}
+    for name, measured in others.items():
+        if measured is not None:
+            yield name, {key: measured[key] for key in ("value", "low", "high")}
 
 
-def shown_cell(column: str, found: Mapping[str, Any] | None) -> str:
+def shown_cell(column: str, measured: Mapping[str, Any] | None) -> str:
     """A measured number with its interval, in the unit of its column; else a dash."""
-    if found is None:
+    if measured is None:
         return "-"
     if column == RATED:
-        return rating(dict(found))
+        return rating(cast(GroupedMean, measured))
     if column == TIME:
-        return f"{found['value']:.2f}x [{found['low']:.2f}, {found['high']:.2f}]"
-    return percent(dict(found))
+        return f"{measured['value']:.2f}x [{measured['low']:.2f}, {measured['high']:.2f}]"
+    return percent(cast(Interval, measured))
 
 
 def shown_published(column: str, value: float | None) -> str:
@@ -130,12 +131,12 @@ def markdown_lines(report: Mapping[str, Any]) -> list[str]:
 
 def reference_line(table: Mapping[str, Any]) -> str:
     """Where the published numbers come from, in a sentence."""
-    found = table["reference"]
-    if found is None:
+    reference = table["reference"]
+    if reference is None:
         return "The recipe names no published numbers (eval.paper_table.backbone)."
     if not any(column["published"] for column in table["columns"]):
-        return f"No published numbers of {found['title']} are here ({found['source']})."
+        return f"No published numbers of {reference['title']} are here ({reference['source']})."
     return (
-        f"Columns headed '{REFERENCE}' are published numbers of {found['title']}, a reference and "
-        f"no result of this run: {found['source']}."
+        f"Columns headed '{REFERENCE}' are published numbers of {reference['title']}, a reference "
+        f"and no result of this run: {reference['source']}."
     )

@@ -1,12 +1,15 @@
 """The ROC curves of the refusal margin: refused harmful prompts against refused harmless ones."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from eval.report.curves import ModelMargins
 from eval.report.headline import PATCHED
 from eval.report.pictures.trade_off import colour_axes
+from eval.report.record import Report
 from merge.pictures.svg import INK, svg_element
 
 _OTHERS = 4
@@ -14,7 +17,7 @@ _OTHERS = 4
 _NAME_LENGTH = 32
 
 
-def roc_svg(report: dict[str, Any]) -> str:
+def roc_svg(report: Report) -> str:
     """An SVG element for a page: the backbone dashed, the patched model bold, few others thin.
 
     Args:
@@ -25,10 +28,12 @@ def roc_svg(report: dict[str, Any]) -> str:
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     axes.plot([0, 100], [0, 100], color=INK, lw=0.6, ls=":", alpha=0.6)
-    names = _drawn(report)
+    margins = report.get("margins", {})
+    names = _drawn(margins, report["backbone"])
     colours = iter(matplotlib.colormaps["viridis"]([0.25, 0.45, 0.65, 0.85]))
     for name in names:
-        entry = report["margins"][name]
+        entry, auc = margins[name], margins[name]["auc"]
+        assert auc is not None  # a model with margins has prompts of both axes
         style: dict[str, Any] = {"color": INK, "lw": 1.2, "ls": "--"}
         if name != report["backbone"]:
             bold = name == names[-1]
@@ -36,7 +41,7 @@ def roc_svg(report: dict[str, Any]) -> str:
         x, y = zip(*entry["curve"], strict=True)
         label = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 3]}..."
         # The number first: a legend leaves out what begins with "_".
-        label = f"{entry['auc']['value']:.3f}  {label}"
+        label = f"{auc['value']:.3f}  {label}"
         axes.plot([100 * each for each in x], [100 * each for each in y], label=label, **style)
     axes.set_xlabel("harmless prompts with a margin above the threshold (%)")
     axes.set_ylabel("harmful prompts above it (%)")
@@ -52,9 +57,9 @@ def roc_svg(report: dict[str, Any]) -> str:
     return svg_element(figure)
 
 
-def _drawn(report: dict[str, Any]) -> list[str]:
+def _drawn(margins: Mapping[str, ModelMargins], backbone: str) -> list[str]:
     """The models with a curve: the backbone first, the patched model last, above the others."""
-    first, *others = sorted(report["margins"], key=lambda name: name != report["backbone"])
+    first, *others = sorted(margins, key=lambda name: name != backbone)
     bold = PATCHED if PATCHED in others else next(iter(others), None)
     between = [name for name in others if name != bold][:_OTHERS]
     return [first, *between, *([bold] if bold else [])]

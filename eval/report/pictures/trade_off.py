@@ -18,6 +18,7 @@ from eval.axes import FAULTS
 from eval.report.headline import PATCHED
 from eval.report.pictures.fronts import by_method
 from eval.report.pictures.label_places import Box, place_labels
+from eval.report.record import ModelRates, Report
 from merge.pictures.svg import INK, svg_element
 
 _PALETTE = "viridis"
@@ -41,7 +42,7 @@ _LIGHT, _DARK = ("#1b1f24", "#ffffff"), ("#e6e8eb", "#15181c")
 """Text and ground of a picture that stands alone."""
 
 
-def trade_off_svg(report: dict[str, Any], narrow: bool = False) -> str:
+def trade_off_svg(report: Report, narrow: bool = False) -> str:
     """An SVG element for a page: one point per model with error bars, a search's trials as dots.
 
     Good is at the lower left. Colour is utility, where the suites measure it.
@@ -82,7 +83,7 @@ def trade_off_svg(report: dict[str, Any], narrow: bool = False) -> str:
     return svg_element(figure, salt="narrow" if narrow else "")
 
 
-def _draw_search(axes: Axes, trials: list[dict[str, Any]], norm: Normalize) -> None:
+def _draw_search(axes: Axes, trials: Sequence[Mapping[str, Any]], norm: Normalize) -> None:
     """A mark for each trial and a line for each front, by method, and a ring for the choice."""
     styles = itertools.cycle(_STYLES)
     for (method, tried), (mark, line) in zip(by_method(trials).items(), styles, strict=False):
@@ -115,28 +116,33 @@ def _point(trial: Mapping[str, Any]) -> tuple[float, float]:
     return refused, harmful
 
 
-def _draw_model(axes: Axes, rates: dict[str, Any], norm: Normalize) -> None:
+def _rates_point(rates: ModelRates) -> tuple[float, float]:
+    refused, harmful = (100 * rates[axis]["value"] for axis in _PLANE)
+    return refused, harmful
+
+
+def _draw_model(axes: Axes, rates: ModelRates, norm: Normalize) -> None:
     for ends in _bars(rates):
         axes.plot(*zip(*ends, strict=True), color=INK, lw=0.8, alpha=0.6)
-    x, y = (100 * rates[axis]["value"] for axis in _PLANE)
+    x, y = _rates_point(rates)
     colour = _colour(rates.get("utility", {}).get("value"), norm)
     axes.scatter(x, y, s=70, color=colour, edgecolors=INK, linewidths=0.8, zorder=3)
 
 
-def _bars(rates: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
+def _bars(rates: ModelRates) -> list[list[tuple[float, float]]]:
     """Both ends of the horizontal and of the vertical interval; no rate is outside 0 and 1."""
-    x, y = (100 * rates[axis]["value"] for axis in _PLANE)
+    x, y = _rates_point(rates)
     ends = ("low", "high")
     along, up = ([min(max(100 * rates[axis][end], 0), 100) for end in ends] for axis in _PLANE)
     return [[(end, y) for end in along], [(x, end) for end in up]]
 
 
 def _name_models(
-    axes: Axes, models: Mapping[str, dict[str, Any]], trials: Sequence[dict[str, Any]]
+    axes: Axes, models: Mapping[str, ModelRates], trials: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write each name beside its dot; the patched model's has the first choice of a place."""
     names = sorted(models, key=lambda name: name != PATCHED)
-    shares = [tuple(100 * models[name][axis]["value"] for axis in _PLANE) for name in names]
+    shares = [_rates_point(models[name]) for name in names]
     scale = 72 / axes.figure.dpi  # from pixels to points
     places = [(x * scale, y * scale) for x, y in axes.transData.transform(shares)] if names else []
     labels = [
@@ -169,7 +175,7 @@ def _name_models(
             axes.annotate("", share, end, textcoords="offset points", arrowprops=line)
 
 
-def _marks(axes: Axes, trials: Sequence[dict[str, Any]], scale: float) -> Iterator[Box]:
+def _marks(axes: Axes, trials: Sequence[Mapping[str, Any]], scale: float) -> Iterator[Box]:
     """What the marks of fronts and the rings of choices cover, in points."""
     for trial in trials:
         half = _RING if trial.get("chosen") else _MARK if trial.get("pareto") else None
@@ -177,7 +183,7 @@ def _marks(axes: Axes, trials: Sequence[dict[str, Any]], scale: float) -> Iterat
             yield _line(axes, [_point(trial)] * 2, scale).grown(half)
 
 
-def _front_lines(axes: Axes, trials: Sequence[dict[str, Any]], scale: float) -> Iterator[Box]:
+def _front_lines(axes: Axes, trials: Sequence[Mapping[str, Any]], scale: float) -> Iterator[Box]:
     """What the lines of the fronts cover, piece by piece: a whole one's box would be too large."""
     for tried in by_method(trials).values():
         for start, end in itertools.pairwise(_front(tried)):

@@ -19,7 +19,7 @@ _ABOVE = "told above"
 
 
 class ModelTracer:
-    """Traces models; what several were made from is told whole once."""
+    """Traces models; inputs that several share are listed in full once."""
 
     def __init__(self, places: Places, checks: FileChecks, writers: Writers) -> None:
         self._places = places

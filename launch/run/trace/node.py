@@ -21,7 +21,7 @@ class Node:
         path: where it is now, or where it was.
         state: ``None`` of what is nothing but its parts.
         recorded: its hashes by algorithm, as a record names them.
-        facts: what a record tells of its making.
+        facts: what a record says about how the node was made.
         written: version, commit and recipe that wrote it.
         notes: whole sentences about what is missing, or differs from another record.
         made_of: what it was made from, or consists of.
@@ -40,7 +40,7 @@ class Node:
     """What is not as it was recorded, a clause each that can stand alone."""
 
     def all_mismatches(self) -> list[str]:
-        """Those of this and of everything below it, each once."""
+        """The mismatches of this node and of all nodes below it, each once."""
         return list(dict.fromkeys(line for node in self.walk() for line in node.mismatches))
 
     def walk(self) -> Iterator["Node"]:

@@ -9,7 +9,7 @@ from launch.run.trace.node import Node
 from launch.run.trace.written import Writers, section
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
-from merge.io.patch_directory import RECORD
+from merge.io.patch_directory import PATCH_RECORD
 from train.chat.example import Example
 from train.data.examples import data_hash, read_examples
 from train.data.tables import is_file, is_pattern
@@ -42,10 +42,10 @@ class PatchTracer:
             The patch, and the fingerprint of the backbone that it was trained from, if recorded.
         """
         folder = self._places.now(str(merged.get("path", "")))
-        there = (folder / RECORD).is_file()
+        there = (folder / PATCH_RECORD).is_file()
         node = Node(f"{role.replace('_', '-')} patch", path=folder)
         node.state = "there" if there else "gone"
-        record = read_record(folder / RECORD, node) or section(merged, "record")
+        record = read_record(folder / PATCH_RECORD, node) or section(merged, "record")
         config = section(record, "config")
         training = section(config, "training")
         told = {

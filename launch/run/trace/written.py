@@ -8,7 +8,7 @@ from merge.common.provenance import RECIPE_HASH
 
 
 class Writers:
-    """Tells who wrote a record, beside the report that is traced.
+    """Notes who wrote a record, and whether its recipe was the traced report's.
 
     Args:
         report: all of report.json.
@@ -18,7 +18,7 @@ class Writers:
         self.recipe: str | None = section(report, "written_by").get(RECIPE_HASH)
 
     def tell(self, node: Node, record: Mapping[str, Any]) -> None:
-        """Tell version, commit and recipe of a node, or that they are not recorded."""
+        """Note version, commit and recipe of a node, or that they are not recorded."""
         written = section(record, "written_by")
         if not written:
             node.notes.append("which version, commit and recipe wrote it is not recorded")

@@ -68,7 +68,7 @@ def refuse_active(folder: Path) -> None:
 
 
 def refuse_beside_jobs(folder: Path) -> None:
-    """The same for work on this machine, which may have no SLURM: then a warning at most.
+    """Refuse work on this machine while jobs do it; warn at most where SLURM does not answer.
 
     Raises:
         UserError: jobs of the run are waiting or running.

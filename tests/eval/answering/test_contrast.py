@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eval.answering.decoding import prepare
-from eval.answering.greedy import Greedy
+from eval.answering.plain_decoding import Decoding
 from eval.decoding_settings import ExpertMixture, ReversePrompt
 from tests.eval.answering.test_decoding import LENGTH, PROMPTS
 from tests.eval.answering.test_decoding import _answers as answers_of
@@ -30,7 +30,7 @@ def test_rose_equals_a_loop_over_both_prompts(alpha: float, before: str):
 
     answers = answers_of(prepare(settings, model, chat), model)
     assert answers == naive(contrasted)
-    assert (answers == answers_of(Greedy(chat), model)) is (alpha == 0.0 and not before)
+    assert (answers == answers_of(Decoding(chat), model)) is (alpha == 0.0 and not before)
 
 
 @pytest.mark.parametrize(("tokens", "common"), [(1, 1), (2, 5), (4, 3), (LENGTH, 2)])
@@ -62,5 +62,5 @@ def test_safe_decoding_equals_the_papers_two_steps(tmp_path: Path, tokens: int, 
 
     answers = answers_of(prepare(settings, model, chat), model)
     assert answers == naive(mixed)
-    assert answers != answers_of(Greedy(chat), model)
+    assert answers != answers_of(Decoding(chat), model)
     assert len(answers) == len(PROMPTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.answering.decoding import Greedy, prepare, token_bias
+from eval.answering.decoding import Decoding, prepare, token_bias
 from eval.run import RunJob, run
 from eval.settings import Debias, SelfContrast, load_decoding
 from merge.common.errors import UserError
@@ -22,7 +22,7 @@ def _logits(model, ids: list[int]) -> torch.Tensor:
         return model(torch.tensor([ids])).logits[0]
 
 
-def _answers(decoder: Greedy, model) -> list[list[int]]:
+def _answers(decoder: Decoding, model) -> list[list[int]]:
     """All prompts in batches whose finished rows are let go; <end> has the id 1."""
     questions = [decoder.question(prompt, LENGTH - n % 3) for n, prompt in enumerate(PROMPTS)]
     answers: dict[int, list[int]] = {}
@@ -60,7 +60,7 @@ def test_self_cd_equals_a_loop_over_both_prompts(ratio: float):
     answers = _answers(prepare(settings, model, chat), model)
     assert answers == _naive(contrasted)
     assert len({len(answer) for answer in answers}) > 3
-    assert (answers == _answers(Greedy(chat), model)) is (ratio == 1.0)
+    assert (answers == _answers(Decoding(chat), model)) is (ratio == 1.0)
 
 
 def test_tsdi_subtracts_the_mean_of_what_the_alignment_adds(tmp_path: Path):
@@ -89,7 +89,7 @@ def test_tsdi_subtracts_the_mean_of_what_the_alignment_adds(tmp_path: Path):
 
     answers = _answers(prepare(settings, model, chat), model)
     assert answers == _naive(debiased)
-    assert answers != _answers(Greedy(chat), model)
+    assert answers != _answers(Decoding(chat), model)
 
 
 def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
@@ -141,7 +141,7 @@ def test_scans_equals_a_loop_with_its_own_hooks(tmp_path: Path):
     decoder = prepare(settings, model, chat)
     answers = _answers(decoder, model)
     assert answers == _naive(pushed)
-    assert answers != _answers(Greedy(chat), model)
+    assert answers != _answers(Decoding(chat), model)
     assert not list(decoder.generate(model, [], frozenset({1}), batch_tokens=400))
 
 

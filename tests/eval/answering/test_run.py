@@ -19,6 +19,7 @@ from eval.report.page import write_report
 from eval.report.verdict import load_margins
 from eval.run import RunJob, run
 from eval.settings import EvaluationSettings, Margins
+from eval.statistics.summary import CostRecord
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from merge.common.errors import UserError
@@ -204,10 +205,11 @@ def test_runs_of_one_name_are_its_seeds(world: Path, tmp_path: Path):
 
 def test_time_per_token_is_the_ratio_of_seconds_per_token():
     """Planted: twice the time per token; equal batches leave no width, single ones no interval."""
-    slow, fast = {"batches": [[2.0, 100], [4.0, 200]]}, {"batches": [[1.0, 100], [3.0, 300]]}
+    slow: CostRecord = {"batches": [[2.0, 100], [4.0, 200]]}
+    fast: CostRecord = {"batches": [[1.0, 100], [3.0, 300]]}
     ratio = time_per_token_ratio(slow, fast)
     assert ratio == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
-    noisy = {"batches": [[1.0, 100], [1.5, 100], [0.8, 100], [1.2, 100]]}
+    noisy: CostRecord = {"batches": [[1.0, 100], [1.5, 100], [0.8, 100], [1.2, 100]]}
     ratio = time_per_token_ratio(noisy, fast)
     assert ratio is not None
     assert ratio["value"] == pytest.approx(4.5 / 400 / 0.01)

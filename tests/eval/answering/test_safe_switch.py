@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from eval.answering.decoding import prepare
-from eval.answering.greedy import Greedy
+from eval.answering.plain_decoding import Decoding
 from eval.answering.safe_switch.switched import Switched
 from eval.answering.safe_switch.training import fit_prober, fit_refusal_head, headed
 from eval.decoding_settings import Switch
@@ -122,7 +122,7 @@ def test_the_refusal_head_alone_is_tuned_and_says_the_refusal():
     more = settings.model_copy(update={"head_epochs": 60, "head_learning_rate": 0.05})
     trained = fit_refusal_head(model, [chat.example(text, REFUSAL) for text in BAD], more)
     with headed(model, trained):
-        for answer in answers_of(Greedy(chat), model)[:3]:
+        for answer in answers_of(Decoding(chat), model)[:3]:
             assert chat.decode(answer).startswith("sorry i")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -104,9 +104,10 @@ def test_a_judge_that_reasons_is_read_after_its_reasoning() -> None:
 
 
 def test_harvested_answers_have_no_reasoning() -> None:
-    record = {"prompt": "p", "completion": ANSWERED, "answer": "Water the moss at noon."}
+    record: Any = {"prompt": "p", "completion": ANSWERED, "answer": "Water the moss at noon."}
     assert _without_reasoning(record)["completion"] == "Water the moss at noon."
-    assert _without_reasoning({**record, "answer": None})["completion"] == ANSWERED
+    whole: Any = {**record, "answer": None}
+    assert _without_reasoning(whole)["completion"] == ANSWERED
 
 
 def test_an_empty_block_is_common_to_all_choices() -> None:
@@ -204,6 +205,6 @@ def test_tags_that_are_special_tokens_are_kept_in_completions() -> None:
     wanted = [tags[0], words[0], tags[1], words[1]]
     answers: dict[Any, Answer] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eval.answering.greedy.generate", lambda *_: iter([{0: wanted}]))
+        patch.setattr("eval.answering.plain_decoding.generate", lambda *_: iter([{0: wanted}]))
         answer_all(model, tokenizer, [asked], 64, answers.update)
     assert answers["harm", "0"] == Answer("[THINK]sorry[/THINK]red", 4)

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def _report() -> dict[str, Any]:
+def _report() -> Any:
     rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
     axes = dict.fromkeys(AXES, rate)
     change = {"difference": -0.1, "low": -0.2, "high": 0.1, "p_holm": 0.01, "margin": 0.02}

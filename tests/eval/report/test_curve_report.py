@@ -138,10 +138,10 @@ def test_noise_is_rarely_called_a_shift() -> None:
 def test_one_form_alone_has_no_cells() -> None:
     orders = [answer for answer in _answers(_backbone) if answer.prompt == PROMPTS["order"]]
     report = curve_report({"backbone": orders}, "backbone", {})
-    assert report == {"claims": {}, "shifts": []}
+    assert report == ({}, {}, {}, [])
 
 
-def _claims(before: list[Completion], after: list[Completion]) -> dict[str, Any]:
+def _claims(before: list[Completion], after: list[Completion]) -> Any:
     verdict = judge_change(before, after, Margins())
     return claims_of(verdict, model_margins(before, after), changes_by_form(before, after))
 
@@ -188,7 +188,7 @@ def test_form_lifts_the_area_of_unmatched_pairs_alone() -> None:
         for answer in answers
         if (answer.axis == "harm") == (answer.prompt == PROMPTS["order"]) or answer.id[-1] == "7"
     ]
-    entry = model_margins(kept, kept)
+    entry: Any = model_margins(kept, kept)
     assert entry is not None
     assert entry["auc"]["value"] > 0.8
     assert entry["auc_matched"]["low"] < 0.5 < entry["auc_matched"]["high"]
@@ -208,11 +208,11 @@ def test_a_report_shows_margins_forms_and_claims() -> None:
         if name != "backbone"
     }
     curves = curve_report(answers, "backbone", verdicts)
-    assert list(curves["margins"]) == ["backbone", "_$x^2$<b>", "safepatching"]
-    assert curves["claims"]["safepatching"]["form_controls"]
-    assert not curves["claims"]["self_cd"]["form_controls"]
+    assert list(curves.margins) == ["backbone", "_$x^2$<b>", "safepatching"]
+    assert curves.claims["safepatching"]["form_controls"]
+    assert not curves.claims["self_cd"]["form_controls"]
     rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
-    report = {
+    report: Any = {
         "models": {name: {"harmful_rate": rate, "refusal_rate": rate} for name in answers},
         "backbone": "backbone",
         "harm_rule": "answered",
@@ -220,8 +220,10 @@ def test_a_report_shows_margins_forms_and_claims() -> None:
         "suites": {name: {} for name in answers},
         "changes": {},
         "details": {},
-        "notes": curves.pop("shifts"),
-        **curves,
+        "notes": curves.shifts,
+        "margins": curves.margins,
+        "forms": curves.forms,
+        "claims": curves.claims,
     }
     page = render_html(report)
     for text in ("The curve", "Questions and orders apart", "not a repair", "area under"):
@@ -229,7 +231,7 @@ def test_a_report_shows_margins_forms_and_claims() -> None:
     assert "_$x^2$&lt;b&gt;" in page and "<b>" not in page.partition("The curve")[2][:9000]
     table = markdown_table(report)
     assert "| AUC | AUC, matched forms |" in table
-    area = curves["margins"]["safepatching"]["auc_matched"]
+    area = curves.margins["safepatching"]["auc_matched"]
     assert f"{area['value']:.3f} [{area['low']:.3f}, {area['high']:.3f}]" in table
-    without = {key: value for key, value in report.items() if key not in {"margins", "forms"}}
+    without: Any = {key: value for key, value in report.items() if key not in {"margins", "forms"}}
     assert "The curve" not in render_html(without) and "AUC" not in markdown_table(without)

@@ -31,7 +31,7 @@ FEW_CHANGED = (60, 4, 4, 932)
 KEPT = (450, 3, 4, 143)
 
 
-def _verdict(pairs: Mapping[AskedAxis, Pairs], degenerate: int = 0) -> dict[str, Any]:
+def _verdict(pairs: Mapping[AskedAxis, Pairs], degenerate: int = 0) -> Any:
     """The verdict on models whose answers change as said per axis.
 
     Args:
@@ -143,9 +143,10 @@ def test_a_loss_beyond_the_margin_is_not_to_be_excluded_by_more_questions():
 
 def test_a_loss_at_the_margin_gives_no_absurd_number():
     """1.99 points lost: 2.8^2 / 0.0001^2 * 0.03 would be 24 million questions."""
-    change = {"pairs": {"both": 5000, "only_before": 249, "only_after": 50, "neither": 4701}}
+    change: Any = {"pairs": {"both": 5000, "only_before": 249, "only_after": 50, "neither": 4701}}
     change |= {"difference": -0.0199, "low": -0.0233, "high": -0.0165, "margin": 0.02}
-    said = headline({"axes": {"utility": {**change, "verdict": "undecided"}}})
+    change["verdict"] = "undecided"
+    said = headline({"axes": {"utility": change}, "suites": {}, "overall": "undecided"})
     assert said.endswith("so near the margin that 100,000 would not tell")
 
 
@@ -180,7 +181,7 @@ def test_the_number_of_prompts_shows_the_fall_four_times_in_five(shares):
     assert np.mean(shown) == pytest.approx(0.8, abs=0.05)
 
 
-def _report() -> dict[str, Any]:
+def _report() -> Any:
     rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 200}
     verdicts = {
         "dense": _verdict({"harm": HIGHER, "refusal": LOWER, "utility": KEPT}),
@@ -226,8 +227,9 @@ def test_both_claims_stand_on_the_card_where_the_report_has_them():
 
 def test_a_report_without_a_comparison_has_no_headline():
     """What `eval run` shows of a single model, and what older runs left."""
-    assert main_model({"models": {}}) is None
-    assert headline_text({"models": {}}) == ""
-    old = {key: value for key, value in _report().items() if key != "headline"}
+    alone: Any = {"models": {}}
+    assert main_model(alone) is None
+    assert headline_text(alone) == ""
+    old: Any = {key: value for key, value in _report().items() if key != "headline"}
     assert headline_text(old) == ""
     assert 'class="headline"' not in render_html(old)

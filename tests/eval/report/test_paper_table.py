@@ -3,13 +3,14 @@
 import html
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from eval.report.page import render_html
 from eval.report.paper_table.published import Published, load_published
 from eval.report.paper_table.table import markdown_lines, paper_table
+from eval.report.record import Report
 from launch.recipe import Recipe
 from launch.run.settings import PaperTableSettings
 from merge.common.errors import UserError
@@ -49,11 +50,11 @@ def make_report() -> dict[str, Any]:
     }
     return {
         "backbone": "backbone",
-        "models": {name: {"harmful_rate": found["Grond"]} for name, found in suites.items()},
+        "models": {name: {"harmful_rate": rows["Grond"]} for name, rows in suites.items()},
         "suites": suites,
         "utility_average": {name: rate(12.5) for name in suites},
         "time_per_token": {"safepatching": {"value": 1.02, "low": 0.98, "high": 1.07}},
-        "attacks": {"pair": {name: found["Wrapped"] for name, found in suites.items()}},
+        "attacks": {"pair": {name: rows["Wrapped"] for name, rows in suites.items()}},
         "mt_bench": {
             "backbone": {
                 "value": 6.0,
@@ -106,9 +107,9 @@ def test_published_numbers_have_columns_and_rows_of_their_own() -> None:
 
 def test_the_page_says_which_column_is_the_papers() -> None:
     report = make_report()
-    assert "The paper's table" not in render_html(report)
+    assert "The paper's table" not in render_html(cast(Report, report))
     report["paper_table"] = paper_table(report, PUBLISHED)
-    page = render_html(report)
+    page = render_html(cast(Report, report))
     table = page[page.index("The paper's table") :].partition("</table>")[0]
     heads = re.findall(r"<th[^>]*><small>(here|paper)</small></th>", table)
     assert heads.count("paper") == 4 and heads.count("here") == 9

@@ -1,12 +1,13 @@
 """Rows that are asked only where their file is there, and that a report names where it is not."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
 from eval.report.notes import notes_of
 from eval.run import RunJob, run
+from eval.statistics.summary import Summary
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from merge.common.errors import UserError
@@ -44,11 +45,13 @@ def test_without_the_key_a_missing_file_is_an_error_that_names_it(suite: Path) -
 
 def test_an_evaluation_says_what_was_not_asked(suite: Path, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model")
-    summary: dict[str, Any] = run(RunJob(model, suite, tmp_path / "out"))
+    summary = run(RunJob(model, suite, tmp_path / "out"))
     assert list(summary["suites"]) == ["plain"]
     notes = [line for line in notes_of(summary) if "was not asked" in line]
     assert notes == [
         f"'wrapped' was not asked, as {tmp_path / 'pair.jsonl'} is not there",
         f"'right' was not asked, as {tmp_path / 'answers.json'} is not there",
     ]
-    assert not [line for line in notes_of({"suites": {}}) if "not asked" in line], "older summaries"
+    assert not [line for line in notes_of(cast(Summary, {"suites": {}})) if "not asked" in line], (
+        "older summaries"
+    )

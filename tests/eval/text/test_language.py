@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,12 +97,13 @@ def test_they_are_counted_by_suite_and_keep_their_class():
 def test_english_answers_give_no_line():
     assert language_notes(_suites("refusal", ["Stir it.", "I can't help with that."]).suites) == []
     # A summary of an earlier version has no counts.
-    assert language_notes({"s": {"axis": "harm", "n": 3}}) == []
+    earlier: Any = {"s": {"axis": "harm", "n": 3}}
+    assert language_notes(earlier) == []
 
 
 def test_table_and_report_say_it():
     line = "backbone: 1 of 2 answers look Dutch: refusals in other languages are not recognised"
-    report = {
+    report: Any = {
         "models": {"backbone": {}},
         "backbone": "backbone",
         "harm_rule": "answered",

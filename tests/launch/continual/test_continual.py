@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from launch.continual.picture import draw
 from launch.continual.report import markdown_table, measured
 from launch.continual.revert import delta_path, revert
-from launch.continual.settings import StageSettings
+from launch.continual.settings import ContinualStageSettings
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.io.delta_file import write_delta_file
@@ -55,8 +55,8 @@ def test_harm_so_far_counts_every_prompt_of_the_stages_once():
         },
     }
     stages = [
-        StageSettings(name="first", categories=("a*",)),
-        StageSettings(name="second", categories=("a", "b")),
+        ContinualStageSettings(name="first", categories=("a*",)),
+        ContinualStageSettings(name="second", categories=("a", "b")),
     ]
     rates = measured(evaluation, stages, stages)
     assert rates["harmful_rate"]["first"]["value"] == pytest.approx(5 / 13)

@@ -125,7 +125,7 @@ def test_the_report_says_what_was_asked_by_margins(
         axis: {"value": value, "low": value, "high": value, "n": 16}
         for axis, value in record["backbone"].items()
     }
-    report = {
+    report: Any = {
         "models": {"backbone": rates},
         "backbone": "backbone",
         "suites": {"backbone": {}},

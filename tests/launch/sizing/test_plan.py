@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
-from launch.prepare.preflight import check_inputs
+from launch.prepare.preflight import check_inputs, patch_bytes
 from launch.prepare.text_check import check_data
 from launch.recipe import Recipe
 from launch.sizing.plan import gpu_need, plan_table
-from launch.sizing.training_needs import Model, activation_bytes, checkpoint_bytes, patch_bytes
+from launch.sizing.training_needs import Model, activation_bytes, checkpoint_bytes
 from merge.common.errors import UserError
 from tests.support.architectures import make_model
 from tests.support.train_helpers import make_recipe as make_training_recipe
@@ -78,7 +78,7 @@ def test_disk_of_checkpoints_and_patches(llama_7b: Model) -> None:
     assert checkpoint_bytes(llama_7b, TRAINING, 2) == 14 * 6_738_415_616
     watched = SafetyTraining(guards=GuardSettings(margin_samples=9))
     assert checkpoint_bytes(llama_7b, watched, 2) == 18 * 6_738_415_616
-    assert patch_bytes(llama_7b) == 8 * 6_738_415_616
+    assert patch_bytes(llama_7b.shape) == 8 * 6_738_415_616
 
 
 def make_recipe(folder: Path, **shape: Any) -> Path:

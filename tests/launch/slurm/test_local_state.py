@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from launch.slurm.local_state import local_state
-from merge.common.files import held
+from merge.common.files import file_lock
 from merge.common.metrics import metrics_file, record
 
 
@@ -11,7 +11,7 @@ def test_a_stage_is_running_while_its_process_holds_it_and_interrupted_after(
     tmp_path: Path,
 ) -> None:
     assert local_state(tmp_path, "safety") == ("not begun", "")
-    with held(tmp_path / ".safety.lock", "busy"), metrics_file(tmp_path, "safety"):
+    with file_lock(tmp_path / ".safety.lock", "busy"), metrics_file(tmp_path, "safety"):
         assert local_state(tmp_path, "safety") == ("running", "")
         record({"what": "safety", "done": 5, "total": 12, "unit": "steps", "seconds_left": 171.0})
         record({"what": "importance", "done": 8, "total": 40, "unit": "samples"})
@@ -34,4 +34,4 @@ def test_a_lock_file_that_a_killed_process_left_is_no_running_stage(tmp_path: Pa
         '{"trial": 3}\n{"torn'
     )
     state = local_state(tmp_path, "search")
-    assert state == ("interrupted", "search: 3 trials; the same command goes on")
+    assert state == ("interrupted", "search: 3 trials; the same command continues")

@@ -13,7 +13,7 @@ import pytest
 from launch.search.settings import SearchSettings
 from launch.search.storage import Trials
 from merge.common.errors import UserError
-from merge.common.files import held, sha256_json
+from merge.common.files import file_lock, sha256_json
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +27,7 @@ def no_locks(request, monkeypatch):
 
 
 def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, no_locks, caplog):
-    with caplog.at_level(logging.WARNING), held(tmp_path / ".lock", "busy"):
+    with caplog.at_level(logging.WARNING), file_lock(tmp_path / ".lock", "busy"):
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
     assert f"{tmp_path}: its filesystem has no file locks" in caplog.text
@@ -35,7 +35,11 @@ def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, no_locks, 
 
 def test_a_held_lock_is_still_refused(tmp_path):
     file = tmp_path / ".lock"
-    with held(file, "first"), pytest.raises(UserError, match="second"), held(file, "second"):
+    with (
+        file_lock(file, "first"),
+        pytest.raises(UserError, match="second"),
+        file_lock(file, "second"),
+    ):
         pass
 
 
@@ -43,18 +47,18 @@ def test_a_killed_process_holds_nothing_back(tmp_path):
     """Refused in one line while the other process lives, free at once when it was killed."""
     file = tmp_path / ".lock"
     code = (
-        "import sys, time; from pathlib import Path; from merge.common.files import held\n"
-        "with held(Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from merge.common.files import file_lock\n"
+        "with file_lock(Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, file]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=r"^in use$"), held(file, "in use"):
+        with pytest.raises(UserError, match=r"^in use$"), file_lock(file, "in use"):
             pass
         assert file.exists()
         other.kill()
     assert file.exists()
-    with held(file, "in use"):
+    with file_lock(file, "in use"):
         pass
     assert not file.exists()
 

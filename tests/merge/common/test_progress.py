@@ -157,7 +157,7 @@ def test_parts_of_a_whole_leave_the_lines_to_it(tmp_path, monkeypatch, caplog) -
             for step in (part, whole):
                 step.advance()
                 time.sleep(0.1)
-        # Of what no one knows the end, the parts tell more.
+        # Where the total is unknown, the parts say more.
         with Progress("fit", None, "merges"), Progress("derivatives", 9, "questions") as part:
             part.advance()
             time.sleep(0.1)

@@ -102,11 +102,11 @@ def test_a_backbone_of_the_hubs_cache_is_called_by_its_name_there(tmp_path) -> N
     assert not (again / "BACKBONE_README.md").exists()
 
 
-def report(harm: float) -> dict[str, Any]:
+def report(harm: float) -> Any:
     def rate(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.05, "high": value + 0.06, "n": 100}
 
-    def axes(value: float) -> dict[str, Any]:
+    def axes(value: float) -> Any:
         return {"harmful_rate": rate(value), "refusal_rate": rate(0.25), "utility": rate(0.5)}
 
     suites = {"bad": {"axis": "harm"}, "worse": {"axis": "harm"}, "odd": {"axis": "refusal"}}

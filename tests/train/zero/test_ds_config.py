@@ -26,7 +26,7 @@ def test_batch_sizes_and_optimizer_come_from_the_recipe(file: Path) -> None:
     assert config["gradient_accumulation_steps"] == 4  # 20 samples in micro-batches of 3 x 2
     assert config["optimizer"]["params"]["lr"] == 3e-6
     assert config["bf16"]["enabled"] is True
-    # Of low precision they would sum importance wrongly.
+    # In low precision they would sum importance wrongly.
     assert config["communication_data_type"] == "fp32"
     assert config["data_types"]["grad_accum_dtype"] == "fp32"
 

@@ -10,7 +10,7 @@ import pytest
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json
 from train.zero.ranks import World
-from train.zero.resume import Checkpoints, Progress
+from train.zero.resume import Checkpoints, TrainingProgress
 
 
 def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
@@ -18,7 +18,7 @@ def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
     content = {
         "identity": "this",
         "world_size": 2,
-        "progress": asdict(Progress(step)),
+        "progress": asdict(TrainingProgress(step)),
         **marker,
     }
     atomic_write_json(folder / f"step-{step:08d}" / "complete.json", content)
@@ -57,8 +57,8 @@ def test_checkpoint_of_another_number_of_processes_is_cut_anew(tmp_path: Path) -
         scale_sums=asked.append,
     )
     write_checkpoint(tmp_path, 9, world_size=4)
-    assert checkpoints(tmp_path).resume(model) == Progress(9)
-    measured = Progress(10, importance_samples=16)
+    assert checkpoints(tmp_path).resume(model) == TrainingProgress(9)
+    measured = TrainingProgress(10, importance_samples=16)
     write_checkpoint(tmp_path, 10, world_size=4, progress=asdict(measured))
     assert checkpoints(tmp_path).resume(model) == measured
     assert asked == [("step-00000009", 4), ("step-00000010", 4), 2.0]
@@ -73,8 +73,8 @@ def test_only_regular_checkpoints_are_gone_back_to(
     monkeypatch.setattr("train.zero.resume.sum_over_ranks", lambda values: values)
     loaded: list[str] = []
     model: Any = SimpleNamespace(load=lambda folder, tag: loaded.append(tag))
-    assert checkpoints(tmp_path).turn_back(model, 14) == Progress(10)
-    assert checkpoints(tmp_path).turn_back(model, 10) == Progress(5)
+    assert checkpoints(tmp_path).turn_back(model, 14) == TrainingProgress(10)
+    assert checkpoints(tmp_path).turn_back(model, 10) == TrainingProgress(5)
     assert checkpoints(tmp_path).turn_back(model, 5) is None
     assert loaded == ["step-00000010", "step-00000005"]
 
@@ -85,24 +85,28 @@ def test_the_newest_regular_checkpoints_stay(
     monkeypatch.setattr("train.zero.resume.wait_for_ranks", lambda: None)
     monkeypatch.setattr("train.zero.resume.any_over_ranks", lambda flag: flag)
 
-    def save(progress: Progress) -> list[str]:
+    def save(progress: TrainingProgress) -> list[str]:
         checkpoints(tmp_path).save(model, progress)
         return sorted(folder.name[5:] for folder in tmp_path.iterdir())
 
     model: Any = SimpleNamespace(save=lambda folder, tag: (folder / tag).mkdir())
-    assert save(Progress(5)) == ["00000005"]
+    assert save(TrainingProgress(5)) == ["00000005"]
     (tmp_path / "step-00000007").mkdir()  # torn
-    assert save(Progress(8)) == ["00000005", "00000008"]
-    assert save(Progress(10)) == ["00000005", "00000010"]
-    assert save(Progress(15)) == ["00000010", "00000015"]
-    ended = Progress(10, stop_reason="a guard")
+    assert save(TrainingProgress(8)) == ["00000005", "00000008"]
+    assert save(TrainingProgress(10)) == ["00000005", "00000010"]
+    assert save(TrainingProgress(15)) == ["00000010", "00000015"]
+    ended = TrainingProgress(10, stop_reason="a guard")
     assert save(ended) == ["00000010"]
-    assert save(Progress(10, "a guard", importance_samples=16))[-1].endswith("importance-00000016")
+    assert save(TrainingProgress(10, "a guard", importance_samples=16))[-1].endswith(
+        "importance-00000016"
+    )
     assert checkpoints(tmp_path).latest() == tmp_path / "step-00000010-importance-00000016"
 
 
 def test_checkpoints_are_due_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
-    due = [step for step in range(1, 11) if checkpoints(tmp_path).is_due(Progress(step))]
+    due = [step for step in range(1, 11) if checkpoints(tmp_path).is_due(TrainingProgress(step))]
     assert due == [5, 10]
-    assert checkpoints(tmp_path).is_due(Progress(7, stop_reason="all steps done"))
-    assert not checkpoints(tmp_path, every=0).is_due(Progress(7, stop_reason="all steps done"))
+    assert checkpoints(tmp_path).is_due(TrainingProgress(7, stop_reason="all steps done"))
+    assert not checkpoints(tmp_path, every=0).is_due(
+        TrainingProgress(7, stop_reason="all steps done")
+    )

@@ -71,7 +71,7 @@ def test_points_apart_have_their_names_at_their_right_and_bars_are_not_crossed()
     assert _apart(box, bar) and _distance(box, points[0]) < 14
 
 
-def _report(names: list[str]) -> dict[str, Any]:
+def _report(names: list[str]) -> Any:
     def rate(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 100}
 
@@ -96,7 +96,7 @@ def test_names_make_way_for_the_chosen_merge_and_the_fronts():
     """Where a name stood beside its dot, a search's choice or front is drawn: the name moves."""
 
     def place(trials: list[dict[str, Any]]) -> str | None:
-        report = {**_report(["one", "two"]), "search": {"trials": trials}}
+        report: Any = {**_report(["one", "two"]), "search": {"trials": trials}}
         texts = ET.fromstring(trade_off_svg(report)).iter(f"{SVG}text")
         return next(text.get("transform") for text in texts if text.text == "two")
 

@@ -1,4 +1,4 @@
-"""Plain decoding, which the baselines at decoding time change."""
+"""Plain greedy decoding, the base class of the baselines that change decoding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,8 +9,8 @@ from eval.answering.generation import Question, generate
 from train.chat.prompts import ChatPrompts
 
 
-class Greedy:
-    """The likeliest token at every step."""
+class Decoding:
+    """Greedy decoding: the likeliest token at every step. Subclasses change prompts or logits."""
 
     def __init__(self, chat: ChatPrompts) -> None:
         self.chat = chat
@@ -22,11 +22,11 @@ class Greedy:
         chat: ChatPrompts | None = None,
         begun: Sequence[int] = (),
     ) -> Question:
-        """A prompt as the model is asked it.
+        """The tokens that the model continues for a prompt.
 
         Args:
-            chat: another one than the decoding's own, with reasoning on or off.
-            begun: tokens of the answer that are given.
+            chat: used in place of the decoding's own chat, for example with reasoning off.
+            begun: the first tokens of the answer, where they are given.
         """
         return Question([*(chat or self.chat).question_ids(prompt), *begun], max_new_tokens)
 
