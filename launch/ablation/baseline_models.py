@@ -8,7 +8,6 @@ is deleted after use.
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from eval.decoding_settings import ExpertMixture
@@ -16,8 +15,8 @@ from eval.settings import parse_decoding
 from launch.ablation.patches import AblationPatches
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations
-from launch.run.folder import COMPARISONS, is_evaluated, is_merged
-from launch.run.variant import WholePatch
+from launch.run.folder import COMPARISONS, compared_model, is_evaluated, is_merged
+from launch.run.variant import Variant, WholePatch
 from launch.run.variant_list import reported_baselines
 from merge.common.errors import UserError
 from merge.common.files import make_directory
@@ -38,7 +37,19 @@ def are_evaluated(recipe: Recipe) -> bool:
     """Whether all are, or what they are trained on went with the patches after the merge."""
     if is_merged(recipe.output) and not (recipe.output / "over_safety" / "patch.json").is_file():
         return True
-    return all(is_evaluated(recipe.output, row.name) for row in reported_baselines(recipe))
+    return not _pending(recipe)
+
+
+def _pending(recipe: Recipe) -> list[Variant]:
+    """The baselines that are not evaluated, or are the expert of a decoding that is not."""
+    wanted = {
+        made for name, made in _experts(recipe).items() if not is_evaluated(recipe.output, name)
+    }
+    return [
+        row
+        for row in reported_baselines(recipe)
+        if row.name in wanted or not is_evaluated(recipe.output, row.name)
+    ]
 
 
 def check_experts(recipe: Recipe) -> None:
@@ -47,21 +58,26 @@ def check_experts(recipe: Recipe) -> None:
     Raises:
         UserError: it is none of the baselines that the run trains.
     """
-    made = {recipe.output / COMPARISONS / row.name for row in reported_baselines(recipe)}
-    for key, expert in _experts(recipe):
-        if expert.parent == recipe.output / COMPARISONS and expert not in made:
+    made = sorted(row.name for row in reported_baselines(recipe))
+    for name, expert in _experts(recipe).items():
+        if expert not in made:
             raise UserError(
-                f"{key} {expert}: the run makes no such model; set eval.baselines: true and name "
-                f"one of {', '.join(sorted(path.name for path in made)) or 'ablate.baselines'}, "
-                "which needs harmless pairs and refusals where its objective learns them"
+                f"eval.decodings.{name}.expert {recipe.output / COMPARISONS / expert}: the run "
+                f"makes no such model; set eval.baselines: true and name one of "
+                f"{', '.join(made) or 'ablate.baselines'}, which needs harmless pairs and refusals "
+                "where its objective learns them"
             )
 
 
-def _experts(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+def _experts(recipe: Recipe) -> dict[str, str]:
+    """By decoding the model of this run that is its expert."""
+    found = {}
     for name, values in (recipe.eval.decodings if recipe.eval else {}).items():
         settings = parse_decoding(values, f"eval.decodings.{name}")
         if isinstance(settings, ExpertMixture):
-            yield f"eval.decodings.{name}.expert", settings.expert
+            made = compared_model(recipe.output, settings.expert)
+            found |= {} if made is None else {name: made}
+    return found
 
 
 def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
@@ -74,16 +90,14 @@ def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
         StoppedOnRequestError: a signal asked for it; what was finished before stays.
     """
     evaluations, patches = Evaluations(recipe, backbone), AblationPatches(recipe)
-    for row in reported_baselines(recipe):
-        if is_evaluated(recipe.output, row.name):
-            continue
+    for row in _pending(recipe):
         patch = row.model
         assert isinstance(patch, WholePatch)
         directory = patches.directory(patch)
         with evaluations.built(row, (directory, directory)) as model:
             if patch.name == _SAFETY:
                 _take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / row.name)
-            evaluations.evaluate_decodings(expert=model)
+            evaluations.evaluate_decodings(expert=row.name)
             evaluations.evaluate(row.name, model)
         if patch.name != _SAFETY and not keeps_patches(recipe):
             shutil.rmtree(directory.parent)

@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.decoding_settings import ExpertMixture
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
-from launch.run.folder import COMPARISONS, PATCHED, is_evaluated, report_file
+from launch.run.folder import COMPARISONS, PATCHED, compared_model, is_evaluated, report_file
 from launch.run.variant import Variant, WholePatch
 from launch.run.variant_list import report_names
 from merge.common.files import atomic_write_text, make_directory
@@ -88,19 +88,20 @@ class Evaluations:
             atomic_write_text(answers, before.read_text(encoding="utf-8"))
         self.evaluate("backbone")
 
-    def evaluate_decodings(self, expert: Path | None = None) -> None:
+    def evaluate_decodings(self, expert: str | None = None) -> None:
         """Answer with the backbone by the decodings of the recipe.
 
         Args:
-            expert: a model of this run: by those alone that need it. By default by all that need
-                none, as such a model is deleted after use.
+            expert: the name of a model of this run, which is there: by those alone that need it. By
+                default by all that need none, as such a model is deleted after use.
         """
         assert self._recipe.eval is not None
         for name, values in self._recipe.eval.decodings.items():
             decoding = parse_decoding(values, f"eval.decodings.{name}")
-            needed = decoding.expert if isinstance(decoding, ExpertMixture) else None
-            is_made_here = needed is not None and needed.parent == self._folder / COMPARISONS
-            if (needed if is_made_here else None) == expert:
+            needed = None
+            if isinstance(decoding, ExpertMixture):
+                needed = compared_model(self._folder, decoding.expert)
+            if needed == expert:
                 self.evaluate(name, decoding=decoding)
 
     def evaluate(

@@ -46,6 +46,12 @@ ABLATION_RECORD = "ablation.json"
 _COVERAGE = ("merge.include", "merge.exclude")
 
 
+def compared_model(run: Path, model: Path) -> str | None:
+    """The name of a model that a run builds for comparison; None of any other folder."""
+    is_own = model.resolve().parent == (run / COMPARISONS).resolve()
+    return model.name if is_own else None
+
+
 def claim_folder(recipe: Recipe) -> Path:
     """Write the run folder's recipe, or see that what is there is of this recipe.
 

@@ -108,6 +108,10 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             for name in recipe.ablations
         },
         **{
+            _summary(name): Product((*_ASKED, "eval.decodings", "backbone"), remade=True)
+            for name in (recipe.eval.decodings if recipe.eval else ())
+        },
+        **{
             _summary(name): Product((*_ASKED, *_BASELINE), remade=True)
             for name in (recipe.ablate_settings().baselines if _has_baselines(recipe) else ())
         },

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.ablation.baseline_models import check_experts
+from launch.ablation.baseline_models import _pending, are_evaluated, check_experts
 from launch.pipeline.pipeline import Pipeline
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
+from launch.run.folder import claim_folder
 from launch.run.stage import find_stage, without_unasked
 from launch.run.variant_list import report_names, reported_baselines
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
@@ -183,3 +184,24 @@ def test_one_command_makes_the_papers_table(tmp_path: Path) -> None:
     assert not (run / "ablation/work/npo").exists() and not (run / "comparisons").exists()
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0 and "baselines: already done" in again.stderr
+
+
+def test_a_decoding_that_changes_wants_its_expert_again(tmp_path: Path) -> None:
+    """Only the baseline that it needs, and only while the patches are there."""
+    recipe = load_recipe(make_recipe(tmp_path), [], Recipe)
+    claim_folder(recipe)
+    for name in (*BASELINES, "rose", "safe_decoding"):
+        summary = recipe.output / "eval" / name / "summary.json"
+        summary.parent.mkdir(parents=True)
+        summary.write_text("{}")
+    assert are_evaluated(recipe)
+    changed = ["eval.decodings.safe_decoding.alpha=2"]
+    again = load_recipe(tmp_path / "recipe.yaml", changed, Recipe)
+    claim_folder(again)
+    left = {file.parent.name for file in recipe.output.glob("eval/*/summary.json")}
+    assert left == {*BASELINES} and not are_evaluated(again)
+    assert [row.name for row in _pending(again)] == ["derta"]
+    (recipe.output / "patched").mkdir()
+    (recipe.output / "patched/merge.json").write_text("{}")
+    (recipe.output / "over_safety/patch.json").unlink()
+    assert are_evaluated(again)
