@@ -24,8 +24,9 @@ _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.floa
 
 
 @dataclass
-class BorrowedModel:
-    """A model to lend merged weights to, the inputs of the merges, and the prompts to ask."""
+class InMemoryModel:
+    """A loaded model that takes merged weights, the inputs of the merges, and the prompts to
+    ask."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ class BorrowedModel:
         loaded: LoadedInputs,
         prompt_sets: Sequence[PromptSet],
         device: str | None = None,
-    ) -> "BorrowedModel":
+    ) -> "InMemoryModel":
         """Load the backbone, and the judges, as the recipe evaluates its models.
 
         Args:
@@ -68,7 +69,7 @@ class BorrowedModel:
 
     def change_inputs(self, loaded: LoadedInputs) -> None:
         """Merge other patches of the same backbone from now on; its weights come back first."""
-        self.take(None)
+        self.load_merge(None)
         self.loaded = loaded
 
     @property
@@ -78,12 +79,12 @@ class BorrowedModel:
 
     def rates(self, settings: MergeSettings | None) -> dict[str, Rate]:
         """The rates of one merge, or of the backbone itself, by axis."""
-        self.take(settings)
+        self.load_merge(settings)
         asked = (self.prompt_sets, self.batch_tokens, self.chat, self.judges)
         return evaluate(self.model, self.tokenizer, *asked).axes
 
-    def take(self, settings: MergeSettings | None) -> None:
-        """Lend the model the weights of one merge, or give it back the backbone's."""
+    def load_merge(self, settings: MergeSettings | None) -> None:
+        """Copy the merged weights into the loaded model; None restores the backbone."""
         merged = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
         covered = set(self.loaded.inputs.covered)
         groups = {name: group for group in self.map.groups for name in group.tensors}

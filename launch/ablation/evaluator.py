@@ -13,7 +13,7 @@ from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from launch.ablation.patches import AblationPatches
 from launch.ablation.record_types import Outcome, RateRecord, TrainingRecord
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.recipe import Recipe
 from launch.run.variant import Model, WholePatch, model_key
 from merge.common.files import read_json, sha256_json
@@ -73,15 +73,15 @@ class VariantEvaluator:
         for model in models:
             if self._key(model) not in self._store.values and model not in pending:
                 pending.append(model)
-        borrowed = None
+        in_memory = None
         for variants, loaded in self._by_inputs(pending):
-            if borrowed is None:
-                borrowed = BorrowedModel.load(self._recipe, loaded, self._prompt_sets)
+            if in_memory is None:
+                in_memory = InMemoryModel.load(self._recipe, loaded, self._prompt_sets)
             else:
-                borrowed.change_inputs(loaded)
+                in_memory.change_inputs(loaded)
             with Progress("ablation", len(variants), "models") as progress:
                 for model in progress.over(variants):
-                    self._store.add({self._key(model): self._evaluated(borrowed, model)})
+                    self._store.add({self._key(model): self._evaluated(in_memory, model)})
 
     def _by_inputs(self, models: Sequence[Model]) -> Iterator[tuple[Sequence[Model], LoadedInputs]]:
         """The variants that are made of the same patches, with these; what is absent is trained."""
@@ -96,8 +96,8 @@ class VariantEvaluator:
                 loaded = LoadedInputs.read(self._backbone, *pair, model.merge, ranks=False)
                 yield [model], loaded
 
-    def _evaluated(self, borrowed: BorrowedModel, model: Model) -> Outcome:
-        rates = borrowed.rates(model.merge if isinstance(model, WholePatch) else model)
+    def _evaluated(self, in_memory: InMemoryModel, model: Model) -> Outcome:
+        rates = in_memory.rates(model.merge if isinstance(model, WholePatch) else model)
         outcome: Outcome = {
             "axes": {
                 axis: RateRecord(value=rate.value, low=rate.low, high=rate.high, n=rate.n)

@@ -9,13 +9,7 @@ from pathlib import Path
 from eval.decoding_settings import ExpertMixture
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
-from launch.run.folder import (
-    COMPARISONS,
-    PATCHED,
-    compared_model,
-    is_evaluated,
-    report_file,
-)
+from launch.run.folder import COMPARISONS, PATCHED, compared_model, is_evaluated, report_file
 from launch.run.variant import Variant, WholePatch
 from launch.run.variant_list import report_names
 from merge.common.files import atomic_write_text, make_directory

@@ -61,7 +61,7 @@ class Outcome:
         return record
 
 
-Tried = tuple[MergeSettings, Outcome]
+Trial = tuple[MergeSettings, Outcome]
 
 
 def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> float:
@@ -74,7 +74,7 @@ def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> floa
     return sum(excess for excess in (lost, degenerate, diverged) if excess > slack)
 
 
-def worse_ratio(before: Outcome, after: Outcome) -> float:
+def worst_remaining_ratio(before: Outcome, after: Outcome) -> float:
     """The larger of what remains of harm and of refusals, as a share of the backbone's."""
     return max(
         after.harmful_rate / max(before.harmful_rate, _SMALLEST_RATE),
@@ -82,32 +82,33 @@ def worse_ratio(before: Outcome, after: Outcome) -> float:
     )
 
 
-def choose(before: Outcome, tried: Sequence[Tried], settings: SearchSettings) -> MergeSettings:
-    """The best settings: margins kept first, then the least ``worse_ratio``, then the sum.
+def choose(before: Outcome, tried: Sequence[Trial], settings: SearchSettings) -> MergeSettings:
+    """The best settings: margins kept first, then the least ``worst_remaining_ratio``, then the
+    sum.
 
     Screened trials do not count; the first trial of a search never is one.
     """
 
-    def badness(pair: Tried) -> tuple[float, float, float]:
+    def badness(pair: Trial) -> tuple[float, float, float]:
         outcome = pair[1]
         return (
             violation(before, outcome, settings),
-            worse_ratio(before, outcome),
+            worst_remaining_ratio(before, outcome),
             outcome.harmful_rate + outcome.refusal_rate,
         )
 
     return min((pair for pair in tried if not pair[1].screened), key=badness)[0]
 
 
-def pareto_front(tried: Sequence[Tried], before: Outcome, settings: SearchSettings) -> list[Tried]:
+def pareto_front(tried: Sequence[Trial], before: Outcome, settings: SearchSettings) -> list[Trial]:
     """Those that keep the margins and that no other such one beats on both rates."""
     kept = within_margins(tried, before, settings)
     return [pair for pair in kept if not any(beats(other[1], pair[1]) for other in kept)]
 
 
 def within_margins(
-    tried: Sequence[Tried], before: Outcome, settings: SearchSettings
-) -> list[Tried]:
+    tried: Sequence[Trial], before: Outcome, settings: SearchSettings
+) -> list[Trial]:
     """Those that were asked every prompt and keep the margins."""
     return [
         pair for pair in tried if not pair[1].screened and violation(before, pair[1], settings) == 0

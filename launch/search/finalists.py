@@ -1,8 +1,8 @@
 """Which merges of a search by margins are asked for answers: one after the other (issue 14).
 
 Margins are calibrated on the backbone's answers; the further a merge is from the backbone, the less
-its answers are what its margins foretell. So the answers of each merge correct what is foretold of
-those near it, and the next one to be asked is the best by what is foretold then.
+its answers are what its margins predict. So the answers of each merge correct what is predicted of
+those near it, and the next one to be asked is the best by what is predicted then.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import expit, logit
 
-from launch.search.choice import Outcome, Tried, violation, worse_ratio
+from launch.search.choice import Outcome, Trial, violation, worst_remaining_ratio
 from launch.search.settings import SearchSettings
 
 _NEAR = 0.15
-"""Merges whose foretold log-odds lie nearer than this answer alike: one of them is enough."""
+"""Merges whose predicted log-odds lie nearer than this answer alike: one of them is enough."""
 _REACH = 1.0
 """Over this distance in log-odds what is learned from a merge's answers fades."""
 _NOISE = 0.16
@@ -36,8 +36,8 @@ class Known:
 
 
 def next_finalist(
-    candidates: Sequence[Tried], backbone: Known, known: Sequence[Known], search: SearchSettings
-) -> Tried | None:
+    candidates: Sequence[Trial], backbone: Known, known: Sequence[Known], search: SearchSettings
+) -> Trial | None:
     """The merge whose answers would probably be best, by all answers so far.
 
     Args:
@@ -53,24 +53,24 @@ def next_finalist(
     ]
     if not left:
         return None
-    foretold = foretell([outcome for _, outcome in left], backbone, known)
+    predicted = predict_outcomes([outcome for _, outcome in left], backbone, known)
 
     def badness(number: int) -> tuple[float, float]:
-        outcome = foretold[number]
-        return violation(backbone.answered, outcome, search), worse_ratio(
+        outcome = predicted[number]
+        return violation(backbone.answered, outcome, search), worst_remaining_ratio(
             backbone.answered, outcome
         )
 
     return left[min(range(len(left)), key=badness)]
 
 
-def foretell(
+def predict_outcomes(
     estimates: Sequence[Outcome], backbone: Known, known: Sequence[Known]
 ) -> list[Outcome]:
     """The rates that answers would have, by estimates and by what answers have shown so far.
 
     The backbone's answered rates and the estimated changes (of harm and refusals in log-odds)
-    foretell a merge's. How far the answers of other merges lay from that is the mean of a Gaussian
+    predict a merge's. How far the answers of other merges lay from that is the mean of a Gaussian
     process over the estimated log-odds, which is zero at the backbone and far from all answers.
     """
     points = np.array([_point(each) for each in (backbone.estimated, *_estimates(known))])
@@ -78,12 +78,12 @@ def foretell(
     shown = np.array([_change(each.answered, backbone.answered) for each in known])
     missed = np.vstack([np.zeros(4), *(shown - changes)])
     weights = np.linalg.solve(_kernel(points, points) + _NOISE * np.eye(len(points)), missed)
-    foretold = []
+    predicted = []
     for estimate in estimates:
         correction = _kernel(np.array([_point(estimate)]), points) @ weights
         change = _change(estimate, backbone.estimated) + correction[0]
         harm, refusal = expit(np.array(_point(backbone.answered)) + change[:2])
-        foretold.append(
+        predicted.append(
             replace(
                 estimate,
                 harmful_rate=float(harm),
@@ -92,7 +92,7 @@ def foretell(
                 degenerate_rate=backbone.answered.degenerate_rate + float(change[3]),
             )
         )
-    return foretold
+    return predicted
 
 
 def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from launch.search.opening_search import (
     OpeningSearch,
     Walk,
 )
-from launch.search.trial_model import TrialModel, borrow_model, outcome_of
+from launch.search.trial_model import TrialModel, load_in_memory_model, outcome_of
 from train.guards.openings_file import OPENINGS_FILE, read_openings
 
 logger = logging.getLogger(__name__)
@@ -61,13 +61,13 @@ def search_by_margins(
         return PoorMargins({"calibration": None})
     summary = _ask_backbone(recipe, backbone, folder / BACKBONE)
     before = outcome_of({axis: rate["value"] for axis, rate in summary["axes"].items()})
-    borrowed = borrow_model(recipe, backbone)
+    in_memory = load_in_memory_model(recipe, backbone)
     answers = judged_answers(folder / BACKBONE)
     while True:
-        model = MarginModel(borrowed, openings, answers)
+        model = MarginModel(in_memory, openings, answers)
         if not _holds(model.calibration):
             return PoorMargins({"calibration": model.calibration and vars(model.calibration)})
-        answering = TrialModel(borrowed, search, before)
+        answering = TrialModel(in_memory, search, before)
         kind = OWN if openings is learned else MERGED
         result = OpeningSearch(model, answering, folder, walk, recipe.seed, kind).run()
         if result is not None:

@@ -12,7 +12,7 @@ from typing import TypedDict
 from eval.answering.ask import chat_prompts
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.rates import Evaluation
-from launch.search.choice import Outcome, Tried, violation, worse_ratio
+from launch.search.choice import Outcome, Trial, violation, worst_remaining_ratio
 from launch.search.finalists import Known, next_finalist
 from launch.search.fit.fitting import FitRecord
 from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
@@ -32,7 +32,7 @@ BACKBONE = "backbone"
 OWN, MERGED = "margins", "merged margins"
 """Margins by the backbone's own openings, and by those of a merge as well."""
 
-Walk = Callable[[MarginModel, SearchMethod, Trials], list[Tried]]
+Walk = Callable[[MarginModel, SearchMethod, Trials], list[Trial]]
 """Does all trials of a method and gives them back, in their order."""
 
 
@@ -70,8 +70,8 @@ class MarginSearch:
     """
 
     before: Outcome
-    answered: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
-    estimated: dict[SearchMethod, list[Tried]] = field(default_factory=dict)
+    answered: dict[SearchMethod, list[Trial]] = field(default_factory=dict)
+    estimated: dict[SearchMethod, list[Trial]] = field(default_factory=dict)
     record: MarginRecord = field(default_factory=MarginRecord)
 
 
@@ -129,19 +129,19 @@ class OpeningSearch:
             result.answered[method] = answered
         return result
 
-    def _by_estimate(self, tried: list[Tried]) -> list[Tried]:
+    def _by_estimate(self, tried: list[Trial]) -> list[Trial]:
         """Merges by their estimated rates, the best first."""
         before, search = self.model.before, self.answering.search
 
-        def badness(pair: Tried) -> tuple[float, float]:
-            return violation(before, pair[1], search), worse_ratio(before, pair[1])
+        def badness(pair: Trial) -> tuple[float, float]:
+            return violation(before, pair[1], search), worst_remaining_ratio(before, pair[1])
 
         return sorted(tried, key=badness)
 
     def _trials(self, method: SearchMethod, asked: str) -> Trials:
         return Trials(self.folder, f"{method}.{asked}", self.answering.search, self.seed)
 
-    def _answered(self, tried: list[Tried], trials: Trials) -> list[Tried] | None:
+    def _answered(self, tried: list[Trial], trials: Trials) -> list[Trial] | None:
         """Ask the best few for answers, one after the other; those that are done have answered.
 
         Returns:
@@ -174,15 +174,15 @@ class OpeningSearch:
 
     def _learn(self, evaluation: Evaluation) -> bool:
         """Learn openings from a merge's answers, where those that are known miss its refusals."""
-        borrowed = self.model.borrowed
+        in_memory = self.model.in_memory
         return learn_from_merge(
-            chat_prompts(borrowed.tokenizer, borrowed.chat),
+            chat_prompts(in_memory.tokenizer, in_memory.chat),
             self.model.openings,
             read_completions(self.folder / BACKBONE / FILE_NAME),
             [completion.as_dict() for completion in evaluation.completions],
             self.folder / OPENINGS_FILE,
         )
 
-    def _estimate(self, merge: MergeSettings, tried: list[Tried]) -> Outcome:
+    def _estimate(self, merge: MergeSettings, tried: list[Trial]) -> Outcome:
         known = next((outcome for settings, outcome in tried if settings == merge), None)
         return self.model.outcome(merge) if known is None else known

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from eval.report.table import settings_line
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried, choose
+from launch.search.choice import Outcome, Trial, choose
 from launch.search.margin_search import PoorMargins, search_by_margins
 from launch.search.opening_search import MarginSearch
 from launch.search.record import search_record
@@ -71,7 +71,7 @@ def _by_margins(
     if recipe.search.by != "margins":
         return PoorMargins({})
 
-    def walk(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Tried]:
+    def walk(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Trial]:
         return search_method(model, method, recipe, trials, partial(on_trial, method))
 
     return search_by_margins(recipe, backbone, folder, walk)
@@ -87,10 +87,10 @@ def _by_answers(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial)
 
 def _search_alone(
     recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial
-) -> tuple[Outcome, dict[SearchMethod, list[Tried]]]:
+) -> tuple[Outcome, dict[SearchMethod, list[Trial]]]:
     assert recipe.search is not None
     model = TrialModel.load(recipe, backbone)
-    tried: dict[SearchMethod, list[Tried]] = {}
+    tried: dict[SearchMethod, list[Trial]] = {}
     for method in recipe.search.methods:
         trials = Trials(folder, method, recipe.search, recipe.seed)
         report = partial(on_trial, method)

@@ -19,7 +19,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from launch.search.choice import Outcome, Tried, violation
+from launch.search.choice import Outcome, Trial, violation
 from launch.search.settings import SearchSettings
 from launch.search.space import DIRECTIONS, new_sampler
 from merge.common.errors import UserError
@@ -169,7 +169,7 @@ class Trials:
         trial.set_constraint("margins", violation(before, outcome, self._settings))
         self._study.tell(trial, [outcome.harmful_rate, outcome.refusal_rate])
 
-    def done(self) -> dict[int, Tried]:
+    def done(self) -> dict[int, Trial]:
         """The trials that are done, by number: the order in which they were begun, with gaps."""
         return {
             trial.number: (

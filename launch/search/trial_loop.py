@@ -5,7 +5,7 @@ from functools import partial
 from typing import Protocol
 
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried, within_margins
+from launch.search.choice import Outcome, Trial, within_margins
 from launch.search.settings import SearchMethod
 from launch.search.space import suggest
 from launch.search.storage import Trials
@@ -40,7 +40,7 @@ def search_method(
     recipe: Recipe,
     trials: Trials,
     on_trial: OnOutcome = lambda number, outcome: None,
-) -> list[Tried]:
+) -> list[Trial]:
     """All trials of one method by this process alone, in their order; those done stay.
 
     Args:

@@ -8,7 +8,7 @@ from eval.rates import Evaluation, summarize
 from eval.statistics.rates import Rate
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.recipe import Recipe
 from launch.search.choice import Outcome
 from launch.search.screening import is_hopeless, split
@@ -19,7 +19,9 @@ from merge.settings import MergeSettings
 from train.recipe import ROLES
 
 
-def borrow_model(recipe: Recipe, backbone: Path, device: str | None = None) -> BorrowedModel:
+def load_in_memory_model(
+    recipe: Recipe, backbone: Path, device: str | None = None
+) -> InMemoryModel:
     """Load model, patches and validation prompts of a run.
 
     Args:
@@ -32,7 +34,7 @@ def borrow_model(recipe: Recipe, backbone: Path, device: str | None = None) -> B
     safety, over_safety = (recipe.output / role for role in ROLES)
     loaded = LoadedInputs.read(backbone, safety, over_safety, recipe.merge)
     prompt_sets = load_prompts(load_suite(recipe.search.suite, recipe.evaluation.data_dir))
-    return BorrowedModel.load(recipe, loaded, prompt_sets, device)
+    return InMemoryModel.load(recipe, loaded, prompt_sets, device)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class TrialModel:
         before: what every merge is compared with.
     """
 
-    model: BorrowedModel
+    model: InMemoryModel
     search: SearchSettings
     before: Outcome
 
@@ -58,7 +60,7 @@ class TrialModel:
             UserError: an input is missing or wrong.
         """
         assert recipe.search is not None
-        model = borrow_model(recipe, backbone, device)
+        model = load_in_memory_model(recipe, backbone, device)
         return cls(model, recipe.search, outcome_of(_values(model.rates(None))))
 
     @property
@@ -72,7 +74,7 @@ class TrialModel:
         Args:
             kept: the outcomes so far that keep the margins; see ``screening.is_hopeless``.
         """
-        self.model.take(settings)
+        self.model.load_merge(settings)
         later, answers = self.model.prompt_sets, {}
         if kept and self.search.screen:
             first, later = split(self.model.prompt_sets, self.search.screen)
@@ -86,7 +88,7 @@ class TrialModel:
 
     def evaluation(self, settings: MergeSettings) -> Evaluation:
         """Merge, ask every prompt, and judge each answer."""
-        self.model.take(settings)
+        self.model.load_merge(settings)
         prompt_sets = self.model.prompt_sets
         return summarize(prompt_sets, self.model.answers(prompt_sets), self.model.judges)
 

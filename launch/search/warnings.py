@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from launch.search.choice import Outcome, Tried, within_margins, worse_ratio
+from launch.search.choice import Outcome, Trial, within_margins, worst_remaining_ratio
 from launch.search.settings import SearchMethod, SearchSettings
 from merge.settings import MergeSettings
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 def warn_of_outcome(
     before: Outcome,
-    answered: Mapping[SearchMethod, Sequence[Tried]],
+    answered: Mapping[SearchMethod, Sequence[Trial]],
     chosen: Mapping[SearchMethod, MergeSettings],
     settings: SearchSettings,
 ) -> None:
@@ -46,7 +46,7 @@ def warn_of_outcome(
                 100 * outcome.degenerate_rate,
                 100 * before.degenerate_rate,
             )
-        elif worse_ratio(before, outcome) >= 1:
+        elif worst_remaining_ratio(before, outcome) >= 1:
             logger.warning(
                 "search %s: no merge within the margins lowers both faults; the choice has "
                 "%.1f %% harmful answers (backbone %.1f) and %.1f %% refusals (%.1f): try more "

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried
+from launch.search.choice import Outcome, Trial
 from launch.search.settings import SearchMethod, SearchSettings
 from launch.search.storage import Trials
 from launch.search.trial_loop import do_trials
@@ -40,7 +40,7 @@ def search_together(
     backbone: Path,
     folder: Path,
     on_trial: Callable[[SearchMethod, int, Outcome], None],
-) -> tuple[Outcome, dict[SearchMethod, list[Tried]]]:
+) -> tuple[Outcome, dict[SearchMethod, list[Trial]]]:
     """Do all trials of all methods in ``search.workers`` processes.
 
     On a machine with GPUs they are dealt to these in turn; without, they share its cores.
@@ -70,7 +70,7 @@ def search_together(
             for trials in shared.values():
                 trials.ask_again()
             report(progress.advance if started else progress.skip)
-            tried: dict[SearchMethod, list[Tried]]
+            tried: dict[SearchMethod, list[Trial]]
             tried = {method: list(trials.done().values()) for method, trials in shared.items()}
             if all(len(done) >= search.trials for done in tried.values()):
                 return Outcome(**read_json(folder / BACKBONE)), tried

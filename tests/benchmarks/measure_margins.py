@@ -24,9 +24,9 @@ from rich.table import Table
 
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried, choose, pareto_front
+from launch.search.choice import Outcome, Trial, choose, pareto_front
 from launch.search.margin_search import PoorMargins, search_by_margins
 from launch.search.search import search
 from launch.search.settings import SearchMethod
@@ -108,7 +108,7 @@ def measure(recipe: Recipe, folder: Path, seed: int) -> dict[str, Any]:
 
 def by_margins(
     recipe: Recipe, backbone: Path, folder: Path, seconds: float
-) -> tuple[list[Tried], int]:
+) -> tuple[list[Trial], int]:
     """A search by margins that keeps time for the answers of its best merges.
 
     Returns:
@@ -119,7 +119,7 @@ def by_margins(
     start = time.monotonic()
     answered = recipe.search.answered
 
-    def walk(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Tried]:
+    def walk(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Trial]:
         # Reading the backbone took about what one answer of a merge will take.
         spent = time.monotonic() - start
         end = start + seconds - min(answered * spent / 2, seconds / 2)
@@ -132,7 +132,7 @@ def by_margins(
     return result.answered[method], len(result.estimated[method])
 
 
-def by_answers(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> list[Tried]:
+def by_answers(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> list[Trial]:
     """As many trials by answers as are done before the clock says ``end``."""
     assert recipe.search is not None
     keys = {"by": "answers", "fit": "none", "trials": _MANY, "random_share": _RANDOM_SHARE}
@@ -144,7 +144,7 @@ def by_answers(recipe: Recipe, model: TrialModel, folder: Path, end: float) -> l
 
 def until(
     end: float, model: TrialSource, method: SearchMethod, recipe: Recipe, trials: Trials
-) -> list[Tried]:
+) -> list[Trial]:
     """Trials until the clock says ``end``."""
 
     def stop(number: int, outcome: Outcome) -> None:
@@ -166,14 +166,14 @@ def asked(recipe: Recipe, model: TrialModel, merge: MergeSettings) -> Outcome:
     """The rates of a merge on the prompts of the recipe's evaluation."""
     assert recipe.eval is not None
     fresh = load_prompts(load_suite(recipe.eval.suite, recipe.eval.data_dir))
-    borrowed = model.model
-    other = BorrowedModel(
-        borrowed.model,
-        borrowed.tokenizer,
-        borrowed.loaded,
+    in_memory = model.model
+    other = InMemoryModel(
+        in_memory.model,
+        in_memory.tokenizer,
+        in_memory.loaded,
         [prompts for prompts in fresh if prompts.row.axis in ("harm", "refusal")],
-        borrowed.batch_tokens,
-        borrowed.chat,
+        in_memory.batch_tokens,
+        in_memory.chat,
     )
     rates = {axis: rate.value for axis, rate in other.rates(merge).items()}
     return outcome_of({"utility": 0.0, **rates})

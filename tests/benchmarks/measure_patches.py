@@ -35,7 +35,7 @@ from launch.search.fit.kept import spaced_places
 from launch.search.fit.objective import Linearised
 from launch.search.margin_search import judged_answers
 from launch.search.margins.margin_model import MarginModel
-from launch.search.trial_model import borrow_model
+from launch.search.trial_model import load_in_memory_model
 from merge.common.files import atomic_write_json, make_directory, read_json
 from merge.in_memory import LoadedInputs
 from merge.io.patch_directory import Role
@@ -181,10 +181,10 @@ class Study:
         model, recipe = self._margin_model(), self.recipe
         backbone = backbone_directory(recipe.backbone)
         loaded = LoadedInputs.read(backbone, safety, over_safety, recipe.merge)
-        model.borrowed.take(None)
-        borrowed = replace(model.borrowed, loaded=loaded)
+        model.in_memory.load_merge(None)
+        in_memory = replace(model.in_memory, loaded=loaded)
         prompts = [model.prompts[place] for place in self._chosen(model)]
-        derivatives = ScaleDerivatives(borrowed, recipe.merge).of_margins(prompts, model.openings)
+        derivatives = ScaleDerivatives(in_memory, recipe.merge).of_margins(prompts, model.openings)
         for number, (kind, patch) in enumerate(zip(pair, folders, strict=True)):
             record = read_json(patch / "patch.json")
             margins = record["margins"]
@@ -200,10 +200,10 @@ class Study:
         """The backbone with its margins, loaded once."""
         if self._model is None:
             recipe = self.recipe
-            borrowed = borrow_model(recipe, backbone_directory(recipe.backbone))
+            in_memory = load_in_memory_model(recipe, backbone_directory(recipe.backbone))
             answers = judged_answers(recipe.output / "search" / "backbone")
             openings = read_openings(recipe.output / OPENINGS_FILE)
-            self._model = MarginModel(borrowed, openings, answers)
+            self._model = MarginModel(in_memory, openings, answers)
         return self._model
 
     def _chosen(self, model: MarginModel) -> np.ndarray:

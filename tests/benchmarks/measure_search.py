@@ -22,7 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from launch.recipe import Recipe
-from launch.search.choice import Outcome, Tried, beats, pareto_front
+from launch.search.choice import Outcome, Trial, beats, pareto_front
 from launch.search.storage import Trials
 from launch.search.trial_loop import search_method
 from launch.search.trial_model import TrialModel
@@ -90,7 +90,7 @@ def measure(recipe: Recipe, model: TrialModel, folder: Path, seed: int) -> Found
     assert recipe.search is not None
     settings = recipe.search
 
-    def front(tried: Sequence[Tried]) -> list[Outcome]:
+    def front(tried: Sequence[Trial]) -> list[Outcome]:
         return [outcome for _, outcome in pareto_front(tried, model.before, settings)]
 
     fronts = []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eval.answering.token_streams import forward_arguments
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.search.margins.utility_leads import UtilityLeads
 from merge.common.progress import Progress
 from merge.settings import MergeSettings
@@ -26,18 +26,18 @@ from train.zero.tensor_groups import Shape, TensorGroup
 
 
 class ScaleDerivatives:
-    """Differentiates what a borrowed model computes, at the weights that it has.
+    """Differentiates what an in-memory model computes, at the weights that it has.
 
     Args:
         settings: of the merge, which say what the sets are and which entries are kept; its scales
             do not matter.
     """
 
-    def __init__(self, borrowed: BorrowedModel, settings: MergeSettings) -> None:
-        self._borrowed = borrowed
-        self._model = borrowed.model
+    def __init__(self, in_memory: InMemoryModel, settings: MergeSettings) -> None:
+        self._in_memory = in_memory
+        self._model = in_memory.model
         self._settings = settings.model_copy(update={"method": "by_set"})
-        self.names: tuple[str, ...] = tuple(borrowed.loaded.inputs.covered)
+        self.names: tuple[str, ...] = tuple(in_memory.loaded.inputs.covered)
         """Tensors, in the order of the results."""
 
     def of_margins(
@@ -81,7 +81,7 @@ class ScaleDerivatives:
     def of_own_tokens(self, examples: Sequence[TokenizedExample], seed: int) -> np.ndarray:
         """Those of the log-probability of tokens drawn from the model itself, answer by answer.
 
-        At each token of an answer another one is drawn from what the model foretells there. The
+        At each token of an answer another one is drawn from what the model predicts there. The
         mean outer product of these derivatives is the Fisher matrix, the Hessian of the KL
         divergence to the model as it is (Amari 1998, natural gradient).
 
@@ -93,9 +93,9 @@ class ScaleDerivatives:
         def values() -> Iterator[Tensor]:
             for example in examples:
                 logits, labels = self._logits([example])
-                foretold = logits[0, :-1][labels[0, 1:] != IGNORED_LABEL].float().log_softmax(-1)
-                drawn = torch.multinomial(foretold.detach().exp().cpu(), 1, generator=generator)
-                chosen = foretold.gather(-1, drawn.to(foretold.device))
+                predicted = logits[0, :-1][labels[0, 1:] != IGNORED_LABEL].float().log_softmax(-1)
+                drawn = torch.multinomial(predicted.detach().exp().cpu(), 1, generator=generator)
+                chosen = predicted.gather(-1, drawn.to(predicted.device))
                 yield chosen.sum() / len(chosen) ** 0.5
 
         return self._of(values(), len(examples))
@@ -113,7 +113,7 @@ class ScaleDerivatives:
 
         def take(name: str, gradient: Tensor) -> None:
             flat = gradient.numpy().reshape(-1)
-            rows[-1][place[name]] = self._borrowed.loaded.products(self._settings, name, flat)
+            rows[-1][place[name]] = self._in_memory.loaded.products(self._settings, name, flat)
 
         with self._hooked(take), Progress("derivatives", count, "questions") as progress:
             iterator = iter(values)
@@ -129,11 +129,11 @@ class ScaleDerivatives:
     @contextmanager
     def _hooked(self, take: Callable[[str, Tensor], None]) -> Iterator[None]:
         """Hand every covered tensor's gradient to ``take`` in each backward pass."""
-        wanted, shapes = set(self.names), self._borrowed.map.shapes
+        wanted, shapes = set(self.names), self._in_memory.map.shapes
         parameters = dict(self._model.named_parameters())
         self._model.requires_grad_(False)
         handles = []
-        for group in self._borrowed.map.groups:
+        for group in self._in_memory.map.groups:
             if wanted.isdisjoint(group.tensors):
                 continue
             gathered = _Gathered(group, shapes, wanted, take)

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from launch.search.choice import Tried
+from launch.search.choice import Trial
 from launch.search.fit.columns import GROUPINGS, Column, Grouping, columns_of, sum_columns
 from launch.search.fit.cross_validation import (
     Candidate,
@@ -59,7 +59,7 @@ class FitRecord(TypedDict):
 class Fit:
     """The result of a fit."""
 
-    tried: list[Tried]
+    tried: list[Trial]
     """All merges that were measured, the last step's first."""
     best: Validated
     """The way to fit that cross-validation chose."""
@@ -140,7 +140,7 @@ class ScaleFit:
 
     def _candidate(self, grouping: Grouping, kept: KeptMeasurements) -> Candidate:
         model, method, chosen = self.model, self.base.method, kept.chosen
-        names = model.borrowed.loaded.inputs.covered
+        names = model.in_memory.loaded.inputs.covered
         columns = columns_of(names, grouping, method)
         margins, leads, fisher = (
             sum_columns(each, names, columns, grouping, method)

@@ -114,8 +114,8 @@ class KeptMeasurements:
         """Those whose mean outer product is the Hessian of the divergence at the backbone."""
 
         def measure() -> dict[str, np.ndarray]:
-            self.model.borrowed.take(None)
-            engine = ScaleDerivatives(self.model.borrowed, self.base)
+            self.model.in_memory.load_merge(None)
+            engine = ScaleDerivatives(self.model.in_memory, self.base)
             return {"rows": engine.of_own_tokens(self.model.harmless_answers, _SEED)}
 
         # Older versions called the one array "found".
@@ -124,9 +124,9 @@ class KeptMeasurements:
 
     def _slopes(self, settings: MergeSettings | None) -> dict[str, np.ndarray]:
         model = self.model
-        model.borrowed.take(settings)
+        model.in_memory.load_merge(settings)
         prompts = [model.prompts[number] for number in self.chosen]
-        engine = ScaleDerivatives(model.borrowed, self.base)
+        engine = ScaleDerivatives(model.in_memory, self.base)
         return {
             "margins": engine.of_margins(prompts, model.openings),
             "leads": engine.of_leads(model.utility, self.right.tolist()),
@@ -154,7 +154,7 @@ class KeptMeasurements:
 
     def _file(self, name: str) -> Path:
         """Named after all that the measurement depends on."""
-        patches = self.model.borrowed.loaded.inputs.patches
+        patches = self.model.in_memory.loaded.inputs.patches
         masks = self.base.model_dump(mode="json", include=_MASKS)
         key = [
             name,

@@ -1,4 +1,4 @@
-"""The fit of scales inside a search: whether there is one, and what it foretells."""
+"""The fit of scales inside a search: whether there is one, and what it predicts."""
 
 import logging
 from pathlib import Path
@@ -71,7 +71,7 @@ def predict(
         harmful=model.harmful[chosen],
         calibration=model.calibration,
     )
-    names = model.borrowed.loaded.inputs.covered
+    names = model.in_memory.loaded.inputs.covered
     groupings = GROUPINGS[: GROUPINGS.index(search.fit) + 1]
     record = write_prediction(folder, questions, names, kept.at_backbone().margins, groupings)
     for part in record["parts"]:

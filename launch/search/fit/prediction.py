@@ -1,4 +1,4 @@
-"""What two patches can do for a backbone, foretold from one linearisation (issue 14).
+"""What two patches can do for a backbone, predicted from one linearisation (issue 14).
 
 For the safety patch alone, the over-safety patch alone, both, and every set of entries: the rates
 and the AUC that fitted scales of that part would give on questions that the fit has not seen. It

@@ -2,7 +2,7 @@
 
 Gauss-Newton on the objective of ``launch.search.fit.objective``: margins are linearised at the
 backbone, then again where the last step led; how far a step goes is decided by margins that are
-measured, not foretold. A fit that repairs much may cost utility; so at last the strongest merge
+measured, not predicted. A fit that repairs much may cost utility; so at last the strongest merge
 that keeps the search's margins is looked for, by bisection on the way back to the backbone, from
 this fit and from a more careful one.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from launch.search.choice import Tried, violation, worse_ratio
+from launch.search.choice import Trial, violation, worst_remaining_ratio
 from launch.search.fit.columns import sum_columns, with_scales
 from launch.search.fit.cross_validation import Validated
 from launch.search.fit.kept import KeptMeasurements
@@ -60,7 +60,7 @@ class Walk:
     best: Validated
     centre: np.ndarray
     kept: KeptMeasurements
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Trial] = field(default_factory=list)
     _progress: Progress = field(default_factory=lambda: Progress("fit", None, "merges"))
 
     def run(self) -> np.ndarray:
@@ -117,20 +117,20 @@ class Walk:
         """The largest share of the point whose merge keeps the margins.
 
         Returns:
-            The share, and what that merge leaves of the faults (``worse_ratio``); that of the
-            backbone where none keeps the margins.
+            The share, and what that merge leaves of the faults (``worst_remaining_ratio``); that of
+            the backbone where none keeps the margins.
         """
         before = self.model.before
 
         def ratio(share: float) -> float | None:
             outcome = self.model.estimate(self._measured(share * point))
             kept = violation(before, outcome, self.search) == 0
-            return worse_ratio(before, outcome) if kept else None
+            return worst_remaining_ratio(before, outcome) if kept else None
 
         whole = ratio(1.0)
         if whole is not None:
             return 1.0, whole
-        low, high, reached = 0.0, 1.0, worse_ratio(before, before)
+        low, high, reached = 0.0, 1.0, worst_remaining_ratio(before, before)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             left = ratio(middle)
@@ -167,7 +167,7 @@ class Walk:
         """Margins and leads as linear functions of the scales around a point."""
         kept, candidate = self.kept, self.best.candidate
         point, slopes = kept.around(number, point, self._settings(point))
-        names = self.model.borrowed.loaded.inputs.covered
+        names = self.model.in_memory.loaded.inputs.covered
         margins, leads = (
             sum_columns(each, names, candidate.columns, candidate.grouping, self.base.method)
             for each in slopes

@@ -18,7 +18,7 @@ from eval.suites.answers import AnswerId
 from eval.suites.prompts import Prompt
 from eval.suites.suite import SuiteRow
 from eval.text.forms import form_of
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.search.choice import Outcome
 from launch.search.margins.calibration import Calibration, calibrate
 from launch.search.margins.utility_leads import UtilityLeads, spaced, utility_questions
@@ -59,7 +59,7 @@ class Measured:
 
 
 class MarginModel:
-    """A borrowed model and the prompts of a validation suite, asked for margins.
+    """A in_memory model and the prompts of a validation suite, asked for margins.
 
     Args:
         answers: the backbone's judged answers to the harm and refusal prompts.
@@ -67,16 +67,16 @@ class MarginModel:
 
     def __init__(
         self,
-        borrowed: BorrowedModel,
+        in_memory: InMemoryModel,
         openings: RefusalOpenings,
         answers: Mapping[AnswerId, Judged],
     ) -> None:
-        self.borrowed = borrowed
+        self.in_memory = in_memory
         self.openings = openings
-        chat = chat_prompts(borrowed.tokenizer, borrowed.chat)
+        chat = chat_prompts(in_memory.tokenizer, in_memory.chat)
         asked = [
             (prompts_of(chat, prompt_set), prompt_set.row, prompt)
-            for prompt_set in borrowed.prompt_sets
+            for prompt_set in in_memory.prompt_sets
             if isinstance(prompt_set.row, SuiteRow) and prompt_set.row.axis in ("harm", "refusal")
             for prompt in prompt_set.prompts
         ]
@@ -89,7 +89,7 @@ class MarginModel:
         self.forms = np.array([form_of(text) for text in self.texts])
         """[questions], the form of each prompt."""
         judged = [answers[row.name, prompt.id] for _, row, prompt in asked]
-        questions = utility_questions(chat, borrowed.prompt_sets, _MOST_QUESTIONS)
+        questions = utility_questions(chat, in_memory.prompt_sets, _MOST_QUESTIONS)
         self.harmless_answers = [
             *_harmless_answers(asked, judged),
             *(
@@ -98,11 +98,11 @@ class MarginModel:
             ),
         ]
         """Whose divergence is watched, the model's own answers and right ones, as examples."""
-        borrowed.take(None)
+        in_memory.load_merge(None)
         with Progress("measuring the backbone by margins", 3, "passes") as progress:
-            self._reference = Reference.of(borrowed.model, self.harmless_answers)
+            self._reference = Reference.of(in_memory.model, self.harmless_answers)
             progress.advance()
-            self.utility = UtilityLeads(borrowed.model, questions, borrowed.batch_tokens)
+            self.utility = UtilityLeads(in_memory.model, questions, in_memory.batch_tokens)
             progress.advance()
             self.backbone = self._measured(self.utility.backbone)
             """What forward passes say of the backbone."""
@@ -116,7 +116,7 @@ class MarginModel:
     @property
     def blocks(self) -> list[str]:
         """Names of the decoder blocks that the merges change, in order."""
-        return blocks_of(self.borrowed.loaded.inputs.covered)
+        return blocks_of(self.in_memory.loaded.inputs.covered)
 
     @property
     def before(self) -> Outcome:
@@ -129,8 +129,8 @@ class MarginModel:
 
     def measure(self, settings: MergeSettings) -> Measured:
         """Merge, and measure."""
-        self.borrowed.take(settings)
-        return self._measured(self.utility.measure(self.borrowed.model))
+        self.in_memory.load_merge(settings)
+        return self._measured(self.utility.measure(self.in_memory.model))
 
     def estimate(self, measured: Measured) -> Outcome:
         """The rates that answers would have, by the calibration; no answer counts as degenerate.
@@ -158,7 +158,7 @@ class MarginModel:
 
     def _measured(self, leads: np.ndarray) -> Measured:
         """All of the weights that the model has, whose leads are measured already."""
-        model, budget = self.borrowed.model, self.borrowed.batch_tokens
+        model, budget = self.in_memory.model, self.in_memory.batch_tokens
         return Measured(
             margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
             leads=leads,

@@ -1,7 +1,7 @@
 """Whether merges refuse as the backbone does; their refusals may open in other ways (issue 14).
 
 A fit lowers the margins of harmless questions, which know the backbone's openings alone. Where a
-merge goes over to another way to refuse, margins foretell too few refusals; so the openings are
+merge goes over to another way to refuse, margins predict too few refusals; so the openings are
 learned again, from the answers of the first merge as well, and the search begins again by these.
 """
 
@@ -51,7 +51,7 @@ def learn_from_merge(
     if reached <= coverage:
         logger.warning(
             "search: %.0f %% of a merge's refusals open as the backbone's do, and no other "
-            "beginning tells them from answers: margins foretell too few refusals", 100 * coverage,
+            "beginning tells them from answers: margins predict too few refusals", 100 * coverage,
         )  # fmt: skip
         return False
     texts = [str(chat.tokenizer.decode(list(ids))) for ids in more.tokens]

@@ -63,10 +63,10 @@ class UtilityQuestion:
         if self.is_exact:
             wanted = labels[0, 1:]
             counted = wanted != IGNORED_LABEL
-            foretold = logits[0, :-1][counted].float()
+            predicted = logits[0, :-1][counted].float()
             places = wanted[counted][:, None]
-            best_other = foretold.scatter(-1, places, -torch.inf).amax(-1)
-            return (foretold.gather(-1, places)[:, 0] - best_other).min()
+            best_other = predicted.scatter(-1, places, -torch.inf).amax(-1)
+            return (predicted.gather(-1, places)[:, 0] - best_other).min()
         lengths = (labels[:, 1:] != IGNORED_LABEL).sum(-1)
         means = label_log_probabilities(logits, labels) / lengths
         others = torch.cat([means[: self.right], means[self.right + 1 :]])

@@ -1,4 +1,4 @@
-"""Which merge answers next: what is foretold, against scikit-learn's Gaussian process."""
+"""Which merge answers next: what is predicted, against scikit-learn's Gaussian process."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
 from launch.search.choice import Outcome
-from launch.search.finalists import Known, foretell, next_finalist
+from launch.search.finalists import Known, next_finalist, predict_outcomes
 from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
@@ -22,7 +22,7 @@ def merge(alpha: float) -> MergeSettings:
 
 
 def test_without_answers_the_estimated_change_is_foretold() -> None:
-    (predicted,) = foretell([Outcome(0.2, 0.1, 0.55, 0.0, divergence=0.03)], BACKBONE, [])
+    (predicted,) = predict_outcomes([Outcome(0.2, 0.1, 0.55, 0.0, divergence=0.03)], BACKBONE, [])
     assert predicted.harmful_rate == pytest.approx(expit(logit(0.48) + logit(0.2) - logit(0.5)))
     assert predicted.refusal_rate == pytest.approx(expit(logit(0.25) + logit(0.1) - logit(0.3)))
     assert predicted.utility == pytest.approx(0.4 - 0.05)
@@ -36,7 +36,7 @@ def test_answers_correct_what_is_foretold_of_their_neighbours() -> None:
         Known(Outcome(0.15, 0.2, 0.6, 0.0), Outcome(0.1, 0.3, 0.41, 0.0)),
     ]
     estimate = Outcome(0.25, 0.12, 0.59, 0.0)
-    (predicted,) = foretell([estimate], BACKBONE, known)
+    (predicted,) = predict_outcomes([estimate], BACKBONE, known)
 
     def change(one: Outcome, other: Outcome) -> list[float]:
         pairs = [(one.harmful_rate, other.harmful_rate), (one.refusal_rate, other.refusal_rate)]
@@ -59,7 +59,7 @@ def test_answers_correct_what_is_foretold_of_their_neighbours() -> None:
 
 
 def test_the_best_by_estimate_is_asked_first_and_what_it_missed_moves_the_next() -> None:
-    """Strong merges turn out to refuse far more than was foretold: a weaker one is asked next."""
+    """Strong merges turn out to refuse far more than was predicted: a weaker one is asked next."""
     tried = [
         (merge(3.0), Outcome(0.10, 0.06, 0.6, 0.0)),
         (merge(2.9), Outcome(0.101, 0.0601, 0.6, 0.0)),
@@ -68,8 +68,8 @@ def test_the_best_by_estimate_is_asked_first_and_what_it_missed_moves_the_next()
     ]
     first = next_finalist(tried, BACKBONE, [], SEARCH)
     assert first is not None and first == tried[0]
-    as_foretold = Known(first[1], foretell([first[1]], BACKBONE, [])[0])
-    assert next_finalist(tried, BACKBONE, [as_foretold], SEARCH) == tried[2]
+    as_predicted = Known(first[1], predict_outcomes([first[1]], BACKBONE, [])[0])
+    assert next_finalist(tried, BACKBONE, [as_predicted], SEARCH) == tried[2]
     disappointing = Known(first[1], Outcome(0.3, 0.5, 0.4, 0.01))
     assert next_finalist(tried, BACKBONE, [disappointing], SEARCH) == tried[3]
 

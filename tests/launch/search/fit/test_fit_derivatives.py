@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eval.answering.choices import ChoiceQuestion
 from eval.margins.divergence import Reference
 from eval.margins.refusal_margins import refusal_margins
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.search.fit.columns import Column, columns_of, sum_columns, with_scales
 from launch.search.fit.derivatives import ScaleDerivatives
 from launch.search.margins.utility_leads import UtilityLeads, UtilityQuestion
@@ -27,7 +27,7 @@ OPENINGS = RefusalOpenings(((5, 6), (7,), (2, 8, 3), (2, 8, 9), (2, 1)), 1.0, 1.
 PROMPTS = [[3, 9, 11, 4], [8, 2, 6], [12, 5, 3, 3, 7]]
 
 
-def borrow(kind: str, folder: Path, settings: MergeSettings) -> BorrowedModel:
+def load(kind: str, folder: Path, settings: MergeSettings) -> InMemoryModel:
     backbone = make_model(kind, folder / "backbone")
     weights = load_file(backbone / "model.safetensors")
     for seed, role in enumerate(("safety", "over_safety")):
@@ -36,7 +36,7 @@ def borrow(kind: str, folder: Path, settings: MergeSettings) -> BorrowedModel:
         gradients = {name: torch.rand_like(value) for name, value in weights.items()}
         write_patch(folder / role, role, delta, gradients, score="gradient")
     places = (backbone, folder / "safety", folder / "over_safety")
-    return BorrowedModel(
+    return InMemoryModel(
         AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32).eval(),
         AutoTokenizer.from_pretrained(backbone),
         LoadedInputs.read(*places, settings),
@@ -45,7 +45,7 @@ def borrow(kind: str, folder: Path, settings: MergeSettings) -> BorrowedModel:
 
 
 def difference(
-    borrowed: BorrowedModel,
+    in_memory: InMemoryModel,
     settings: MergeSettings,
     column: Column,
     measure: Callable[[], np.ndarray],
@@ -54,7 +54,7 @@ def difference(
     """The central difference of what is measured of merges, by one scale at the backbone."""
     values = []
     for sign in (1, -1):
-        borrowed.take(with_scales(settings, {column: sign * step}))
+        in_memory.load_merge(with_scales(settings, {column: sign * step}))
         values.append(measure())
     return (values[0] - values[1]) / (2 * step)
 
@@ -63,18 +63,18 @@ def difference(
 def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> None:
     """Mixtral's files hold each expert apart, its parameters all together."""
     settings = MergeSettings(method="by_set", top_safety=0.6, top_over_safety=0.5, retention=0.8)
-    borrowed = borrow(kind, tmp_path, settings)
-    borrowed.take(None)
-    engine = ScaleDerivatives(borrowed, settings)
+    in_memory = load(kind, tmp_path, settings)
+    in_memory.load_merge(None)
+    engine = ScaleDerivatives(in_memory, settings)
     derivatives = engine.of_margins(PROMPTS, OPENINGS)
     columns = columns_of(engine.names, "layers", "by_set")
     summed = sum_columns(derivatives, engine.names, columns, "layers", "by_set")
     for number, column in enumerate(columns):
         slope = difference(
-            borrowed,
+            in_memory,
             settings,
             column,
-            lambda: np.array(refusal_margins(borrowed.model, PROMPTS, OPENINGS, 4096)),
+            lambda: np.array(refusal_margins(in_memory.model, PROMPTS, OPENINGS, 4096)),
             0.02,
         )
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-4), column
@@ -83,36 +83,36 @@ def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> N
 def test_the_fisher_matrix_is_the_divergence_of_small_scales(tmp_path: Path) -> None:
     """KL(backbone || merge) = scale^2 K / 2 at a small scale; K is the mean square over draws."""
     settings = MergeSettings(method="dense", retention=1.0)
-    borrowed = borrow("llama", tmp_path, settings)
-    borrowed.take(None)
+    in_memory = load("llama", tmp_path, settings)
+    in_memory.load_merge(None)
     examples = [([3, 9, 4, 6, 8], [-100, -100, 4, 6, 8]), ([8, 2, 6, 5], [-100, 2, 6, 5])]
-    reference = Reference.of(borrowed.model, examples)
-    assert reference.divergence(borrowed.model) < 1e-4
-    engine = ScaleDerivatives(borrowed, settings)
+    reference = Reference.of(in_memory.model, examples)
+    assert reference.divergence(in_memory.model) < 1e-4
+    engine = ScaleDerivatives(in_memory, settings)
     draws = np.concatenate([engine.of_own_tokens(examples, seed) for seed in range(150)])
     columns = columns_of(engine.names, "global", "dense")
     summed = sum_columns(draws, engine.names, columns, "global", "dense")
     scale = 0.1
-    borrowed.take(with_scales(settings, {columns[0]: scale}))
+    in_memory.load_merge(with_scales(settings, {columns[0]: scale}))
     expected = scale**2 * (summed[:, 0] ** 2).mean() / 2
-    assert reference.divergence(borrowed.model) == pytest.approx(expected, rel=0.25)
+    assert reference.divergence(in_memory.model) == pytest.approx(expected, rel=0.25)
 
 
 def test_leads_change_as_their_derivatives_say(tmp_path: Path) -> None:
     settings = MergeSettings(method="by_set", top_safety=0.6, top_over_safety=0.5)
-    borrowed = borrow("llama", tmp_path, settings)
-    borrowed.take(None)
+    in_memory = load("llama", tmp_path, settings)
+    in_memory.load_merge(None)
     questions = [
         UtilityQuestion(ChoiceQuestion([3, 9, 11, 4], [[5, 6], [7], [2, 8, 1]]), right=1),
         UtilityQuestion(ChoiceQuestion([8, 2, 6], [[12, 5, 3]]), right=0),
         UtilityQuestion(ChoiceQuestion([4, 4], [[1, 5]]), right=0),
     ]
-    leads = UtilityLeads(borrowed.model, questions, 4096)
-    engine = ScaleDerivatives(borrowed, settings)
+    leads = UtilityLeads(in_memory.model, questions, 4096)
+    engine = ScaleDerivatives(in_memory, settings)
     derivatives = engine.of_leads(leads, [2, 0])
     columns = columns_of(engine.names, "global", "by_set")
     summed = sum_columns(derivatives, engine.names, columns, "global", "by_set")
     for number, column in enumerate(columns):
-        measured = partial(leads.measure, borrowed.model)
-        slope = difference(borrowed, settings, column, measured, 0.01)[[2, 0]]
+        measured = partial(leads.measure, in_memory.model)
+        slope = difference(in_memory, settings, column, measured, 0.01)[[2, 0]]
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-3), column

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from launch.search.choice import Outcome, violation, worse_ratio
+from launch.search.choice import Outcome, violation, worst_remaining_ratio
 from launch.search.fit.columns import Column
 from launch.search.fit.cross_validation import Candidate, Validated
 from launch.search.fit.objective import Linearised
@@ -126,7 +126,7 @@ def test_a_careful_fit_is_tried_beside_a_bold_one_that_breaks_a_margin() -> None
     }
     assert len(directions) == 2, "two bisections, from two solutions"
     best = min(
-        worse_ratio(model.before, outcome)
+        worst_remaining_ratio(model.before, outcome)
         for _, outcome in walk.tried[3:-4]
         if violation(model.before, outcome, walk.search) == 0
     )

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from launch.in_memory_model import BorrowedModel
+from launch.in_memory_model import InMemoryModel
 from launch.run.variant import whole_patch
 from merge.build import build
 from merge.engine.resources import MergeResources
@@ -33,14 +33,14 @@ def patch(backbone: Path, folder: Path, role: Role, seed: int) -> Path:
     return folder
 
 
-def assert_same(model: BorrowedModel, folder: Path) -> None:
+def assert_same(model: InMemoryModel, folder: Path) -> None:
     expected = dict(load(folder).named_parameters())
     for name, value in model.model.named_parameters():
         assert torch.equal(value, expected[name])
 
 
 @pytest.mark.parametrize("include", [None, ("*.experts.1.*", "*q_proj*"), ("*",)])
-def test_a_borrowed_model_equals_the_merged_folder(
+def test_an_in_memory_model_equals_the_merged_folder(
     include: tuple[str, ...] | None, tmp_path: Path
 ) -> None:
     """Also where only some tensors of a converted parameter are covered, and back again."""
@@ -50,9 +50,9 @@ def test_a_borrowed_model_equals_the_merged_folder(
     places = (backbone, first, second)
     build(*places, tmp_path / "out", settings, MergeResources())
     tokenizer = AutoTokenizer.from_pretrained(backbone)
-    model = BorrowedModel(load(backbone), tokenizer, LoadedInputs.read(*places, settings), [])
+    model = InMemoryModel(load(backbone), tokenizer, LoadedInputs.read(*places, settings), [])
     for wanted, folder in ((settings, tmp_path / "out"), (None, backbone)):
-        model.take(wanted)
+        model.load_merge(wanted)
         assert_same(model, folder)
 
 
@@ -70,8 +70,8 @@ def test_other_patches_begin_from_the_backbone_again(tmp_path: Path) -> None:
         loaded = LoadedInputs.read(backbone, safety, over_safety, settings, ranks)
         if model is None:
             tokenizer = AutoTokenizer.from_pretrained(backbone)
-            model = BorrowedModel(load(backbone), tokenizer, loaded, [])
+            model = InMemoryModel(load(backbone), tokenizer, loaded, [])
         else:
             model.change_inputs(loaded)
-        model.take(settings)
+        model.load_merge(settings)
         assert_same(model, folder)
