@@ -24,7 +24,7 @@ from eval.rates import Evaluation, summarize
 from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.report.origin import summary_origin
 from eval.settings import DEFAULTS, DecodingSettings, EvaluationSettings
-from eval.statistics.summary import CostRecord, OpeningsRecord, Summary
+from eval.statistics.summary import SUMMARY_NAME, CostRecord, OpeningsRecord, Summary
 from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
@@ -44,7 +44,6 @@ from train.chat.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
 
-SUMMARY_NAME = "summary.json"
 _JUDGEMENTS_NAME = "judgements.jsonl"
 
 

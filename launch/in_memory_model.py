@@ -15,10 +15,10 @@ from eval.suites.prompts import PromptSet
 from launch.recipe import Recipe
 from merge.in_memory import LoadedInputs
 from merge.settings import MergeSettings
+from train.backbone.parameter_map import ParameterMap
+from train.backbone.tensor_groups import TensorGroup
 from train.backbone.tensors import BackboneTensors
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
-from train.zero.parameter_map import ParameterMap
-from train.zero.tensor_groups import TensorGroup
 
 _TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

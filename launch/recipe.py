@@ -12,7 +12,7 @@ from launch.demo.settings import WorldSettings
 from launch.prepare.settings import AlignmentSettings, HarvestSettings
 from launch.run.settings import EvalSettings
 from launch.search.settings import SearchMethod, SearchSettings
-from launch.slurm.settings import ClusterSettings
+from launch.slurm.system.settings import ClusterSettings
 from merge.common.settings import parse_settings
 from merge.settings import MergeSettings
 from train.recipe import TrainRecipe

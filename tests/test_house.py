@@ -16,7 +16,8 @@ LEAVES = {
     "train.chat": {"merge.common"},
     "eval.text": set(),
     "eval.statistics": {"eval.text"},
-    "launch.slurm.queue": {"launch.run", "merge.common"},
+    "launch.slurm.system": {"merge.common"},
+    "launch.slurm.queue": {"launch.slurm.system", "launch.run", "merge.common"},
 }
 """Folders, and the only ones that they import."""
 MOST_ENTRIES = 18

@@ -13,8 +13,8 @@ from merge.common.errors import (
 )
 from merge.common.log import start_logging
 from train.cli import parse_arguments
+from train.job.stopping import StopRequest
 from train.recipe import TrainRecipe, load_recipe
-from train.stopping import StopRequest
 from train.zero.ranks import World, end_process
 
 _GRACE_SECONDS = 5.0
@@ -32,7 +32,7 @@ def main() -> int:
         # The imports make a million objects that all stay: to look through them for garbage takes
         # a second of the start. The job turns collection on again when they are done.
         gc.disable()
-        from train.job import derive_patch
+        from train.job.job import derive_patch
 
         derive_patch(recipe, arguments.role, world, stop)
 

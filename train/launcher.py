@@ -23,7 +23,7 @@ from merge.common.errors import STOPPED_EXIT_STATUS
 from merge.common.provenance import add_version
 from merge.io.patch_directory import Role
 from train.cli import parse_arguments
-from train.stopping import STOP_SIGNALS, passed_on
+from train.job.stopping import STOP_SIGNALS, passed_on
 from train.zero.ranks import free_port
 
 _POLL_SECONDS = 0.05

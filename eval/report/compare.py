@@ -18,7 +18,6 @@ from eval.report.origin import report_origin
 from eval.report.ratings import compare_ratings
 from eval.report.record import Direction, Example, Flips, Report
 from eval.report.verdict import judge_change, margin_of
-from eval.run import SUMMARY_NAME
 from eval.settings import Margins
 from eval.statistics.rates import (
     MeanRecord,
@@ -28,7 +27,7 @@ from eval.statistics.rates import (
     mean_of_rates,
     rate,
 )
-from eval.statistics.summary import SuiteSummary, Summary
+from eval.statistics.summary import SUMMARY_NAME, SuiteSummary, Summary
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from merge.common.provenance import written_by

@@ -4,6 +4,8 @@ from typing import Any, Literal, TypedDict
 
 from eval.statistics.rates import RateRecord
 
+SUMMARY_NAME = "summary.json"
+
 
 class CostRecord(TypedDict, total=False):
     """What answers cost, as summary.json holds it; empty where that was not measured."""

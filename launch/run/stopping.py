@@ -1,6 +1,6 @@
 """Stages that are asked to stop: by SIGTERM, or by SIGUSR1, SLURM's warning before a time limit.
 
-A training saves where it stands by itself (train/stopping.py). Every other stage keeps what it has
+A training saves its own state (train/job/stopping.py). Every other stage keeps what it has
 finished on disk all the time, so it may end at any point.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from merge.common.errors import STOPPED_EXIT_STATUS, StoppedOnRequestError
-from train.stopping import STOP_SIGNALS, passed_on
+from train.job.stopping import STOP_SIGNALS, passed_on
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE_SECONDS = 5.0

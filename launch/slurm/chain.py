@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launch.slurm.settings import ClusterSettings
+from launch.slurm.system.settings import ClusterSettings
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from launch.slurm.batch_scripts.job_container import input_folders
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Job
 from launch.slurm.run_chain import Site, stage_jobs
-from launch.slurm.settings import ClusterSettings
+from launch.slurm.system.settings import ClusterSettings
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from launch.slurm.batch_scripts.stage_scripts import (
 )
 from launch.slurm.chain import Job
 from launch.slurm.queue.job_files import JOBS_FOLDER
-from launch.slurm.settings import ClusterSettings
+from launch.slurm.system.settings import ClusterSettings
 
 SUMMARY = "seeds"
 

@@ -17,9 +17,9 @@ from launch.run.folder import RECIPE
 from launch.run.seeds import seed_runs
 from launch.run.stage import find_stage
 from launch.slurm.local_state import local_state
-from launch.slurm.queue import client as slurm
 from launch.slurm.queue.job_files import JOBS_FOLDER
 from launch.slurm.queue.job_record import read_jobs
+from launch.slurm.system import client as slurm
 from merge.common.errors import UserError
 from merge.common.progress import last_line
 from train.recipe import load_recipe

@@ -13,7 +13,6 @@ from launch.run.variant_list import check_ablation
 from launch.slurm.batch_scripts.stage_scripts import RunPlace
 from launch.slurm.chain import Chain, Job
 from launch.slurm.continual_chain import ContinualChain
-from launch.slurm.queue import client as slurm
 from launch.slurm.queue.job_files import JOBS_FOLDER
 from launch.slurm.queue.job_record import (
     active_jobs,
@@ -23,8 +22,9 @@ from launch.slurm.queue.job_record import (
     replace_jobs,
 )
 from launch.slurm.run_chain import RunChain
-from launch.slurm.sbatch_options import refuse_unknown
-from launch.slurm.settings import ClusterSettings
+from launch.slurm.system import client as slurm
+from launch.slurm.system.sbatch_options import refuse_unknown
+from launch.slurm.system.settings import ClusterSettings
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, make_directory
 from train.recipe import load_recipe

@@ -29,7 +29,7 @@ from train.backbone.folder import load_tokenizer
 from train.chat.prompts import ChatPrompts
 from train.data.batches import BatchPlan, TokenizedExample, collate
 from train.data.examples import read_examples
-from train.monitor import peak_memory_mib
+from train.job.monitor import peak_memory_mib
 from train.recipe import TrainRecipe, load_recipe
 from train.settings import TrainingSettings
 from train.zero.collectives import gather_from_ranks, wait_for_ranks

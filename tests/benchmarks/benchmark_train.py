@@ -29,17 +29,17 @@ from train.backbone.tensors import open_backbone
 from train.chat.prompts import ChatPrompts
 from train.data.batches import BatchPlan, collate, micro_batches
 from train.data.examples import read_examples
-from train.data.training_data import TrainingData, tokenize_data
 from train.guards.guards import Guards
-from train.loop import Training
-from train.monitor import Monitor
+from train.job.loading import load_model
+from train.job.loop import Training
+from train.job.monitor import Monitor
+from train.job.stopping import StopRequest
 from train.objectives.losses import answer_losses
 from train.objectives.terms import build_terms
+from train.objectives.training_data import TrainingData, tokenize_data
 from train.patch.importance import measure_importance
 from train.recipe import TrainRecipe, load_recipe
-from train.stopping import StopRequest
 from train.zero.collectives import compute_device, wait_for_ranks
-from train.zero.model import load_model
 from train.zero.ranks import World, end_process
 from train.zero.resume import Checkpoints, TrainingProgress
 from train.zero.zero3 import Zero3Model, initialise_distributed
@@ -82,7 +82,7 @@ class Contest:
             self.model.step(1e-6)
 
     def job(self) -> None:
-        """``train.loop`` with all that it watches."""
+        """``train.job.loop`` with all that it watches."""
         events = self.folder / "events" if self.world.is_main else None
         shape = self.model.shape
         with Monitor(events, "job", self.steps, 0, shape, self.world.size) as monitor:

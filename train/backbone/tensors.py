@@ -10,10 +10,10 @@ from merge.common.errors import UserError
 from merge.io.tensor_files import TensorEntry, read_index
 from merge.io.tensor_reader import TensorReader
 from train.backbone.folder import config_of
+from train.backbone.parameter_map import ParameterMap
 from train.backbone.skeleton import build_skeleton
+from train.backbone.tensor_groups import TensorGroup
 from train.recipe import BackboneSettings
-from train.zero.parameter_map import ParameterMap
-from train.zero.tensor_groups import TensorGroup
 
 _TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -33,7 +33,7 @@ class BackboneTensors:
     """Reads parameters by their names in the model, whatever the files call and how they cut them.
 
     Memory: one parameter, or one group of those that transformers converts together (see
-    ``train.zero.tensor_groups``), which is kept until another is asked for.
+    ``train.backbone.tensor_groups``), which is kept until another is asked for.
 
     Args:
         skeleton: the backbone's model without values, see ``train.backbone.skeleton``.

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from train.data.batches import BatchPlan, MicroBatch, TokenizedExample, micro_batches
-from train.data.training_data import TrainingData, cut_answers
 from train.objectives.losses import (
     TopDistributions,
     answer_divergences,
@@ -17,6 +16,7 @@ from train.objectives.losses import (
     refusal_transitions,
 )
 from train.objectives.references import backbone_distributions, backbone_losses
+from train.objectives.training_data import TrainingData, cut_answers
 from train.settings import ObjectiveName, TrainingSettings
 from train.zero.ranks import World
 from train.zero.zero3 import Zero3Model

@@ -20,9 +20,9 @@ from torch.nn import Parameter
 
 from merge.common.errors import UserError
 from train.backbone.flops import ModelShape
+from train.backbone.parameter_map import trainable
 from train.data.batches import MicroBatch
 from train.zero.collectives import compute_device, sum_over_ranks
-from train.zero.parameter_map import trainable
 from train.zero.ranks import World
 from train.zero.recut import recut
 

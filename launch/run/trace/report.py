@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.run import SUMMARY_NAME
+from eval.statistics.summary import SUMMARY_NAME
 from launch.recipe import Recipe
 from launch.run.folder import PATCHED, RECIPE
 from launch.run.input_record import FILE as INPUTS

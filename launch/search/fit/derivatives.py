@@ -19,10 +19,10 @@ from launch.in_memory_model import InMemoryModel
 from launch.search.margins.utility_leads import UtilityLeads
 from merge.common.progress import Progress
 from merge.settings import MergeSettings
+from train.backbone.tensor_groups import Shape, TensorGroup
 from train.chat.prompts import IGNORED_LABEL
 from train.data.batches import TokenizedExample, collate
 from train.guards.refusal_margin import OpeningPaths, RefusalOpenings, margins
-from train.zero.tensor_groups import Shape, TensorGroup
 
 
 class ScaleDerivatives:

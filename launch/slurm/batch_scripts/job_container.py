@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from launch.recipe import Recipe
-from launch.slurm.settings import ContainerSettings
+from launch.slurm.system.settings import ContainerSettings
 from merge.common.errors import UserError
 
 CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")

@@ -1,6 +1,6 @@
 """What a job asks sbatch for, and its step srun: the options of both, from the cluster part."""
 
-from launch.slurm.settings import ClusterSettings, StageResources
+from launch.slurm.system.settings import ClusterSettings, StageResources
 
 
 def common_directives(settings: ClusterSettings) -> list[str]:

@@ -20,7 +20,7 @@ from launch.slurm.batch_scripts.job_resources import (
 )
 from launch.slurm.batch_scripts.templates import environment_values, render, step_options
 from launch.slurm.queue.job_files import FILES_VARIABLE, JOBS_FOLDER
-from launch.slurm.settings import ClusterSettings, StageResources
+from launch.slurm.system.settings import ClusterSettings, StageResources
 from merge.common.errors import UserError
 
 OWN_RECIPE = f'"$run/{RECIPE}"'

@@ -1,7 +1,7 @@
 """The templates of the batch scripts, which stand beside this file, and the values of all jobs.
 
-What comes from a recipe has a form that needs no quotes (launch/slurm/settings.py), or is quoted
-here or in the template.
+What comes from a recipe has a form that needs no quotes (launch/slurm/system/settings.py), or is
+quoted here or in the template.
 """
 
 import shlex
@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from launch.slurm.batch_scripts.job_container import cache_folder
-from launch.slurm.settings import INTERFACE_VARIABLES, ClusterSettings
+from launch.slurm.system.settings import INTERFACE_VARIABLES, ClusterSettings
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -1,1 +1,1 @@
-"""SLURM's own commands, and which jobs of a run are queued; imports no other part of SLURM's."""
+"""Which jobs a run has, and which of them SLURM still has; imported by what submits and shows."""

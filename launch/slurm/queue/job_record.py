@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from launch.run.seeds import seed_runs
-from launch.slurm.queue import client as slurm
 from launch.slurm.queue.job_files import JOBS_FOLDER
+from launch.slurm.system import client as slurm
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, make_directory, read_json
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from launch.pipeline.stages import STAGES
 from launch.slurm.batch_scripts.stage_scripts import RunPlace, render_stage, render_summary
-from launch.slurm.settings import ClusterSettings
 from launch.slurm.submit import plan_chain
+from launch.slurm.system.settings import ClusterSettings
 from merge.common.errors import UserError
 from tests.support.slurm_stand_in import SlurmStandIn
 

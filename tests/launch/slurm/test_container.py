@@ -14,8 +14,8 @@ from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
 from launch.slurm.batch_scripts.job_container import input_folders
 from launch.slurm.batch_scripts.stage_scripts import RunPlace, render_stage
-from launch.slurm.settings import ClusterSettings
 from launch.slurm.submit import plan_chain
+from launch.slurm.system.settings import ClusterSettings
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 

@@ -20,8 +20,8 @@ from launch.slurm.batch_scripts.stage_scripts import (
     render_workers,
 )
 from launch.slurm.rank import rank_environment, step_status
-from launch.slurm.settings import ClusterSettings
 from launch.slurm.submit import plan_chain
+from launch.slurm.system.settings import ClusterSettings
 from merge.common.errors import UserError
 
 NASTY = [

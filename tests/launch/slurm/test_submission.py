@@ -7,10 +7,10 @@ import pytest
 
 from launch.pipeline.stages import STAGES
 from launch.slurm.batch_scripts.stage_scripts import RunPlace, render_stage
-from launch.slurm.queue.client import ended_state
-from launch.slurm.queue.client_environment import slurm_environment
 from launch.slurm.queue.job_record import read_jobs, record_jobs
-from launch.slurm.settings import ClusterSettings, StageResources
+from launch.slurm.system.client import ended_state
+from launch.slurm.system.client_environment import slurm_environment
+from launch.slurm.system.settings import ClusterSettings, StageResources
 from merge.common.errors import UserError
 from tests.support.slurm_stand_in import SlurmStandIn, recorded
 

@@ -15,8 +15,8 @@ from tests.support.train_helpers import make_backbone
 from train.backbone.folder import backbone_directory, load_tokenizer
 from train.backbone.tensors import BackboneTensors, open_backbone
 from train.chat.vocabulary import refuse_unknown_ids
+from train.job.loading import liger_patch
 from train.recipe import BackboneSettings
-from train.zero.model import liger_patch
 
 
 @pytest.fixture(scope="module")

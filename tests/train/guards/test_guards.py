@@ -5,7 +5,7 @@ import math
 import pytest
 
 from train.guards.guards import Guards, not_finite
-from train.loop import learning_rate
+from train.job.loop import learning_rate
 from train.settings import GuardSettings, SafetyTraining
 
 

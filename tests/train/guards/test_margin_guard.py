@@ -10,10 +10,10 @@ from tests.support.train_helpers import make_recipe
 from train.guards.margin_guard import Look, MarginGuard, best_of
 from train.guards.openings_file import write_openings
 from train.guards.refusal_margin import RefusalOpenings
-from train.job import derive_patch
+from train.job.job import derive_patch
+from train.job.stopping import StopRequest
 from train.recipe import TrainRecipe, load_recipe
 from train.settings import GuardSettings
-from train.stopping import StopRequest
 from train.zero.ranks import World
 
 

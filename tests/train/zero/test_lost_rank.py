@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from merge.common.errors import UserError
-from train.zero.model import refuse_impossible
+from train.job.loading import refuse_impossible
 from train.zero.zero3 import Zero3Model
 
 

@@ -22,8 +22,8 @@ from tests.support.train_helpers import (
 from train.chat.prompts import ChatPrompts
 from train.data.batches import BatchPlan, order_seed
 from train.data.examples import read_examples
-from train.data.training_data import TrainingData, tokenize_data
 from train.objectives.losses import answer_losses
+from train.objectives.training_data import TrainingData, tokenize_data
 from train.recipe import TrainRecipe, load_recipe
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 
-from launch.slurm.queue import client as slurm
+from launch.slurm.system import client as slurm
 from merge.common.errors import UserError
 
 _OWN = (

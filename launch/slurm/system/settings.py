@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from launch.slurm.sbatch_options import check_options
-from launch.slurm.setting_values import (
+from launch.slurm.system.sbatch_options import check_options
+from launch.slurm.system.setting_values import (
     Comment,
     Constraint,
     Duration,

@@ -13,7 +13,7 @@ from train.backbone.tensors import BackboneTensors
 from train.data.batches import MicroBatch, TokenizedExample, collate
 from train.guards.guards import Guards, not_finite
 from train.guards.margin_guard import Look, MarginGuard, best_of, looks_of
-from train.monitor import Monitor, peak_memory_mib
+from train.job.monitor import Monitor, peak_memory_mib
 from train.objectives.losses import answer_losses
 from train.objectives.references import mean_answer_loss
 from train.objectives.terms import Term

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.slurm.queue.client_environment import slurm_environment
+from launch.slurm.system.client_environment import slurm_environment
 from merge.common.errors import UserError
 
 _TIMEOUT_SECONDS = 60.0

@@ -12,14 +12,14 @@ from train.backbone.folder import backbone_directory
 from train.data.examples import read_examples
 from train.recipe import BackboneSettings, DataSettings
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _RANK = """
 import atexit, os, runpy, signal, sys, time, types
 from merge.common import errors
 def derive_patch(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     raise errors.{error}("for a reason")
-sys.modules["train.job"] = types.SimpleNamespace(derive_patch=derive_patch)
+sys.modules["train.job.job"] = types.SimpleNamespace(derive_patch=derive_patch)
 time.sleep = lambda seconds: None
 atexit.register(os.abort)
 sys.argv = ["train", {recipe!r}, "--role=safety"]

@@ -14,10 +14,10 @@ from merge.common.errors import UserError
 from merge.engine.coverage import linear_weights, matching, name_patterns
 from tests.support.architectures import ARCHITECTURES, make_model
 from train.backbone.block_weights import block_weights
+from train.backbone.parameter_map import ParameterMap
 from train.backbone.skeleton import build_skeleton
 from train.backbone.tensors import BackboneTensors, open_backbone
 from train.recipe import BackboneSettings
-from train.zero.parameter_map import ParameterMap
 
 
 def opened(folder: Path) -> BackboneTensors:

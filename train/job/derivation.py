@@ -16,21 +16,21 @@ from merge.io.patch_directory import Role
 from train.backbone.block_weights import block_weights
 from train.backbone.tensors import BackboneTensors
 from train.data.batches import BatchPlan, order_seed
-from train.data.training_data import TrainingData, cut_answers
 from train.guards.guards import Guards
 from train.guards.margin_guard import MarginGuard, best_of, looks_of
-from train.loop import Training
-from train.monitor import Monitor, peak_memory_mib
+from train.job.loading import load_model, refuse_impossible
+from train.job.loop import Training
+from train.job.monitor import Monitor, peak_memory_mib
+from train.job.stopping import STOP_FILE, StopRequest
 from train.objectives.references import mean_answer_loss
 from train.objectives.terms import build_terms
+from train.objectives.training_data import TrainingData, cut_answers
 from train.patch.export import NotFiniteError, export_patch
 from train.patch.identity import first_format_identity, software_versions
 from train.patch.importance import choose_samples, measure_importance
 from train.recipe import TrainRecipe
 from train.settings import TrainingSettings
-from train.stopping import STOP_FILE, StopRequest
 from train.zero.collectives import gather_from_ranks
-from train.zero.model import load_model, refuse_impossible
 from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
 from train.zero.zero3 import Zero3Model, initialise_distributed, leave_distributed

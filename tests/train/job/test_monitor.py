@@ -11,7 +11,7 @@ from merge.common import progress
 from merge.common.metrics import metrics_file
 from merge.pictures.density_curves import write_densities
 from train.backbone.flops import ModelShape
-from train.monitor import Monitor
+from train.job.monitor import Monitor
 
 SHAPE = ModelShape.__new__(ModelShape)  # only read where the GPU's peak is known
 

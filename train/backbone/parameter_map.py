@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from merge.common.errors import UserError, first_line
-from train.zero.tensor_groups import Shape, TensorGroup
+from train.backbone.tensor_groups import Shape, TensorGroup
 
 _SHOWN = 3
 

@@ -19,12 +19,12 @@ from train.chat.round_trip import check_round_trip
 from train.chat.vocabulary import embedding_count, refuse_unknown_ids
 from train.data.examples import read_examples
 from train.data.role_data import measured_pairs, refused_pairs, trained_pairs
-from train.data.training_data import tokenize_data
 from train.guards.openings_file import OPENINGS_FILE, read_openings
 from train.guards.refusal_margin import RefusalOpenings
+from train.job.stopping import StopRequest
+from train.objectives.training_data import tokenize_data
 from train.patch.identity import is_finished, patch_inputs
 from train.recipe import TrainRecipe
-from train.stopping import StopRequest
 from train.zero.ranks import World
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     if tensors.map.untrained:
         logger.info("%s", untrained_sentence(tensors.map.untrained))
     # It imports DeepSpeed, which takes seconds: only once all cheap checks have passed.
-    from train.derivation import Derivation
+    from train.job.derivation import Derivation
 
     with metrics_file(recipe.output, role) if world.is_main else nullcontext():
         Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
