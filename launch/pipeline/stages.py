@@ -15,6 +15,7 @@ from launch.run.folder import (
     ABLATION,
     ABLATION_RECORD,
     ALIGNMENT,
+    COMPARISONS,
     FALSE_REFUSALS,
     FIRST,
     HARVEST,
@@ -77,16 +78,23 @@ def _are_harvested(recipe: Recipe) -> bool:
     return is_merged(recipe.output) or (left(_HARVESTED)(recipe) and not left_over)
 
 
+def _may_be_made(recipe: Recipe) -> bool:
+    """Whether the patches are there, or will be: what a merged run left out stays out."""
+    has_patches = all((recipe.output / role / "patch.json").is_file() for role in ROLES)
+    return has_patches or not is_merged(recipe.output)
+
+
 def _is_searched(recipe: Recipe) -> bool:
-    folder = recipe.output
-    has_patches = all((folder / role / "patch.json").is_file() for role in ROLES)
-    if is_merged(folder) and not has_patches:
-        # A variant that the recipe has got since can be made while the patches are there.
+    return left(SEARCH_RECORD)(recipe) or not _may_be_made(recipe)
+
+
+def _are_compared(recipe: Recipe) -> bool:
+    if not _may_be_made(recipe):
         return True
     if recipe.search is not None and not left(SEARCH_RECORD)(recipe):
         return False
     rows = compared(recipe, chosen_settings(recipe))
-    return all(is_evaluated(folder, variant.name) for variant in rows)
+    return all(is_evaluated(recipe.output, variant.name) for variant in rows)
 
 
 def _search_workers(recipe: Recipe) -> Sequence[Stage]:
@@ -205,11 +213,19 @@ STAGES: StageTable = stage_table(
     Stage(
         name="search",
         needs=_PATCHES,
-        is_wanted=lambda recipe: recipe.search is not None or compares(recipe),
+        is_wanted=lambda recipe: recipe.search is not None,
         is_done=_is_searched,
-        run=work.search_and_compare,
+        run=work.search,
         resources="evaluation",
         workers=_search_workers,
+    ),
+    Stage(
+        name=COMPARISONS,
+        needs=(*_PATCHES, "search"),
+        is_wanted=compares,
+        is_done=_are_compared,
+        run=work.compare,
+        resources="evaluation",
     ),
     Stage(
         name=BASELINES,
@@ -233,7 +249,7 @@ STAGES: StageTable = stage_table(
     ),
     Stage(
         name="merge",
-        needs=(*_PATCHES, "search", BASELINES, ABLATION),
+        needs=(*_PATCHES, "search", COMPARISONS, BASELINES, ABLATION),
         is_wanted=always,
         is_done=lambda recipe: is_merged(recipe.output) and not work.intermediates(recipe),
         run=work.merge,

@@ -77,13 +77,15 @@ def harvest_false_refusals(recipe: Recipe) -> None:
     harvest_false_refusals(recipe)
 
 
-def search_and_compare(recipe: Recipe) -> None:
-    """Choose the merge settings, and evaluate what is compared while the patches are there."""
-    record = recipe.output / SEARCH_RECORD
-    if recipe.search is not None and not record.is_file():
-        from launch.search.search import search
+def search(recipe: Recipe) -> None:
+    """Choose the merge settings."""
+    from launch.search.search import search
 
-        search(recipe, backbone(recipe), record.parent)
+    search(recipe, backbone(recipe), (recipe.output / SEARCH_RECORD).parent)
+
+
+def compare(recipe: Recipe) -> None:
+    """Evaluate the variants that the report shows, while the patches are there."""
     evaluations = Evaluations(recipe, backbone(recipe))
     for variant in compared(recipe, chosen_settings(recipe)):
         evaluations.compare(variant)

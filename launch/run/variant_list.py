@@ -77,8 +77,11 @@ def compared(recipe: Recipe, chosen: Chosen) -> list[Variant]:
 
 
 def compares(recipe: Recipe) -> bool:
-    """Whether a recipe names variants to compare beside those of a search."""
-    return recipe.eval is not None and bool(recipe.eval.single_patches or recipe.ablations)
+    """Whether the report shows variants that are merged of the run's patches."""
+    searched = recipe.search.methods[1:] if recipe.search else ()
+    return recipe.eval is not None and bool(
+        recipe.eval.single_patches or searched or recipe.ablations
+    )
 
 
 def check_ablation(recipe: Recipe) -> None:

@@ -190,7 +190,7 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
             work += "; as measured without fits"
         yield StageTime("search", work, times, measured)
     if recipe.eval is not None:
-        models = len(report_names(recipe))  # in search and evaluation together
+        models = len(report_names(recipe))  # in comparisons and evaluation together
         yield from _evaluation_time(model, recipe, models, "evaluation", rates)
         yield from _judging_times(model, recipe, models)
 

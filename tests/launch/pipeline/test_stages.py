@@ -7,7 +7,7 @@ import pytest
 from launch.continual.baselines import baseline_table
 from launch.continual.continual import WHOLE
 from launch.pipeline.pipeline import Pipeline
-from launch.pipeline.stages import STAGES
+from launch.pipeline.stages import STAGES, stages_of
 from launch.recipe import Recipe
 from launch.run.stage import StageTable, Training, find_stage
 from merge.common.errors import UserError
@@ -57,3 +57,14 @@ def test_a_table_without_the_ablation_goes_on_to_the_merge(tmp_path: Path) -> No
     assert "ablation" not in Pipeline(recipe).stages()
     asked = Pipeline(recipe, STAGES).stages()
     assert asked.index("search") < asked.index("ablation") < asked.index("merge")
+
+
+def test_what_is_compared_waits_for_no_search_that_a_recipe_does_not_have(tmp_path: Path) -> None:
+    """The search's stage asks nothing of the test part: ``launch search`` ends before that."""
+    searched, plain = demo(tmp_path), demo(tmp_path, "search=null")
+    assert [stages_of(searched).count(name) for name in ("search", "comparisons")] == [1, 1]
+    assert [stages_of(plain).count(name) for name in ("search", "comparisons")] == [0, 1]
+    assert "comparisons" not in stages_of(
+        demo(tmp_path, "search=null", "eval.single_patches=false", "ablations={}")
+    )
+    assert "comparisons" not in STAGES["search"].needs_of(searched)

@@ -155,7 +155,7 @@ def test_every_stage_has_its_products_and_every_product_comes_after_what_it_is_m
         assert all(places[other] < places[path] for other in product.of), path
     stages = {
         "world", "alignment", "harvest", "openings", "over_safety.first", "false_refusals",
-        "safety", "over_safety", "search", "eval/npo", "ablation", "patched", "report",
+        "safety", "over_safety", "search", "eval/z", "eval/npo", "ablation", "patched", "report",
     }  # fmt: skip
     assert len(stages) == len(STAGES)
     assert all(any(name in path for path in known) for name in stages)

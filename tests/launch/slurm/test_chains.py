@@ -56,7 +56,7 @@ def test_the_merge_waits_for_the_ablation_and_this_for_its_trainings(tmp_path: P
     waits = dependencies(slurm, jobs)
     trained = {"afterok:safety", "afterok:over_safety", "afterok:search"}
     assert waits["ablation"] == trained | {f"afterok:{baseline}" for baseline in baselines}
-    assert waits["merge"] == trained | {"afterok:ablation"}
+    assert waits["merge"] == trained | {"afterok:comparisons", "afterok:ablation"}
     for baseline in baselines:
         assert waits[baseline] == {"afterok:world", "afterok:openings"}
         assert "#SBATCH --nodes=2" in directives(run, baseline)

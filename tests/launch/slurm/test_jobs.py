@@ -198,7 +198,7 @@ def test_dry_run_prints_the_scripts_and_touches_nothing(tmp_path):
         text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("#!/usr/bin/env bash") == 7
+    assert done.stdout.count("#!/usr/bin/env bash") == 8
     assert f"### {run}/jobs/over_safety.sbatch" in done.stdout
     assert not run.exists()
 

@@ -67,7 +67,8 @@ def test_the_whole_chain_ends_in_its_report(undisturbed: Run) -> None:
     report = json.loads((undisturbed.folder / "report/report.json").read_text())
     assert {"backbone", "safety", "over_safety", "safepatching"} == set(report["models"])
     jobs = undisturbed.folder / "jobs"
-    stages = ("world", "openings", "safety", "over_safety", "search", "merge", "evaluate")
+    patches = ("world", "openings", "safety", "over_safety")
+    stages = (*patches, "search", "comparisons", "merge", "evaluate")
     for stage in stages:
         assert (jobs / f"{stage}.sbatch").is_file() and (jobs / f"{stage}.log").is_file()
         assert "start 1 of job" in undisturbed.log(stage)
@@ -90,6 +91,7 @@ def test_preemption_in_every_stage_changes_no_bit(
         "safety": lambda: "training safety" in run.log("safety"),
         "over_safety": lambda: "importance of" in run.log("over_safety"),
         "search": lambda: (path / "search" / FILE).exists(),
+        "comparisons": lambda: "evaluation: safety" in run.log("comparisons"),
         "merge": lambda: "merge: begins" in run.log("merge"),
         "evaluate": lambda: "evaluation: backbone" in run.log("evaluate"),
     }

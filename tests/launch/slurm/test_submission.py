@@ -19,7 +19,7 @@ def test_a_sites_default_export_reaches_no_job(tmp_path: Path) -> None:
     """SBATCH_EXPORT=NONE would win over the scripts; HF_HOME is to reach the jobs."""
     slurm, run = SlurmStandIn(tmp_path / "slurm"), tmp_path / "run"
     slurm.submit(run, SBATCH_EXPORT="NONE", SLURM_CONF="/etc/x.conf", HF_HOME="/cache")
-    assert list(recorded(run).values()) == [str(number) for number in range(501, 508)]
+    assert list(recorded(run).values()) == [str(number) for number in range(501, 509)]
     for number in map(int, recorded(run).values()):
         seen = slurm.seen(number)
         assert "SBATCH_EXPORT" not in seen
@@ -117,7 +117,7 @@ def test_a_greeting_is_not_taken_for_a_jobs_id(tmp_path: Path, form: str) -> Non
     waiting = "Be kind | to | all | of | us\\n503|PENDING|Dependency|0:00|\\n9|RUNNING|None|1|n\\n"
     slurm, run = SlurmStandIn(tmp_path / "slurm", sbatch, waiting), tmp_path / "run"
     slurm.submit(run)
-    assert list(recorded(run).values()) == [str(number) for number in range(501, 508)]
+    assert list(recorded(run).values()) == [str(number) for number in range(501, 509)]
     assert "--dependency=afterok:501:502 " in slurm.lines("submitted")[2]
     assert slurm.cancel(run) == ["503"] == slurm.lines("cancelled")
 
