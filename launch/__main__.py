@@ -8,10 +8,13 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from launch.cli import parse
-from merge.common.errors import run_command
+from merge.common.errors import STOPPED_EXIT_STATUS, end_process, run_command
 from merge.common.log import start_logging
 
 if __name__ == "__main__":
     start_logging()
     parsed = parse(sys.argv[1:])
-    sys.exit(run_command(lambda: parsed.command(parsed)))
+    status = run_command(lambda: parsed.command(parsed))
+    if status == STOPPED_EXIT_STATUS:
+        end_process(status)
+    sys.exit(status)

@@ -9,13 +9,14 @@ from merge.common.errors import (
     STOPPED_EXIT_STATUS,
     USAGE_EXIT_STATUS,
     StoppedOnRequestError,
+    end_process,
     run_command,
 )
 from merge.common.log import start_logging
 from train.cli import parse_arguments
 from train.job.stopping import StopRequest
 from train.recipe import TrainRecipe, load_recipe
-from train.zero.ranks import World, end_process
+from train.zero.ranks import World
 
 _GRACE_SECONDS = 5.0
 

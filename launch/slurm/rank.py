@@ -17,9 +17,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from launch.slurm.queue.job_files import FILES_VARIABLE, JOBS_FOLDER
-from merge.common.errors import STOPPED_EXIT_STATUS
+from merge.common.errors import STOPPED_EXIT_STATUS, end_process
 from train.__main__ import main, parse_arguments
-from train.zero.ranks import end_process
 
 
 def rank_environment(slurm: Mapping[str, str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The one way in which a command of this project tells its user that something is wrong."""
 
 import errno
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 USAGE_EXIT_STATUS = 2
 STOPPED_EXIT_STATUS = 75
@@ -81,6 +82,18 @@ def run_command(command: Callable[[], None]) -> int:
         sys.stderr.write("interrupted: finished work is kept; run the same command to continue\n")
         return 130
     return 0
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process at once, without the cleanup of Python and its packages.
+
+    That can abort the process with status 134 after all work was done: a thread of gloo does when
+    it lets go of its last tensor ("terminate called without an active exception"), and a compiled
+    package whose import a stop has cut short ("PyThreadState_Get: the GIL is released").
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _tell(message: str) -> int:

@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from merge.common.errors import end_process
 from merge.common.files import atomic_write_json
 from train.backbone.folder import load_tokenizer
 from train.chat.prompts import ChatPrompts
@@ -34,7 +35,7 @@ from train.recipe import TrainRecipe, load_recipe
 from train.settings import TrainingSettings
 from train.zero.collectives import gather_from_ranks, wait_for_ranks
 from train.zero.ds_config import CONFIG_FOLDER
-from train.zero.ranks import World, end_process
+from train.zero.ranks import World
 from train.zero.zero3 import initialise_distributed
 
 

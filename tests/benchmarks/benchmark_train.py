@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from merge.common.errors import end_process
 from merge.common.files import make_directory
 from tests.benchmarks.bare_trainer import train_by_trainer
 from tests.support.train_helpers import make_backbone, make_pairs, make_recipe, make_tokenizer
@@ -40,7 +41,7 @@ from train.objectives.training_data import TrainingData, tokenize_data
 from train.patch.importance import measure_importance
 from train.recipe import TrainRecipe, load_recipe
 from train.zero.collectives import compute_device, wait_for_ranks
-from train.zero.ranks import World, end_process
+from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
 from train.zero.zero3 import Zero3Model, initialise_distributed
 

@@ -4,10 +4,8 @@ import contextlib
 import os
 import random
 import socket
-import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import NoReturn
 
 from merge.common.errors import UserError
 
@@ -80,14 +78,3 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-
-
-def end_process(status: int) -> NoReturn:
-    """End this process at once, without Python's and PyTorch's cleanup.
-
-    A thread of gloo that lets go of its last tensor while Python shuts down ends the process with
-    "terminate called without an active exception" and status 134, after all work was done.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -45,3 +45,20 @@ raise SystemExit(run_command(stage))
     assert ended.returncode == STOPPED_EXIT_STATUS, ended.stderr
     assert "Traceback" not in ended.stderr and "stopped on request" in ended.stderr
     assert time.monotonic() - started < 4, "the end came by itself, not after the block"
+
+
+def test_a_stopped_stage_does_not_clear_up() -> None:
+    """A compiled package that is half imported can abort the end, which would be a crash."""
+    code = """
+import atexit, os, runpy, sys, types
+from merge.common.errors import StoppedOnRequestError
+def command(options):
+    raise StoppedOnRequestError("finished work is kept")
+parsed = types.SimpleNamespace(command=command)
+sys.modules["launch.cli"] = types.SimpleNamespace(parse=lambda words: parsed)
+atexit.register(os.abort)
+runpy.run_module("launch", run_name="__main__", alter_sys=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == STOPPED_EXIT_STATUS, ended.stderr
+    assert ended.stderr.startswith("stopped on request: finished work is kept")
