@@ -94,7 +94,7 @@ def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
         patch = row.model
         assert isinstance(patch, WholePatch)
         directory = patches.directory(patch)
-        # Of a method that takes one patch alone the other may be any.
+        # This merge takes the one patch alone, so any patch may stand for the other.
         with evaluations.built(row, (directory, directory)) as model:
             if patch.name == _SAFETY:
                 _take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / row.name)
