@@ -19,6 +19,7 @@ from merge.common.files import (
     read_json,
     sha256_file,
 )
+from merge.common.json_lines import drop_torn_line
 from merge.engine.input_check import CheckedFile
 from merge.engine.inputs import MergeInputs
 from merge.io.layout import OutputShard
@@ -145,6 +146,8 @@ class Journal:
             refuse_strangers(self._directory)
             atomic_write_text(self._path, json.dumps({"identity": self._identity.now}) + "\n")
             return {}, {}
+        # What is added next would else be glued to it, and lost with it.
+        drop_torn_line(self._path)
         first, *lines = self._lines()
         if not self._identity.fits(first.get("identity")):
             raise UserError(
@@ -205,7 +208,7 @@ class Journal:
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
         for line in self._path.read_text(encoding="utf-8").split("\n"):
-            # A kill in the midst of a line leaves half of it, always the last.
+            # An older version went on behind half a line, which a kill had left.
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))
         return lines or [{}]

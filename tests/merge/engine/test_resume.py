@@ -17,7 +17,8 @@ import torch
 from merge.build import build
 from merge.common.errors import UserError
 from merge.engine.checks import check_inputs
-from merge.engine.journal import merge_identity
+from merge.engine.input_check import CheckedFile
+from merge.engine.journal import Journal, MergeIdentity, merge_identity
 from merge.engine.resources import MergeResources
 from merge.io.layout import plan_shards
 from merge.settings import MergeSettings
@@ -128,6 +129,18 @@ def test_finished_files_are_not_written_again(tmp_path: Path) -> None:
     shards = {name: digest for name, digest in wanted.items() if name != "README.md"}
     assert {name: output_hashes(out)[name] for name in shards} == shards
     assert not list(out.glob(".*"))
+
+
+def test_what_follows_half_a_line_of_the_journal_is_kept(tmp_path: Path) -> None:
+    """A second kill must not cost what was checked since the first."""
+    files = [tmp_path / name for name in ("first", "second")]
+    for number, file in enumerate(files):
+        journal = Journal(tmp_path, MergeIdentity("now", "earlier"))
+        assert list(journal.resume()[1]) == files[:number]
+        journal.add_input(file, CheckedFile("0" * 64, (1, 2, 3)))
+        with next(tmp_path.glob(".*.jsonl")).open("a") as lines:
+            lines.write('{"input": "thi')
+    assert list(Journal(tmp_path, MergeIdentity("now", "earlier")).resume()[1]) == files
 
 
 def test_second_merger_is_refused(tmp_path: Path) -> None:
