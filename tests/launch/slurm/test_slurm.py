@@ -266,13 +266,13 @@ def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(
     long = {**TRAINING, "steps": 400, "checkpoint_every": 20}
     sections = {**sections_of_the_world(undisturbed.folder), "safety": long}
     run = Run(cluster, folder / "cancel", **sections).submit()
-    # While it loads: on a busy machine the training would end before these commands do.
-    run.when(lambda: "start 1 of job" in run.log("safety"))
+    run.when(lambda: run.has_checkpoint("safety"))
+    # On a busy machine the training would end before these commands do.
+    cluster.ask("scancel", "--signal=STOP", run.jobs()["safety"])
     status = run.launch("status", run.folder).stdout
     assert "running" in status and "waits for the stages before it" in status, status
     refused = run.launch("submit", run.recipe)
     assert refused.returncode == 2 and "in the queue" in refused.stderr
-    run.when(lambda: run.has_checkpoint("safety"))
     done = run.launch("cancel", run.folder)
     assert done.returncode == 0 and done.stdout.startswith("cancelled: "), done.stderr
     run.finish()
