@@ -105,7 +105,7 @@ def test_an_ablation_is_a_chain_of_jobs(cluster: SlurmCluster, tmp_path: Path) -
         over_safety=SHORT,
         keep_intermediates=False,
         eval={"suite": str(tmp_path / "suite.yaml"), "single_patches": False},
-        ablate={"baselines": {"npo": {"objective": "npo"}}, "retention_seeds": 50},
+        ablate={"baselines": {"npo": {"objective": "npo"}}, "retention_seeds": 300},
         cluster={"nodes": 2},
     )
     run.submit("--ablate")
