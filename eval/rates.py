@@ -162,7 +162,7 @@ def summarize(
 def axis_rates(completions: Sequence[Completion]) -> dict[str, Rate]:
     """The pooled rate of each axis that has any case, in the order of ``AXES``.
 
-    Of "unfinished_rate" only where it is not 0: most models do not reason.
+    "unfinished_rate" is left out where it is 0: most models do not reason.
     """
     outcomes: dict[str, list[bool]] = {axis: [] for axis in AXES}
     for completion in completions:

@@ -112,4 +112,4 @@ class AblationRecord(TypedDict):
     curves: dict[str, list[CurvePoint]]
     """By the setting that changes."""
     retention_seeds: list[SeedSpread]
-    """Of each run."""
+    """An entry for each run."""

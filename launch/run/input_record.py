@@ -21,7 +21,7 @@ FILE = "inputs.json"
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 by dotted key; a key whose files are not there, or are the run's own, has none.
 
-    Of a suite count its rows and the files of their prompts, not where these lie.
+    A suite counts by its rows and the files of their prompts, wherever these lie.
 
     Raises:
         UserError: a suite that is there is malformed, or a file cannot be read.

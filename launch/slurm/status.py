@@ -86,7 +86,7 @@ def run_states(run: Path, baseline: str | None = None) -> list[StageState]:
 def _names(recipe: Recipe, jobs: Mapping[str, str], baseline: str | None) -> list[str]:
     """The stages of a run in order, each after the jobs that are parts of it.
 
-    Of a baseline, and of a continual alignment itself, those that were submitted.
+    A baseline, and a continual alignment itself, has the stages that were submitted.
     """
     if baseline is not None or SUMMARY.name in jobs:
         return list(jobs)

@@ -130,7 +130,7 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
 def base_model(backbone: Path) -> str:
     """The backbone's name on the hub where its folder tells it, else its folder's name.
 
-    Of a backbone that was patched before it is the first backbone's.
+    A backbone that was patched before has the name of the first backbone.
     """
     if (backbone / RECORD).is_file():
         first = _card_of(backbone).get("base_model")

@@ -56,7 +56,7 @@ def left(recipe: Recipe) -> set[str]:
 
 
 def test_other_published_numbers_make_the_report_anew_and_nothing_else(recipe: Recipe) -> None:
-    """Of the paper's table; no model is asked again."""
+    """The paper's table changes; no model is asked again."""
     file = recipe.output.parent / "inputs" / "published.yaml"
     file.write_text("moss: {title: jar, source: a leaf}\n")
     table: dict[str, Any] = {"backbone": "moss", "published": str(file)}

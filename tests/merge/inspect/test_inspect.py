@@ -127,7 +127,7 @@ def test_units_are_rows_and_columns_above_a_multiple_of_the_mean(tmp_path):
 def test_the_counts_at_a_and_b_are_those_of_the_merge(scope, score, tmp_path):
     """The same top sets and overlaps as in merge.json, of empty tensors and single values too.
 
-    Of bf16 patches, whose keys have 16 bits by magnitude and 32 by weight.
+    The patches are bf16: their keys have 16 bits by magnitude and 32 by weight.
     """
     make_case(tmp_path, patch_dtype=torch.bfloat16)
     chosen: dict[str, Any] = {"scope": scope, "score": score, "top_safety": 0.3}
