@@ -12,7 +12,27 @@ from eval.settings import SelfContrast
 from train.chat.prompts import ChatPrompts
 
 
-class SelfContrasted(Decoding):
+class AskedTwice(Decoding):
+    """Asks every prompt in two texts, and continues both with the same tokens."""
+
+    def texts(self, prompt: str) -> tuple[str, str]:
+        """The two texts of the user's turn, in the order of the logits that ``adjusted`` gets."""
+        raise NotImplementedError
+
+    def question(
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        chat: ChatPrompts | None = None,
+        begun: Sequence[int] = (),
+    ) -> Question:
+        first, second = self.texts(prompt)
+        one = super().question(first, max_new_tokens, chat, begun)
+        other = super().question(second, max_new_tokens, chat, begun)
+        return Question(one.token_ids, max_new_tokens, other.token_ids)
+
+
+class SelfContrasted(AskedTwice):
     """Self-CD (Shi et al., arXiv 2401.17633): less of what a prompt for safety adds.
 
     Every prompt is asked twice, plainly and with a safety prompt before the question, and both
@@ -30,24 +50,15 @@ class SelfContrasted(Decoding):
         super().__init__(chat)
         self._settings = settings
 
-    def question(
-        self,
-        prompt: str,
-        max_new_tokens: int,
-        chat: ChatPrompts | None = None,
-        begun: Sequence[int] = (),
-    ) -> Question:
-        plain = super().question(prompt, max_new_tokens, chat, begun)
-        guided = f"{self._settings.safety_prompt} {prompt}"
-        safe = super().question(guided, max_new_tokens, chat, begun)
-        return Question(plain.token_ids, max_new_tokens, safe.token_ids)
+    def texts(self, prompt: str) -> tuple[str, str]:
+        return prompt, f"{self._settings.safety_prompt} {prompt}"
 
     def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
         plain, safe = (each.float() for each in logits)
         return safe - self._settings.ratio * (safe - plain)
 
 
-class Reversed(Decoding):
+class Reversed(AskedTwice):
     """ROSE (Zhong et al., arXiv 2402.11889): what a reverse prompt makes likely is taken off.
 
     Every prompt is asked twice, the second time with a prompt before the question that asks for
@@ -63,18 +74,10 @@ class Reversed(Decoding):
         super().__init__(chat)
         self._settings = settings
 
-    def question(
-        self,
-        prompt: str,
-        max_new_tokens: int,
-        chat: ChatPrompts | None = None,
-        begun: Sequence[int] = (),
-    ) -> Question:
+    def texts(self, prompt: str) -> tuple[str, str]:
         kept = self._settings
         asked = f"{kept.prompt} {prompt}" if kept.prompt else prompt
-        plain = super().question(asked, max_new_tokens, chat, begun)
-        other = super().question(f"{kept.reverse_prompt} {prompt}", max_new_tokens, chat, begun)
-        return Question(plain.token_ids, max_new_tokens, other.token_ids)
+        return asked, f"{kept.reverse_prompt} {prompt}"
 
     def adjusted(self, logits: Sequence[torch.Tensor], step: int) -> torch.Tensor:
         plain, reverse = (each.float() for each in logits)
