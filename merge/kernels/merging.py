@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from merge.kernels.compiled import compiled
-from merge.kernels.conversion import BF16, F16, F32, from_float, to_float
+from merge.kernels.conversion import BF16, F16, F32, to_float
+from merge.kernels.rounding import fill_draws, narrow, narrow_by_draws
 
 IN_TURN, SUMMED, AVERAGED, ELECTED, BY_SET = range(5)
 """How the taken deltas and the backbone become one value; see ``merge.methods``."""
@@ -151,20 +152,6 @@ def _mark_moves(
 
 
 @compiled
-def _narrow(values: Any, code: int, flags: Any, theta: Any, out: Any) -> None:
-    """Round a chunk's taken entries to bits in ``out``, and keep all others."""
-    if code == BF16:
-        for j in range(flags.size):
-            out[j] = from_float(values[j], BF16) if flags[j] else np.uint32(theta[j])
-    elif code == F16:
-        for j in range(flags.size):
-            out[j] = from_float(values[j], F16) if flags[j] else np.uint32(theta[j])
-    else:
-        for j in range(flags.size):
-            out[j] = from_float(values[j], F32) if flags[j] else np.uint32(theta[j])
-
-
-@compiled
 def _pair(bits: Any) -> Any:
     """Bit 0 as a 1 in the lower half of a uint32, bit 1 as one in the upper half."""
     return np.uint32(bits & _S) | np.uint32(np.uint32(bits >> 1) << np.uint32(16))
@@ -208,14 +195,16 @@ def add_lanes(squares: Any, sums: Any) -> None:
 
 @compiled
 def write_back(
-    theta: Any, theta_code: int, out: Any, labels: Any, combination: int,
+    theta: Any, theta_code: int, start: int, stream: Any, out: Any, labels: Any, combination: int,
     delta_s: Any, scales_s: Any, delta_o: Any, scales_o: Any, counts: Any, squares: Any,
-    values: Any, all_flags: Any,
+    values: Any, all_flags: Any, draws: Any,
 ) -> None:  # fmt: skip
     """Merge one slice: the rounded sum of what its entries take.
 
     Args:
         theta: the backbone's bit patterns.
+        start: flat index of the slice's first entry, a multiple of ``BLOCK``.
+        stream: uint32 of 2, of the draws of stochastic rounding; of 0: rounding is to nearest.
         out: the merged bit patterns.
         labels: uint8, of ``set_kernels.label_sets``.
         combination: IN_TURN to BY_SET.
@@ -226,6 +215,7 @@ def write_back(
             every ``BLOCK`` entries by themselves, so that their sum is the same in any order.
         values: fp32 of (4, CHUNK), to work in.
         all_flags: uint8 of (2, CHUNK), to work in.
+        draws: uint32 of CHUNK, to work in.
     """
     scale_s, scale_o = scales_s[0], scales_o[0]
     by_set = combination == BY_SET
@@ -255,5 +245,9 @@ def write_back(
             _scale_by_set(part, 2, scales_o, change_o)
         _mark_moves(combination == ELECTED, change_s, scale_s, change_o, scale_o, moves)
         _combine(combination, flags, value, change_s, scale_s, change_o, scale_o)
-        _narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
+        if stream.size and theta_code != F32:
+            fill_draws(start + begin, stream, draws[: (size + 3) // 4 * 4])
+            narrow_by_draws(value, theta_code, flags, theta[begin:end], draws, out[begin:end])
+        else:
+            narrow(value, theta_code, flags, theta[begin:end], out[begin:end])
         _count(theta_code, flags, moves, theta[begin:end], out[begin:end], counts)

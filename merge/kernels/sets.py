@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from merge.kernels.compiled import compiled
+from merge.kernels.philox import four_draws
 
 TOP_S, TOP_O, OVERLAP = range(3)
 """Positions in the counts that ``label_sets`` adds to."""
@@ -72,28 +73,15 @@ def _take(taken: Any, flags: Any, counts: Any) -> None:
 def _retain(packed: Any, first: int, stream: Any, limit: Any, flag: int) -> None:
     """Clear ``flag`` of those entries of a chunk whose draw is not below ``limit``.
 
-    Philox4x32-10 gives four draws at a time. All are made, wanted or not: that takes no more time
-    than picking those that are.
+    All draws are made, wanted or not: that takes no more time than picking those that are.
 
     Args:
         packed: the flags of four entries in each uint32, the first in its lowest byte.
         first: flat index of the chunk's first entry, a multiple of 4.
     """
-    low, shift, kept = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(flag)
+    kept = np.uint64(flag)
     for j in range(packed.size):
-        block = np.uint64(first // 4 + j)
-        c0, c1 = np.uint64(block & low), np.uint64(block >> shift)
-        c2, c3 = np.uint64(0), np.uint64(0)
-        k0, k1 = np.uint64(stream[0]), np.uint64(stream[1])
-        for _ in range(10):
-            p0 = np.uint64(np.uint64(0xD2511F53) * c0)
-            p1 = np.uint64(np.uint64(0xCD9E8D57) * c2)
-            c0 = np.uint64(np.uint64(p1 >> shift) ^ c1 ^ k0)
-            c1 = np.uint64(p1 & low)
-            c2 = np.uint64(np.uint64(p0 >> shift) ^ c3 ^ k1)
-            c3 = np.uint64(p0 & low)
-            k0 = np.uint64(np.uint64(k0 + np.uint64(0x9E3779B9)) & low)
-            k1 = np.uint64(np.uint64(k1 + np.uint64(0xBB67AE85)) & low)
+        c0, c1, c2, c3 = four_draws(np.uint64(first // 4 + j), stream)
         d0 = kept if c0 >= limit else np.uint64(0)
         d1 = np.uint64(kept << np.uint64(8)) if c1 >= limit else np.uint64(0)
         d2 = np.uint64(kept << np.uint64(16)) if c2 >= limit else np.uint64(0)

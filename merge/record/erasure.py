@@ -1,13 +1,14 @@
 """What rounding to the model's dtype erased of the patches: how much, and what can be done.
 
 Only a delta other than 0 can be erased: many are exactly 0, for example the embeddings of tokens
-that the training data does not hold.
+that the training data does not hold. Stochastic rounding also leaves many entries at their old
+bits, but moves the others by as much more: nothing is lost by it, and nothing needs a warning.
 """
 
 from collections.abc import Collection, Mapping
 
 from merge.io.patch_directory import LETTERS, Role
-from merge.settings import MergeSettings, method_of
+from merge.settings import MergeSettings, RoundingName, method_of
 
 MOST = 0.5
 """A patch of which more is erased has lost most of what it says."""
@@ -33,12 +34,15 @@ def erased_share(report: Mapping[str, float], patch: str) -> float | None:
     return report[f"erased_count_{patch}"] / nonzero if nonzero else 0.0
 
 
-def mostly_erased(summary: Mapping[str, float]) -> dict[Role, float]:
+def mostly_erased(summary: Mapping[str, float], rounding: RoundingName) -> dict[Role, float]:
     """The patches of which rounding erased most, each with its share as ``erased_share`` has it.
 
     Args:
         summary: the totals of a merge, as in merge.json.
+        rounding: of that merge; by ``stochastic`` no patch is lost.
     """
+    if rounding == "stochastic":
+        return {}
     shares: dict[Role, float] = {
         role: erased_share(summary, patch) or 0.0 for role, patch in LETTERS.items()
     }
@@ -59,12 +63,13 @@ def erasure_warnings(
     if method.masked and not method.by_magnitude:
         fixes += ", select its large entries (score: magnitude)"
     if coarse:
+        fixes = f"set rounding: stochastic, {fixes}"
         fixes += ", or train and merge on a copy of the backbone saved as float32"
     return [
         f"rounding to {' and '.join(coarse or ['F32'])} erased {100 * share:.1f} % of the nonzero "
         f"entries kept of the {PATCH_NAMES[role]}, which can do little: raise {_SCALES[role]}, "
         f"{fixes}"
-        for role, share in mostly_erased(summary).items()
+        for role, share in mostly_erased(summary, settings.rounding).items()
     ]
 
 

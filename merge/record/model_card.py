@@ -60,6 +60,8 @@ def model_card(backbone: Path, settings: MergeSettings, summary: Mapping[str, fl
         if terms
         else "Its licence still applies; look it up there."
     )
+    is_drawn = settings.rounding == "stochastic"
+    drawn = " It was stochastic, so that the others moved by as much more." if is_drawn else ""
     body = f"""# {backbone.resolve().name}, patched
 
 Post safety alignment by SafePatching (arXiv 2405.13820) of the backbone `{name}`: a safety patch
@@ -85,7 +87,7 @@ Entries of {int(summary["elements"]):,} covered values, by the two patches. All 
 the tokenizer are the backbone's. {RECORD} holds the hashes of all inputs and outputs, and what was
 changed in every tensor; density.svg, where it is there, shows it by layer.
 
-Erased by rounding is a share of the kept entries whose delta is not 0.
+Erased by rounding is a share of the kept entries whose delta is not 0.{drawn}
 
 | patch | entries kept, of those covered | erased by rounding | changed |
 |---|---|---|---|

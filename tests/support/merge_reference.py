@@ -12,9 +12,9 @@ import torch
 Tensors = dict[str, torch.Tensor]
 
 
-def philox_uniform(seed: int, patch: str, name: str, size: int) -> np.ndarray:
-    """u of every entry of a tensor, after the docstring of merge/engine/retention.py."""
-    digest = hashlib.sha256(f"{seed}/{patch}/{name}".encode()).digest()
+def philox_uniform(seed: int, purpose: str, name: str, size: int) -> np.ndarray:
+    """u of every entry of a tensor, after the docstring of merge/engine/draws.py."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{name}".encode()).digest()
     words = np.frombuffer(digest[:8], "<u4").astype(np.uint64)
     blocks = np.arange(-(-size // 4), dtype=np.uint64)
     low = np.uint64(0xFFFFFFFF)
@@ -118,9 +118,34 @@ def reference_merge(
                 value = np.where(mask, value + np.asarray(factor, np.float32) * delta, value)
         either = torch.from_numpy(take[0] | take[1])
         rounded = torch.from_numpy(value).to(backbone[name].dtype)
+        if settings.get("rounding") == "stochastic":
+            draws = philox_uniform(settings["seed"], "rounding", name, value.size)
+            rounded = _rounded_by_draws(value, rounded, draws)
         original = backbone[name].reshape(-1)
         merged[name] = torch.where(either, rounded, original).reshape(backbone[name].shape)
     return merged
+
+
+def _rounded_by_draws(value: np.ndarray, nearest: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+    """Away from zero where the draw is below the value's part of the step between its neighbours.
+
+    In fp64, from the values of the neighbours; an infinite one counts as the next power of two.
+    """
+    if nearest.dtype == torch.float32:
+        return nearest
+    exact = np.abs(value.astype(np.float64))
+    limit = 2.0 ** {torch.float16: 16, torch.bfloat16: 128}[nearest.dtype]
+
+    def magnitude(patterns: torch.Tensor) -> np.ndarray:
+        return np.minimum(patterns.view(nearest.dtype).double().numpy(), limit)
+
+    down = nearest.abs().view(torch.int16).clone()
+    down[torch.from_numpy(magnitude(down) > exact)] -= 1
+    up = torch.where(torch.from_numpy(magnitude(down) < limit), down + 1, down)
+    step = np.maximum(magnitude(up.to(torch.int16)) - magnitude(down), 2.0**-140)
+    goes_up = torch.from_numpy(draws < (exact - magnitude(down)) / step)
+    chosen = torch.where(goes_up, up, down).to(torch.int16).view(nearest.dtype)
+    return torch.where(torch.from_numpy(np.signbit(value)), -chosen, chosen)
 
 
 def reference_erased(

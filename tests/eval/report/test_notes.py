@@ -63,3 +63,6 @@ def test_what_rounding_erased_is_read_from_the_merge(tmp_path: Path) -> None:
     totals |= {"nonzero_S": 8, "erased_count_S": 6, "nonzero_O": 8, "erased_count_O": 4}
     (tmp_path / "merge.json").write_text(json.dumps({"totals": totals}))
     assert erased_of(tmp_path) == {"safety": 0.75}
+    drawn = {"totals": totals, "settings": {"rounding": "stochastic"}}
+    (tmp_path / "merge.json").write_text(json.dumps(drawn))
+    assert erased_of(tmp_path) == {}

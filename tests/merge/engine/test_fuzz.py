@@ -94,6 +94,7 @@ def merge_settings(draw: st.DrawFn) -> dict[str, Any]:
         "alpha": draw(scale),
         "beta": draw(scale),
         "seed": draw(st.integers(0, 2**63 - 1)),
+        "rounding": draw(st.sampled_from(["nearest", "stochastic"])),
     }
     if chosen["method"] == "ties":
         chosen["beta"] = chosen["alpha"]

@@ -111,13 +111,38 @@ def test_a_patch_of_which_most_is_erased_is_warned_of(
         f"rounding to BF16 erased {100 * share:.1f} % of the nonzero entries kept of the over-s"
         in line
     )
-    for fix in ("raise beta", "train it further", "score: magnitude", "saved as float32"):
+    for fix in (
+        "rounding: stochastic",
+        "raise beta",
+        "train it further",
+        "score: magnitude",
+        "saved as float32",
+    ):
         assert fix in line
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         run_build(tmp_path, "alone", **{**SETTINGS, "method": "over_safety"})
     # A method without top sets has none to select by another score.
     assert "raise beta" in caplog.text and "score" not in caplog.text
+
+
+def test_stochastic_rounding_is_counted_and_needs_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Most entries keep their bits, by the reference's count; the sum of the patch is not lost."""
+    case = make_erasable_case(tmp_path, torch.bfloat16)
+    settings = {**SETTINGS, "rounding": "stochastic", "alpha": 0.01, "beta": 0.01}
+    with caplog.at_level(logging.WARNING):
+        run_build(tmp_path, **settings)
+    assert not caplog.records
+    merged = load_file(tmp_path / "out/model.safetensors")
+    wanted = reference_erased(*case, list(SHAPES), True, merged, **settings)
+    record = read_json(tmp_path / "out/merge.json")
+    for name, counts in wanted.items():
+        reported = {key: record["tensors"][name][key] for key in counts}
+        assert reported == pytest.approx(counts, rel=1e-12), name
+    assert record["totals"]["erased_S"] > 0.5
+    assert "moved by as much more" in (tmp_path / "out/README.md").read_text()
 
 
 def test_what_an_older_version_has_not_counted_is_unknown() -> None:
