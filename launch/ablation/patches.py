@@ -79,7 +79,8 @@ def hand_over_openings(run: Path) -> None:
 
 
 def _of_run(recipe: Recipe, role: Role) -> WholePatch:
-    return WholePatch(role, role, recipe.training(role), recipe.harmless)
+    rounding = recipe.merge.rounding
+    return WholePatch(role, role, recipe.training(role), recipe.harmless, rounding)
 
 
 class AblationPatches:

@@ -84,7 +84,7 @@ def _merge(recipe: Recipe) -> None:
     patch = _patch(recipe)
     if not is_merged(recipe.output):
         # The one patch stands for both: this method merges no other.
-        out, settings = recipe.output / PATCHED, whole_patch("safety")
+        out, settings = recipe.output / PATCHED, whole_patch("safety", recipe.merge.rounding)
         build(backbone(recipe), patch, patch, out, settings, MergeResources())
     if patch.exists() and not recipe.keep_intermediates:
         shutil.rmtree(patch)

@@ -104,7 +104,8 @@ def _answers(
     atomic_write_text(questions, "".join(json.dumps(row) + "\n" for row in rows), PRIVATE_FILE)
     patch = first_patch(recipe.output)
     model = patch / "model"
-    build(backbone, patch, patch, model, whole_patch("over_safety"), MergeResources())
+    settings = whole_patch("over_safety", recipe.merge.rounding)
+    build(backbone, patch, patch, model, settings, MergeResources())
     row: dict[str, Any] = {"source": str(questions.resolve()), "max_new_tokens": limit}
     if all(answer["category"] is not None for answer in refused):
         row["columns"] = {"category": "category"}

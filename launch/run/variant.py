@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge.io.patch_directory import Role
-from merge.settings import MergeSettings
+from merge.settings import MergeSettings, RoundingName
 from train.recipe import DataSettings
 from train.settings import TrainingSettings
 
@@ -18,11 +18,13 @@ class WholePatch:
     role: Role
     training: TrainingSettings
     harmless: DataSettings | None
+    rounding: RoundingName
+    """As for the patched model, so that neither loses what the other keeps."""
 
     @property
     def merge(self) -> MergeSettings:
         """The settings of its merge."""
-        return whole_patch(self.role)
+        return whole_patch(self.role, self.rounding)
 
 
 Model = MergeSettings | WholePatch | None
@@ -46,9 +48,9 @@ class Variant:
     model: Model
 
 
-def whole_patch(role: Role) -> MergeSettings:
+def whole_patch(role: Role, rounding: RoundingName) -> MergeSettings:
     """The merge of a whole patch, at full strength, with nothing of the other."""
-    return MergeSettings(method=role, retention=1, include=("*",))
+    return MergeSettings(method=role, retention=1, include=("*",), rounding=rounding)
 
 
 def model_key(model: Model) -> dict[str, Any]:
@@ -56,5 +58,10 @@ def model_key(model: Model) -> dict[str, Any]:
     if isinstance(model, WholePatch):
         training = model.training.model_dump(mode="json")
         harmless = model.harmless and model.harmless.model_dump(mode="json")
-        return {"whole_patch": model.role, "training": training, "harmless": harmless}
+        return {
+            "whole_patch": model.role,
+            "training": training,
+            "harmless": harmless,
+            "rounding": model.rounding,
+        }
     return {"merge": model and model.model_dump(mode="json")}

@@ -27,7 +27,7 @@ from launch.run.variant import Variant, WholePatch
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from merge.common.settings import parse_settings
-from merge.methods import METHODS, MethodName
+from merge.methods import METHODS
 from merge.settings import MergeSettings
 from train.recipe import ROLES
 from train.settings import OBJECTIVES, Objective, SafetyTraining
@@ -105,13 +105,13 @@ def variants(recipe: Recipe, chosen: Chosen) -> list[Variant]:
     rows = [
         Variant("backbone", "backbone", "", None),
         Variant("full", "SafePatching", "chosen" if recipe.search else "the recipe's", full),
-        *(_changed(full, part, f"variant {part.name}") for part in _parts(full.method)),
+        *(_changed(full, part, f"variant {part.name}") for part in _parts(full)),
     ]
     others = [*_single_patches(recipe), *_methods(chosen), *baselines(recipe)]
     taken = {row.name for row in (*rows, *others)}
     own = (
         replace(row, name=f"ablations.{row.name}") if row.name in taken else row
-        for row in _ablations(recipe, chosen, _parts(full.method))
+        for row in _ablations(recipe, chosen, _parts(full))
     )
     return [*rows, *own, *others]
 
@@ -129,9 +129,9 @@ class _Change:
     values: Mapping[str, Any]
 
 
-def _parts(method: MethodName) -> list[_Change]:
-    """The parts of a method, each left out or replaced."""
-    rule = METHODS[method]
+def _parts(full: MergeSettings) -> list[_Change]:
+    """The parts of the method, each left out or replaced."""
+    rule = METHODS[full.method]
     parts = []
     if rule.drawn:
         parts.append(_Change("no_retention", "without retention", {"retention": 1.0}))
@@ -140,6 +140,8 @@ def _parts(method: MethodName) -> list[_Change]:
         scores = (_Change(f"score_{key}", title, {"score": key}) for key, title in _SCORES.items())
         other = _Change("intersection", "intersection set", {"method": "intersection"})
         parts += [dense, *scores, other]
+    if full.rounding == "stochastic":
+        parts.append(_Change("nearest", "rounded to nearest", {"rounding": "nearest"}))
     return parts
 
 
@@ -165,7 +167,8 @@ def _single_patches(recipe: Recipe) -> Iterator[Variant]:
     """The backbone with one whole patch alone: the two extremes of the paper's table."""
     titles = {"safety": "safety patch alone", "over_safety": "over-safety patch alone"}
     for role in ROLES:
-        patch = WholePatch(role, role, recipe.training(role), recipe.harmless)
+        training, rounding = recipe.training(role), recipe.merge.rounding
+        patch = WholePatch(role, role, training, recipe.harmless, rounding)
         yield Variant(role, titles[role], "the whole patch", patch)
 
 
@@ -213,7 +216,8 @@ def baselines(recipe: Recipe) -> list[Variant]:
         if _lacks(recipe, objective) is None:
             harmless = harmless_pairs if objective.needs_harmless else recipe.harmless
             same = training == recipe.safety and harmless == recipe.harmless
-            patch = WholePatch("safety" if same else name, "safety", training, harmless)
+            folder, rounding = "safety" if same else name, recipe.merge.rounding
+            patch = WholePatch(folder, "safety", training, harmless, rounding)
             how = "the safety patch" if same else "trained with the safety patch's other settings"
             rows.append(Variant(name, name.replace("_", " "), how, patch))
     return rows

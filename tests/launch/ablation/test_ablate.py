@@ -69,7 +69,7 @@ def test_a_patch_that_is_trained_again_has_the_runs_openings(run, monkeypatch):
 
     monkeypatch.setattr("launch.ablation.patches.train_patch", train)
     patches = AblationPatches(recipe)
-    patches.directory(WholePatch("gradient_ascent", "safety", recipe.safety, None))
+    patches.directory(WholePatch("gradient_ascent", "safety", recipe.safety, None, "nearest"))
     assert seen == [openings]
 
 

@@ -86,6 +86,23 @@ def test_other_methods_leave_out_the_scales_of_sets(recipe_file):
     assert rows["no_retention"] == chosen.model_copy(update={"retention": 1.0})
 
 
+def test_every_model_is_rounded_as_the_patched_one(recipe_file):
+    """Else a comparison would be of roundings; the ablation has a row for rounding itself."""
+    overrides = ["merge.rounding=stochastic", "ablate.baselines={npo: {objective: npo}}"]
+    recipe = load_recipe(recipe_file, overrides, Recipe)
+    rows = {row.name: row.model for row in variants(recipe, {"difference": recipe.merge})}
+    merges = {
+        name: model.merge if isinstance(model, WholePatch) else model
+        for name, model in rows.items()
+        if model is not None
+    }
+    roundings = {name: merge.rounding for name, merge in merges.items()}
+    assert roundings.pop("nearest") == "nearest"
+    assert set(roundings.values()) == {"stochastic"} and {"full", "npo", "over_safety"} <= set(
+        roundings
+    )
+
+
 def test_baselines_differ_from_the_safety_training_in_what_is_named(recipe_file):
     overrides = ["ablate.baselines={npo: {objective: npo}, m: {objective: ascent_mismatch_kl}}"]
     recipe = load_recipe(recipe_file, [*overrides, "ablate.harmless={path: h.jsonl}"], Recipe)
@@ -96,7 +113,7 @@ def test_baselines_differ_from_the_safety_training_in_what_is_named(recipe_file)
     }
     npo, mismatch = whole["npo"], whole["m"]
     changed = recipe.safety.model_copy(update={"objective": "npo"})
-    assert npo == WholePatch("npo", "safety", changed, None)
+    assert npo == WholePatch("npo", "safety", changed, None, "nearest")
     assert mismatch.harmless is not None and mismatch.harmless.path == "h.jsonl"
     without = load_recipe(recipe_file, overrides, Recipe)
     assert "m" not in {row.name for row in variants(without, {"difference": recipe.merge})}

@@ -61,7 +61,10 @@ def test_other_patches_begin_from_the_backbone_again(tmp_path: Path) -> None:
     backbone = make_model("mixtral", tmp_path / "backbone")
     first, second = (patch(backbone, tmp_path / role, role, n) for n, role in enumerate(ROLES))
     other = patch(backbone, tmp_path / "other", "safety", 5)
-    merges = [(whole_patch("safety"), other, other), (MergeSettings(alpha=2), first, second)]
+    merges = [
+        (whole_patch("safety", "nearest"), other, other),
+        (MergeSettings(alpha=2), first, second),
+    ]
     model = None
     for number, (settings, safety, over_safety) in enumerate(merges):
         folder = tmp_path / f"{number}"
