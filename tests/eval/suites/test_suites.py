@@ -12,7 +12,7 @@ from eval.suites.suite import Suite, SuiteRow, load_suite, suite_from_rows
 from merge.common.errors import UserError
 
 
-@pytest.mark.parametrize("path", sorted(Path("eval/suites").glob("*.yaml")))
+@pytest.mark.parametrize("path", sorted(Path("eval/suites").rglob("*.yaml")))
 def test_shipped_suites_are_valid_and_cover_the_three_axes(path: Path):
     suite = load_suite(path, Path("data"))
     assert {row.axis for row in [*suite.rows, *suite.tasks]} >= {"harm", "refusal", "utility"}

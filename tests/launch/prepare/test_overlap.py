@@ -137,6 +137,6 @@ def test_a_plan_fetches_no_anchors(tmp_path):
 def test_the_shipped_anchors_are_in_no_shipped_suite():
     decoding = yaml.safe_load((ROOT / "eval/decodings/scans.yaml").read_text())
     anchored = {decoding[kind]["source"] for kind in ("harmful", "harmless")}
-    for suite in (ROOT / "eval/suites").glob("*.yaml"):
+    for suite in (ROOT / "eval/suites").rglob("*.yaml"):
         rows = yaml.safe_load(suite.read_text())
         assert anchored.isdisjoint(row.get("source") for row in rows), suite
