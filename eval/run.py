@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from eval.answering.ask import Answers, Asking, chat_prompts, is_generated
 from eval.answering.asked_how import prompts_of
-from eval.answering.backends import BACKENDS, BackendName, check_backend
+from eval.answering.backends import BACKENDS, Backend, BackendName, check_backend
 from eval.answering.completions import FILE_NAME, CompletionsFile
 from eval.answering.cost import Stopwatch
 from eval.answering.decoding import decoding_identity
@@ -190,11 +190,17 @@ def _ask(
 ) -> None:
     """Answer by the chosen backend; what it cannot answer falls to transformers."""
     chosen = BACKENDS[backend]
-    can = [each for each in pending if chosen.chooses or is_generated(each)]
+    can = [each for each in pending if _answers(chosen, each)]
     rest = [each for each in pending if each not in can]
     for module, asked in ((chosen.module, can), (BACKENDS["hf"].module, rest)):
         if asked:
             import_module(module).answer(asking, asked, on_batch, on_ready)
+
+
+def _answers(backend: Backend, prompt_set: PromptSet) -> bool:
+    if isinstance(prompt_set.row, TaskRow):
+        return backend.runs_tasks
+    return backend.chooses or is_generated(prompt_set)
 
 
 def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:

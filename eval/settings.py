@@ -194,8 +194,9 @@ class EvaluationSettings(Settings):
     batch_tokens: PositiveInt = 16384
     """Upper bound of rows times tokens of a batch of answers; a smaller one needs less memory."""
     backend: BackendName = "hf"
-    """Backend that generates the answers. ``vllm`` must be installed separately; ``hf`` still
-    answers choices and lm-eval's tasks, and the merges of a search."""
+    """Backend that generates the answers and answers choices, also of the merges of a search by
+    answers. ``vllm`` must be installed separately; ``hf`` still answers lm-eval's tasks, and the
+    merges of a search by margins and of an ablation."""
     reasoning: bool | None = None
     """Whether the models reason before their answers, by the chat template's own switch. Default:
     ``backbone.reasoning``, or else the template's default."""

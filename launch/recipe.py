@@ -82,6 +82,19 @@ class Recipe(TrainRecipe):
         return self
 
     @model_validator(mode="after")
+    def _vllm_searches_in_one_process(self) -> "Recipe":
+        if (
+            self.search is not None
+            and self.search.workers > 1
+            and self.evaluation.backend == "vllm"
+        ):
+            raise ValueError(
+                "search.workers: vLLM answers by one engine on all visible GPUs; set it to 1, or "
+                "eval.backend to hf"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _baselines_have_names_of_their_own(self) -> "Recipe":
         names = self.ablate_settings().baselines if self.eval and self.eval.baselines else {}
         decodings = self.eval.decodings if self.eval else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,6 +19,8 @@ from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 
 Answers = dict[AnswerId, Answer]
+Score = Callable[[Sequence[ChoiceQuestion]], list[list[float]]]
+"""Gives for each question one value per choice: the mean log-probability of its tokens, in nats."""
 
 _CHOICE_CHUNK = 256
 """Multiple-choice prompts between two hand-overs of answers."""
@@ -98,7 +101,8 @@ def answer_all(
         if isinstance(prompt_set.row, TaskRow):
             _run_task(model, prompts, prompt_set, batch_tokens, on_batch, task_cache)
         elif prompt_set.scoring == "choice":
-            _choose(model, prompts_of(prompts, prompt_set), prompt_set, batch_tokens, on_batch)
+            score = partial(mean_log_likelihoods, model, batch_tokens=batch_tokens)
+            choose(score, prompts_of(prompts, prompt_set), prompt_set, on_batch)
     model.train(was_training)
 
 
@@ -137,20 +141,15 @@ def is_generated(prompt_set: PromptSet) -> bool:
     return not isinstance(prompt_set.row, TaskRow) and prompt_set.scoring != "choice"
 
 
-def _choose(
-    model: PreTrainedModel,
-    chat: ChatPrompts,
-    prompt_set: PromptSet,
-    batch_tokens: int,
-    on_batch: Callable[[Answers], None],
+def choose(
+    score: Score, chat: ChatPrompts, prompt_set: PromptSet, on_batch: Callable[[Answers], None]
 ) -> None:
     """Pick for each prompt the choice whose tokens are likeliest on average."""
     for start in range(0, len(prompt_set.prompts), _CHOICE_CHUNK):
         prompts = prompt_set.prompts[start : start + _CHOICE_CHUNK]
         questions = [choice_question(chat, prompt.text, prompt.choices) for prompt in prompts]
-        scores = mean_log_likelihoods(model, questions, batch_tokens)
         chosen = {}
-        for prompt, likelihoods in zip(prompts, scores, strict=True):
+        for prompt, likelihoods in zip(prompts, score(questions), strict=True):
             best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
             chosen[prompt_set.row.name, prompt.id] = Answer(prompt.choices[best], 0)
         on_batch(chosen)

@@ -18,18 +18,20 @@ class Backend:
             ``eval.answering.hf_backend`` has it.
         package: what must be installed beside this project's requirements; ``None`` for nothing.
         decodes: whether it can decode otherwise than greedily.
-        chooses: whether it also answers choices and lm-eval's tasks; else ``hf`` answers these.
+        chooses: whether it also answers choices; else ``hf`` does.
+        runs_tasks: whether it also answers lm-eval's tasks; else ``hf`` does.
     """
 
     module: str
     package: str | None = None
     decodes: bool = False
     chooses: bool = False
+    runs_tasks: bool = False
 
 
 BACKENDS: dict[BackendName, Backend] = {
-    "hf": Backend("eval.answering.hf_backend", decodes=True, chooses=True),
-    "vllm": Backend("eval.answering.vllm_backend", package="vllm"),
+    "hf": Backend("eval.answering.hf_backend", decodes=True, chooses=True, runs_tasks=True),
+    "vllm": Backend("eval.answering.vllm_backend", package="vllm", chooses=True),
 }
 
 
@@ -45,8 +47,8 @@ def check_backend(name: BackendName, is_decoded: bool) -> None:
     backend = BACKENDS[name]
     if backend.package is not None and importlib.util.find_spec(backend.package) is None:
         raise UserError(
-            f"--backend {name}: {backend.package} is not installed; pip install "
-            f"{backend.package}, or use --backend hf"
+            f"backend {name}: {backend.package} is not installed; pip install {backend.package}, "
+            "or choose backend hf"
         )
     if is_decoded and not backend.decodes:
-        raise UserError(f"--decoding: {name} only decodes greedily; use --backend hf")
+        raise UserError(f"backend {name}: only decodes greedily; choose backend hf for a decoding")

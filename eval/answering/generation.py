@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from eval.answering.token_streams import (
     Memory,
@@ -144,7 +144,13 @@ def _generate_batch(
 
 def ending_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokens that end an answer: the generation config's, and the tokenizer's own."""
-    generation_config = model.generation_config
+    return configured_endings(model.generation_config, tokenizer)
+
+
+def configured_endings(
+    generation_config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
+) -> frozenset[int]:
+    """As ``ending_tokens``, for a model that is not loaded."""
     configured = generation_config.eos_token_id if generation_config else None
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*ids, tokenizer.eos_token_id] if isinstance(token, int))

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -93,6 +95,27 @@ def load_tokenizer(directory: Path, for_chat: bool = True) -> PreTrainedTokenize
             "chat_template to its tokenizer_config.json"
         )
     return tokenizer
+
+
+def load_generation_config(directory: Path) -> GenerationConfig:
+    """The generation config of a model's folder, or what its configuration says of generation.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if (directory / "generation_config.json").is_file():
+        return _load(GenerationConfig, directory)
+    return GenerationConfig.from_model_config(_load(AutoConfig, directory))
+
+
+def stored_dtype(directory: Path) -> str:
+    """The dtype in which transformers loads a model for ``auto``, which others read otherwise.
+
+    Returns:
+        As "bfloat16"; "auto" where the configuration names none.
+    """
+    dtype = _load(AutoConfig, directory).dtype
+    return "auto" if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def load_model(directory: Path, dtype: str, device: str | None = None) -> PreTrainedModel:

@@ -19,6 +19,8 @@ from eval.suites.suite import TaskRow
 from merge.common.errors import UserError
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
 
+_SECONDS_TO_END = 60.0
+
 Worker = Callable[[Sequence[PromptSet], Callable[[Answers], None]], None]
 """Answers prompts and hands batches over; it must be a function of a module, or a partial."""
 
@@ -73,14 +75,24 @@ def _groups(prompt_set: PromptSet) -> list[list[Prompt]]:
 
 
 def run_workers(
-    workers: Sequence[tuple[Worker, Sequence[PromptSet]]], on_batch: Callable[[Answers], None]
+    workers: Sequence[tuple[Worker, Sequence[PromptSet]]],
+    on_batch: Callable[[Answers], None],
+    have_children: bool = False,
 ) -> None:
-    """Run each worker in a process on its prompts; ``on_batch`` is called in this one."""
+    """Run each worker in a process on its prompts; ``on_batch`` is called in this one.
+
+    Args:
+        have_children: whether the processes start others, which Python forbids to daemons; each is
+            then given time to end these when its answers are there.
+
+    Raises:
+        UserError: a process failed or was killed; what was handed over stays.
+    """
     # CUDA does not survive a fork.
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     processes = [
-        context.Process(target=_report, args=(worker, share, results), daemon=True)
+        context.Process(target=_report, args=(worker, share, results), daemon=not have_children)
         for worker, share in workers
     ]
     for process in processes:
@@ -99,6 +111,8 @@ def run_workers(
                 running -= 1
             else:
                 on_batch(message)
+        for process in processes if have_children else ():
+            process.join(_SECONDS_TO_END)
     finally:
         for process in processes:
             process.terminate()

@@ -13,7 +13,7 @@ from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from launch.ablation.patches import AblationPatches
 from launch.ablation.record_types import Outcome, RateRecord, TrainingRecord
-from launch.in_memory_model import InMemoryModel
+from launch.in_memory.hf_model import InMemoryModel
 from launch.recipe import Recipe
 from launch.run.variant import Model, WholePatch, model_key
 from merge.common.files import read_json, sha256_json

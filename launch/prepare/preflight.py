@@ -7,7 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from eval.answering.backends import check_backend
 from launch.ablation.baseline_models import check_experts, keeps_patches
+from launch.in_memory.vllm_model import answers_by_vllm, refuse_experts
 from launch.prepare.text_check import check_data, check_prompts
 from launch.recipe import Recipe
 from launch.run.variant_list import compares, trained_baselines, warn_of_left_out
@@ -37,6 +39,8 @@ def check_inputs(recipe: Recipe) -> None:
     Raises:
         UserError: naming the first input that will not do, and the fix.
     """
+    decodings = recipe.eval.decodings if recipe.eval else {}
+    check_backend(recipe.evaluation.backend, bool(decodings))
     directory = backbone_directory(recipe.backbone)
     texts = check_data(recipe)
     check_trainings(recipe)
@@ -65,11 +69,14 @@ def backbone_facts(recipe: Recipe, tensors: BackboneTensors) -> list[str]:
     """What the trainings and the merge will make of the backbone, a sentence each.
 
     Raises:
-        UserError: the merge, or an ablation of it, would cover no tensor; a named attention is
-            not there; or a copy of a tied parameter holds other values.
+        UserError: the merge, or an ablation of it, would cover no tensor, or one that a search by
+            vLLM cannot change; a named attention is not there; or a copy of a tied parameter
+            holds other values.
     """
     mapping = tensors.map
     covered = _coverage(mapping, recipe.merge, "merge")
+    if answers_by_vllm(recipe):
+        refuse_experts(covered.names)
     for name, changes in recipe.ablations.items():
         _coverage(mapping, MergeSettings(**{**recipe.merge.model_dump(), **changes}), name)
     attention = attention_implementation(recipe.backbone, mapping.skeleton)

@@ -14,6 +14,7 @@ from eval.decoding_settings import Switch
 from eval.settings import Steering, parse_decoding
 from eval.suites.prompts import PromptSet, attack_of, load_prompts
 from eval.suites.suite import TaskRow, load_suite
+from launch.in_memory.vllm_model import answers_by_vllm, refuse_tasks
 from launch.prepare.data_check import describe_pairs
 from launch.prepare.overlap import Kind, Place, pairs_at, prompts_at, refuse_overlaps
 from launch.prepare.own_answers import question_suite
@@ -116,6 +117,8 @@ def _prompts(recipe: Recipe) -> list[Place]:
         validation = load_prompts(load_suite(recipe.search.suite, data_dir))
         _refuse_attacks(validation, recipe.search.suite)
         _refuse_missing_axes(validation, recipe.search.suite)
+        if answers_by_vllm(recipe):
+            refuse_tasks(validation)
         places.append(prompts_at("search.suite", "validation", validation))
     if recipe.eval is not None:
         test = load_prompts(load_suite(recipe.eval.suite, data_dir))

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
-from launch.in_memory_model import InMemoryModel
+from launch.in_memory.hf_model import InMemoryModel
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, Trial, choose, pareto_front
 from launch.search.margin_search import PoorMargins, search_by_margins
@@ -167,6 +167,7 @@ def asked(recipe: Recipe, model: TrialModel, merge: MergeSettings) -> Outcome:
     assert recipe.eval is not None
     fresh = load_prompts(load_suite(recipe.eval.suite, recipe.eval.data_dir))
     in_memory = model.model
+    assert isinstance(in_memory, InMemoryModel)
     other = InMemoryModel(
         in_memory.model,
         in_memory.tokenizer,

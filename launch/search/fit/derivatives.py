@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eval.answering.token_streams import forward_arguments
-from launch.in_memory_model import InMemoryModel
+from launch.in_memory.hf_model import InMemoryModel
 from launch.search.margins.utility_leads import UtilityLeads
 from merge.common.progress import Progress
 from merge.settings import MergeSettings

@@ -18,7 +18,7 @@ from eval.suites.answers import AnswerId
 from eval.suites.prompts import Prompt
 from eval.suites.suite import SuiteRow
 from eval.text.forms import form_of
-from launch.in_memory_model import InMemoryModel
+from launch.in_memory.hf_model import InMemoryModel
 from launch.search.choice import Outcome
 from launch.search.margins.calibration import Calibration, calibrate
 from launch.search.margins.utility_leads import UtilityLeads, spaced, utility_questions

@@ -117,7 +117,7 @@ def test_what_a_backend_cannot_answer_falls_to_transformers(
     )
     assert by_two["forbidden"] == "by float32"
     assert by_two["colours"] == alone["colours"]
-    with pytest.raises(UserError, match="--decoding: vllm only decodes greedily"):
+    with pytest.raises(UserError, match="backend vllm: only decodes greedily"):
         run(replace(job, decoding=SelfContrast()))
 
 

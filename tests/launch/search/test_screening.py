@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from eval.statistics.rates import rate
+from launch.in_memory.hf_model import InMemoryModel
 from launch.search.choice import Outcome, choose, pareto_front
 from launch.search.screening import is_hopeless, split
 from launch.search.settings import SearchSettings
@@ -77,6 +78,7 @@ def test_the_first_prompts_are_spread_evenly_and_every_prompt_is_in_one_part(tmp
 def test_a_screened_trial_has_the_rates_of_its_part_and_others_those_of_all(tmp_path):
     """Against the plain evaluation of all prompts and of the first ones; none is asked twice."""
     model = TrialModel.load(make_searched_run(tmp_path, screen=0.5), tmp_path / "backbone")
+    assert isinstance(model.model, InMemoryModel)
     asked: list[str] = []
     answers = model.model.answers
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eval.answering.choices import ChoiceQuestion
 from eval.margins.divergence import Reference
 from eval.margins.refusal_margins import refusal_margins
-from launch.in_memory_model import InMemoryModel
+from launch.in_memory.hf_model import InMemoryModel
 from launch.search.fit.columns import Column, columns_of, sum_columns, with_scales
 from launch.search.fit.derivatives import ScaleDerivatives
 from launch.search.margins.utility_leads import UtilityLeads, UtilityQuestion

@@ -1,4 +1,4 @@
-"""One loaded model that takes on merge after merge, to be asked the same prompts."""
+"""One model of transformers that takes on merge after merge, to be asked the same prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from eval.judges.judges import BY_RULES, Judges, load_judges
 from eval.rates import DEFAULT_BATCH_TOKENS, answers_of, evaluate
 from eval.statistics.rates import Rate
 from eval.suites.prompts import PromptSet
+from launch.in_memory.merged_tensors import merged_tensors
 from launch.recipe import Recipe
 from merge.in_memory import LoadedInputs
 from merge.settings import MergeSettings
@@ -19,8 +20,6 @@ from train.backbone.parameter_map import ParameterMap
 from train.backbone.tensor_groups import TensorGroup
 from train.backbone.tensors import BackboneTensors
 from train.chat.chat_settings import DEFAULT_CHAT, ChatSettings
-
-_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
 @dataclass
@@ -73,6 +72,11 @@ class InMemoryModel:
         self.loaded = loaded
 
     @property
+    def covered(self) -> tuple[str, ...]:
+        """Names of the tensors that a merge changes, sorted."""
+        return self.loaded.inputs.covered
+
+    @property
     def map(self) -> ParameterMap:
         """Which tensors of the files are which parameters of the model."""
         return self._backbone.map
@@ -85,16 +89,14 @@ class InMemoryModel:
 
     def load_merge(self, settings: MergeSettings | None) -> None:
         """Copy the merged weights into the loaded model; None restores the backbone."""
-        merged = self.loaded.backbone() if settings is None else self.loaded.merge(settings)
-        covered = set(self.loaded.inputs.covered)
+        covered = set(self.covered)
         groups = {name: group for group in self.map.groups for name in group.tensors}
         waiting: dict[str, torch.Tensor] = {}
-        for name, bits in merged:
+        for name, values in merged_tensors(self.loaded, settings):
             if name not in groups:
                 # The parameter that this tensor repeats takes the same values by its own name.
                 continue
-            dtype = _TORCH_DTYPES[self.loaded.inputs.backbone[name].dtype]
-            waiting[name] = torch.from_numpy(bits).view(dtype)
+            waiting[name] = values
             if covered.intersection(groups[name].tensors) <= waiting.keys():
                 self._put(groups[name], waiting)
 

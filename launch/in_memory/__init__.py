@@ -1,0 +1,1 @@
+"""Models that are in memory once and take on merge after merge: by transformers, or by vLLM."""
