@@ -39,8 +39,7 @@ def check_inputs(recipe: Recipe) -> None:
     Raises:
         UserError: naming the first input that will not do, and the fix.
     """
-    decodings = recipe.eval.decodings if recipe.eval else {}
-    check_backend(recipe.evaluation.backend, bool(decodings))
+    check_answering(recipe)
     directory = backbone_directory(recipe.backbone)
     texts = check_data(recipe)
     check_trainings(recipe)
@@ -53,6 +52,16 @@ def check_inputs(recipe: Recipe) -> None:
     check_disk(recipe, _shape(tensors.map.skeleton), _weight_bytes(directory))
     for fact in facts:
         logger.info("backbone: %s", fact)
+
+
+def check_answering(recipe: Recipe) -> None:
+    """See that the backend that answers is installed, and can do what the recipe asks of it.
+
+    Raises:
+        UserError: it is not, or the recipe asks for decodings that it does not know.
+    """
+    settings = recipe.evaluation
+    check_backend(settings.backend, is_decoded=bool(settings.decodings))
 
 
 def check_trainings(recipe: Recipe) -> None:

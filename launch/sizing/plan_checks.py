@@ -8,6 +8,7 @@ from eval.suites.suite import load_suite
 from launch.ablation.baseline_models import check_experts
 from launch.prepare.preflight import (
     backbone_facts,
+    check_answering,
     check_trainings,
     disk_bytes,
     readable,
@@ -51,6 +52,10 @@ def planned_checks(recipe: Recipe, skeleton: Any) -> Checks:
             checks.fault("backbone", error)
     else:
         checks.facts.append(("backbone", f"not checked: no weights of {directory} are here"))
+    try:
+        check_answering(recipe)
+    except UserError as error:
+        checks.fault("answers", error)
     try:
         check_trainings(recipe)
         check_experts(recipe)
