@@ -14,6 +14,7 @@ import optuna
 import pytest
 
 from launch.recipe import Recipe
+from launch.search import workers
 from launch.search.choice import Outcome, choose
 from launch.search.search import search
 from launch.search.settings import SearchSettings
@@ -41,6 +42,23 @@ def draw(trial: optuna.Trial) -> MergeSettings:
     """The settings of a trial of a method with masks; of two layers."""
     settings = SearchSettings(suite=Path("suite.yaml"))
     return suggest(trial, "difference", settings, MergeSettings(), ["layers.0", "layers.1"])
+
+
+def test_workers_are_dealt_to_the_gpus_in_turn(tmp_path, monkeypatch):
+    """Without GPUs they share the cores, and the model goes where it goes by default."""
+    recipe = shared_recipe(tmp_path, workers=3)
+    assert recipe.search is not None
+    devices = []
+    monkeypatch.setattr(
+        TrialModel, "load", lambda recipe, backbone, device=None: devices.append(device)
+    )
+    for gpus in (2, 0):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        monkeypatch.setattr("torch.set_num_threads", devices.append)
+        for rank in range(3):
+            workers._load(rank, recipe, recipe.search, tmp_path / "backbone")
+    cores = max(1, len(os.sched_getaffinity(0)) // 3)
+    assert devices == ["cuda:0", "cuda:1", "cuda:0", *[cores, None] * 3]
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
