@@ -45,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (root / "picked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = save_model(root / "model", seed=2) / "generation_config.json"
-    endings = {"eos_token_id": [1, load_tokenizer(root / "model").get_vocab()["vask"]]}
+    endings = {"eos_token_id": [1, load_tokenizer(root / "model").get_vocab()["you"]]}
     config.write_text(json.dumps({**json.loads(config.read_text()), **endings}))
     return root
 

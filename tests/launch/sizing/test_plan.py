@@ -177,7 +177,10 @@ def make_world(folder: Path, **sections: Any) -> Path:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "vllm": ({"eval": {"suite": "harm.yaml", "backend": "vllm"}}, "vllm is not installed; pip"),
+    "vllm": (
+        {"search": None, "eval": {"suite": "harm.yaml", "backend": "vllm"}},
+        "vllm is not installed; pip",
+    ),
     "axis": ({"search": {"suite": "harm.yaml"}}, "no row of axis refusal or utility"),
     "include": ({"merge": {"include": ["*nope*"]}}, "merge: include and exclude leave no tensor"),
     "ablation": ({"ablations": {"bare": {"exclude": ["*"]}}}, "bare: include and exclude leave"),
