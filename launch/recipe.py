@@ -82,15 +82,13 @@ class Recipe(TrainRecipe):
         return self
 
     @model_validator(mode="after")
-    def _vllm_searches_in_one_process(self) -> "Recipe":
-        if (
-            self.search is not None
-            and self.search.workers > 1
-            and self.evaluation.backend == "vllm"
-        ):
+    def _one_engine_searches(self) -> "Recipe":
+        workers = self.search.workers if self.search is not None else 1
+        is_array = self.cluster is not None and self.cluster.search_array
+        if workers > 1 and self.evaluation.backend == "vllm" and not is_array:
             raise ValueError(
-                "search.workers: vLLM answers by one engine on all visible GPUs; set it to 1, or "
-                "eval.backend to hf"
+                "search.workers: one engine of vLLM answers on all visible GPUs; set it to 1, "
+                "cluster.search_array to true, or eval.backend to hf"
             )
         return self
 

@@ -10,6 +10,7 @@ In float32, answers should equal those of the backend ``hf`` except where two to
 likely: the kernels sum in another order. lm-eval's tasks stay with ``hf``.
 """
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -53,6 +54,7 @@ def answer(
     In a process of its own, whose end gives the GPUs' memory back.
     """
     del on_ready  # that process does not tell
+    _let_go_of_gpus()
     worker = partial(_answer_once, asking.folder, asking.dtype, asking.chat)
     run_workers([(worker, prompt_sets)], on_batch, have_children=True)
 
@@ -94,6 +96,7 @@ class Engine:
     ) -> None:
         from vllm import LLM  # pyright: ignore[reportMissingImports]
 
+        _let_go_of_gpus()
         tokenizer = load_tokenizer(folder)
         self._chat = chat_prompts(tokenizer, chat)
         configured = configured_endings(load_generation_config(folder), tokenizer)
@@ -189,6 +192,12 @@ class Engine:
                 question = choice_question(chat, prompt.text, prompt.choices)
                 # vLLM generates a token behind each, which nobody reads.
                 yield len(question.prompt_ids) + max(map(len, question.choices)) + 1
+
+
+def _let_go_of_gpus() -> None:
+    """Give back what this process has freed: else vLLM finds less memory than it wants."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _with_choices(prompt_sets: Sequence[PromptSet]) -> Iterator[PromptSet]:

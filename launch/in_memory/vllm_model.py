@@ -1,10 +1,7 @@
 """One vLLM engine that stays up and takes on merge after merge, handed over without a restart."""
 
-import gc
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from eval.answering.ask import Answers
 from eval.answering.loading import resolve_dtype
@@ -63,9 +60,6 @@ class VllmModel:
         safety, over_safety = (recipe.output / role for role in ROLES)
         inputs = check_inputs(backbone, safety, over_safety, recipe.merge)
         refuse_experts(inputs.covered)
-        # What this process has freed on a GPU is free for itself alone, until it lets go.
-        gc.collect()
-        torch.cuda.empty_cache()
         evaluation = recipe.evaluation
         dtype = resolve_dtype(evaluation.dtype)
         engine = Engine(backbone, dtype, evaluation.chat, prompt_sets, EXTENSION)

@@ -6,6 +6,7 @@ there. One process does them in order, or several share them (launch/search/work
 several have begun one may end.
 """
 
+import gc
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from eval.report.table import settings_line
+from launch.in_memory.vllm_model import answers_by_vllm
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, Trial, choose
 from launch.search.margin_search import PoorMargins, search_by_margins
@@ -80,7 +82,8 @@ def _by_margins(
 def _by_answers(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial) -> MarginSearch:
     settings = recipe.search
     assert settings is not None
-    if settings.workers == 1:
+    # One engine has all GPUs; the workers of its search are jobs of a cluster alone.
+    if settings.workers == 1 or answers_by_vllm(recipe):
         return MarginSearch(*_search_alone(recipe, backbone, folder, on_trial))
     return MarginSearch(*search_together(recipe, settings, backbone, folder, on_trial))
 
@@ -95,7 +98,10 @@ def _search_alone(
         trials = Trials(folder, method, recipe.search, recipe.seed)
         report = partial(on_trial, method)
         tried[method] = search_method(model, method, recipe, trials, report)
-    return model.before, tried
+    before = model.before
+    del model
+    gc.collect()  # Ends vLLM's processes, where these answer: later stages need the GPUs.
+    return before, tried
 
 
 def _note(writer: SummaryWriter, method: SearchMethod, number: int, outcome: Outcome) -> None:

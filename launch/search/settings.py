@@ -27,7 +27,8 @@ class SearchSettings(Settings):
     """Fraction of the trials that is drawn at random before TPE takes over."""
     workers: PositiveInt = 1
     """Processes that share the trials, each with all inputs in memory; dealt to the GPUs in turn.
-    Several do not repeat a search bit for bit, as one does."""
+    Several do not repeat a search bit for bit, as one does. With vLLM, whose one engine has all
+    visible GPUs, they must be jobs of an array (``cluster.search_array``)."""
     screen: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of each set's prompts that a trial is asked first; where they show it to be clearly
     worse than an earlier one, it ends there. 0 asks all at once."""

@@ -25,6 +25,8 @@ SUITE = """
 - {name: picked, axis: utility, source: picked.jsonl, scoring: choice,
    columns: {prompt: ask, answer: right, choices: options}}
 """
+LONGEST = [8 + 3 + 9, 8 + 3 + 2 + 5, 2 + 3 + 3 + 1 + 1]
+"""By row: words, tokens of the template, and those of the answer; one behind a choice."""
 OPTIONS = [
     ["red", "blip", "two plus two"],
     ["with that", "vask"],
@@ -66,15 +68,15 @@ def test_the_engine_answers_as_transformers_do(
 ) -> None:
     """Written and chosen answers; a longer prompt or answer would not fit what it reserves."""
     vllm = install_vllm(monkeypatch)
-    asked, answers = prompts(world), Answers()
-    Engine(world / "model", "float32", DEFAULT_CHAT, asked).answer(asked, answers.update)
+    answers: Answers = {}
+    for asked in prompts(world):
+        Engine(world / "model", "float32", DEFAULT_CHAT, [asked]).answer([asked], answers.update)
     expected = by_transformers(world)
     assert answers == expected
     written = [answer for (suite, _), answer in expected.items() if suite == "told"]
     assert len({answer.tokens for answer in written}) > 2, "some end before their limit"
     assert len({answer.text for (suite, _), answer in expected.items() if suite == "picked"}) > 3
-    (engine,) = vllm.LLM.started
-    assert engine.max_model_len < 40
+    assert [engine.max_model_len for engine in vllm.LLM.started] == LONGEST
 
 
 def test_the_checkpoints_dtype_stays(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

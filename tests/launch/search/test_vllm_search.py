@@ -2,6 +2,7 @@
 a stand-in (see ``tests/support/vllm_stand_in``)."""
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from launch.prepare.text_check import check_data
 from launch.recipe import Recipe
 from launch.search.search import search
 from launch.search.trial_model import TrialModel
+from launch.search.workers import try_apart
 from merge.build import build
 from merge.common.errors import UserError
 from merge.engine.resources import MergeResources
@@ -33,11 +35,12 @@ MERGES = (
 )
 
 
-def make_recipe(folder: Path, backend: str, **changes: Any) -> Recipe:
+def make_recipe(folder: Path, backend: str, is_array: bool = False, **changes: Any) -> Recipe:
     """A run that is ready to be searched, and whose utility is multiple choice."""
     section = {"suite": str(folder / "suite.yaml"), "utility_margin": 1, "degenerate_margin": 1}
     asked = {"suite": str(folder / "suite.yaml"), "backend": backend}
-    recipe = make_run(folder, search={**section, **changes}, eval=asked)
+    cluster = {"search_array": True} if is_array else None
+    recipe = make_run(folder, search={**section, **changes}, eval=asked, cluster=cluster)
     rows = yaml.safe_load((folder / "suite.yaml").read_text())
     columns = {"answer": "answer", "choices": "choices"}
     rows[-1] = {**rows[-1], "scoring": "choice", "columns": columns}
@@ -71,6 +74,23 @@ def test_a_search_by_vllm_equals_one_by_transformers(
     assert by_vllm["chosen"] == by_hf["chosen"]
     rates = {(trial["harmful_rate"], trial["utility"]) for trial in by_hf["trials"]}
     assert len(rates) > 3, "the merges differ"
+
+
+def test_each_job_of_an_array_has_an_engine_and_one_process_ends_what_they_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here too one engine does it, although the recipe has several workers."""
+    vllm = install_vllm(monkeypatch)
+    recipe = make_recipe(tmp_path, "vllm", is_array=True, workers=3, trials=3)
+    assert recipe.search is not None
+    folder, backbone = tmp_path / "search", tmp_path / "backbone"
+    fewer = recipe.search.model_copy(update={"trials": 2})
+    try_apart(recipe.model_copy(update={"search": fewer}), backbone, folder, worker=1)
+    search(recipe, backbone, folder)
+    assert len(vllm.LLM.started) == 2
+    trials = json.loads((folder / "search.json").read_text())["trials"]
+    assert len(trials) == 3 and len({json.dumps(each["settings"]) for each in trials}) == 3
+    assert multiprocessing.active_children() == []
 
 
 def test_every_worker_has_the_weights_of_the_merged_folder(
@@ -116,7 +136,7 @@ def test_what_vllm_cannot_do_is_refused_before_it_starts(
     with pytest.raises(UserError, match="backend to hf"):
         refuse_experts(["model.layers.0.mlp.experts.1.up_proj.weight"])
     assert not vllm.LLM.started
-    with pytest.raises(UserError, match=r"search\.workers: vLLM answers by one engine"):
+    with pytest.raises(UserError, match=r"search\.workers: one engine of vLLM"):
         make_recipe(tmp_path, "vllm", workers=2)
 
 
