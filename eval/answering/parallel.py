@@ -6,6 +6,8 @@ as long as no two tokens are equally likely: a batch of another shape may round 
 
 import multiprocessing
 import queue
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -82,8 +84,8 @@ def run_workers(
     """Run each worker in a process on its prompts; ``on_batch`` is called in this one.
 
     Args:
-        have_children: whether the processes start others, which Python forbids to daemons; each is
-            then given time to end these when its answers are there.
+        have_children: whether the processes start others, which Python forbids to daemons; each
+            then ends these when its answers are there, or when it is ended itself.
 
     Raises:
         UserError: a process failed or was killed; what was handed over stays.
@@ -91,8 +93,9 @@ def run_workers(
     # CUDA does not survive a fork.
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
+    target = _report_as_parent if have_children else _report
     processes = [
-        context.Process(target=_report, args=(worker, share, results), daemon=not have_children)
+        context.Process(target=target, args=(worker, share, results), daemon=not have_children)
         for worker, share in workers
     ]
     for process in processes:
@@ -126,6 +129,12 @@ def _check_alive(processes: Sequence[Any]) -> None:
             f"a process of the evaluation ended with status {killed[0]}, often for want of memory; "
             "lower --batch-tokens and run again: finished answers are kept"
         )
+
+
+def _report_as_parent(worker: Worker, prompt_sets: Sequence[PromptSet], results: Any) -> None:
+    """As ``_report``; ended by a signal, it exits as Python does, which ends its children."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    _report(worker, prompt_sets, results)
 
 
 def _report(worker: Worker, prompt_sets: Sequence[PromptSet], results: Any) -> None:

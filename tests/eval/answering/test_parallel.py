@@ -1,8 +1,10 @@
 """Several processes answer as one does; one that dies is named, and its answers are kept."""
 
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -93,6 +95,29 @@ def test_a_process_that_fails_is_named(world: Path, how: str, words: str):
     prompt_sets = load_prompts(load_suite(world / "suite.yaml"))
     with pytest.raises(UserError, match=words):
         run_workers([(partial(_fail, how, world), prompt_sets)], lambda _: None)
+
+
+def _start_a_child(prompt_sets: Sequence[PromptSet], on_batch: Callable[[Answers], None]) -> None:
+    child = multiprocessing.Process(target=time.sleep, args=(60,), daemon=True)
+    child.start()
+    on_batch({("child", "pid"): Answer(str(child.pid), 0)})
+    time.sleep(60)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_ends_its_children():
+    """As vLLM's, which would keep the GPUs."""
+    told: Answers = {}
+
+    def stop(batch: Answers) -> None:
+        told.update(batch)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_workers([(_start_a_child, [])], stop, have_children=True)
+    pid = int(told["child", "pid"].text)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_what_a_backend_cannot_answer_falls_to_transformers(
