@@ -1,9 +1,9 @@
 """Answers by vLLM, where it is installed; it is no dependency of this project.
 
 Never run on a real vLLM: it needs a GPU, and this was written on a machine without one. It is
-written against vLLM's own documentation, in which these calls are the same from release 0.9 to
-0.32 (``LLM``, ``SamplingParams``, ``RequestOutput``, ``LLM.collective_rpc``,
-``LLM.reset_prefix_cache``), and tested with a stand-in of the same signatures
+written against vLLM's own documentation, read in parts in releases from 0.9 to 0.32: ``LLM``,
+``SamplingParams``, ``RequestOutput``, ``LLM.collective_rpc`` with ``worker_extension_cls``, and
+``LLM.reset_prefix_cache``. It is tested with a stand-in of the same signatures
 (tests/support/vllm_stand_in).
 
 In float32, answers should equal those of the backend ``hf`` except where two tokens are equally
