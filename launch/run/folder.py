@@ -154,7 +154,10 @@ def _covers_alike(before: Recipe, now: Recipe) -> bool:
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude_none=True, exclude={"written_by"})
+    """All values; without a section ``eval`` a search asks by the defaults that it would have."""
+    values = recipe.model_dump(mode="json", exclude_none=True, exclude={"written_by"})
+    asked = recipe.evaluation.model_dump(mode="json", exclude_none=True)
+    return {"eval": asked, **values}
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,15 @@ from train.settings import OBJECTIVES
 
 _GROWING = {"trials", "answered", "workers"}
 """Keys of a search that leave its trials as they are."""
-_JUDGES = ("eval.harm_judge", "eval.refusal_judge")
-"""Who has judged the answers, those of a search's trials too."""
-_ASKED = (
-    "eval.suite",
-    *(f"eval.{key}" for key in ("dtype", "backend", "reasoning", "date", "mt_bench")),
-    *_JUDGES,
+_ANSWERED = tuple(
+    f"eval.{key}"
+    for key in ("dtype", "backend", "reasoning", "date", "harm_judge", "refusal_judge")
 )
+"""What answers and their verdicts depend on, besides the model and the prompts."""
+_ASKED = ("eval.suite", "eval.mt_bench", *_ANSWERED)
 """What the evaluation of a comparison depends on, besides its model."""
-
-
+_ROUNDING = "merge.rounding"
+"""How whole patches are put into the backbone."""
 _BASELINE = (
     "ablate.baselines",
     "ablate.harmless",
@@ -84,19 +83,19 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             ("over_safety.first/over_safety/patch.json", "over_safety.first/*.work/step-*"),
         ),
         "harvest/false_refusals.jsonl": Product(
-            ("backbone", "harvest.harmless"), (*base, "over_safety.first")
+            ("backbone", "harvest.harmless", _ROUNDING), (*base, "over_safety.first")
         ),
         **_patch(recipe, "safety", harvest),
         **_patch(recipe, "over_safety", harvest),
         "search": Product(
-            (*searched, "backbone", "merge", "seed", *_JUDGES),
+            (*searched, "backbone", "merge", "seed", *_ANSWERED),
             ("safety", "over_safety", *openings),
             ("search/*",),
         ),
         "search/search.json": Product(
             ("search.trials", "search.answered"), ("search",), remade=True
         ),
-        **{_summary(role): Product(_ASKED, (role,), remade=True) for role in ROLES},
+        **{_summary(role): Product((*_ASKED, _ROUNDING), (role,), remade=True) for role in ROLES},
         **{
             _summary(method): Product(_ASKED, ("search/search.json",), remade=True)
             for method in alone
@@ -112,7 +111,7 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             for name in (recipe.eval.decodings if recipe.eval else ())
         },
         **{
-            _summary(name): Product((*_ASKED, *_BASELINE), remade=True)
+            _summary(name): Product((*_ASKED, *_BASELINE, _ROUNDING), remade=True)
             for name in (recipe.ablate_settings().baselines if _has_baselines(recipe) else ())
         },
         "ablation": Product(

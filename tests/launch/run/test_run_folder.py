@@ -72,11 +72,20 @@ def test_a_first_run_that_failed_owns_nothing(tmp_path):
         ({"search": {"suite": "validation.yaml", "trials": 9}}, {"patched"}),
         ({"search": None}, {"search", "patched"}),
         ({"merge": {"retention": 0.4}}, {"search", "patched"}),
+        ({"eval": {"suite": "test.yaml", "dtype": "bfloat16"}}, {"search", "patched"}),
     ],
 )
 def test_what_depends_on_a_change_is_named_and_nothing_else(tmp_path, sections, named):
     folder = claimed(tmp_path, "safety", "over_safety", "search", "search.json", "patched")
     assert refused(folder, **sections) == named
+
+
+def test_an_evaluation_added_later_keeps_a_search_by_its_defaults(tmp_path):
+    claim_folder(recipe(tmp_path, eval=None))
+    (tmp_path / "search").mkdir()
+    (tmp_path / MARKS["search"]).write_text("{}")
+    claim_folder(recipe(tmp_path))
+    assert refused(tmp_path, eval={"suite": "test.yaml", "reasoning": True}) == {"search"}
 
 
 def test_an_unfinished_training_is_of_its_settings_too(tmp_path):
