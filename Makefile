@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint smollm2 qwen-coder disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-margins measure-patches measure-memory measure-gpu clean
+.PHONY: setup demo test test-fast lint smollm2 qwen-coder disturbed-runs benchmark-merge benchmark-search benchmark-train benchmark-generate measure-search measure-margins measure-patches measure-code measure-memory measure-gpu clean
 
 setup: $(BIN)/safepatch
 
@@ -92,6 +92,10 @@ measure-margins: setup
 # hours on two CPU cores for a model of 0.5 B parameters.
 measure-patches: setup
 	$(BIN)/python -m tests.benchmarks.measure_patches $(RUN)
+
+# Measures whether patched code models still write code. MODELS are folders, the backbone's first.
+measure-code: setup
+	$(BIN)/python -m tests.benchmarks.measure_code $(MODELS)
 
 # Compares the training job with bare loops on the same DeepSpeed engine, on this machine.
 benchmark-train: setup
