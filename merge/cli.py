@@ -6,7 +6,7 @@ from typing import get_args
 
 from merge.common.provenance import add_version
 from merge.methods import MethodName
-from merge.settings import ScopeName, ScoreName
+from merge.settings import RoundingName, ScopeName, ScoreName
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -86,7 +86,15 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
         ("--beta-rest", "the same of the over-safety patch"),
     ):
         numbers.add_argument(flag, type=float, metavar="X", help=what)
-    numbers.add_argument("--seed", type=int, metavar="N", help="of the random retention")
+    numbers.add_argument(
+        "--rounding", choices=get_args(RoundingName), help="stochastic for small patches in bf16"
+    )
+    numbers.add_argument(
+        "--seed", type=int, metavar="N", help="of the random retention and of stochastic rounding"
+    )
+    numbers.add_argument(
+        "--rescale", action="store_true", default=None, help="divide kept entries by retention"
+    )
     numbers.add_argument("--method", choices=get_args(MethodName))
     machine = parser.add_argument_group("machine (changes no bit of a tensor)")
     machine.add_argument("--threads", type=int, metavar="N")
