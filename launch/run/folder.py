@@ -135,7 +135,8 @@ def changed_keys(before: Recipe | dict[str, Any], now: Recipe) -> list[str]:
     Not by where the run folder is, which may be moved: paths in it count from it.
     """
     old, new = (
-        _flat(_values(recipe) if isinstance(recipe, Recipe) else recipe) for recipe in (before, now)
+        _flat(_compared_values(recipe) if isinstance(recipe, Recipe) else recipe)
+        for recipe in (before, now)
     )
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
@@ -154,10 +155,13 @@ def _covers_alike(before: Recipe, now: Recipe) -> bool:
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude_none=True, exclude={"written_by"})
+
+
+def _compared_values(recipe: Recipe) -> dict[str, Any]:
     """All values; without a section ``eval`` a search asks by the defaults that it would have."""
-    values = recipe.model_dump(mode="json", exclude_none=True, exclude={"written_by"})
     asked = recipe.evaluation.model_dump(mode="json", exclude_none=True)
-    return {"eval": asked, **values}
+    return {"eval": asked, **_values(recipe)}
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def test_what_depends_on_a_change_is_named_and_nothing_else(tmp_path, sections, 
 
 
 def test_an_evaluation_added_later_keeps_a_search_by_its_defaults(tmp_path):
-    claim_folder(recipe(tmp_path, eval=None))
+    file = claim_folder(recipe(tmp_path, eval=None))
+    assert "eval" not in yaml.safe_load(file.read_text())
     (tmp_path / "search").mkdir()
     (tmp_path / MARKS["search"]).write_text("{}")
     claim_folder(recipe(tmp_path))
