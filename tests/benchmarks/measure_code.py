@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from transformers import PreTrainedModel
 
 from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
@@ -80,7 +80,9 @@ def main() -> None:
     options = parser.parse_args()
     chat = ChatPrompts(load_tokenizer(options.models[0]), "the backbone")
     prompts = orders()
-    table = Table("model", "nats per token", "change [95 %]", "refused", "degenerate")
+    table = Table(
+        Column("model", overflow="fold"), "nats per token", "change [95 %]", "refused", "degenerate"
+    )
     answers, before = [], []
     for folder in options.models:
         model = load_model(folder, options.dtype)
