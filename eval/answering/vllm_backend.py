@@ -205,6 +205,6 @@ def _with_choices(prompt_sets: Sequence[PromptSet]) -> Iterator[PromptSet]:
 
 
 def _mean_log_probability(log_probabilities: Any, choice: Sequence[int]) -> float:
-    """Of the last tokens of a prompt, whose every token has its own log-probability by its id."""
+    """The mean over a prompt's last tokens; each token has its own log-probability by its id."""
     own = log_probabilities[-len(choice) :]
     return sum(each[token].logprob for each, token in zip(own, choice, strict=True)) / len(choice)

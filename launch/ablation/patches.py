@@ -11,10 +11,9 @@ from pathlib import Path
 from launch.recipe import Recipe
 from launch.run.folder import ABLATION, RECIPE, claim_folder, is_merged
 from launch.run.training import train_patch
-from launch.run.variant import WholePatch
+from launch.run.variant import WholePatch, patch_of_run
 from launch.run.variant_list import baselines
 from merge.common.files import atomic_write_text, make_directory
-from merge.io.patch_directory import Role
 from train.guards.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
@@ -35,7 +34,7 @@ def patches_to_train(recipe: Recipe) -> list[WholePatch]:
     missing = {patch.name: patch for patch in baseline_patches if patch.name not in ROLES}
     if is_merged(recipe.output):
         missing |= {
-            role: _of_run(recipe, role)
+            role: patch_of_run(recipe, role)
             for role in ROLES
             if not (recipe.output / role / "patch.json").is_file()
         }
@@ -78,11 +77,6 @@ def hand_over_openings(run: Path) -> None:
             atomic_write_text(recipe.with_name(OPENINGS_FILE), text)
 
 
-def _of_run(recipe: Recipe, role: Role) -> WholePatch:
-    rounding = recipe.merge.rounding
-    return WholePatch(role, role, recipe.training(role), recipe.harmless, rounding)
-
-
 class AblationPatches:
     """Finds or trains patches."""
 
@@ -109,7 +103,7 @@ class AblationPatches:
 
     def run_patches(self) -> tuple[Path, Path]:
         """The directories of the run's own safety and over-safety patch."""
-        safety, over_safety = (self.directory(_of_run(self._recipe, role)) for role in ROLES)
+        safety, over_safety = (self.directory(patch_of_run(self._recipe, role)) for role in ROLES)
         return safety, over_safety
 
     def pair(self, patch: WholePatch) -> tuple[Path, Path]:

@@ -6,8 +6,7 @@ import torch
 
 from merge.in_memory import LoadedInputs
 from merge.settings import MergeSettings
-
-_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+from train.backbone.tensors import TORCH_DTYPES
 
 
 def merged_tensors(
@@ -23,5 +22,5 @@ def merged_tensors(
     """
     merged = loaded.backbone() if settings is None else loaded.merge(settings)
     for name, bits in merged:
-        dtype = _TORCH_DTYPES[loaded.inputs.backbone[name].dtype]
+        dtype = TORCH_DTYPES[loaded.inputs.backbone[name].dtype]
         yield name, torch.from_numpy(bits).view(dtype)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from launch.recipe import Recipe
 from merge.io.patch_directory import Role
 from merge.settings import MergeSettings, RoundingName
 from train.recipe import DataSettings
@@ -51,6 +52,12 @@ class Variant:
 def whole_patch(role: Role, rounding: RoundingName) -> MergeSettings:
     """The merge of a whole patch, at full strength, with nothing of the other."""
     return MergeSettings(method=role, retention=1, include=("*",), rounding=rounding)
+
+
+def patch_of_run(recipe: Recipe, role: Role) -> WholePatch:
+    """One of the run's own two patches alone."""
+    training, rounding = recipe.training(role), recipe.merge.rounding
+    return WholePatch(role, role, training, recipe.harmless, rounding)
 
 
 def model_key(model: Model) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from launch.recipe import Recipe, changed_values
 from launch.run.folder import SEARCH_RECORD
-from launch.run.variant import Variant, WholePatch
+from launch.run.variant import Variant, WholePatch, patch_of_run
 from merge.common.errors import UserError
 from merge.common.files import read_json
 from merge.common.settings import parse_settings
@@ -167,9 +167,7 @@ def _single_patches(recipe: Recipe) -> Iterator[Variant]:
     """The backbone with one whole patch alone: the two extremes of the paper's table."""
     titles = {"safety": "safety patch alone", "over_safety": "over-safety patch alone"}
     for role in ROLES:
-        training, rounding = recipe.training(role), recipe.merge.rounding
-        patch = WholePatch(role, role, training, recipe.harmless, rounding)
-        yield Variant(role, titles[role], "the whole patch", patch)
+        yield Variant(role, titles[role], "the whole patch", patch_of_run(recipe, role))
 
 
 def _searched(chosen: Chosen) -> Iterator[Variant]:

@@ -15,7 +15,8 @@ from train.backbone.skeleton import build_skeleton
 from train.backbone.tensor_groups import TensorGroup
 from train.recipe import BackboneSettings
 
-_TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""By the names that safetensors files have for them."""
 
 
 def open_backbone(directory: Path, settings: BackboneSettings) -> "BackboneTensors":
@@ -111,7 +112,7 @@ class BackboneTensors:
 
     def _values(self, name: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         entry = self._entries[name]
-        stored = _TORCH_DTYPES[entry.dtype]
+        stored = TORCH_DTYPES[entry.dtype]
         values = torch.empty(stop - start, dtype=stored)
         # As bytes: numpy, through which the reader fills it, knows no bfloat16.
         place = entry.offset + start * stored.itemsize
@@ -120,8 +121,8 @@ class BackboneTensors:
 
 
 def _refuse_quantized(entry: TensorEntry) -> None:
-    if entry.dtype not in _TORCH_DTYPES:
+    if entry.dtype not in TORCH_DTYPES:
         raise UserError(
             f"{entry.file}: '{entry.name}' is {entry.dtype}; use a backbone of "
-            f"{', '.join(_TORCH_DTYPES)} weights, which are not quantized"
+            f"{', '.join(TORCH_DTYPES)} weights, which are not quantized"
         )
