@@ -16,6 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
 _PROBE_TOKENS = 4
+_BUSY_TOKENS = 2048
+"""Tokens of a batch that keep a device busy."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +155,30 @@ def last_logits_argument(model: PreTrainedModel, count: int = 1) -> dict[str, An
     return {"logits_to_keep": count} if "logits_to_keep" in known else {}
 
 
-def batches_by_length(widths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices in batches of similar width, widest first; a batch has at least one row."""
+def batches_by_length(
+    widths: Sequence[int], batch_tokens: int, alike: float = 0.0
+) -> list[list[int]]:
+    """Indices in batches of similar width, widest first; a batch has at least one row.
+
+    Args:
+        alike: what padding may cost. A batch of enough tokens to keep a device busy takes no row
+            that is narrower than this share of its widest; 0 fills every batch.
+    """
     batches: list[list[int]] = []
-    capacity = 0
+    capacity = widest = 0
     for index in sorted(range(len(widths)), key=lambda index: -widths[index]):
-        if not batches or len(batches[-1]) >= capacity:
+        rows = len(batches[-1]) if batches else 0
+        is_wasteful = rows * widest >= _BUSY_TOKENS and widths[index] < alike * widest
+        if rows >= capacity or is_wasteful:
             batches.append([])
-            capacity = max(1, batch_tokens // max(1, widths[index]))
+            widest = widths[index]
+            capacity = max(1, batch_tokens // max(1, widest))
         batches[-1].append(index)
     return batches
 
 
 def batches_of_equals(
-    widths: Sequence[int], lengths: Sequence[Any], batch_tokens: int
+    widths: Sequence[int], lengths: Sequence[Any], batch_tokens: int, alike: float = 0.0
 ) -> list[list[int]]:
     """As ``batches_by_length``, but all rows of a batch have the same ``lengths``."""
     groups: dict[Any, list[int]] = {}
@@ -175,5 +187,5 @@ def batches_of_equals(
     return [
         [group[place] for place in batch]
         for group in groups.values()
-        for batch in batches_by_length([widths[index] for index in group], batch_tokens)
+        for batch in batches_by_length([widths[index] for index in group], batch_tokens, alike)
     ]

@@ -47,11 +47,31 @@ def test_each_question_keeps_its_own_limit():
 
 
 def test_batches_hold_every_row_once_within_the_budget():
-    widths = [random.Random(2).randint(1, 50) for _ in range(100)] + [500]
+    draw = random.Random(2)
+    widths = [draw.randint(1, 50) for _ in range(100)] + [500]
     batches = batches_by_length(widths, batch_tokens=120)
     assert sorted(index for batch in batches for index in batch) == list(range(101))
     assert all(len(b) == 1 or len(b) * max(widths[i] for i in b) <= 120 for b in batches)
     assert batches[0] == [100]
+
+
+def test_batches_of_similar_width_are_little_padded():
+    """A busy batch takes no narrow row; filled batches are a fifth longer than the rows."""
+    draw = random.Random(5)
+    widths = [draw.randint(20, 200) for _ in range(400)]
+
+    def padded(alike: float) -> int:
+        batches = batches_by_length(widths, 16384, alike)
+        assert sorted(index for batch in batches for index in batch) == list(range(400))
+        for batch in batches:
+            narrowest, widest = (of(widths[index] for index in batch) for of in (min, max))
+            assert len(batch) * widest <= 16384
+            if len(batch) * widest > 2048 + widest:
+                assert narrowest >= alike * widest
+        return sum(len(batch) * max(widths[index] for index in batch) for batch in batches)
+
+    assert padded(0.8) < 1.12 * sum(widths)
+    assert padded(0.0) > 1.2 * sum(widths)
 
 
 def test_log_likelihood_equals_one_example_at_a_time():
