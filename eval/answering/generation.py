@@ -1,4 +1,4 @@
-"""Greedy batched generation: prompts sorted by length, left padding, finished rows let go."""
+"""Greedy batched generation: prompts of similar length, left padding, finished rows let go."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,6 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from eval.answering.token_streams import (
     Memory,
     TokenStream,
-    batches_by_length,
     batches_of_equals,
     memory_of,
 )
@@ -18,6 +17,8 @@ from eval.answering.token_streams import (
 # A batch is gathered anew when this share of its rows, or less, is still being answered: below
 # it the rows saved are worth the copy of the key-value cache.
 _SHRINK_SHARE = 0.75
+_ALIKE = 0.5
+"""Of two widths in one batch: padding is cheaper than more steps, but not for twice the tokens."""
 
 Adjust = Callable[[Sequence[torch.Tensor], int], torch.Tensor]
 """From the logits after each question's prompt and, where it has one, after its second prompt, all
@@ -87,7 +88,8 @@ def generate(
     other = memory if companion is None else memory_of(companion.model)
     widths = [question.width for question in questions]
     if memory.ignores_padding and other.ignores_padding:
-        batches = batches_by_length(widths, batch_tokens)
+        limits = [question.max_new_tokens for question in questions]
+        batches = batches_of_equals(widths, limits, batch_tokens, _ALIKE)
     else:
         lengths = [(len(each.token_ids), len(each.second_ids)) for each in questions]
         batches = batches_of_equals(widths, lengths, batch_tokens)
