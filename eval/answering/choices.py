@@ -6,6 +6,7 @@ likely is an answer that opens as a refusal?).
 
 import inspect
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,6 +28,9 @@ _ALIKE = 0.8
 """Padding costs a forward pass as much as tokens do: on a suite of short and long questions, filled
 batches were two thirds padding. So a batch has questions of similar width, whose longest choices
 have the same number of binary digits."""
+_MOST_LOGITS = 2**28
+"""Of a batch: they take the most memory, up to 1 GiB in fp32. A vocabulary of 150,000 has as many
+at 1,800 tokens."""
 _FEWEST_SHARED = 8
 """Tokens that prompts must have in common, or one forward pass more costs as much as it saves."""
 
@@ -41,8 +45,16 @@ class ChoiceQuestion:
     @property
     def width(self) -> int:
         """Tokens that its rows of the key-value cache need."""
-        paths = shared_paths(self.choices).paths
-        return len(paths) * (len(self.prompt_ids) + max(map(len, self.choices)))
+        return self._rows * len(self.prompt_ids) + self.predicted
+
+    @property
+    def predicted(self) -> int:
+        """Tokens of its rows after the prompt, each of which has logits."""
+        return self._rows * max(map(len, self.choices))
+
+    @property
+    def _rows(self) -> int:
+        return len(shared_paths(self.choices).paths)
 
 
 def mean_log_likelihoods(
@@ -81,7 +93,8 @@ def likelihoods(
     all with each.
 
     Args:
-        batch_tokens: rows x (prompt + choice) of one batch stay at or below this.
+        batch_tokens: rows x (prompt + choice) of one batch stay at or below this; fewer where the
+            logits would take too much memory.
 
     Returns:
         For each question one value per choice.
@@ -90,7 +103,11 @@ def likelihoods(
     if not questions:
         return scores
     memory = memory_of(model)
-    widths = [question.width for question in questions]
+    # A question counts as wider where a batch of the budget would have more than _MOST_LOGITS.
+    per_token = model.config.get_text_config().vocab_size * batch_tokens / _MOST_LOGITS
+    widths = [
+        max(question.width, math.ceil(question.predicted * per_token)) for question in questions
+    ]
     lengths = [max(map(len, question.choices)).bit_length() for question in questions]
     for batch in batches_of_equals(widths, lengths, batch_tokens, _ALIKE):
         batch_scores = _score_batch(model, memory, [questions[index] for index in batch])

@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
 from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
@@ -102,3 +104,21 @@ def test_log_likelihood_equals_one_example_at_a_time():
                 with torch.no_grad():
                     loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss
                 torch.testing.assert_close(torch.tensor(-score), loss, atol=1e-5, rtol=1e-5)
+
+
+def test_the_logits_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    """With a large vocabulary they, not the cache, are what fills the memory."""
+    model, draw = make_model(), random.Random(3)
+    questions = [
+        ChoiceQuestion([2, 6, 3, 7], [[draw.randrange(5, 20) for _ in range(12)] for _ in range(3)])
+        for _ in range(16)
+    ]
+    sizes: list[int] = []
+    model.register_forward_hook(lambda *call: sizes.append(call[-1].logits.numel()))
+    whole = mean_log_likelihoods(model, questions, batch_tokens=10_000)
+    limit = max(sizes) // 3
+    sizes.clear()
+    monkeypatch.setattr("eval.answering.choices._MOST_LOGITS", limit)
+    parted = mean_log_likelihoods(model, questions, batch_tokens=10_000)
+    assert limit / 2 < max(sizes) <= limit
+    assert np.array(parted) == pytest.approx(np.array(whole), abs=1e-5)
