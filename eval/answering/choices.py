@@ -25,10 +25,10 @@ from eval.answering.token_streams import (
 from train.data.shared_paths import shared_paths
 
 _ALIKE = 0.8
-"""Padding costs a forward pass as much as tokens do: on a suite of short and long questions, filled
-batches were two thirds padding. So a batch has questions of similar width, whose longest choices
+"""Padding costs a forward pass as much as tokens do: on a suite of short and long questions, full
+batches were more than half padding. So a batch has questions of similar width, whose longest choices
 have the same number of binary digits."""
-_MOST_LOGITS = 2**28
+MOST_LOGITS = 2**28
 """Of a batch: they take the most memory, up to 1 GiB in fp32. A vocabulary of 150,000 has as many
 at 1,800 tokens."""
 _FEWEST_SHARED = 8
@@ -103,8 +103,8 @@ def likelihoods(
     if not questions:
         return scores
     memory = memory_of(model)
-    # A question counts as wider where a batch of the budget would have more than _MOST_LOGITS.
-    per_token = model.config.get_text_config().vocab_size * batch_tokens / _MOST_LOGITS
+    # A question counts as wider where a batch of the budget would have more than MOST_LOGITS.
+    per_token = model.config.get_text_config().vocab_size * batch_tokens / MOST_LOGITS
     widths = [
         max(question.width, math.ceil(question.predicted * per_token)) for question in questions
     ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from eval.answering.choices import MOST_LOGITS
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import Suite, load_suite
 from launch.search.settings import SearchSettings
@@ -60,8 +61,10 @@ def answering_memory(
         batch_tokens: rows x (prompt + new tokens) of one batch.
     """
     block = 5 * model.hidden + 2 * model.shape.attention_width + 3 * model.intermediate
-    activations, logits = 2.0 * batch_tokens * block, 6.0 * batch_tokens / _SHORTEST_ROW
-    logits *= model.vocabulary
+    activations = 2.0 * batch_tokens * block
+    of_answers = 6.0 * batch_tokens / _SHORTEST_ROW * model.vocabulary
+    of_choices = 2.0 * min(MOST_LOGITS, batch_tokens * model.vocabulary)
+    logits = max(of_answers, of_choices)
     if search is not None and search.fit != "none":
         gradient = 2 * max(model.sizes)
         activations = max(activations, activation_bytes(model, _FIT_PASS, 2) + gradient)

@@ -118,7 +118,7 @@ def test_the_logits_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch):
     whole = mean_log_likelihoods(model, questions, batch_tokens=10_000)
     limit = max(sizes) // 3
     sizes.clear()
-    monkeypatch.setattr("eval.answering.choices._MOST_LOGITS", limit)
+    monkeypatch.setattr("eval.answering.choices.MOST_LOGITS", limit)
     parted = mean_log_likelihoods(model, questions, batch_tokens=10_000)
     assert limit / 2 < max(sizes) <= limit
     assert np.array(parted) == pytest.approx(np.array(whole), abs=1e-5)
