@@ -20,6 +20,9 @@ from train.chat.chat_settings import ChatSettings
 from train.data.tables import is_file
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+MOST_LOGITS = 2**28
+"""Logits of one batch of choices: they take the most memory, 0.5 GiB in bf16. A vocabulary of
+150,000 has as many at 1,800 tokens."""
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """A name of a model beside the patched one."""
 

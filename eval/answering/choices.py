@@ -22,15 +22,13 @@ from eval.answering.token_streams import (
     left_padded,
     memory_of,
 )
+from eval.settings import MOST_LOGITS
 from train.data.shared_paths import shared_paths
 
 _ALIKE = 0.8
 """Padding costs a forward pass as much as tokens do: on a suite of short and long questions, full
-batches were more than half padding. So a batch has questions of similar width, whose longest choices
-have the same number of binary digits."""
-MOST_LOGITS = 2**28
-"""Of a batch: they take the most memory, up to 1 GiB in fp32. A vocabulary of 150,000 has as many
-at 1,800 tokens."""
+batches were more than half padding. So a batch has questions of similar width, whose longest
+choices have the same number of binary digits."""
 _FEWEST_SHARED = 8
 """Tokens that prompts must have in common, or one forward pass more costs as much as it saves."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from eval.answering.choices import MOST_LOGITS
+from eval.settings import MOST_LOGITS
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import Suite, load_suite
 from launch.search.settings import SearchSettings
