@@ -131,6 +131,7 @@ class ScaleDerivatives:
         """Hand every covered tensor's gradient to ``take`` in each backward pass."""
         wanted, shapes = set(self.names), self._in_memory.map.shapes
         parameters = dict(self._model.named_parameters())
+        before = {name: parameter.requires_grad for name, parameter in parameters.items()}
         self._model.requires_grad_(False)
         handles = []
         for group in self._in_memory.map.groups:
@@ -146,7 +147,10 @@ class ScaleDerivatives:
         finally:
             for handle in handles:
                 handle.remove()
-            self._model.requires_grad_(False)
+            # PyTorch 2.13 multiplies the last positions' states by weights that need no gradient
+            # row by row, with a copy of the weights each: of a large vocabulary 48 GB.
+            for name, parameter in parameters.items():
+                parameter.requires_grad_(before[name])
 
 
 class _Gathered:

@@ -80,6 +80,23 @@ def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> N
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-4), column
 
 
+def test_a_model_multiplies_as_before_after_its_derivatives(tmp_path: Path) -> None:
+    """Weights that need no gradient any more are copied for every row of the last logits."""
+    settings = MergeSettings(method="by_set")
+    in_memory = load("llama", tmp_path, settings)
+    in_memory.load_merge(None)
+
+    def matmuls() -> set[str]:
+        ids = torch.ones(5, 7, dtype=torch.int64)
+        with torch.inference_mode(), torch.profiler.profile() as profile:
+            in_memory.model(ids, logits_to_keep=2)
+        return {event.key for event in profile.key_averages() if event.key.endswith("mm")}
+
+    before = matmuls()
+    ScaleDerivatives(in_memory, settings).of_margins(PROMPTS, OPENINGS)
+    assert matmuls() == before == {"aten::mm"}
+
+
 def test_the_fisher_matrix_is_the_divergence_of_small_scales(tmp_path: Path) -> None:
     """KL(backbone || merge) = scale^2 K / 2 at a small scale; K is the mean square over draws."""
     settings = MergeSettings(method="dense", retention=1.0)
