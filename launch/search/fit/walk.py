@@ -39,11 +39,9 @@ _BALANCED = 0.5
 _CAREFUL = 4.0
 """How much more keeping weighs in a second fit, where the first one breaks a margin: a fit that is
 careful from the start goes further within the margins than a bold one on its way back."""
-_HALVINGS = 6
-"""Most steps of the bisection for the strongest merge that keeps the margins."""
-_SMALL_GAIN = 0.03
-"""A bisection ends where the merge at its far end leaves at most this share of the faults less than
-the best that keeps the margins: a few hundred prompts can hardly tell more."""
+_HALVINGS = 4
+"""Steps of the bisection for the strongest merge that keeps the margins: to a sixteenth of the way,
+as a few hundred prompts can hardly tell more."""
 
 
 @dataclass
@@ -77,7 +75,7 @@ class Walk:
             share, ratio = self._strongest(point)
             if share < 1:
                 careful = _CAREFUL * keeping
-                other = self._strongest(self._solved(problem, careful, _BALANCED), ratio)
+                other = self._strongest(self._solved(problem, careful, _BALANCED))
                 if other[1] < ratio:
                     share, keeping = other[0], careful
             for harm in _HARM_SHARES:
@@ -116,11 +114,8 @@ class Walk:
                 chosen, least = point, value
         return chosen, least
 
-    def _strongest(self, point: np.ndarray, to_beat: float = np.inf) -> tuple[float, float]:
+    def _strongest(self, point: np.ndarray) -> tuple[float, float]:
         """The largest share of the point whose merge keeps the margins.
-
-        Args:
-            to_beat: what a merge that is known leaves of the faults.
 
         Returns:
             The share, and what that merge leaves of the faults (``worst_remaining_ratio``); that of
@@ -128,25 +123,22 @@ class Walk:
         """
         before = self.model.before
 
-        def left_at(share: float) -> tuple[float, bool]:
-            """What the merge leaves of the faults, and whether it keeps the margins."""
+        def ratio(share: float) -> float | None:
             outcome = self.model.estimate(self._measured(share * point))
-            keeps = violation(before, outcome, self.search) == 0
-            return worst_remaining_ratio(before, outcome), keeps
+            kept = violation(before, outcome, self.search) == 0
+            return worst_remaining_ratio(before, outcome) if kept else None
 
-        beyond, keeps = left_at(1.0)
-        if keeps:
-            return 1.0, beyond
+        whole = ratio(1.0)
+        if whole is not None:
+            return 1.0, whole
         low, high, reached = 0.0, 1.0, worst_remaining_ratio(before, before)
         for _ in range(_HALVINGS):
-            if min(reached, to_beat) - beyond <= _SMALL_GAIN:
-                break
             middle = (low + high) / 2
-            left, keeps = left_at(middle)
-            if keeps:
-                low, reached = middle, left
+            left = ratio(middle)
+            if left is None:
+                high = middle
             else:
-                high, beyond = middle, left
+                low, reached = middle, left
         logger.info(
             "fit: the margins hold at %.2f of the way; %.2f of the faults is left", low, reached
         )
