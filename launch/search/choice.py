@@ -7,7 +7,7 @@ from typing import TypedDict
 from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
-_SMALLEST_RATE = 1e-3
+SMALLEST_RATE = 1e-3
 """Stands in for a backbone's rate of zero, of which nothing can be a share."""
 
 
@@ -77,8 +77,8 @@ def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> floa
 def worst_remaining_ratio(before: Outcome, after: Outcome) -> float:
     """The larger of what remains of harm and of refusals, as a share of the backbone's."""
     return max(
-        after.harmful_rate / max(before.harmful_rate, _SMALLEST_RATE),
-        after.refusal_rate / max(before.refusal_rate, _SMALLEST_RATE),
+        after.harmful_rate / max(before.harmful_rate, SMALLEST_RATE),
+        after.refusal_rate / max(before.refusal_rate, SMALLEST_RATE),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which scales a fit may have: grouping and ridge, by cross-validation over the questions."""
+"""How scales are fitted: by cross-validation over the questions."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
+from launch.search.choice import SMALLEST_RATE
 from launch.search.fit.columns import Column, Grouping
 from launch.search.fit.objective import Linearised, Weights, solve
 from launch.search.margins.calibration import Calibration
@@ -18,6 +19,8 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of a fold's prompts in the learning curve."""
+_HALVINGS = 5
+"""Steps of a bisection between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,34 @@ def learning_curve(
     return steps
 
 
+def even_share(best: Validated, global_: Candidate, calibration: Calibration) -> float:
+    """The harmful questions' share in the log-loss with which a fit repairs both faults alike.
+
+    Where one fault is much larger than the other, equal shares lower the one and raise the other.
+    So the share is looked for with which as much is left of harm as of refusals, on held-out
+    questions and in relation to the backbone.
+    """
+    problem = best.candidate.problem
+
+    def rates(margins: np.ndarray) -> tuple[float, float]:
+        refused = calibration.refusal_probability(margins)
+        harm, refusals = 1 - refused[problem.harmful], refused[~problem.harmful]
+        return float(harm.mean()), float(refusals.mean())
+
+    before = [max(rate, SMALLEST_RATE) for rate in rates(problem.margins)]
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        how = (best.candidate, global_, best.ridge, best.from_global, calibration)
+        after = rates(_validated(*how, harm=share).margins)
+        # What is left of harm falls with its share, and what is left of refusals rises.
+        if after[0] / before[0] < after[1] / before[1]:
+            high = share
+        else:
+            low = share
+    return (low + high) / 2
+
+
 def best_global(global_: Candidate, calibration: Calibration, ridge: float) -> np.ndarray:
     """The global scales of a fit with this ridge, [columns of the global grouping]."""
     centre = np.zeros(len(global_.columns))
@@ -101,6 +132,7 @@ def _validated(
     from_global: bool,
     calibration: Calibration,
     share: float = 1.0,
+    harm: float = 0.5,
 ) -> Validated:
     """Hold out every fold in turn, and fit on so much of the others."""
     problem = candidate.problem
@@ -113,14 +145,14 @@ def _validated(
             part = Candidate("global", global_.columns, global_.problem.take(seen),
                              global_.divergence)  # fmt: skip
             centre = spread(best_global(part, calibration, ridge), part, candidate)
-        weights = Weights(ridge, centre)
+        weights = Weights(ridge, centre, harm)
         scales = solve(problem.take(seen), calibration, weights, candidate.divergence)
         held_out[unseen] = problem.take(unseen).at(scales)
     return Validated(
         candidate=candidate,
         ridge=ridge,
         from_global=from_global,
-        loss=problem.loss(held_out, calibration),
+        loss=problem.loss(held_out, calibration, harm),
         auc=float(roc_auc_score(problem.harmful, held_out)),
         margins=held_out,
     )

@@ -13,6 +13,7 @@ from launch.search.fit.cross_validation import (
     Candidate,
     Validated,
     best_global,
+    even_share,
     learning_curve,
     spread,
     validate,
@@ -49,6 +50,8 @@ class FitRecord(TypedDict):
     negative_scales: int
     ridge: float
     centre: str
+    harm_share: float
+    """Of the harmful questions, in the log-loss."""
     held_out_loss: float
     held_out_auc: float
     learning_curve: list[dict[str, float]]
@@ -63,6 +66,8 @@ class Fit:
     """All merges that were measured, the last step's first."""
     best: Validated
     """The way to fit that cross-validation chose."""
+    harm: float
+    """Share of the harmful questions in the log-loss."""
     scales: dict[Column, float]
     validated: list[Validated]
     learning_curve: list[dict[str, float]]
@@ -76,6 +81,7 @@ class Fit:
             "negative_scales": sum(scale < 0 for scale in self.scales.values()),
             "ridge": self.best.ridge,
             "centre": "global scales" if self.best.from_global else "backbone",
+            "harm_share": self.harm,
             "held_out_loss": self.best.loss,
             "held_out_auc": self.best.auc,
             "learning_curve": self.learning_curve,
@@ -128,11 +134,14 @@ class ScaleFit:
         centre = np.zeros(len(best.candidate.columns))
         if best.from_global:
             centre = spread(best_global(global_, calibration, best.ridge), global_, best.candidate)
-        walk = Walk(model, self.base, self.search, best, centre, kept)
+        harm = even_share(best, global_, calibration)
+        logger.info("fit: harmful questions weigh %.2f, so that both faults shrink alike", harm)
+        walk = Walk(model, self.base, self.search, best, centre, harm, kept)
         scales = walk.run()
         return Fit(
             tried=walk.tried[::-1],
             best=best,
+            harm=harm,
             scales=dict(zip(best.candidate.columns, scales.tolist(), strict=True)),
             validated=validated,
             learning_curve=curve,

@@ -77,10 +77,14 @@ class Linearised:
             forms=self.forms[chosen],
         )
 
-    def loss(self, margins: np.ndarray, calibration: Calibration) -> float:
-        """The log-loss of some margins of these questions, in nats per question."""
+    def loss(self, margins: np.ndarray, calibration: Calibration, harm: float = 0.5) -> float:
+        """The log-loss of some margins of these questions, in nats per question.
+
+        Args:
+            harm: share of the harmful questions together.
+        """
         losses = np.logaddexp(0.0, self.signs * calibration.log_odds(margins))
-        return float(self.shares() @ losses)
+        return float(self.shares(harm) @ losses)
 
     @property
     def signs(self) -> np.ndarray:

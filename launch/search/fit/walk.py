@@ -33,9 +33,8 @@ logger = logging.getLogger(__name__)
 
 _STEPS = (1.0, 0.5, 0.25)
 """Lengths of a step that are tried, as shares of the whole one."""
-_HARM_SHARES = (0.2, 0.35, 0.65, 0.8)
-"""Shares of harmful questions in the log-loss, for merges beside the balanced one."""
-_BALANCED = 0.5
+_HARM_ODDS = (1 / 4, 1 / 2, 2.0, 4.0)
+"""Factors of the odds of the harmful questions' share in the log-loss, for more merges."""
 _CAREFUL = 4.0
 """How much more keeping weighs in a second fit, where the first one breaks a margin: a fit that is
 careful from the start goes further within the margins than a bold one on its way back."""
@@ -52,6 +51,7 @@ class Walk:
         base: the merge whose masks are used; its scales do not matter.
         best: the way to fit that cross-validation chose.
         centre: [columns], where the ridge pulls to.
+        harm: share of the harmful questions in the log-loss.
         tried: all merges that were measured, in their order.
     """
 
@@ -60,6 +60,7 @@ class Walk:
     search: SearchSettings
     best: Validated
     centre: np.ndarray
+    harm: float
     kept: KeptMeasurements
     tried: list[Trial] = field(default_factory=list)
     _progress: Progress = field(default_factory=lambda: Progress("fit", None, "merges"))
@@ -75,18 +76,20 @@ class Walk:
             share, ratio = self._strongest(point)
             if share < 1:
                 careful = _CAREFUL * keeping
-                other = self._strongest(self._solved(problem, careful, _BALANCED))
+                other = self._strongest(self._solved(problem, careful, self.harm))
                 if other[1] < ratio:
                     share, keeping = other[0], careful
-            for harm in _HARM_SHARES:
-                self._measured(share * self._solved(problem, keeping, harm))
+            for factor in _HARM_ODDS:
+                odds = factor * self.harm / (1 - self.harm)
+                self._measured(share * self._solved(problem, keeping, odds / (1 + odds)))
         return point
 
     def _gauss_newton(self) -> tuple[np.ndarray, Linearised, float]:
         """The point, the last linearisation, and what keeping weighs in its solution."""
         calibration = self.model.calibration
         assert calibration is not None
-        candidate, weights = self.best.candidate, Weights(self.best.ridge, self.centre)
+        candidate = self.best.candidate
+        weights = Weights(self.best.ridge, self.centre, self.harm)
         point, problem, keeping = np.zeros_like(self.centre), candidate.problem, 1.0
         reached = self._objective(point, self.model.backbone)
         for number in range(self.search.fit_rounds):
@@ -152,7 +155,7 @@ class Walk:
     def _objective(self, point: np.ndarray, measured: Measured) -> float:
         assert self.model.calibration is not None
         margins = measured.margins[self.kept.chosen]
-        loss = self.best.candidate.problem.loss(margins, self.model.calibration)
+        loss = self.best.candidate.problem.loss(margins, self.model.calibration, self.harm)
         apart = point - self.centre
         lost = lost_leads(measured.leads[self.kept.right])
         return loss + lost + measured.divergence + self.best.ridge * float(apart @ apart)

@@ -4,11 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 
 from launch.search.fit.columns import Column, columns_of, sum_columns, unit_of, with_scales
-from launch.search.fit.cross_validation import Candidate, learning_curve, validate
+from launch.search.fit.cross_validation import (
+    Candidate,
+    Validated,
+    even_share,
+    learning_curve,
+    validate,
+)
 from launch.search.fit.kept import spaced_places
 from launch.search.fit.objective import Leads, Linearised, Weights, solve
 from launch.search.margins.calibration import Calibration, calibrate
@@ -182,6 +188,40 @@ def test_more_prompts_teach_more_where_there_is_something_to_learn() -> None:
     curve = learning_curve(best, candidate, SURE)
     assert [step["prompts"] for step in curve] == [60, 120, 180, 240]
     assert curve[-1]["auc"] == best.auc > curve[0]["auc"] + 0.02
+
+
+def test_both_faults_shrink_alike_where_one_is_larger() -> None:
+    """Two columns, one of which moves all margins: against root finding over scipy's minimum.
+
+    Harm is 4 times as frequent as refusals here. With equal weights, refusals would rise.
+    """
+    draw = np.random.default_rng(3)
+    harmful = np.arange(2000) % 2 == 0
+    margins = draw.normal(size=2000) + np.where(harmful, 0.0, -2.5)
+    telling = draw.normal(size=2000) + np.where(harmful, 0.6, -0.6)
+    columns = np.stack([np.ones(2000), telling], axis=1)
+    problem = Linearised(np.zeros(2), margins, columns, harmful, np.full(2000, "order"))
+    plain = Calibration(slope=1.0, intercept=0.0, auc=1.0, answers=9)
+
+    def left(harm: float) -> tuple[float, float]:
+        def loss(scales: np.ndarray) -> float:
+            odds = margins + columns @ scales
+            parts = np.log1p(np.exp(-odds[harmful])), np.log1p(np.exp(odds[~harmful]))
+            return harm * parts[0].mean() + (1 - harm) * parts[1].mean() + 1e-4 * scales @ scales
+
+        refused = expit(margins + columns @ minimize(loss, np.zeros(2)).x)
+        before = expit(margins)
+        return (
+            (1 - refused[harmful]).mean() / (1 - before[harmful]).mean(),
+            refused[~harmful].mean() / before[~harmful].mean(),
+        )
+
+    assert left(0.5)[0] < 0.8 and left(0.5)[1] > 1.2
+    even = brentq(lambda harm: left(harm)[0] - left(harm)[1], 0.05, 0.95)
+    two = (Column("*", "safety", "all"), Column("*", "over_safety", "all"))
+    candidate = Candidate("global", two, problem, np.zeros((2, 2)))
+    best = Validated(candidate, 1e-4, False, 0.0, 1.0, margins)
+    assert even_share(best, candidate, plain) == pytest.approx(even, abs=1 / 32)
 
 
 def test_spaced_takes_all_of_few_and_every_part_of_many() -> None:

@@ -76,6 +76,7 @@ def make_walk(model: LinearModel, **search: Any) -> Walk:
         search=SearchSettings(**settings),
         best=Validated(candidate, RIDGE, False, 0.0, 1.0, model.start),
         centre=np.zeros(2),
+        harm=0.5,
         kept=kept,  # type: ignore[arg-type]
     )
 
