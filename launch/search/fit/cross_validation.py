@@ -19,8 +19,10 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of a fold's prompts in the learning curve."""
+_LEAST_SHARE = 0.1
+"""Of either class in the log-loss: with less, held-out rates of few questions would be noise."""
 _HALVINGS = 5
-"""Steps of a bisection between 0 and 1."""
+"""Steps of the bisection for such a share."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def even_share(best: Validated, global_: Candidate, calibration: Calibration) ->
         return float(harm.mean()), float(refusals.mean())
 
     before = [max(rate, SMALLEST_RATE) for rate in rates(problem.margins)]
-    low, high = 0.0, 1.0
+    low, high = _LEAST_SHARE, 1 - _LEAST_SHARE
     for _ in range(_HALVINGS):
         share = (low + high) / 2
         how = (best.candidate, global_, best.ridge, best.from_global, calibration)

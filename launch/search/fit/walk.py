@@ -79,6 +79,8 @@ class Walk:
                 other = self._strongest(self._solved(problem, careful, self.harm))
                 if other[1] < ratio:
                     share, keeping = other[0], careful
+            # At the backbone itself there would be nothing to compare.
+            share = max(share, 2.0**-_HALVINGS)
             for factor in _HARM_ODDS:
                 odds = factor * self.harm / (1 - self.harm)
                 self._measured(share * self._solved(problem, keeping, odds / (1 + odds)))
@@ -125,6 +127,8 @@ class Walk:
             the backbone where none keeps the margins.
         """
         before = self.model.before
+        if not point.any():
+            return 1.0, worst_remaining_ratio(before, before)
 
         def ratio(share: float) -> float | None:
             outcome = self.model.estimate(self._measured(share * point))

@@ -118,6 +118,14 @@ def test_a_fit_within_the_margins_is_not_weakened() -> None:
     assert len(lengths) == 1 + 4  # no bisection, then the other shares of the harmful questions
 
 
+def test_where_no_merge_keeps_the_margins_none_is_the_backbone() -> None:
+    walk = make_walk(LinearModel(), utility_margin=0.0)
+    whole = float(np.linalg.norm(walk.run()))
+    lengths = [float(np.linalg.norm(scales_of(settings))) for settings, _ in walk.tried]
+    assert all(violation(walk.model.before, outcome, walk.search) > 0 for _, outcome in walk.tried)
+    assert min(lengths) > whole / 100
+
+
 def test_a_careful_fit_is_tried_beside_a_bold_one_that_breaks_a_margin() -> None:
     """It points elsewhere, and what either leaves within the margins are candidates."""
     model = LinearModel()
