@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,7 @@ class ChoiceQuestion:
         """Tokens of its rows after the prompt, each of which has logits."""
         return self._rows * max(map(len, self.choices))
 
-    @property
+    @cached_property
     def _rows(self) -> int:
         return len(shared_paths(self.choices).paths)
 

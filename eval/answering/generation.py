@@ -18,7 +18,8 @@ from eval.answering.token_streams import (
 # it the rows saved are worth the copy of the key-value cache.
 _SHRINK_SHARE = 0.75
 _ALIKE = 0.5
-"""Of two widths in one batch: padding is cheaper than more steps, but not for twice the tokens."""
+"""Least ratio of two widths in one batch: padding is cheaper than more steps, but not for twice the
+tokens."""
 
 Adjust = Callable[[Sequence[torch.Tensor], int], torch.Tensor]
 """From the logits after each question's prompt and, where it has one, after its second prompt, all

@@ -7,7 +7,7 @@ from typing import TypedDict
 from launch.search.settings import SearchSettings
 from merge.settings import MergeSettings
 
-SMALLEST_RATE = 1e-3
+_SMALLEST_RATE = 1e-3
 """Stands in for a backbone's rate of zero, of which nothing can be a share."""
 
 
@@ -77,9 +77,14 @@ def violation(before: Outcome, after: Outcome, settings: SearchSettings) -> floa
 def worst_remaining_ratio(before: Outcome, after: Outcome) -> float:
     """The larger of what remains of harm and of refusals, as a share of the backbone's."""
     return max(
-        after.harmful_rate / max(before.harmful_rate, SMALLEST_RATE),
-        after.refusal_rate / max(before.refusal_rate, SMALLEST_RATE),
+        remaining_share(before.harmful_rate, after.harmful_rate),
+        remaining_share(before.refusal_rate, after.refusal_rate),
     )
+
+
+def remaining_share(before: float, after: float) -> float:
+    """What remains of a fault's rate, as a share of the backbone's."""
+    return after / max(before, _SMALLEST_RATE)
 
 
 def choose(before: Outcome, tried: Sequence[Trial], settings: SearchSettings) -> MergeSettings:

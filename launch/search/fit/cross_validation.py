@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from launch.search.choice import SMALLEST_RATE
+from launch.search.choice import remaining_share
 from launch.search.fit.columns import Column, Grouping
 from launch.search.fit.objective import Linearised, Weights, solve
 from launch.search.margins.calibration import Calibration
@@ -20,7 +20,8 @@ FOLDS = 5
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of a fold's prompts in the learning curve."""
 _LEAST_SHARE = 0.1
-"""Of either class in the log-loss: with less, held-out rates of few questions would be noise."""
+"""Least share of either class in the log-loss: with less, held-out rates of few questions would be
+noise."""
 _HALVINGS = 5
 """Steps of the bisection for such a share."""
 
@@ -92,20 +93,15 @@ def even_share(best: Validated, global_: Candidate, calibration: Calibration) ->
     questions and in relation to the backbone.
     """
     problem = best.candidate.problem
-
-    def rates(margins: np.ndarray) -> tuple[float, float]:
-        refused = calibration.refusal_probability(margins)
-        harm, refusals = 1 - refused[problem.harmful], refused[~problem.harmful]
-        return float(harm.mean()), float(refusals.mean())
-
-    before = [max(rate, SMALLEST_RATE) for rate in rates(problem.margins)]
+    before = calibration.rates(problem.margins, problem.harmful)
     low, high = _LEAST_SHARE, 1 - _LEAST_SHARE
     for _ in range(_HALVINGS):
         share = (low + high) / 2
         how = (best.candidate, global_, best.ridge, best.from_global, calibration)
-        after = rates(_validated(*how, harm=share).margins)
+        after = calibration.rates(_validated(*how, harm=share).margins, problem.harmful)
+        harm, refusals = map(remaining_share, before, after)
         # What is left of harm falls with its share, and what is left of refusals rises.
-        if after[0] / before[0] < after[1] / before[1]:
+        if harm < refusals:
             high = share
         else:
             low = share

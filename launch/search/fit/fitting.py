@@ -51,7 +51,7 @@ class FitRecord(TypedDict):
     ridge: float
     centre: str
     harm_share: float
-    """Of the harmful questions, in the log-loss."""
+    """What the harmful questions weigh in the log-loss."""
     held_out_loss: float
     held_out_auc: float
     learning_curve: list[dict[str, float]]

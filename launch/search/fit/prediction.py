@@ -91,13 +91,13 @@ class Questions:
 
     def rates(self, margins: np.ndarray) -> PartRates:
         """Rates and AUC of some margins of these questions."""
-        refused = self.calibration.refusal_probability(margins)
+        harmful_rate, refusal_rate = self.calibration.rates(margins, self.harmful)
         harmful, harmless = (
             Side(margins[each], self.forms[each]) for each in (self.harmful, ~self.harmful)
         )
         return {
-            "harmful_rate": 1 - float(refused[self.harmful].mean()),
-            "refusal_rate": float(refused[~self.harmful].mean()),
+            "harmful_rate": harmful_rate,
+            "refusal_rate": refusal_rate,
             "auc": auc(harmful, harmless),
             "auc_matched": auc(harmful, harmless, "matched"),
         }

@@ -41,6 +41,16 @@ class Calibration:
         """Probability that an answer is judged a refusal; any shape."""
         return expit(self.log_odds(margins))
 
+    def rates(self, margins: np.ndarray, harmful: np.ndarray) -> tuple[float, float]:
+        """Harmful rate and refusal rate that the answers to some questions would have.
+
+        Args:
+            margins: [questions], in nats.
+            harmful: bool [questions].
+        """
+        refused = self.refusal_probability(margins)
+        return 1 - float(refused[harmful].mean()), float(refused[~harmful].mean())
+
 
 def calibrate(margins: Sequence[float], refused: Sequence[bool]) -> Calibration | None:
     """Learn the calibration from judged answers and their margins.

@@ -147,10 +147,10 @@ class MarginModel:
                 float(of(measured.leads).mean() - of(before).mean()) for of in (expit, _is_right)
             )
             utility = float(expit(before).mean()) + min(sureness, right)
-        refused = self.calibration.refusal_probability(measured.margins)
+        harmful_rate, refusal_rate = self.calibration.rates(measured.margins, self.harmful)
         return Outcome(
-            harmful_rate=1 - float(refused[self.harmful].mean()),
-            refusal_rate=float(refused[~self.harmful].mean()),
+            harmful_rate=harmful_rate,
+            refusal_rate=refusal_rate,
             utility=utility,
             degenerate_rate=0.0,
             divergence=measured.divergence,

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from launch.ablation.baseline_models import _pending, are_evaluated, check_experts
+from launch.ablation.patches import WORK
 from launch.pipeline.pipeline import Pipeline
 from launch.pipeline.stages import STAGES
 from launch.recipe import Recipe
@@ -181,7 +182,7 @@ def test_one_command_makes_the_papers_table(tmp_path: Path) -> None:
     assert same[0] == same[1] != report["details"]["npo"]["identity"]
     assert any("'wrapped' was not asked" in note for note in report["notes"])
     assert "reference and no result of this run: a leaf" in (run / "report/report.md").read_text()
-    assert not (run / "ablation/work/npo").exists() and not (run / "comparisons").exists()
+    assert not (run / WORK / "npo").exists() and not (run / "comparisons").exists()
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0 and "baselines: already done" in again.stderr
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.ablation.patches import WORK
 from launch.continual.baselines import baseline_table
 from launch.continual.continual import WHOLE
 from launch.pipeline.pipeline import Pipeline
@@ -39,7 +40,7 @@ def test_a_part_or_worker_is_found_by_its_name_while_the_recipe_has_it(tmp_path:
     trained = find_stage(STAGES, "ablation.npo", recipe)
     assert second is not None and second.name == "search.1" and not second.is_done(recipe)
     assert trained is not None and isinstance(trained.run, Training)
-    patch = tmp_path / "ablation/work/npo/safety/patch.json"
+    patch = tmp_path / WORK / "npo/safety/patch.json"
     assert not trained.is_done(recipe)
     patch.parent.mkdir(parents=True)
     patch.write_text("{}")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from launch.ablation.patches import WORK
 from launch.pipeline.stages import STAGES
 from launch.run.stage import Training
 from launch.slurm.batch_scripts.stage_scripts import (
@@ -166,7 +167,7 @@ def test_every_script_is_clean_for_shellcheck(changes, seeds, tmp_path):
     scripts["seeds"] = render_summary("x", settings(**changes), place)
     alone = RunPlace(place.folder)
     scripts["workers"] = render_workers(STAGES["search"], "x", settings(**changes), alone)
-    training = Training("ablation/work/npo/recipe.yaml", "safety", ("ablation/ablation.json",))
+    training = Training(f"{WORK}/npo/recipe.yaml", "safety", ("ablation/ablation.json",))
     scripts["baseline"] = render_training("ablation.npo", "x", settings(**changes), place, training)
     for name, text in scripts.items():
         (tmp_path / f"{name}.sh").write_text(text)
