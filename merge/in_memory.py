@@ -171,6 +171,15 @@ class LoadedInputs:
             ValueError: ``settings`` cover other tensors than those that were read, or the gradient
                 is of another dtype or size than the tensor.
         """
+        sums = self.set_products(settings).of(name, gradient)
+        return sums / settings.retention if settings.rescale else sums
+
+    def set_products(self, settings: MergeSettings) -> SetProducts:
+        """The inner products, before any rescaling, of the selection that settings make.
+
+        Raises:
+            ValueError: ``settings`` cover other tensors than those that were read.
+        """
         self._check(settings)
         selection = selection_of(settings)
         last, products = self._products
@@ -179,8 +188,7 @@ class LoadedInputs:
             merger = _ThresholdMerger(self.inputs, self._source, chosen, self._thresholds)
             products = SetProducts(self.inputs, self._source, merger, settings.scope)
             self._products = selection, products
-        sums = products.of(name, gradient)
-        return sums / settings.retention if settings.rescale else sums
+        return products
 
     def _check(self, settings: MergeSettings) -> None:
         if (settings.include, settings.exclude) != self._patterns:

@@ -9,6 +9,7 @@ import numpy as np
 
 from merge.engine.inputs import ROLES, BitSource, MergeInputs
 from merge.engine.tensor_merge import TensorMerger
+from merge.io.patch_directory import Role
 from merge.kernels import products as product_kernels
 from merge.settings import SETS, MergeSettings
 
@@ -38,7 +39,7 @@ class SetProducts:
     def __init__(
         self, inputs: MergeInputs, source: BitSource, merger: TensorMerger, scope: str
     ) -> None:
-        self._inputs = inputs
+        self.inputs = inputs
         self._source = source
         self._merger = merger
         self._model = merger.model_thresholds() if scope == "model" else None
@@ -53,25 +54,33 @@ class SetProducts:
         Raises:
             ValueError: another dtype or size.
         """
-        size = self._inputs.backbone[name].size
+        size = self.inputs.backbone[name].size
         if gradient.dtype != np.float32 or gradient.size != size:
             raise ValueError(
                 f"the gradient of '{name}' must be {size} float32 values, not "
                 f"{gradient.size} of {gradient.dtype}"
             )
-        labels = self._labels.get(name)
-        if labels is None:
-            labels = self._labels[name] = self._label(name)
-        deltas = [self._source.read("delta", role, name, 0, size) for role in ROLES]
+        labels = self.labels(name)
+        deltas = [self.delta(role, name) for role in ROLES]
         sums = np.zeros((len(ROLES), len(SETS), product_kernels.LANES))
         flat = np.ascontiguousarray(gradient).reshape(-1)
         room = np.empty(product_kernels.LANES)
         product_kernels.add_products(flat, *deltas, labels, sums, room)
         return sums.sum(-1)
 
+    def labels(self, name: str) -> np.ndarray:
+        """Which sets a tensor's entries are in: uint8, see ``merge.kernels.products.INSIDE``."""
+        if name not in self._labels:
+            self._labels[name] = self._label(name)
+        return self._labels[name]
+
+    def delta(self, role: Role, name: str) -> np.ndarray:
+        """A tensor of a patch as bit patterns, flat; valid until the next one of that patch."""
+        return self._source.read("delta", role, name, 0, self.inputs.backbone[name].size)
+
     def _label(self, name: str) -> np.ndarray:
         thresholds = self._model[name] if self._model else self._merger.thresholds(name)
-        labels = np.empty(self._inputs.backbone[name].size, np.uint8)
+        labels = np.empty(self.inputs.backbone[name].size, np.uint8)
         for start, stop, part in self._merger.labels(name, thresholds, (3, 3, 3, 3)):
             labels[start:stop] = part
         return labels

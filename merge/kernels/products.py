@@ -9,6 +9,10 @@ from merge.kernels.compiled import compiled
 LANES = 512
 """Sums of one set, entry i in sum i mod LANES: the compiler turns them into vectors, and their
 rounding errors stay small."""
+INSIDE = (((13, 5), (13, 13), (5, 1)), ((14, 10), (14, 14), (10, 2)))
+"""By patch and set: which bits of an entry's label to look at, and what they are in the set. Bits
+1 and 2 say whether the safety, the over-safety patch keeps the entry, 4 and 8 whether it is in its
+top set."""
 
 
 @compiled
@@ -25,10 +29,11 @@ def _multiply(gradient: Any, delta: Any, products: Any) -> None:
 
 
 @compiled
-def _add_where(labels: Any, mask: int, wanted: int, values: Any, sums: Any) -> None:
-    """Add the values of those entries whose labels are ``wanted`` under ``mask``."""
+def _add_where(labels: Any, inside: tuple[int, int], values: Any, sums: Any) -> None:
+    """Add the values of those entries whose labels lie in a set; see ``INSIDE``."""
+    bits, wanted = np.uint8(inside[0]), np.uint8(inside[1])
     for j in range(labels.size):
-        sums[j] += values[j] if labels[j] & np.uint8(mask) == np.uint8(wanted) else 0.0
+        sums[j] += values[j] if labels[j] & bits == wanted else 0.0
 
 
 @compiled
@@ -41,19 +46,17 @@ def add_products(
         gradient: fp32.
         delta_s, delta_o: bit patterns, uint16 of bf16 or uint32 of fp32.
         labels: uint8, see ``merge.kernels.sets``.
-        sums: fp64 of (2, 3, LANES): by patch, and by set in the order of ``recipe.SETS``.
+        sums: fp64 of (2, 3, LANES): by patch, and by set in the order of ``merge.settings.SETS``.
         products: fp64 of LANES, to work in.
     """
     for begin in range(0, gradient.size, LANES):
         end = min(begin + LANES, gradient.size)
         part, marks = gradient[begin:end], labels[begin:end]
-        # Bits of a label: 1 and 2 whether the safety, the over-safety patch keeps the entry, 4 and
-        # 8 whether it is in its top set.
         _multiply(part, delta_s[begin:end], products)
-        _add_where(marks, 13, 5, products, sums[0, 0])
-        _add_where(marks, 13, 13, products, sums[0, 1])
-        _add_where(marks, 5, 1, products, sums[0, 2])
+        _add_where(marks, INSIDE[0][0], products, sums[0, 0])
+        _add_where(marks, INSIDE[0][1], products, sums[0, 1])
+        _add_where(marks, INSIDE[0][2], products, sums[0, 2])
         _multiply(part, delta_o[begin:end], products)
-        _add_where(marks, 14, 10, products, sums[1, 0])
-        _add_where(marks, 14, 14, products, sums[1, 1])
-        _add_where(marks, 10, 2, products, sums[1, 2])
+        _add_where(marks, INSIDE[1][0], products, sums[1, 0])
+        _add_where(marks, INSIDE[1][1], products, sums[1, 1])
+        _add_where(marks, INSIDE[1][2], products, sums[1, 2])

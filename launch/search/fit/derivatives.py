@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from eval.answering.token_streams import forward_arguments
+from launch.in_memory.gradient_products import gradient_products
 from launch.in_memory.hf_model import InMemoryModel
 from launch.search.margins.utility_leads import UtilityLeads
 from merge.common.progress import Progress
-from merge.settings import MergeSettings
+from merge.engine.inputs import ROLES
+from merge.settings import SETS, MergeSettings
 from train.backbone.tensor_groups import Shape, TensorGroup
 from train.chat.prompts import IGNORED_LABEL
 from train.data.batches import TokenizedExample, collate
@@ -36,7 +38,7 @@ class ScaleDerivatives:
     def __init__(self, in_memory: InMemoryModel, settings: MergeSettings) -> None:
         self._in_memory = in_memory
         self._model = in_memory.model
-        self._settings = settings.model_copy(update={"method": "by_set"})
+        self._products = gradient_products(in_memory.loaded, settings, self._model.device)
         self.names: tuple[str, ...] = tuple(in_memory.loaded.inputs.covered)
         """Tensors, in the order of the results."""
 
@@ -108,23 +110,23 @@ class ScaleDerivatives:
         return output.logits, batch.labels.to(self._model.device)
 
     def _of(self, values: Iterable[Tensor], count: int) -> np.ndarray:
-        rows: list[np.ndarray] = []
+        rows: list[Tensor] = []
+        shape = (len(self.names), len(ROLES), len(SETS))
         place = {name: number for number, name in enumerate(self.names)}
 
         def take(name: str, gradient: Tensor) -> None:
-            flat = gradient.numpy().reshape(-1)
-            rows[-1][place[name]] = self._in_memory.loaded.products(self._settings, name, flat)
+            rows[-1][place[name]] = self._products.of(name, gradient)
 
         with self._hooked(take), Progress("derivatives", count, "questions") as progress:
             iterator = iter(values)
             while True:
-                rows.append(np.zeros((len(self.names), 2, 3)))
+                rows.append(torch.zeros(shape, dtype=torch.float64, device=self._products.device))
                 value = next(iterator, None)
                 if value is None:
                     break
                 value.backward()
                 progress.advance()
-        return np.array(rows[:-1])
+        return torch.stack(rows[:-1]).cpu().numpy()
 
     @contextmanager
     def _hooked(self, take: Callable[[str, Tensor], None]) -> Iterator[None]:
@@ -137,7 +139,7 @@ class ScaleDerivatives:
         for group in self._in_memory.map.groups:
             if wanted.isdisjoint(group.tensors):
                 continue
-            gathered = _Gathered(group, shapes, wanted, take)
+            gathered = _Gathered(group, shapes, wanted, self._products.device, take)
             for name in group.parameters:
                 parameter = parameters[name].requires_grad_(True)
                 hook = partial(gathered.add, name)
@@ -161,17 +163,19 @@ class _Gathered:
         group: TensorGroup,
         shapes: Mapping[str, Shape],
         wanted: Container[str],
+        device: torch.device,
         take: Callable[[str, Tensor], None],
     ) -> None:
         self._group = group
         self._shapes = shapes
         self._wanted = wanted
+        self._device = device
         self._take = take
         self._waiting: dict[str, Tensor] = {}
 
     def add(self, name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        self._waiting[name] = parameter.grad.float().cpu()
+        self._waiting[name] = parameter.grad.float().to(self._device)
         parameter.grad = None
         if len(self._waiting) == len(self._group.parameters):
             for tensor, gradient in self._group.to_tensors(self._waiting, self._shapes).items():
