@@ -50,10 +50,10 @@ def training_command(
 
 
 def default_processes() -> int:
-    """One process a GPU; two on a machine without GPUs."""
+    """One process a GPU; one with all threads on a machine without GPUs."""
     import torch
 
-    return torch.cuda.device_count() or 2
+    return torch.cuda.device_count() or 1
 
 
 def run_ranks(processes: int, arguments: Sequence[str]) -> int:
@@ -137,7 +137,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)
-    parser.add_argument("--processes", type=int, help="default: one a GPU, or 2 without GPUs")
+    parser.add_argument("--processes", type=int, help="default: one a GPU, or 1 without GPUs")
     options, rest = parser.parse_known_args()
     parse_arguments(rest)  # a mistake is reported here once, rather than by every rank
     try:

@@ -1,6 +1,6 @@
 """One training of each role on random weights of a real model's shape: make measure-gpu.
 
-    python tests/benchmarks/measure_gpu.py [--shape 7b|13b|tiny] [--length 512] [--batch N]
+    python tests/benchmarks/measure_gpu.py [--shape 7b|13b|1b|tiny] [--length 512] [--batch N]
 
 It runs the job as a user does, by the launcher on all visible GPUs (or two CPU ranks), and then
 prints what TensorBoard and patch.json say beside what ``launch plan`` would: tokens/s, MFU, peak
@@ -43,6 +43,10 @@ SHAPES: dict[str, dict[str, int]] = {
         "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
         "num_attention_heads": 40, "num_key_value_heads": 40, "vocab_size": 32000,
     },
+    "1b": {
+        "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
+        "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000,
+    },
     "tiny": {
         "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 512,
@@ -72,6 +76,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> Path:
         "learning_rate": 1e-6,
         "gradient_checkpointing": options.shape != "tiny",
         "guards": {"max_forget_loss": 1e9},
+        "liger": options.liger,
     }
     if options.ds_config is not None:
         training["ds_config"] = str(options.ds_config.resolve())
@@ -136,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="samples a rank and step")
     parser.add_argument("--micro-batch", type=int, default=8)
     parser.add_argument("--samples", type=int, default=128, help="of the importance")
+    parser.add_argument("--liger", action="store_true", help="the fused kernels of liger-kernel")
     parser.add_argument("--ds-config", type=Path, help="default: the recipe's own choice")
     options = parser.parse_args()
     processes = default_processes()
