@@ -4,7 +4,10 @@ The inputs are mapped, not copied: processes that search together share one copy
 and where memory is short the kernel lets pages go.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,9 @@ from merge.io.dtypes import BITS
 from merge.io.patch_directory import Role
 from merge.io.tensor_files import TensorEntry, TensorIndex
 from merge.settings import MergeSettings, method_of
+
+_MOST_THREADS = 16
+"""Each has a merged tensor in hand."""
 
 
 class _MappedSource:
@@ -140,7 +146,8 @@ class LoadedInputs:
         """The merged tensors, bit for bit what ``python -m merge build`` writes, one at a time.
 
         Only covered tensors, in the backbone's shapes; bf16 and fp16 as uint16 bit patterns, fp32
-        as float32. Top sets are kept for the next call.
+        as float32. Top sets are kept for the next call. All cores merge ahead of the caller, a
+        tensor each.
 
         Raises:
             ValueError: ``settings`` cover other tensors than those that were read.
@@ -148,9 +155,20 @@ class LoadedInputs:
         self._check(settings)
         merger = _ThresholdMerger(self.inputs, self._source, settings, self._thresholds)
         model = merger.model_thresholds() if settings.scope == "model" else {}
-        for name in self.inputs.covered:
+
+        def merged(name: str) -> tuple[str, np.ndarray]:
             thresholds = model[name] if model else merger.thresholds(name)
-            yield name, _merge_tensor(merger, self.inputs.backbone[name], thresholds)
+            return name, _merge_tensor(merger, self.inputs.backbone[name], thresholds)
+
+        threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        with ThreadPoolExecutor(threads) as pool:
+            ahead: deque[Future[tuple[str, np.ndarray]]] = deque()
+            for name in self.inputs.covered:
+                ahead.append(pool.submit(merged, name))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def products(self, settings: MergeSettings, name: str, gradient: np.ndarray) -> np.ndarray:
         """Derivatives of a value by the scales of method ``by_set`` in one covered tensor.
