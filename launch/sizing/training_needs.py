@@ -11,10 +11,11 @@ from typing import Any
 from train.backbone.block_weights import block_weights
 from train.backbone.flops import ModelShape
 from train.backbone.skeleton import build_skeleton
-from train.settings import TrainingSettings
+from train.settings import OptimizerName, TrainingSettings
 
-_MASTERS_AND_MOMENTS = 12
-"""Bytes a parameter: its fp32 master and Adam's two fp32 moments."""
+_OPTIMIZER: dict[OptimizerName, int] = {"adamw": 4 + 8, "sgd_normalised": 4 + 4}
+"""Bytes a parameter: its fp32 master and, by Adam, two fp32 moments. SGD has none, but then the
+importance's fp32 sums take memory of their own; see ``Zero3Model.add_gradients_to_sums``."""
 _ACCUMULATED = 4
 """Bytes a parameter: its gradient is accumulated in fp32."""
 _BEST = 4
@@ -151,7 +152,7 @@ def rank_memory(
     return Memory(
         weights=0.0 if "offload_param" in zero else share * dtype_bytes,
         gradients=0.0 if offloaded else share * _ACCUMULATED,
-        optimizer=0.0 if offloaded else share * _MASTERS_AND_MOMENTS,
+        optimizer=0.0 if offloaded else share * _OPTIMIZER[training.optimizer],
         gathered=slack * gathered * dtype_bytes,
         buffers=slack * (exchange if offloaded else max(exchange, step)),
         activations=slack * activation_bytes(model, training, dtype_bytes),
@@ -198,7 +199,8 @@ def host_bytes(
     """Memory of one host beside its GPUs, with what is offloaded and the best state so far."""
     zero = config["zero_optimization"]
     share = model.shape.parameters * ranks_a_host / ranks
-    optimizer = _MASTERS_AND_MOMENTS + 2 * _ACCUMULATED if "offload_optimizer" in zero else 0
+    states = _OPTIMIZER[training.optimizer] + 2 * _ACCUMULATED
+    optimizer = states if "offload_optimizer" in zero else 0
     weights = dtype_bytes if "offload_param" in zero else 0
     # While loading and exporting, a rank holds single parameters whole: fp32, and one copy.
     whole = 8 * max(model.sizes) * ranks_a_host
@@ -207,9 +209,9 @@ def host_bytes(
 
 
 def checkpoint_bytes(model: Model, training: TrainingSettings, dtype_bytes: int) -> float:
-    """Size of a checkpoint: weights, masters and moments, and the masters of the best state."""
+    """Size of a checkpoint: weights, the optimizer's states, and the masters of the best state."""
     best = _BEST if training.keeps_best else 0
-    return model.shape.parameters * (dtype_bytes + _MASTERS_AND_MOMENTS + best)
+    return model.shape.parameters * (dtype_bytes + _OPTIMIZER[training.optimizer] + best)
 
 
 def training_seconds(

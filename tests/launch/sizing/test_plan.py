@@ -58,6 +58,17 @@ def test_model_states_agree_with_deepspeeds_own_estimate(llama_7b: Model, gpus: 
     assert need.total == pytest.approx(sum(need.parts().values()))
 
 
+def test_sgd_keeps_no_moments_but_the_sums_of_the_importance(llama_7b: Model) -> None:
+    """Its fp32 masters and sums: 8 bytes a parameter, where Adam has 12."""
+    training = TRAINING.model_copy(update={"optimizer": "sgd_normalised"})
+    need = gpu_need(llama_7b, training, "zero3_gpu", 1, 4)
+    assert need.gpu.optimizer == pytest.approx(8 * 6_738_415_616 / 4)
+    adam, sgd = (checkpoint_bytes(llama_7b, each, 2) for each in (TRAINING, training))
+    assert adam - sgd == pytest.approx(4 * 6_738_415_616)
+    adam, sgd = (gpu_need(llama_7b, each, "zero3_offload", 1, 1) for each in (TRAINING, training))
+    assert adam.host - sgd.host == pytest.approx(4 * 6_738_415_616)
+
+
 def test_offload_moves_the_states_to_the_host(llama_7b: Model) -> None:
     need = gpu_need(llama_7b, TRAINING, "zero3_offload", 1, 1)
     assert need.gpu.weights == need.gpu.gradients == need.gpu.optimizer == 0
