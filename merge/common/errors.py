@@ -58,7 +58,7 @@ def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
 def run_command(command: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    It is 0, 2 for a ``UserError`` or a full disk, 75 for ``StoppedOnRequestError``, and 130 for
+    It is 0, 2 for a ``UserError``, a full disk or a full GPU, 75 for ``StoppedOnRequestError``, and 130 for
     Ctrl-C.
     """
     threading.excepthook = _tell_of_thread
@@ -73,6 +73,16 @@ def run_command(command: Callable[[], None]) -> int:
         return _tell(
             f"{error.filename or 'a file'}: cannot be written ({error.strerror}); free space and "
             "run again"
+        )
+    except RuntimeError as error:
+        # PyTorch's, by its name: the merger runs without PyTorch.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        return _tell(
+            f"the GPU's memory is full ({'. '.join(str(error).split('. ')[1:3])}); free it of other "
+            "programs, or take less at once: a training's micro_batch_size, max_length and "
+            "ds_config, an evaluation's batch_tokens; 'python -m launch plan RECIPE' says what "
+            "they need"
         )
     except StoppedOnRequestError as stop:
         if str(stop):

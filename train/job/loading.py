@@ -48,6 +48,8 @@ def load_model(
                 trust_remote_code=backbone.trust_remote_code,
                 use_safetensors=True,
             )
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             # Beside files that are wrong, code of single architectures that knows no partitions.
             if lost_another_rank(error):
