@@ -58,8 +58,8 @@ def collect(attempts: Iterable[Callable[[], ResultT]]) -> list[ResultT]:
 def run_command(command: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    It is 0, 2 for a ``UserError``, a full disk or a full GPU, 75 for ``StoppedOnRequestError``, and 130 for
-    Ctrl-C.
+    It is 0, 2 for a ``UserError``, a full disk or a full GPU, 75 for ``StoppedOnRequestError``, and
+    130 for Ctrl-C.
     """
     threading.excepthook = _tell_of_thread
     try:
@@ -78,9 +78,9 @@ def run_command(command: Callable[[], None]) -> int:
         # PyTorch's, by its name: the merger runs without PyTorch.
         if type(error).__name__ != "OutOfMemoryError":
             raise
+        figures = ". ".join(str(error).split(". ")[1:3])
         return _tell(
-            f"the GPU's memory is full ({'. '.join(str(error).split('. ')[1:3])}); free it of other "
-            "programs, or take less at once: a training's micro_batch_size, max_length and "
+            f"the GPU's memory is full ({figures}); free it of other programs, or take less at once: a training's micro_batch_size, max_length and "
             "ds_config, an evaluation's batch_tokens; 'python -m launch plan RECIPE' says what "
             "they need"
         )
