@@ -80,9 +80,9 @@ def run_command(command: Callable[[], None]) -> int:
             raise
         figures = ". ".join(str(error).split(". ")[1:3])
         return _tell(
-            f"the GPU's memory is full ({figures}); free it of other programs, or take less at once: a training's micro_batch_size, max_length and "
-            "ds_config, an evaluation's batch_tokens; 'python -m launch plan RECIPE' says what "
-            "they need"
+            f"the GPU's memory is full ({figures}); free it of other programs, or take less at "
+            "once: a training's micro_batch_size, max_length and ds_config, an evaluation's "
+            "batch_tokens; 'python -m launch plan RECIPE' says what they need"
         )
     except StoppedOnRequestError as stop:
         if str(stop):
