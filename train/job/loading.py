@@ -1,5 +1,6 @@
 """The backbone as a partitioned model in training, checked against its files."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def load_model(
             # need the logits that it never forms.
             use_liger(model=model, fused_linear_cross_entropy=False, cross_entropy=False)
         if training.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            with warnings.catch_warnings():
+                # transformers 5.23 renames it; the release for Python 3.10 knows this name alone.
+                warnings.simplefilter("ignore", FutureWarning)
+                model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
 
     model = Zero3Model(config, load, absolute_gradient)

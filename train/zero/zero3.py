@@ -55,6 +55,10 @@ def initialise_distributed(world: World) -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 renames: a warning a collective.
     warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
+    # The device is set below: PyTorch guesses right.
+    warnings.filterwarnings(
+        "ignore", message=r"barrier\(\): using the device", category=UserWarning
+    )
     # Else DeepSpeed compiles a shared-memory operator at the first start; only inference uses it.
     deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
     if torch.cuda.is_available():
