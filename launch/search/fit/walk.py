@@ -8,6 +8,7 @@ this fit and from a more careful one.
 """
 
 import logging
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -109,14 +110,20 @@ class Walk:
     def _step(
         self, start: np.ndarray, target: np.ndarray, reached: float
     ) -> tuple[np.ndarray, float]:
-        """The best of some points on the way to the target; the start where none is better."""
-        chosen, least = start, reached
+        """The best of some points on the way to the target; the start where none is better.
+
+        Shorter steps are tried as long as they lower the objective: a merge takes minutes.
+        """
+        chosen, least, last = start, reached, math.inf
         for share in _STEPS:
             point = start + share * (target - start)
             value = self._objective(point, self._measured(point))
             logger.info("fit: %.2f of the step: objective %.4f, was %.4f", share, value, reached)
             if value < least:
                 chosen, least = point, value
+            if value > last:
+                break
+            last = value
         return chosen, least
 
     def _strongest(self, point: np.ndarray) -> tuple[float, float]:
