@@ -35,8 +35,8 @@ from train.recipe import TrainRecipe, load_recipe
 from train.settings import TrainingSettings
 from train.zero.collectives import gather_from_ranks, wait_for_ranks
 from train.zero.ds_config import CONFIG_FOLDER
+from train.zero.group import initialise_distributed
 from train.zero.ranks import World
-from train.zero.zero3 import initialise_distributed
 
 
 class Turns(TrainerCallback):

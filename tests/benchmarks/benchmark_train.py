@@ -41,9 +41,10 @@ from train.objectives.training_data import TrainingData, tokenize_data
 from train.patch.importance import measure_importance
 from train.recipe import TrainRecipe, load_recipe
 from train.zero.collectives import compute_device, wait_for_ranks
+from train.zero.group import initialise_distributed
 from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
-from train.zero.zero3 import Zero3Model, initialise_distributed
+from train.zero.zero3 import Zero3Model
 
 SAMPLES = 64
 BASELINES = ("bare", "trainer")

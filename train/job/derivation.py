@@ -31,9 +31,10 @@ from train.patch.importance import choose_samples, measure_importance
 from train.recipe import TrainRecipe
 from train.settings import TrainingSettings
 from train.zero.collectives import gather_from_ranks
+from train.zero.group import initialise_distributed, leave_distributed
 from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
-from train.zero.zero3 import Zero3Model, initialise_distributed, leave_distributed
+from train.zero.zero3 import Zero3Model
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,10 @@
-"""DeepSpeed ZeRO-3: the one module that touches DeepSpeed's names, inner and outer.
+"""DeepSpeed ZeRO-3: the one module that knows the names of its engine, inner and outer.
 
 No rank holds the whole model: weights, gradients and optimizer states are cut into one flat
 partition a parameter and rank. A method called a collective must be called by every rank.
 """
 
-import datetime
-import logging
 import math
-import os
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,84 +19,18 @@ from train.backbone.flops import ModelShape
 from train.backbone.parameter_map import trainable
 from train.data.batches import MicroBatch
 from train.zero.collectives import compute_device, sum_over_ranks
-from train.zero.ranks import World
+from train.zero.group import comm, deepspeed
 from train.zero.recut import recut
 
-# Before the import of DeepSpeed, which chooses its accelerator then.
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-import deepspeed
-from deepspeed import comm
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_get_local_fp32_param,
-    safe_get_local_grad,
-    safe_get_local_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
-
+_utils = deepspeed.utils
 _SUMS = "exp_avg"
-_COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
-
-
-def initialise_distributed(world: World) -> None:
-    """Join the other ranks (collective): NCCL on GPUs, gloo on CPUs.
-
-    Raises:
-        UserError: the port is taken, or there are fewer GPUs than processes.
-    """
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 renames: a warning a collective.
-    warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
-    # The device is set below: PyTorch guesses right.
-    warnings.filterwarnings(
-        "ignore", message=r"barrier\(\): using the device", category=UserWarning
-    )
-    # Else DeepSpeed compiles a shared-memory operator at the first start; only inference uses it.
-    deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
-    if torch.cuda.is_available():
-        if world.local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"process {world.local_rank} of this machine has no GPU: it sees "
-                f"{torch.cuda.device_count()}; start as many processes as there are GPUs"
-            )
-        torch.cuda.set_device(world.local_rank)
-    # Without it DeepSpeed asks numactl, in a process of its own, at every forward and step.
-    os.environ.setdefault("LOCAL_SIZE", str(world.local_size))
-    if "OMP_NUM_THREADS" not in os.environ:
-        # Ranks that take all cores each slow one another down.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
-    try:
-        comm.init_distributed(
-            "nccl" if torch.cuda.is_available() else "gloo",
-            timeout=_COLLECTIVE_TIMEOUT,
-            rank=world.rank,
-            world_size=world.size,
-            verbose=False,
-        )
-    except RuntimeError as error:
-        if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
-            raise UserError(
-                f"port {os.environ.get('MASTER_PORT')} is in use; set MASTER_PORT (or "
-                "--master_port of the launcher) to a free one"
-            ) from None
-        raise
-
-
-def leave_distributed() -> None:
-    """Leave the group of ranks."""
-    if comm.is_initialized():
-        comm.destroy_process_group()
 
 
 class Zero3Model:
     """A model and its optimizer, partitioned over all ranks.
 
     Args:
-        config: of ``read_ds_config``.
+        config: of ``train.zero.ds_config``.
         load: builds the transformers model; called while transformers partitions what it builds.
         gradient_transform: see ``transform_gradients``.
     """
@@ -195,7 +125,7 @@ class Zero3Model:
         squares = torch.zeros((), dtype=torch.float64, device=compute_device())
         for name, parameter in self.parameters.items():
             start, stop = self.local_range(name)
-            squares += safe_get_local_grad(parameter)[: stop - start].double().square().sum()
+            squares += _utils.safe_get_local_grad(parameter)[: stop - start].double().square().sum()
         return math.sqrt(sum_over_ranks([squares.item()])[0])
 
     @property
@@ -217,7 +147,7 @@ class Zero3Model:
     def local_master(self, name: str) -> Tensor:
         """This rank's elements of a parameter's fp32 master: flat, without the padding."""
         start, stop = self.local_range(name)
-        return safe_get_local_fp32_param(self.parameters[name])[: stop - start]
+        return _utils.safe_get_local_fp32_param(self.parameters[name])[: stop - start]
 
     def local_weights(self, name: str) -> Tensor:
         """This rank's elements of a parameter in the computation's dtype: flat, no padding."""
@@ -227,7 +157,7 @@ class Zero3Model:
 
     def gather_master(self, name: str) -> Tensor:
         """A whole parameter's fp32 master, in its shape, on every rank (collective)."""
-        return _present(safe_get_full_fp32_param(self.parameters[name]))
+        return _present(_utils.safe_get_full_fp32_param(self.parameters[name]))
 
     def clear_sums(self) -> None:
         """Make room for ``add_gradients_to_sums``; the training cannot go on after it."""
@@ -242,13 +172,13 @@ class Zero3Model:
         checkpoint holds them. SGD has no moment, and gets the memory for it.
         """
         for parameter in self.parameters.values():
-            gradient = safe_get_local_grad(parameter)
-            sums = safe_get_local_optimizer_state(parameter, _SUMS)
-            safe_set_local_optimizer_state(parameter, sums + gradient, _SUMS)
+            gradient = _utils.safe_get_local_grad(parameter)
+            sums = _utils.safe_get_local_optimizer_state(parameter, _SUMS)
+            _utils.safe_set_local_optimizer_state(parameter, sums + gradient, _SUMS)
 
     def gather_sum(self, name: str) -> Tensor:
         """A whole parameter's sum of gradients, fp32, in its shape, on every rank (collective)."""
-        return _present(safe_get_full_optimizer_state(self.parameters[name], _SUMS))
+        return _present(_utils.safe_get_full_optimizer_state(self.parameters[name], _SUMS))
 
     def save(self, directory: Path, tag: str) -> None:
         """Write a checkpoint of all partitions into ``directory/tag`` (collective)."""
@@ -268,14 +198,14 @@ class Zero3Model:
     def copy_masters(self) -> dict[str, Tensor]:
         """This rank's partitions of the fp32 masters, padding and all, in host memory."""
         return {
-            name: safe_get_local_fp32_param(parameter).to("cpu", copy=True)
+            name: _utils.safe_get_local_fp32_param(parameter).to("cpu", copy=True)
             for name, parameter in self.parameters.items()
         }
 
     def put_masters(self, masters: Mapping[str, Tensor]) -> None:
         """Set what ``copy_masters`` gave, and the computation's weights with it (collective)."""
         for name, parameter in self.parameters.items():
-            safe_set_local_fp32_param(parameter, masters[name])
+            _utils.safe_set_local_fp32_param(parameter, masters[name])
         names = ("loss_scaler", "dynamic_loss_scale", "overflow")
         state = {name: getattr(self._optimizer, name) for name in names}
         state["fp32_flat_groups"] = self._optimizer.fp32_partitioned_groups_flat
@@ -290,8 +220,8 @@ class Zero3Model:
     def scale_sums(self, factor: float) -> None:
         """Multiply what ``add_gradients_to_sums`` has summed."""
         for parameter in self.parameters.values():
-            sums = safe_get_local_optimizer_state(parameter, _SUMS)
-            safe_set_local_optimizer_state(parameter, sums * factor, _SUMS)
+            sums = _utils.safe_get_local_optimizer_state(parameter, _SUMS)
+            _utils.safe_set_local_optimizer_state(parameter, sums * factor, _SUMS)
 
     def close(self) -> None:
         """Release what DeepSpeed holds."""
