@@ -170,30 +170,12 @@ class LoadedInputs:
             while ahead:
                 yield ahead.popleft().result()
 
-    def products(self, settings: MergeSettings, name: str, gradient: np.ndarray) -> np.ndarray:
-        """Derivatives of a value by the scales of method ``by_set`` in one covered tensor.
+    def set_products(self, settings: MergeSettings) -> SetProducts:
+        """Derivatives of a value by the scales of method ``by_set``: see ``SetProducts.of``.
 
         Which entries are in a set and kept depends on score, scope, top rates, retention and seed;
         method and scales do not matter here. The labels of the last such selection are kept for the
         next call, a byte an entry. Threads may call this at once; the loops release the lock.
-
-        Args:
-            gradient: of the value by the tensor's entries, fp32, in its shape or flat.
-
-        Returns:
-            fp64 [2, 3]: for the safety and the over-safety patch, and each set of
-            ``merge.settings.SETS``, the sum of gradient * delta over the set's kept entries;
-            divided by the retention rate where the settings rescale.
-
-        Raises:
-            ValueError: ``settings`` cover other tensors than those that were read, or the gradient
-                is of another dtype or size than the tensor.
-        """
-        sums = self.set_products(settings).of(name, gradient)
-        return sums / settings.retention if settings.rescale else sums
-
-    def set_products(self, settings: MergeSettings) -> SetProducts:
-        """The inner products, before any rescaling, of the selection that settings make.
 
         Raises:
             ValueError: ``settings`` cover other tensors than those that were read.
@@ -204,7 +186,8 @@ class LoadedInputs:
         if products is None or last != selection:
             chosen = settings.model_copy(update={"method": "by_set"})
             merger = _ThresholdMerger(self.inputs, self._source, chosen, self._thresholds)
-            products = SetProducts(self.inputs, self._source, merger, settings.scope)
+            divisor = settings.retention if settings.rescale else 1.0
+            products = SetProducts(self.inputs, self._source, merger, settings.scope, divisor)
             self._products = selection, products
         return products
 

@@ -52,9 +52,8 @@ def gradient_products(
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if device_bytes(products) < _MOST_OF_FREE * free:
-            factor = 1 / settings.retention if settings.rescale else 1.0
-            return DeviceProducts(products, factor, device)
-    return _HostProducts(loaded, settings)
+            return DeviceProducts(products, device)
+    return _HostProducts(products)
 
 
 class _HostProducts:
@@ -62,26 +61,19 @@ class _HostProducts:
 
     device = torch.device("cpu")
 
-    def __init__(self, loaded: LoadedInputs, settings: MergeSettings) -> None:
-        self._loaded = loaded
-        self._settings = settings
+    def __init__(self, products: SetProducts) -> None:
+        self._products = products
 
     def of(self, name: str, gradient: Tensor) -> Tensor:
-        flat = gradient.numpy().reshape(-1)
-        return torch.from_numpy(self._loaded.products(self._settings, name, flat))
+        return torch.from_numpy(self._products.of(name, gradient.numpy().reshape(-1)))
 
 
 class DeviceProducts:
-    """By PyTorch, on the device that has the gradients; see ``GradientProducts``.
+    """By PyTorch, on the device that has the gradients; see ``GradientProducts``."""
 
-    Args:
-        factor: by which kept entries are rescaled.
-    """
-
-    def __init__(self, products: SetProducts, factor: float, device: torch.device) -> None:
+    def __init__(self, products: SetProducts, device: torch.device) -> None:
         self.device = device
         self._products = products
-        self._factor = factor
         self._labels: dict[str, Tensor] = {}
         self._deltas: dict[tuple[str, Role], Tensor] = {}
 
@@ -94,7 +86,7 @@ class DeviceProducts:
             values = flat * self._deltas[name, role].float()
             for bits, wanted in sets:
                 sums.append(values.where(labels & bits == wanted, 0.0).sum(dtype=torch.float64))
-        return torch.stack(sums).reshape(len(ROLES), len(SETS)) * self._factor
+        return torch.stack(sums).reshape(len(ROLES), len(SETS)) / self._products.divisor
 
     def _read(self, name: str) -> None:
         self._labels[name] = torch.from_numpy(self._products.labels(name)).to(self.device)

@@ -24,6 +24,7 @@ def selection_of(settings: MergeSettings) -> Selection:
         settings.top_safety,
         settings.top_over_safety,
         settings.retention,
+        settings.rescale,
         settings.seed,
     )
 
@@ -34,19 +35,26 @@ class SetProducts:
     Args:
         merger: of method ``by_set`` and this selection, over ``source``.
         scope: of its top sets.
+        divisor: of the sums; the retention rate where kept entries are rescaled.
     """
 
     def __init__(
-        self, inputs: MergeInputs, source: BitSource, merger: TensorMerger, scope: str
+        self,
+        inputs: MergeInputs,
+        source: BitSource,
+        merger: TensorMerger,
+        scope: str,
+        divisor: float,
     ) -> None:
         self.inputs = inputs
+        self.divisor = divisor
         self._source = source
         self._merger = merger
         self._model = merger.model_thresholds() if scope == "model" else None
         self._labels: dict[str, np.ndarray] = {}
 
     def of(self, name: str, gradient: np.ndarray) -> np.ndarray:
-        """The sums of gradient * delta over kept entries: fp64 [2, 3], by role and by set.
+        """The sums of gradient * delta over kept entries, divided: fp64 [2, 3], by role and by set.
 
         Args:
             gradient: fp32, of the tensor's size.
@@ -66,7 +74,7 @@ class SetProducts:
         flat = np.ascontiguousarray(gradient).reshape(-1)
         room = np.empty(product_kernels.LANES)
         product_kernels.add_products(flat, *deltas, labels, sums, room)
-        return sums.sum(-1)
+        return sums.sum(-1) / self.divisor
 
     def labels(self, name: str) -> np.ndarray:
         """Which sets a tensor's entries are in: uint8, see ``merge.kernels.products.INSIDE``."""

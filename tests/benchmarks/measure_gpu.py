@@ -2,7 +2,7 @@
 
     python tests/benchmarks/measure_gpu.py [--shape 7b|13b|1b|tiny] [--length 512] [--batch N]
 
-It runs the job as a user does, by the launcher on all visible GPUs (or two CPU ranks), and then
+It runs the job as a user does, by the launcher on all visible GPUs (or one CPU rank), and then
 prints what TensorBoard and patch.json say beside what ``launch plan`` would: tokens/s, MFU, peak
 memory, and the seconds of training, importance and export; and then the same of the Hugging Face
 Trainer with the same DeepSpeed file. ``--shape tiny`` is for a CPU.

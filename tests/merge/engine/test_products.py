@@ -69,7 +69,9 @@ def test_equals_numpy(tmp_path: Path, patch_dtype: torch.dtype, graded: bool) ->
             settings = MergeSettings(include=INCLUDE, **{**chosen, "method": "dense", "alpha": 9.0})
             with ThreadPoolExecutor(3) as pool:
                 products = list(
-                    pool.map(lambda pair, s=settings: loaded.products(s, *pair), gradient.items())
+                    pool.map(
+                        lambda pair, s=settings: loaded.set_products(s).of(*pair), gradient.items()
+                    )
                 )
             for name, sums in zip(gradient, products, strict=True):
                 assert sums.shape == (2, len(SETS)) and sums.dtype == np.float64
@@ -88,7 +90,9 @@ def test_every_change_of_the_selection_counts(tmp_path: Path) -> None:
     seen = set()
     for change in changes:
         chosen = {**SETTINGS, **change}
-        products = loaded.products(MergeSettings(include=INCLUDE, **chosen), "w2", gradient["w2"])
+        products = loaded.set_products(MergeSettings(include=INCLUDE, **chosen)).of(
+            "w2", gradient["w2"]
+        )
         expected = wanted(case, True, gradient, chosen)["w2"]
         np.testing.assert_allclose(products, expected, rtol=1e-11)
         seen.add(products.tobytes())
@@ -108,7 +112,7 @@ def test_is_the_derivative_of_the_merge(tmp_path: Path, rescale: bool) -> None:
         merged = dict(loaded.merge(settings))["w2"].astype(np.float64)
         return float((merged * gradient).sum())
 
-    products = loaded.products(MergeSettings(include=INCLUDE, **base), "w2", gradient)
+    products = loaded.set_products(MergeSettings(include=INCLUDE, **base)).of("w2", gradient)
     for row, role in zip(products, ROLES, strict=True):
         for sums, key in zip(row, SCALES[role], strict=True):
             # Sums of a thousand fp32 values, each rounded.
@@ -121,8 +125,8 @@ def test_wrong_gradients_and_settings_are_errors(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     settings = MergeSettings(include=INCLUDE)
     with pytest.raises(ValueError, match="'w10' must be 7 float32 values, not 8 of float32"):
-        loaded.products(settings, "w10", np.zeros(8, np.float32))
+        loaded.set_products(settings).of("w10", np.zeros(8, np.float32))
     with pytest.raises(ValueError, match="not 7 of float64"):
-        loaded.products(settings, "w10", np.zeros(7))
+        loaded.set_products(settings).of("w10", np.zeros(7))
     with pytest.raises(ValueError, match="must stay as they were"):
-        loaded.products(MergeSettings(include=("w1*",)), "w10", np.zeros(7, np.float32))
+        loaded.set_products(MergeSettings(include=("w1*",)))

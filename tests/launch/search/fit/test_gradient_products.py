@@ -18,13 +18,15 @@ def test_equals_numpy(tmp_path: Path, dtype: torch.dtype) -> None:
     case = make_case(tmp_path, torch.bfloat16, dtype)
     loaded, gradient = load(tmp_path), gradients(case)
     expected = wanted(case, True, gradient, SETTINGS)
-    kept = loaded.set_products(MergeSettings(include=INCLUDE, **SETTINGS))
-    products = DeviceProducts(kept, 2.5, torch.device("cpu"))
+    settings = MergeSettings(include=INCLUDE, rescale=True, **SETTINGS)
+    kept = loaded.set_products(settings)
+    products = DeviceProducts(kept, torch.device("cpu"))
     for _ in range(2):
         for name, values in gradient.items():
             sums = products.of(name, torch.from_numpy(values))
             assert sums.dtype == torch.float64
-            np.testing.assert_allclose(sums.numpy(), 2.5 * expected[name], rtol=1e-5, atol=1e-6)
+            rescaled = expected[name] / settings.retention
+            np.testing.assert_allclose(sums.numpy(), rescaled, rtol=1e-5, atol=1e-6)
     assert np.abs(expected["w2"]).min() > 0
     entries = sum(values.size for values in gradient.values())
     assert device_bytes(kept) == entries * (2 * dtype.itemsize + 1)
