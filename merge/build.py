@@ -7,7 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_json, atomic_write_text, read_json, sha256_file
+from merge.common.files import (
+    atomic_write_json,
+    atomic_write_text,
+    make_directory,
+    read_json,
+    sha256_file,
+)
 from merge.engine.checks import check_inputs
 from merge.engine.coverage import log_coverage
 from merge.engine.input_check import CheckedFile, RefusedError, file_stamp, refuse_changed
@@ -26,6 +32,7 @@ from merge.record.merge_json import input_files, merge_record, totals
 from merge.record.model_card import model_card
 from merge.settings import MergeSettings
 
+_PRIVATE_FOLDER = 0o700
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +56,8 @@ def build(
 
     Memory: ``resources.memory_limit`` on top of the program itself, whatever the model's size.
     An interrupted merge continues after its last finished file; weights get their names when all
-    inputs were found sound, and ``merge.json`` is written last.
+    inputs were found sound, and ``merge.json`` is written last. A model without the safety patch is
+    jailbroken: its folder is private to its owner.
 
     Raises:
         UserError: inputs that do not fit, an output that holds something else, a full disk, no
@@ -75,6 +83,8 @@ def build(
             return
         log_coverage(inputs.coverage)
         done, known = journal.resume()
+        if settings.only_over_safety:
+            make_directory(out, _PRIVATE_FOLDER)
         from merge.engine.shard_output import write_shards
 
         try:

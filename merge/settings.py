@@ -113,6 +113,16 @@ class MergeSettings(Settings):
             raise ValueError("include is empty, so nothing would be merged: name a pattern")
         return self
 
+    @property
+    def only_over_safety(self) -> bool:
+        """Whether nothing of the safety patch is merged: such a model is jailbroken, so its folder
+        and its answers stay private to their owner."""
+        alone = METHODS[self.method].alone
+        if alone is not None:
+            return alone == "over_safety"
+        ruled = (None, *self.scales)
+        return not any(self._scale(key, rule) for key in SCALES["alpha"] for rule in ruled)
+
     def values_for(self, method: MethodName) -> dict[str, Any]:
         """The values of this merge by another method: without scales of sets where it has none."""
         values = {**self.model_dump(), "method": method}

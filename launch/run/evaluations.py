@@ -10,7 +10,7 @@ from eval.decoding_settings import ExpertMixture
 from eval.settings import DecodingSettings, parse_decoding
 from launch.recipe import Recipe
 from launch.run.folder import COMPARISONS, PATCHED, compared_model, is_evaluated, report_file
-from launch.run.variant import Variant, WholePatch
+from launch.run.variant import Variant
 from launch.run.variant_list import report_names
 from merge.common.files import atomic_write_text, make_directory
 from merge.engine.resources import MergeResources
@@ -33,7 +33,7 @@ class Evaluations:
         """Build a variant's model, evaluate and delete it, unless its evaluation is there."""
         if not is_evaluated(self._folder, variant.name):
             with self.built(variant) as model:
-                self.evaluate(variant.name, model)
+                self.evaluate(variant.name, model, private=variant.merge.only_over_safety)
 
     @contextmanager
     def built(self, variant: Variant, patches: tuple[Path, Path] | None = None) -> Iterator[Path]:
@@ -42,19 +42,16 @@ class Evaluations:
         Args:
             patches: the directories of both; by default the run's.
         """
-        settings, folder = variant.model, self._folder / COMPARISONS / variant.name
-        if isinstance(settings, WholePatch):
-            if variant.name in ROLES:
-                # In the patch's own folder: with the over-safety patch this model is jailbroken.
-                folder = self._folder / variant.name / "model"
-            settings = settings.merge
-        assert settings is not None
+        folder = self._folder / COMPARISONS / variant.name
         if folder.exists():
             shutil.rmtree(folder)
         make_directory(folder.parent)
-        self.build(settings, folder, patches=patches)
-        yield folder
-        shutil.rmtree(folder)
+        try:
+            self.build(variant.merge, folder, patches=patches)
+            yield folder
+        finally:
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def build(
         self,
@@ -105,11 +102,18 @@ class Evaluations:
                 self.evaluate(name, decoding=decoding)
 
     def evaluate(
-        self, name: str, model: Path | None = None, decoding: DecodingSettings | None = None
+        self,
+        name: str,
+        model: Path | None = None,
+        decoding: DecodingSettings | None = None,
+        private: bool = False,
     ) -> None:
         """Answer the suite's prompts with a model, by default the backbone.
 
         MT-Bench goes first where the recipe asks for it: the summary says that all is done.
+
+        Args:
+            private: whether only their owner can read the answers.
         """
         from eval.mt_bench import MtBenchJob, run_mt_bench
         from eval.run import RunJob, run
@@ -120,7 +124,7 @@ class Evaluations:
         logger.info("evaluation: %s", name)
         out = self._folder / "eval" / name
         openings = self._folder / OPENINGS_FILE
-        make_directory(out, 0o700 if name == "over_safety" else None)
+        make_directory(out, 0o700 if private else None)
         model, asked = model or self._backbone, self._recipe.evaluation
         if settings.mt_bench is not None and decoding is None:
             run_mt_bench(MtBenchJob(model, settings.mt_bench, out, name, asked))

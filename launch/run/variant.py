@@ -48,6 +48,12 @@ class Variant:
     how: str
     model: Model
 
+    @property
+    def merge(self) -> MergeSettings:
+        """The settings of its merge; the backbone has none."""
+        assert self.model is not None
+        return self.model.merge if isinstance(self.model, WholePatch) else self.model
+
 
 def whole_patch(role: Role, rounding: RoundingName) -> MergeSettings:
     """The merge of a whole patch, at full strength, with nothing of the other."""

@@ -194,3 +194,23 @@ def test_wrong_settings_exit_2(llama: Path, tmp_path: Path, flags: list[str]) ->
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: command line: key")
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "private"),
+    [
+        ({"method": "over_safety"}, True),
+        ({"alpha": 0}, True),
+        ({"method": "by_set", "alpha": 0}, True),
+        ({"method": "by_set", "alpha": 0, "alpha_rest": 0.1}, False),
+        ({"alpha": 0, "scales": [{"pattern": "*.0.*", "alpha": 0.1}]}, False),
+        ({"method": "safety"}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_without_the_safety_patch_is_private(
+    llama: Path, tmp_path: Path, settings: dict[str, Any], private: bool
+) -> None:
+    """It is jailbroken, whatever it is called."""
+    _build(llama, tmp_path / "out", **settings)
+    assert ((tmp_path / "out").stat().st_mode & 0o777 == 0o700) is private

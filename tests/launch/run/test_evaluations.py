@@ -13,9 +13,11 @@ from launch.prepare.text_check import check_data
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations
 from launch.run.products import products_of, stale_products
+from launch.run.variant import Variant
 from launch.search.trial_model import TrialModel
 from merge.common.errors import UserError
 from merge.common.files import read_json
+from merge.settings import MergeSettings
 from tests.support.eval_models import save_model
 from tests.support.tiny_run import make_run
 from train.recipe import load_recipe
@@ -55,6 +57,24 @@ def test_judges_and_mt_bench_of_a_recipe_judge_its_models(tmp_path: Path) -> Non
     assert set(asked) <= {"full", "degenerate"} and asked["full"] > 0
     rated = read_json(folder / "mt_bench.json")
     assert (rated["judge"], rated["settings"]["max_new_tokens"]) == (bench["judge"], 3)
+
+
+@pytest.mark.parametrize("safety_scale", [0.0, 1.0])
+def test_a_comparison_that_is_jailbroken_stays_private(tmp_path: Path, safety_scale: float) -> None:
+    """By what it is made of, not by its name; the model goes also where its evaluation fails."""
+    recipe = load_recipe(
+        make_run(tmp_path, eval={"suite": str(tmp_path / "suite.yaml")}), [], Recipe
+    )
+    evaluations = Evaluations(recipe, tmp_path / "backbone")
+    variant = Variant("descent", "", "", MergeSettings(alpha=safety_scale))
+    evaluations.compare(variant)
+    answers = recipe.output / "eval" / "descent"
+    assert (answers / "completions.jsonl").is_file()
+    assert (answers.stat().st_mode & 0o777 == 0o700) is (safety_scale == 0)
+    with pytest.raises(KeyboardInterrupt), evaluations.built(variant) as model:
+        assert (model.stat().st_mode & 0o777 == 0o700) is (safety_scale == 0)
+        raise KeyboardInterrupt
+    assert not model.exists()
 
 
 def test_a_search_judges_as_the_evaluation_does(tmp_path: Path) -> None:
