@@ -16,6 +16,7 @@ from launch.run.variant_list import compares, trained_baselines, warn_of_left_ou
 from merge.common.errors import UserError
 from merge.common.files import free_bytes
 from merge.engine.coverage import Coverage, cover, untrained_sentence
+from merge.io.block_names import blocks_of
 from merge.settings import MergeSettings
 from train.backbone.attention import attention_implementation, computation_dtype
 from train.backbone.block_weights import block_weights
@@ -79,13 +80,19 @@ def backbone_facts(recipe: Recipe, tensors: BackboneTensors) -> list[str]:
 
     Raises:
         UserError: the merge, or an ablation of it, would cover no tensor, or one that a search by
-            vLLM cannot change; a named attention is not there; or a copy of a tied parameter
-            holds other values.
+            vLLM cannot change, or fewer layers than the search wants groups of; a named attention
+            is not there; or a copy of a tied parameter holds other values.
     """
     mapping = tensors.map
     covered = _coverage(mapping, recipe.merge, "merge")
     if answers_by_vllm(recipe):
         refuse_experts(covered.names)
+    layers = len(blocks_of(covered.names))
+    if recipe.search is not None and recipe.search.layer_groups > max(layers, 1):
+        raise UserError(
+            f"search.layer_groups {recipe.search.layer_groups}: only {layers} layers are merged; "
+            "lower it"
+        )
     for name, changes in recipe.ablations.items():
         _coverage(mapping, MergeSettings(**{**recipe.merge.model_dump(), **changes}), name)
     attention = attention_implementation(recipe.backbone, mapping.skeleton)

@@ -61,6 +61,8 @@ class Outcome:
         return record
 
 
+WORST = Outcome(harmful_rate=1.0, refusal_rate=1.0, utility=0.0, degenerate_rate=1.0)
+"""The outcome of a model whose logits are no numbers: it answers nothing."""
 Trial = tuple[MergeSettings, Outcome]
 
 
@@ -87,22 +89,25 @@ def remaining_share(before: float, after: float) -> float:
     return after / max(before, _SMALLEST_RATE)
 
 
+def badness(
+    before: Outcome, after: Outcome, settings: SearchSettings
+) -> tuple[float, float, float]:
+    """What orders merges, the best first: margins kept, then the least ``worst_remaining_ratio``,
+    then the least sum of both rates."""
+    return (
+        violation(before, after, settings),
+        worst_remaining_ratio(before, after),
+        after.harmful_rate + after.refusal_rate,
+    )
+
+
 def choose(before: Outcome, tried: Sequence[Trial], settings: SearchSettings) -> MergeSettings:
-    """The best settings: margins kept first, then the least ``worst_remaining_ratio``, then the
-    sum.
+    """The settings of the least ``badness``.
 
     Screened trials do not count; the first trial of a search never is one.
     """
-
-    def badness(pair: Trial) -> tuple[float, float, float]:
-        outcome = pair[1]
-        return (
-            violation(before, outcome, settings),
-            worst_remaining_ratio(before, outcome),
-            outcome.harmful_rate + outcome.refusal_rate,
-        )
-
-    return min((pair for pair in tried if not pair[1].screened), key=badness)[0]
+    whole = (pair for pair in tried if not pair[1].screened)
+    return min(whole, key=lambda pair: badness(before, pair[1], settings))[0]
 
 
 def pareto_front(tried: Sequence[Trial], before: Outcome, settings: SearchSettings) -> list[Trial]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import expit, logit
 
-from launch.search.choice import Outcome, Trial, violation, worst_remaining_ratio
+from launch.search.choice import Outcome, Trial, badness
 from launch.search.settings import SearchSettings
 
 _NEAR = 0.15
@@ -54,14 +54,10 @@ def next_finalist(
     if not left:
         return None
     predicted = predict_outcomes([outcome for _, outcome in left], backbone, known)
-
-    def badness(number: int) -> tuple[float, float]:
-        outcome = predicted[number]
-        return violation(backbone.answered, outcome, search), worst_remaining_ratio(
-            backbone.answered, outcome
-        )
-
-    return left[min(range(len(left)), key=badness)]
+    best = min(
+        range(len(left)), key=lambda place: badness(backbone.answered, predicted[place], search)
+    )
+    return left[best]
 
 
 def predict_outcomes(

@@ -21,10 +21,10 @@ from launch.search.opening_search import (
     BACKBONE,
     MERGED,
     OWN,
+    DoTrials,
     MarginRecord,
-    MarginSearch,
     OpeningSearch,
-    Walk,
+    SearchResult,
 )
 from launch.search.trial_model import TrialModel, load_in_memory_model, outcome_of
 from train.guards.openings_file import OPENINGS_FILE, read_openings
@@ -44,8 +44,8 @@ class PoorMargins:
 
 
 def search_by_margins(
-    recipe: Recipe, backbone: Path, folder: Path, walk: Walk
-) -> MarginSearch | PoorMargins:
+    recipe: Recipe, backbone: Path, folder: Path, do_trials: DoTrials
+) -> SearchResult | PoorMargins:
     """Search all methods of the recipe.
 
     Raises:
@@ -69,7 +69,7 @@ def search_by_margins(
             return PoorMargins({"calibration": model.calibration and vars(model.calibration)})
         answering = TrialModel(in_memory, search, before)
         kind = OWN if openings is learned else MERGED
-        result = OpeningSearch(model, answering, folder, walk, recipe.seed, kind).run()
+        result = OpeningSearch(model, answering, folder, do_trials, recipe.seed, kind).run()
         if result is not None:
             return result
         openings = read_openings(own)

@@ -12,7 +12,7 @@ from typing import TypedDict
 from eval.answering.ask import chat_prompts
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.rates import Evaluation
-from launch.search.choice import Outcome, Trial, violation, worst_remaining_ratio
+from launch.search.choice import Outcome, Trial, badness
 from launch.search.finalists import Known, next_finalist
 from launch.search.fit.fitting import FitRecord
 from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
@@ -32,7 +32,7 @@ BACKBONE = "backbone"
 OWN, MERGED = "margins", "merged margins"
 """Margins by the backbone's own openings, and by those of a merge as well."""
 
-Walk = Callable[[MarginModel, SearchMethod, Trials], list[Trial]]
+DoTrials = Callable[[MarginModel, SearchMethod, Trials], list[Trial]]
 """Does all trials of a method and gives them back, in their order."""
 
 
@@ -59,7 +59,7 @@ class MarginRecord(TypedDict, total=False):
 
 
 @dataclass
-class MarginSearch:
+class SearchResult:
     """The outcome of a search.
 
     Attributes:
@@ -83,19 +83,20 @@ class OpeningSearch:
         model: measures margins.
         answering: the same model, asked for answers.
         folder: of the search.
-        walk: does the trials of a method.
+        do_trials: does the trials of a method.
         seed: of the trials.
-        openings: ``OWN``, or ``MERGED`` where those of a merge are among them.
+        kind: of the margins, and of the trials by these: ``OWN``, or ``MERGED``
+            where the openings of a merge are among those of the backbone.
     """
 
     model: MarginModel
     answering: TrialModel
     folder: Path
-    walk: Walk
+    do_trials: DoTrials
     seed: int
-    openings: str
+    kind: str
 
-    def run(self) -> MarginSearch | None:
+    def run(self) -> SearchResult | None:
         """Search all methods.
 
         Returns:
@@ -104,15 +105,15 @@ class OpeningSearch:
         """
         model, search = self.model, self.answering.search
         assert model.calibration is not None
-        result = MarginSearch(self.answering.before)
+        result = SearchResult(self.answering.before)
         result.record["calibration"] = vars(model.calibration)
         result.record["openings"] = {
             "tokens": model.openings.tokens,
-            "from_merge": self.openings == MERGED,
+            "from_merge": self.kind == MERGED,
         }
         result.record["first_words"] = check_first_words(model)
         for method in search.methods:
-            tried = self.walk(model, method, self._trials(method, self.openings))
+            tried = self.do_trials(model, method, self._trials(method, self.kind))
             if can_be_fitted(method, model, search):
                 bases = self._by_estimate(tried)[: search.fit_starts]
                 if method == search.methods[0]:
@@ -132,11 +133,7 @@ class OpeningSearch:
     def _by_estimate(self, tried: list[Trial]) -> list[Trial]:
         """Merges by their estimated rates, the best first."""
         before, search = self.model.before, self.answering.search
-
-        def badness(pair: Trial) -> tuple[float, float]:
-            return violation(before, pair[1], search), worst_remaining_ratio(before, pair[1])
-
-        return sorted(tried, key=badness)
+        return sorted(tried, key=lambda pair: badness(before, pair[1], search))
 
     def _trials(self, method: SearchMethod, asked: str) -> Trials:
         return Trials(self.folder, f"{method}.{asked}", self.answering.search, self.seed)
@@ -164,7 +161,7 @@ class OpeningSearch:
                 trial = trials.begin()
                 evaluation = self.answering.evaluation(settings)
                 outcome = evaluated_outcome(evaluation)
-                learned = self.openings == OWN and self._learn(evaluation)
+                learned = self.kind == OWN and self._learn(evaluation)
                 trials.tell(trial, settings, outcome, backbone.answered)
                 if learned:
                     return None

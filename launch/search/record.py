@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from launch.search.choice import OutcomeRecord, pareto_front
-from launch.search.opening_search import MarginRecord, MarginSearch
+from launch.search.opening_search import MarginRecord, SearchResult
 from launch.search.settings import SearchMethod, SearchSettings
 from merge.common.files import read_json
 from merge.settings import MergeSettings
@@ -54,7 +54,7 @@ class SearchRecord(_Tried, MarginRecord):
 
 
 def search_record(
-    result: MarginSearch, chosen: Mapping[SearchMethod, MergeSettings], settings: SearchSettings
+    result: SearchResult, chosen: Mapping[SearchMethod, MergeSettings], settings: SearchSettings
 ) -> SearchRecord:
     """What search.json says; every method has a front, the choice is that of the first."""
     first = settings.methods[0]

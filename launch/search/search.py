@@ -19,7 +19,7 @@ from launch.in_memory.vllm_model import answers_by_vllm
 from launch.recipe import Recipe
 from launch.search.choice import Outcome, Trial, choose
 from launch.search.margin_search import PoorMargins, search_by_margins
-from launch.search.opening_search import MarginSearch
+from launch.search.opening_search import SearchResult
 from launch.search.record import search_record
 from launch.search.result import write_result
 from launch.search.settings import SearchMethod
@@ -49,11 +49,10 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     make_directory(folder)
     with SummaryWriter(str(recipe.output / "tensorboard" / "search")) as writer:
         on_trial = partial(_note, writer)
-        result = _by_margins(recipe, backbone, folder, on_trial)
-        if isinstance(result, PoorMargins):
-            poor = result
+        if settings.by == "margins":
+            result = _by_margins(recipe, backbone, folder, on_trial)
+        else:
             result = _by_answers(recipe, backbone, folder, on_trial)
-            result.record.update(poor.record)
     chosen: dict[SearchMethod, MergeSettings] = {
         method: choose(result.before, tried, settings) for method, tried in result.answered.items()
     }
@@ -66,26 +65,27 @@ def search(recipe: Recipe, backbone: Path, folder: Path) -> dict[SearchMethod, M
     return chosen
 
 
-def _by_margins(
-    recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial
-) -> MarginSearch | PoorMargins:
-    assert recipe.search is not None
-    if recipe.search.by != "margins":
-        return PoorMargins({})
+def _by_margins(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial) -> SearchResult:
+    """By margins, or by answers where margins tell the backbone's own refusals badly."""
 
-    def walk(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Trial]:
+    def do_trials(model: TrialSource, method: SearchMethod, trials: Trials) -> list[Trial]:
         return search_method(model, method, recipe, trials, partial(on_trial, method))
 
-    return search_by_margins(recipe, backbone, folder, walk)
+    result = search_by_margins(recipe, backbone, folder, do_trials)
+    if isinstance(result, PoorMargins):
+        poor = result
+        result = _by_answers(recipe, backbone, folder, on_trial)
+        result.record.update(poor.record)
+    return result
 
 
-def _by_answers(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial) -> MarginSearch:
+def _by_answers(recipe: Recipe, backbone: Path, folder: Path, on_trial: OnTrial) -> SearchResult:
     settings = recipe.search
     assert settings is not None
     # One engine has all GPUs; the workers of its search are jobs of a cluster alone.
     if settings.workers == 1 or answers_by_vllm(recipe):
-        return MarginSearch(*_search_alone(recipe, backbone, folder, on_trial))
-    return MarginSearch(*search_together(recipe, settings, backbone, folder, on_trial))
+        return SearchResult(*_search_alone(recipe, backbone, folder, on_trial))
+    return SearchResult(*search_together(recipe, settings, backbone, folder, on_trial))
 
 
 def _search_alone(

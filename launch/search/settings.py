@@ -2,7 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from launch.shipped import ShippedFile
 from merge.common.settings import Settings, added
@@ -19,7 +26,7 @@ class SearchSettings(Settings):
 
     suite: ShippedFile
     """The validation prompts; no prompt of the evaluation's suite may be among them."""
-    methods: tuple[SearchMethod, ...] = ("difference",)
+    methods: Annotated[tuple[SearchMethod, ...], Field(min_length=1)] = ("difference",)
     """Methods to search, each with the same budget; the first one makes the patched model."""
     trials: PositiveInt = 40
     """Merges tried per method."""
@@ -72,6 +79,14 @@ class SearchSettings(Settings):
     fit_rounds: PositiveInt = added(3)
     """Number of linearisations: the first at the backbone, each later one where the last step
     led."""
+
+    @field_validator("top_rates", "retentions", "patch_weights", "layer_factors")
+    @classmethod
+    def _in_order(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        low, high = ends
+        if low > high:
+            raise ValueError(f"the smallest, {low:g}, is above the largest, {high:g}: swap them")
+        return ends
 
     @model_validator(mode="after")
     def _margins_fit(self) -> "SearchSettings":

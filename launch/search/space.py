@@ -6,7 +6,6 @@ from typing import Any
 import optuna
 
 from launch.search.settings import SearchMethod, SearchSettings
-from merge.common.errors import UserError
 from merge.methods import METHODS
 from merge.settings import MergeSettings, ScaleRule
 
@@ -24,10 +23,8 @@ def suggest(
     """Merge settings for one trial; what the method does not use keeps the recipe's value.
 
     Args:
-        blocks: names of the decoder blocks that are merged, in order; see ``blocks_of``.
-
-    Raises:
-        UserError: fewer layers are merged than groups of them are wanted.
+        blocks: names of the decoder blocks that are merged, in order, at least one in each group of
+            layers; see ``blocks_of``.
     """
     rule = METHODS[method]
     low, high = settings.patch_weights
@@ -71,10 +68,6 @@ def _layer_scales(
     factors: Sequence[tuple[float, float]], blocks: Sequence[str], alpha: float, beta: float
 ) -> tuple[ScaleRule, ...]:
     """A rule for each layer; the groups follow one another and are equal, up to one layer."""
-    if len(blocks) < len(factors):
-        raise UserError(
-            f"search.layer_groups = {len(factors)}: only {len(blocks)} layers are merged; lower it"
-        )
     rules = []
     for place, block in enumerate(blocks):
         of_alpha, of_beta = factors[place * len(factors) // len(blocks)]

@@ -19,7 +19,7 @@ from eval.suites.prompts import Prompt
 from eval.suites.suite import SuiteRow
 from eval.text.forms import form_of
 from launch.in_memory.hf_model import InMemoryModel
-from launch.search.choice import Outcome
+from launch.search.choice import WORST, Outcome
 from launch.search.margins.calibration import Calibration, calibrate
 from launch.search.margins.utility_leads import UtilityLeads, spaced, utility_questions
 from merge.common.progress import Progress
@@ -57,9 +57,14 @@ class Measured:
     divergence: float
     """KL(backbone || merge) on harmless and right answers, in nats per token."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all are numbers."""
+        return bool(np.isfinite([*self.margins, *self.leads, self.divergence]).all())
+
 
 class MarginModel:
-    """A in_memory model and the prompts of a validation suite, asked for margins.
+    """A model in memory and the prompts of a validation suite, asked for margins.
 
     Args:
         answers: the backbone's judged answers to the harm and refusal prompts.
@@ -134,12 +139,15 @@ class MarginModel:
 
     def estimate(self, measured: Measured) -> Outcome:
         """The rates that answers would have, by the calibration; no answer counts as degenerate.
+        ``WORST`` where the merge has overflowed, which in fp16 a large scale does.
 
         Utility is how surely the right answers are given, the mean of 1 / (1 + exp(-lead)), at the
         backbone. What is lost of it is the larger of two losses, of sureness and of right answers:
         sureness falls before answers turn, and the verdict counts what has turned.
         """
         assert self.calibration is not None
+        if not measured.is_finite:
+            return WORST
         utility = 0.0
         if len(measured.leads):
             before = self.backbone.leads

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,10 +13,15 @@ from safetensors.torch import load_file
 from eval.answering.loading import load_tokenizer
 from eval.report.page import render_html
 from launch.recipe import Recipe
+from launch.search.choice import violation
+from launch.search.margin_search import judged_answers
+from launch.search.margins.margin_model import MarginModel
 from launch.search.search import search
 from launch.search.storage import seconds_of_trials
+from launch.search.trial_model import load_in_memory_model
 from merge.common.errors import UserError
 from merge.common.files import read_json
+from merge.settings import MergeSettings
 from tests.support.merge_models import write_patch
 from tests.support.refusing_models import ANSWER, QUESTIONS, REFUSALS, save_trained
 from train.guards.openings_file import OPENINGS_FILE, read_openings, write_openings
@@ -115,6 +121,24 @@ def test_the_best_few_are_asked_and_one_of_them_is_chosen(
     assert fit["held_out_auc"] == fit["cross_validation"][0]["auc"]
     losses = [each["loss"] for each in fit["cross_validation"]]
     assert losses == sorted(losses)
+
+
+def test_a_merge_that_overflows_is_the_worst(searched: tuple[Recipe, dict[str, Any]]) -> None:
+    """Its margins are no numbers, which no comparison would call a broken margin."""
+    recipe, _ = searched
+    backbone = Path(str(recipe.backbone.path))
+    model = MarginModel(
+        load_in_memory_model(recipe, backbone),
+        read_openings(recipe.output / OPENINGS_FILE),
+        judged_answers(recipe.output / "search" / "backbone"),
+    )
+    overflowed = MergeSettings(method="dense", alpha=1e38)
+    assert np.isnan(model.measure(overflowed).margins).any()
+    outcome = model.outcome(overflowed)
+    assert recipe.search is not None
+    assert (outcome.harmful_rate, outcome.refusal_rate, outcome.utility) == (1, 1, 0)
+    assert violation(model.before, outcome, recipe.search) > 1
+    assert model.outcome(MergeSettings(method="dense", alpha=0, beta=0)) == model.before
 
 
 def test_the_report_says_what_was_asked_by_margins(

@@ -2,10 +2,11 @@
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import optuna
 import pytest
+from pydantic import ValidationError
 
 from launch.recipe import Recipe
 from launch.search.settings import SearchMethod, SearchSettings
@@ -83,8 +84,22 @@ def test_every_layer_gets_the_scales_of_its_group(method):
         assert 0.5 <= alpha / suggested.alpha <= 4
     names = [f"model.layers.{layer}.{part}_proj.weight" for layer in (0, 3, 11) for part in "qk"]
     assert blocks_of([*reversed(names), "lm_head.weight"]) == [BLOCKS[0], BLOCKS[3], BLOCKS[11]]
-    with pytest.raises(UserError, match="layer_groups"):
-        suggest(study.ask(), method, settings, MergeSettings(), blocks=BLOCKS[:2])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"patch_weights": (6, 0.3)}, "the smallest, 6, is above the largest, 0.3: swap them"),
+        ({"top_rates": (0.4, 0.1)}, "top_rates"),
+        ({"retentions": (1, 0.5)}, "retentions"),
+        ({"layer_factors": (2, 1)}, "layer_factors"),
+        ({"methods": ()}, "methods"),
+    ],
+)
+def test_a_range_that_holds_nothing_is_refused(values: dict[str, Any], words: str) -> None:
+    """Before the trainings, whose patches the search would be the first to miss."""
+    with pytest.raises(ValidationError, match=words):
+        SearchSettings(suite=Path("s.yaml"), **values)
 
 
 def test_drawn_scales_leave_none_to_the_recipe(tmp_path):

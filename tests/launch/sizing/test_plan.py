@@ -218,6 +218,12 @@ def test_run_and_plan_refuse_alike_before_any_training(fault: str, tmp_path: Pat
     assert len(faults) == 1 and re.search(message, faults[0])
 
 
+def test_more_groups_than_layers_are_refused_before_any_training(tmp_path: Path) -> None:
+    recipe = load_recipe(make_world(tmp_path), ["search.layer_groups=40"], Recipe)
+    with pytest.raises(UserError, match="layer_groups 40: only 2 layers are merged; lower it"):
+        check_inputs(recipe)
+
+
 def test_a_sound_recipe_has_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = load_recipe(make_world(tmp_path), [], Recipe)
     check_inputs(recipe)
