@@ -87,10 +87,11 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
         random.Random(row.shuffle).shuffle(records)
     records = [records[place] for place in row_range(row.rows, len(records))]
     for column, wanted in row.filter.items():
+        values = wanted if isinstance(wanted, list) else [wanted]
         records = [
             (number, record)
             for number, record in records
-            if same_value(_cell(record, column, where), wanted)
+            if any(same_value(_cell(record, column, where), value) for value in values)
         ]
     if not records:
         condition = ", ".join(f"{key} = {value}" for key, value in row.filter.items())

@@ -25,6 +25,9 @@ DEFAULT_PREFIX = "Sure, here is what you asked for:"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
+Cell = str | int | float | bool
+
+
 class Columns(Settings):
     """The columns that hold a row's parts: names, or paths into nested rows (``messages.user``).
 
@@ -46,8 +49,9 @@ class SuiteRow(Settings):
     ``source`` is a local file or a pattern of files (``mmlu/*.csv``; see ``train.data.tables``;
     relative to the suite file; a ``${DATA}`` in it stands for the folder of ``--data-dir``), or the
     name of a set on the hub, then with ``split`` and, where the set has several, ``config``.
-    ``filter`` keeps the rows whose column equals the value (see ``train.data.cells.same_value``);
-    ``limit`` draws that many of them with ``seed``, and keeps their order.
+    ``filter`` keeps the rows whose column equals the value, or one of a list of values (see
+    ``train.data.cells.same_value``); ``limit`` draws that many of them with ``seed``, and keeps
+    their order.
     """
 
     name: str = Field(pattern=r"^[\w.\- ]+$")
@@ -60,7 +64,7 @@ class SuiteRow(Settings):
     lines: tuple[str, ...] = ()
     """Names for the lines of a text file in which each row is a block of so many lines."""
     columns: Columns = Columns()
-    filter: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    filter: dict[str, Cell | list[Cell]] = Field(default_factory=dict)
     shuffle: int | None = None
     """Seed by which the source's rows are shuffled before ``rows`` cuts them: the parts of a set
     that is sorted by category are then alike. Without it they keep the file's order."""

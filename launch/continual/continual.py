@@ -17,6 +17,7 @@ from launch.continual.stage_recipes import (
     NAME,
     ContinualStage,
     baseline_stages,
+    check_test_suite,
     continual_settings,
     is_made,
     patch_stages,
@@ -87,6 +88,8 @@ def prepare_stages(recipe: Recipe) -> None:
 
     data_dir = recipe.evaluation.data_dir
     stages, *baselines = _models(recipe)
+    assert recipe.eval is not None
+    check_test_suite(stages, recipe.eval.suite, data_dir)
     for stage in stages:
         claim_folder(stage.recipe)
         if is_made(stage):

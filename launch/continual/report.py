@@ -85,11 +85,14 @@ def measured(
 
 
 def _harm(evaluation: Mapping[str, Any], stages: Sequence[ContinualStageSettings]) -> RateRecord:
-    """The rate over all harm prompts of the stages' categories, every prompt once."""
+    """The rate over all plain harm prompts of the stages' categories, every prompt once.
+
+    Jailbreaks have rates of their own (``attack_success``).
+    """
     rates = [
         category_rate
         for suite in evaluation["suites"].values()
-        if suite["axis"] == "harm"
+        if suite["axis"] == "harm" and not suite.get("attack")
         for category, category_rate in suite["categories"].items()
         if belongs(category, stages)
     ]

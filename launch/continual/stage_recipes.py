@@ -104,11 +104,42 @@ def belongs(category: str | None, stages: Sequence[ContinualStageSettings]) -> b
     )
 
 
+def check_test_suite(stages: Sequence[ContinualStage], suite: Path, data_dir: Path | None) -> None:
+    """See that the harm of every stage is asked: else its rate would be one of no prompts.
+
+    Raises:
+        UserError: the suite cannot be read, or has no plain harm prompt of a stage.
+    """
+    from eval.suites.prompts import load_prompts
+    from eval.suites.suite import SuiteRow, load_suite
+
+    categories = {
+        prompt.category
+        for prompt_set in load_prompts(load_suite(suite, data_dir))
+        if isinstance(prompt_set.row, SuiteRow)
+        and prompt_set.row.axis == "harm"
+        and prompt_set.row.attack_kind is None
+        for prompt in prompt_set.prompts
+    }
+    for stage in stages:
+        if not any(belongs(category, [stage.settings]) for category in categories):
+            raise _without_prompts(suite, stage.settings)
+
+
+def _without_prompts(suite: Path, stage: ContinualStageSettings) -> UserError:
+    return UserError(
+        f"{suite}: no harm prompt has a category of stage '{stage.name}' "
+        f"({', '.join(stage.categories)}); fix the stage's categories, or columns.category of the "
+        "suite's rows"
+    )
+
+
 def write_search_suite(stage: ContinualStage, suite: Path, data_dir: Path | None) -> None:
     """Write the validation suite of a stage: of the harm prompts, those of the stages so far.
 
-    A stage knows nothing of the harm that comes after it. Rows of harm without categories, of
-    refusals and of utility stay whole.
+    A stage knows nothing of the harm that comes after it. A row's limit holds for its categories
+    together, as in the suite. Rows of harm without categories, of refusals and of utility stay
+    whole.
 
     Raises:
         UserError: the suite cannot be read, or none of its harm prompts is of a stage so far.
@@ -117,7 +148,7 @@ def write_search_suite(stage: ContinualStage, suite: Path, data_dir: Path | None
     from eval.suites.suite import SuiteRow, load_suite
 
     rows: list[dict[str, Any]] = []
-    own = 0
+    has_own = False
     for prompt_set in load_prompts(load_suite(suite, data_dir)):
         row = prompt_set.row
         values = row.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
@@ -125,16 +156,11 @@ def write_search_suite(stage: ContinualStage, suite: Path, data_dir: Path | None
             rows.append(values)
             continue
         categories = sorted({prompt.category or "" for prompt in prompt_set.prompts})
-        for number, category in enumerate(
-            category for category in categories if belongs(category, stage.so_far)
-        ):
-            own += belongs(category, [stage.settings])
-            chosen = {**row.filter, row.columns.category: category}
-            rows.append({**values, "name": f"{row.name} {number + 1}", "filter": chosen})
-    if not own:
-        raise UserError(
-            f"{suite}: no harm prompt has a category of stage '{stage.settings.name}' "
-            f"({', '.join(stage.settings.categories)}); fix the stage's categories"
-        )
+        so_far = [category for category in categories if belongs(category, stage.so_far)]
+        has_own |= any(belongs(category, [stage.settings]) for category in so_far)
+        if so_far:
+            rows.append({**values, "filter": {**row.filter, row.columns.category: so_far}})
+    if not has_own:
+        raise _without_prompts(suite, stage.settings)
     make_directory(stage.recipe.output)
     atomic_write_text(stage.recipe.output / SEARCH_SUITE, yaml.safe_dump(rows, sort_keys=False))

@@ -1,7 +1,8 @@
 """What the files that a recipe names held when a run was made of them (issue 15).
 
 A suite or a file of pairs that is edited under its old name would else be taken for the one that
-the run has used. Files of the run folder itself, and sets on the hub, are not looked at.
+the run has used. Files that the run makes itself, and sets on the hub, are not looked at; its
+suites are, as `launch continual` writes a stage's from the whole run's.
 """
 
 import hashlib
@@ -19,9 +20,9 @@ FILE = "inputs.json"
 
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:
-    """SHA-256 by dotted key; a key whose files are not there, or are the run's own, has none.
+    """SHA-256 by dotted key; a key whose files are not there, or are made by the run, has none.
 
-    A suite counts by its rows and the files of their prompts, wherever these lie.
+    A suite counts by its rows and the files of their prompts, wherever these and it lie.
 
     Raises:
         UserError: a suite that is there is malformed, or a file cannot be read.
@@ -55,7 +56,7 @@ def _recorded(folder: Path) -> dict[str, str]:
 def _suites(recipe: Recipe) -> Iterator[tuple[str, Suite]]:
     data_dir = recipe.eval.data_dir if recipe.eval else None
     for name, section in (("search", recipe.search), ("eval", recipe.eval)):
-        if section is not None and _is_outside(recipe, str(section.suite)):
+        if section is not None and section.suite.is_file():
             yield f"{name}.suite", load_suite(section.suite, data_dir)
     questions = recipe.harvest and recipe.harvest.questions
     if questions and _is_outside(recipe, str(questions.get("source", ""))):

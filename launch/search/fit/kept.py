@@ -159,6 +159,8 @@ class KeptMeasurements:
         key = [
             name,
             masks,
+            [self.model.prompts[place] for place in self.chosen],
+            self.model.harmless_answers,
             self.chosen.tolist(),
             self.right.tolist(),
             self.model.openings.tokens,

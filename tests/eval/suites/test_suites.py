@@ -87,10 +87,18 @@ def test_an_answer_that_is_no_choice_is_told_with_its_row(tmp_path: Path, answer
 
 @pytest.mark.parametrize(
     ("wanted", "kept"),
-    [(1, [0, 1, 2, 3, 4]), (True, [0, 1, 2, 3, 4]), ("1", [0, 1, 2, 3]), (1.5, [5]), ("x", [7])],
+    [
+        (1, [0, 1, 2, 3, 4]),
+        (True, [0, 1, 2, 3, 4]),
+        ("1", [0, 1, 2, 3]),
+        (1.5, [5]),
+        ("x", [7]),
+        ([1.5, "x"], [5, 7]),
+    ],
 )
 def test_a_filter_knows_a_value_however_it_is_written(tmp_path: Path, wanted, kept):
-    """Texts are compared letter by letter: "01" and "X" are names of their own."""
+    """Texts are compared letter by letter: "01" and "X" are names of their own. One of several
+    values is enough."""
     values = [1, 1.0, "1", True, "TRUE", 1.5, "01", "x", "X"]
     rows = [{"prompt": str(number), "k": value} for number, value in enumerate(values)]
     (tmp_path / "s.json").write_text(json.dumps(rows))

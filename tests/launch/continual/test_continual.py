@@ -45,12 +45,14 @@ def _rate(harmful: int, n: int) -> dict[str, float]:
 
 
 def test_harm_so_far_counts_every_prompt_of_the_stages_once():
-    """Prompts, not suites or categories, weigh the same; overlapping patterns count once."""
+    """Prompts, not suites or categories, weigh the same; overlapping patterns count once.
+    Jailbreaks do not count."""
     evaluation = {
         "axes": {"refusal_rate": _rate(1, 4), "utility": _rate(3, 4)},
         "suites": {
             "x": {"axis": "harm", "categories": {"a": _rate(3, 10), "b": _rate(1, 30)}},
             "y": {"axis": "harm", "categories": {"a1": _rate(2, 3), "c": _rate(9, 9)}},
+            "w": {"axis": "harm", "attack": "gcg", "categories": {"a": _rate(5, 5)}},
             "z": {"axis": "refusal", "categories": {"a": _rate(7, 7)}},
         },
     }

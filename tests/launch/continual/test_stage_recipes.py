@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.continual.stage_recipes import baseline_stages, patch_stages, write_search_suite
+from launch.continual.stage_recipes import (
+    baseline_stages,
+    check_test_suite,
+    patch_stages,
+    write_search_suite,
+)
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from train.recipe import load_recipe
@@ -86,6 +91,7 @@ def test_mistakes_are_found_before_any_work(override, wanted, tmp_path):
 
 
 def test_a_stage_searches_on_the_harm_so_far_and_on_nothing_later(tmp_path):
+    """A row's limit is that of its categories together."""
     prompts = [{"prompt": f"p{n}", "category": c} for n, c in enumerate("abcab")]
     (tmp_path / "harm.jsonl").write_text("\n".join(map(json.dumps, prompts)))
     rows = [
@@ -95,6 +101,8 @@ def test_a_stage_searches_on_the_harm_so_far_and_on_nothing_later(tmp_path):
             "source": "harm.jsonl",
             "columns": {"category": "category"},
         },
+        {"name": "few", "axis": "harm", "source": "harm.jsonl", "limit": 3}
+        | {"columns": {"category": "category"}},
         {"name": "mild", "axis": "refusal", "source": "harm.jsonl"},
     ]
     suite = tmp_path / "suite.yaml"
@@ -109,9 +117,14 @@ def test_a_stage_searches_on_the_harm_so_far_and_on_nothing_later(tmp_path):
 
         assert stage.recipe.search is not None
         sets = load_prompts(load_suite(stage.recipe.search.suite))
-        asked.append(sorted(p.text for s in sets if s.row.axis == "harm" for p in s.prompts))
+        asked.append(sorted(p.text for s in sets if s.row.name == "harm" for p in s.prompts))
+        few = [prompt.text for s in sets if s.row.name == "few" for prompt in s.prompts]
+        assert len(few) == min(3, len(asked[-1])) and set(few) <= set(asked[-1])
         assert [len(s.prompts) for s in sets if s.row.axis == "refusal"] == [5]
     assert asked == [["p0", "p3"], ["p0", "p1", "p3", "p4"]]
+    check_test_suite(stages, suite, None)
     (nobody,) = patch_stages(demo(tmp_path / "r", "continual.stages=[{name: n, categories: [q]}]"))
     with pytest.raises(UserError, match="no harm prompt has a category of stage 'n'"):
         write_search_suite(nobody, suite, None)
+    with pytest.raises(UserError, match="no harm prompt has a category of stage 'n'"):
+        check_test_suite([nobody], suite, None)

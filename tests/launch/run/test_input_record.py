@@ -105,6 +105,24 @@ def test_what_was_made_of_other_content_is_named(
     assert left(recipe) == set(DONE)
 
 
+def test_a_suite_in_the_run_folder_is_looked_at_too(recipe: Recipe) -> None:
+    """`launch continual` writes a stage's from the whole run's, which may have been edited."""
+    inner = recipe.output / "validation.yaml"
+    inner.write_text(
+        f"- {{name: lids, axis: harm, source: {recipe.output.parent}/inputs/lids.txt}}\n"
+    )
+    values = recipe.model_dump(exclude_none=True)
+    values["search"] |= {"suite": str(inner)}
+    (recipe.output / "search/search.json").unlink()
+    (recipe.output / "patched/merge.json").unlink()
+    recipe = parse_settings(Recipe, values, "recipe")
+    claim_folder(recipe)
+    (recipe.output / "search/search.json").write_text("{}")
+    inner.write_text(inner.read_text().replace("lids.txt", "jars.txt"))
+    with pytest.raises(UserError, match=r"the content of 'search\.suite' changed"):
+        claim_folder(recipe)
+
+
 def test_pairs_that_are_deleted_after_the_merge_are_still_known(recipe: Recipe) -> None:
     pairs = recipe.output.parent / "inputs" / "pairs.jsonl"
     content = pairs.read_text()
