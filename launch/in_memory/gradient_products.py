@@ -49,11 +49,15 @@ def gradient_products(
         device: of the model. The products are there if it is a GPU with room, else on the host.
     """
     products = loaded.set_products(settings)
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if device_bytes(products) < _MOST_OF_FREE * free:
-            return DeviceProducts(products, device)
+    if device.type == "cuda" and device_bytes(products) < _MOST_OF_FREE * _free_bytes(device):
+        return DeviceProducts(products, device)
     return _HostProducts(products)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU, with what PyTorch keeps there from products that are gone."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 class _HostProducts:

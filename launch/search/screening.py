@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from eval.axes import AXES
 from eval.statistics.rates import Rate
 from eval.suites.prompts import PromptSet
 from eval.suites.suite import TaskRow
@@ -27,6 +28,16 @@ def split(
             if prompts:
                 part.append(PromptSet(prompt_set.row, tuple(prompts)))
     return first, later
+
+
+def comparable(rates: Mapping[str, Rate], later: Sequence[PromptSet]) -> dict[str, Rate]:
+    """Of the rates on the first prompts, by axis, those that compare with rates on all prompts.
+
+    An lm-eval task is easier or harder than the sets beside it, so an axis that waits for one has
+    no such rate.
+    """
+    waiting = {prompt_set.row.axis for prompt_set in later if isinstance(prompt_set.row, TaskRow)}
+    return {axis: rate for axis, rate in rates.items() if AXES[axis].prompts not in waiting}
 
 
 def is_hopeless(

@@ -15,7 +15,7 @@ from launch.in_memory.hf_model import InMemoryModel
 from launch.in_memory.vllm_model import VllmModel, answers_by_vllm
 from launch.recipe import Recipe
 from launch.search.choice import Outcome
-from launch.search.screening import is_hopeless, split
+from launch.search.screening import comparable, is_hopeless, split
 from launch.search.settings import SearchSettings
 from merge.in_memory import LoadedInputs
 from merge.io.block_names import blocks_of
@@ -114,7 +114,7 @@ class TrialModel:
         if kept and self.search.screen:
             first, later = split(self.model.prompt_sets, self.search.screen)
             answers = self.model.answers(first)
-            rates = summarize(first, answers, self.model.judges).axes
+            rates = comparable(summarize(first, answers, self.model.judges).axes, later)
             if is_hopeless(rates, self.before, kept, self.search):
                 return outcome_of({**self.before.rates(), **_values(rates)}, screened=True)
         answers |= self.model.answers(later)

@@ -194,6 +194,8 @@ def _try_all(
 def _load(rank: int, recipe: Recipe, search: SearchSettings, backbone: Path) -> TrialModel:
     gpus = torch.cuda.device_count()
     if gpus:
+        # A judge's model asks for the current GPU.
+        torch.cuda.set_device(rank % gpus)
         return TrialModel.load(recipe, backbone, f"cuda:{rank % gpus}")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // search.workers))
     return TrialModel.load(recipe, backbone)

@@ -10,9 +10,11 @@ import pytest
 from scipy.stats import binomtest
 
 from eval.statistics.rates import rate
+from eval.suites.prompts import Prompt, PromptSet
+from eval.suites.suite import SuiteRow, TaskRow
 from launch.in_memory.hf_model import InMemoryModel
 from launch.search.choice import Outcome, choose, pareto_front
-from launch.search.screening import is_hopeless, split
+from launch.search.screening import comparable, is_hopeless, split
 from launch.search.settings import SearchSettings
 from launch.search.storage import Trials
 from launch.search.trial_model import TrialModel
@@ -99,6 +101,20 @@ def test_a_screened_trial_has_the_rates_of_its_part_and_others_those_of_all(tmp_
     first, _ = split(model.model.prompt_sets, 0.5)
     part = replace(model.model, prompt_sets=first).rates(merge)
     assert stopped.rates() == {axis: part[axis].value for axis in stopped.rates()}
+
+
+def test_an_axis_that_waits_for_a_task_of_lm_eval_stops_no_trial() -> None:
+    """Five hard questions of 25 right say nothing beside a task that is easier than these."""
+    prompts = (Prompt("1", None, "grond?"),)
+    task = PromptSet(TaskRow(name="t", task="t"), prompts)
+    row = SuiteRow(name="s", axis="harm", source="s.jsonl").model_copy(update={"axis": "utility"})
+    hard = PromptSet(row, prompts)
+    before = Outcome(0.6, 0.6, 0.54, 0.0)
+    rates = {"utility": rate(5, 25), "harmful_rate": rate(1, 25), "degenerate_rate": rate(0, 25)}
+    assert is_hopeless(comparable(rates, [hard]), before, [before], SEARCH)
+    left = comparable(rates, [hard, task])
+    assert left.keys() == {"harmful_rate", "degenerate_rate"}
+    assert not is_hopeless(left, before, [before], SEARCH)
 
 
 def test_screened_trials_are_neither_chosen_nor_on_the_front_and_are_read_back(tmp_path):

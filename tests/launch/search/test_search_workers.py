@@ -45,7 +45,8 @@ def draw(trial: optuna.Trial) -> MergeSettings:
 
 
 def test_workers_are_dealt_to_the_gpus_in_turn(tmp_path, monkeypatch):
-    """Without GPUs they share the cores, and the model goes where it goes by default."""
+    """And the models of judges, which go to the current GPU. Without GPUs they share the cores,
+    and the model goes where it goes by default."""
     recipe = shared_recipe(tmp_path, workers=3)
     assert recipe.search is not None
     devices = []
@@ -54,11 +55,12 @@ def test_workers_are_dealt_to_the_gpus_in_turn(tmp_path, monkeypatch):
     )
     for gpus in (2, 0):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        monkeypatch.setattr("torch.cuda.set_device", devices.append)
         monkeypatch.setattr("torch.set_num_threads", devices.append)
         for rank in range(3):
             workers._load(rank, recipe, recipe.search, tmp_path / "backbone")
     cores = max(1, len(os.sched_getaffinity(0)) // 3)
-    assert devices == ["cuda:0", "cuda:1", "cuda:0", *[cores, None] * 3]
+    assert devices == [0, "cuda:0", 1, "cuda:1", 0, "cuda:0", *[cores, None] * 3]
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
