@@ -12,7 +12,7 @@ from eval.settings import DEFAULTS
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from launch.ablation.patches import AblationPatches
-from launch.ablation.record_types import Outcome, RateRecord, TrainingRecord
+from launch.ablation.record_types import TrainingRecord, VariantOutcome, VariantRate
 from launch.in_memory.hf_model import InMemoryModel
 from launch.recipe import Recipe
 from launch.run.variant import Model, WholePatch, model_key
@@ -58,7 +58,7 @@ class VariantEvaluator:
         }
         self._store = LineStore(folder / OUTCOMES)
 
-    def outcome(self, model: Model) -> Outcome:
+    def outcome(self, model: Model) -> VariantOutcome:
         """The outcome of a variant that is evaluated."""
         return self._store.values[self._key(model)]
 
@@ -96,11 +96,11 @@ class VariantEvaluator:
                 loaded = LoadedInputs.read(self._backbone, *pair, model.merge, ranks=False)
                 yield [model], loaded
 
-    def _evaluated(self, in_memory: InMemoryModel, model: Model) -> Outcome:
+    def _evaluated(self, in_memory: InMemoryModel, model: Model) -> VariantOutcome:
         rates = in_memory.rates(model.merge if isinstance(model, WholePatch) else model)
-        outcome: Outcome = {
+        outcome: VariantOutcome = {
             "axes": {
-                axis: RateRecord(value=rate.value, low=rate.low, high=rate.high, n=rate.n)
+                axis: VariantRate(value=rate.value, low=rate.low, high=rate.high, n=rate.n)
                 for axis, rate in rates.items()
             }
         }

@@ -30,7 +30,7 @@ def patches_to_train(recipe: Recipe) -> list[WholePatch]:
         UserError: a baseline's training has wrong settings.
     """
     baseline_patches = [row.model for row in baselines(recipe) if isinstance(row.model, WholePatch)]
-    # Two baselines may be the same training, and one may be the run's own.
+    # A baseline may be the run's own safety patch.
     missing = {patch.name: patch for patch in baseline_patches if patch.name not in ROLES}
     if is_merged(recipe.output):
         missing |= {

@@ -11,10 +11,10 @@ from launch.ablation.picture import draw
 from launch.ablation.record_types import (
     AblationRecord,
     AxisRates,
-    Outcome,
-    RateRecord,
     SeedSpread,
     Spread,
+    VariantOutcome,
+    VariantRate,
     VariantRow,
 )
 from launch.ablation.sensitivity import Point
@@ -32,7 +32,7 @@ def run_record(
     rows: Sequence[Variant],
     lines: Mapping[str, Sequence[Point]],
     seeds: Sequence[MergeSettings],
-    outcome: Callable[[Model], Outcome],
+    outcome: Callable[[Model], VariantOutcome],
 ) -> AblationRecord:
     """The record of one run.
 
@@ -88,9 +88,12 @@ def summarise(records: Sequence[AblationRecord]) -> AblationRecord:
     """The record of several runs that differ in their seed: means with Student 95 % intervals.
 
     Curves are averaged by position. A row that a run does not have is left out; where one is as
-    chosen in some runs and not in others, its "how" says in how many.
+    chosen in some runs and not in others, its "how" says in how many. One run keeps its own record,
+    with Wilson intervals.
     """
     first = records[0]
+    if len(records) == 1:
+        return first
     return {
         "name": first["name"],
         "suite": first["suite"],
@@ -136,7 +139,7 @@ def _means(runs: Sequence[AxisRates]) -> AxisRates:
     means: AxisRates = {}
     for axis in _axes(runs):
         spread = mean_and_spread([rates[axis]["value"] for rates in runs])
-        means[axis] = RateRecord(
+        means[axis] = VariantRate(
             value=spread["mean"],
             deviation=spread["deviation"],
             low=spread["low"],

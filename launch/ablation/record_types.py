@@ -2,16 +2,10 @@
 
 from typing import Any, TypedDict
 
-
-class Interval(TypedDict):
-    """A rate with its 95 % interval, as fractions of 1."""
-
-    value: float
-    low: float
-    high: float
+from eval.statistics.rates import Interval
 
 
-class RateRecord(Interval, total=False):
+class VariantRate(Interval, total=False):
     """A rate of one run, with ``n``, or the mean of several, with their values and deviation.
 
     Attributes:
@@ -24,7 +18,7 @@ class RateRecord(Interval, total=False):
     values: list[float]
 
 
-AxisRates = dict[str, RateRecord]
+AxisRates = dict[str, VariantRate]
 """The rates of one model, by axis."""
 
 
@@ -44,7 +38,7 @@ class _Measured(TypedDict):
     axes: AxisRates
 
 
-class Outcome(_Measured, total=False):
+class VariantOutcome(_Measured, total=False):
     """What the evaluation of one variant gives: a line of outcomes.jsonl.
 
     Attributes:

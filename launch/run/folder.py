@@ -9,14 +9,14 @@ import yaml
 
 from launch.recipe import Recipe
 from launch.run.input_record import changed_inputs, input_hashes, record_inputs
-from launch.run.products import products_of, stale_products
+from launch.run.products import Product, products_of, stale_products
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, file_lock, make_directory
 from merge.common.provenance import from_folder, written_by
 from merge.common.yaml_file import read_yaml
 from merge.engine.coverage import coverage
 from merge.io.patch_directory import read_patch
-from train.recipe import load_recipe
+from train.recipe import ROLES, load_recipe
 
 RECIPE = "recipe.yaml"
 HARVEST = "harvest"
@@ -92,7 +92,7 @@ def _give_up_stale(recipe: Recipe, changed: Mapping[str, str]) -> None:
     """
     folder = recipe.output
     stale = stale_products(products_of(recipe), changed, folder)
-    kept = [path for path, product in stale.items() if not product.remade]
+    kept = [path for path, product in stale.items() if not _is_remade(product, folder)]
     if kept:
         causes = [changed[key] for key in _causes(recipe, changed)]
         made_of_them = [str(folder / path) for path in kept]
@@ -104,6 +104,12 @@ def _give_up_stale(recipe: Recipe, changed: Mapping[str, str]) -> None:
         (folder / path).unlink(missing_ok=True)
 
 
+def _is_remade(product: Product, folder: Path) -> bool:
+    """Whether the same command makes a product again if it is deleted."""
+    has_patches = all((folder / role / "patch.json").is_file() for role in ROLES)
+    return product.remade and (has_patches or not (product.by_patches and is_merged(folder)))
+
+
 def _causes(recipe: Recipe, changed: Iterable[str]) -> list[str]:
     """The changed keys that make existing files stale which no stage would make again."""
     products = products_of(recipe)
@@ -111,7 +117,7 @@ def _causes(recipe: Recipe, changed: Iterable[str]) -> list[str]:
         key
         for key in changed
         if any(
-            not product.remade
+            not _is_remade(product, recipe.output)
             for product in stale_products(products, [key], recipe.output).values()
         )
     ]

@@ -47,12 +47,14 @@ class Product:
         of: other products that it was made from, by their paths.
         marks: what shows that it is there, as patterns; by default its own path.
         remade: it costs little beside what it is made of, and is deleted without asking.
+        by_patches: it needs both patches, so it is not made again once these are deleted.
     """
 
     reads: tuple[str, ...]
     of: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     remade: bool = False
+    by_patches: bool = False
 
     def is_there(self, folder: Path, path: str) -> bool:
         """Whether a run folder holds it, or a beginning of it that another recipe cannot use."""
@@ -95,15 +97,10 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
         "search/search.json": Product(
             ("search.trials", "search.answered"), ("search",), remade=True
         ),
-        **{_summary(role): Product((*_ASKED, _ROUNDING), (role,), remade=True) for role in ROLES},
+        **{_summary(role): _compared((_ROUNDING,), (role,)) for role in ROLES},
+        **{_summary(method): _compared((), ("search/search.json",)) for method in alone},
         **{
-            _summary(method): Product(_ASKED, ("search/search.json",), remade=True)
-            for method in alone
-        },
-        **{
-            _summary(name): Product(
-                (*_ASKED, "merge", f"ablations.{name}"), ("search/search.json",), remade=True
-            )
+            _summary(name): _compared(("merge", f"ablations.{name}"), ("search/search.json",))
             for name in recipe.ablations
         },
         **{
@@ -111,7 +108,7 @@ def products_of(recipe: Recipe) -> dict[str, Product]:
             for name in (recipe.eval.decodings if recipe.eval else ())
         },
         **{
-            _summary(name): Product((*_ASKED, *_BASELINE, _ROUNDING), remade=True)
+            _summary(name): _compared((*_BASELINE, _ROUNDING))
             for name in (recipe.ablate_settings().baselines if _has_baselines(recipe) else ())
         },
         "ablation": Product(
@@ -151,6 +148,11 @@ def _patch(recipe: Recipe, role: Role, harvest: tuple[str, ...]) -> dict[str, Pr
         role: Product(reads, made_of, (f"{role}/patch.json",)),
         f"{role}.work": Product(reads, made_of, (f"{role}.work/step-*/complete.json",)),
     }
+
+
+def _compared(reads: tuple[str, ...], of: tuple[str, ...] = ()) -> Product:
+    """The evaluation of a model that is built for comparison, and then deleted."""
+    return Product((*_ASKED, *reads), of, remade=True, by_patches=True)
 
 
 def _has_baselines(recipe: Recipe) -> bool:

@@ -149,8 +149,8 @@ class ScaleDerivatives:
         finally:
             for handle in handles:
                 handle.remove()
-            # PyTorch 2.13 multiplies the last positions' states by weights that need no gradient
-            # row by row, with a copy of the weights each: of a large vocabulary 48 GB.
+            # With a head that needs no gradient PyTorch 2.13 multiplies the last positions' states
+            # row by row, with a copy of the weights each: 48 GB for a large vocabulary.
             for name, parameter in parameters.items():
                 parameter.requires_grad_(before[name])
 

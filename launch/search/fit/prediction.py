@@ -2,7 +2,8 @@
 
 For the safety patch alone, the over-safety patch alone, both, and every set of entries: the rates
 and the AUC that fitted scales of that part would give on questions that the fit has not seen. It
-tells before any search whether a repair is within reach.
+tells before any fit whether a repair is within reach; utility and language, which the fit must also
+keep, are not asked.
 """
 
 from collections.abc import Iterator, Sequence

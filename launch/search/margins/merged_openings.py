@@ -2,7 +2,7 @@
 
 A fit lowers the margins of harmless questions, which know the backbone's openings alone. Where a
 merge goes over to another way to refuse, margins predict too few refusals; so the openings are
-learned again, from the answers of the first merge as well, and the search begins again by these.
+learned again, from the answers of that merge as well, and the search begins again by these.
 """
 
 import logging

@@ -213,6 +213,7 @@ def test_means_and_intervals_over_runs_equal_scipy():
         )
     assert summary["variants"][0]["how"] == "x (as chosen in 3 of 4)"
     assert summary["seeds"] == [0, 1, 2, 3] and summary["curves"]["alpha"][0]["values"] == values
+    assert summarise([record(0, 0.5)]) == record(0, 0.5), "one run has no spread over seeds"
 
 
 TINY = [

@@ -14,7 +14,7 @@ from merge.common.settings import parse_settings
 
 HARM = "- {name: jars, axis: harm, source: jars.txt}\n"
 DONE = (
-    "safety/patch.json", "search/search.json", "patched/merge.json",
+    "safety/patch.json", "over_safety/patch.json", "search/search.json", "patched/merge.json",
     "eval/safety/summary.json", "report/report.json",
 )  # fmt: skip
 
@@ -82,13 +82,24 @@ def test_an_edited_test_suite_is_asked_again(recipe: Recipe, name: str) -> None:
     """Whether the suite's own file or the prompts that it names: models and patches stay."""
     edit(recipe, name)
     claim_folder(recipe)
+    assert left(recipe) == set(DONE) - {"eval/safety/summary.json", "report/report.json"}
+
+
+def test_what_cannot_be_asked_again_is_not_given_up(recipe: Recipe) -> None:
+    """With a deleted patch go the models that were compared; their rates must not go unasked."""
+    (recipe.output / "over_safety/patch.json").unlink()
+    edit(recipe, "test.yaml")
+    with pytest.raises(UserError, match=r"'eval\.suite' changed .* delete .*eval/safety/summary"):
+        claim_folder(recipe)
+    (recipe.output / "eval/safety/summary.json").unlink()
+    claim_folder(recipe)
     assert left(recipe) == {"safety/patch.json", "search/search.json", "patched/merge.json"}
 
 
 @pytest.mark.parametrize(
     ("name", "key", "named"),
     [
-        ("pairs.jsonl", "data.path", {"safety", "search", "patched"}),
+        ("pairs.jsonl", "data.path", {"safety", "over_safety", "search", "patched"}),
         ("lids.txt", "search.suite", {"search", "patched"}),
     ],
 )
