@@ -29,7 +29,8 @@ class Columns(Settings):
     """The columns that hold a row's parts: names, or paths into nested rows (``messages.user``).
 
     ``prompt`` may also be a format string over columns ("Q: {question} A:"). ``answer`` is the
-    wanted text, or for ``choice`` scoring an index or letter into ``choices``, or the text of one.
+    wanted text, or for ``choice`` scoring an index or letter into ``choices``, or the text of one:
+    see ``eval.suites.right_choice`` for texts that look like an index.
     ``choices`` is one column that holds a list, or a list of columns with one choice each.
     """
 
