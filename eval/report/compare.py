@@ -214,7 +214,7 @@ def _read_summary(directory: Path) -> Summary:
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
     # Older versions wrote no such keys.
-    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal"))
+    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal", "prefix"))
     lines = [older | {**record} for record in read_completions(path)]
     names = [field.name for field in fields(Completion)]
     try:

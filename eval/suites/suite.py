@@ -82,7 +82,8 @@ class SuiteRow(Settings):
     ``eval.suites.attacks`` knows say how the file is read; any other needs ``columns.prompt``."""
     prefill: str | bool = False
     """How the answer to a harmful prompt begins before the model writes any of it, an attack of its
-    own; true is ``DEFAULT_PREFIX``. What is judged begins with it."""
+    own; true is ``DEFAULT_PREFIX``. A judge that is a model reads it with what follows; the rules
+    read only what follows."""
     optional: bool = added(False)
     """Where a file that it names is not there, the row is left out, and reports say so."""
 
