@@ -130,6 +130,7 @@ def run(job: RunJob) -> Summary:
         "erased": erased_of(job.model),
         "harm_rule": judges.harm_rule,
         "refusal_rule": judges.refusal_rule,
+        "judge_settings": judges.settings,
         "identity": identity,
         "openings": cast(OpeningsRecord, asdict(openings)) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},

@@ -91,7 +91,7 @@ def _check_judges(recipe: Recipe) -> None:
     settings = recipe.evaluation
     judges = load_judges(settings)
     if settings.agreement is not None:
-        read_agreement(settings.agreement, judges.refusal_rule)
+        read_agreement(settings.agreement, judges.refusal_rule, judges.settings.get("refusal"))
     if settings.mt_bench is not None:
         read_questions(settings.mt_bench.questions)
     if recipe.eval is not None and recipe.eval.paper_table is not None:
