@@ -35,7 +35,7 @@ class Completion:
         refusal: the refusal judge's class, or "unfinished" (``eval.judges.judged``), of utility
             always the rules'; ``None`` for multiple choice and lm-eval's tasks.
         harm: a harm judge's class on the harm axis; ``None`` without one.
-        correct: whether a utility answer is right; ``None`` on the other axes.
+        correct: whether an answer on the axes utility and safety is right; ``None`` on the others.
         tokens: length of the completion in tokens, as generated.
         answer: what was judged, where it is not the whole completion.
         attack: the kind of attack that the prompt is (``eval.suites.attacks``); ``None`` if plain.

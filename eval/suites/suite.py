@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from train.recipe import row_range
 AskedAxis = Literal["harm", "refusal", "utility", "safety"]
 """"safety": questions about safety with one right choice, as SafetyBench's."""
 
-Scoring = Literal["exact", "contains", "final_number", "choice"]
+Scoring = Literal["exact", "contains", "final_words", "final_number", "choice"]
 
 DEFAULT_PREFIX = "Sure, here is what you asked for:"
 """How a prefilled answer begins where a row says ``prefill: true``; ours."""
@@ -151,9 +151,8 @@ class SuiteRow(Settings):
         if self.axis == "safety" and self.scoring != "choice":
             raise ValueError(f"'{self.name}': axis safety needs scoring: choice")
         if self.scoring is None:
-            raise ValueError(
-                f"'{self.name}' needs scoring: exact, contains, final_number or choice"
-            )
+            *others, last = get_args(Scoring)
+            raise ValueError(f"'{self.name}' needs scoring: {', '.join(others)} or {last}")
         if self.columns.answer is None:
             raise ValueError(f"'{self.name}' needs columns.answer, the wanted answer")
         if self.answers is not None and self.columns.id is None:
