@@ -10,8 +10,7 @@ from torch import nn
 
 from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.decoding import anchors
-from eval.decoding_settings import Switch
-from eval.settings import Steering, parse_decoding
+from eval.decoding_settings import Steering, Switch, parse_decoding
 from eval.suites.prompts import PromptSet, attack_of, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from launch.in_memory.vllm_model import answers_by_vllm, refuse_tasks

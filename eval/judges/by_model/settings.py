@@ -19,9 +19,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, model_validator
 
-from eval.settings import read_keys
 from merge.common.files import sha256_json
 from merge.common.settings import Settings, added, parse_settings
+from merge.common.yaml_file import read_keys
 
 Kind = Literal["classifier", "guard", "scorer"]
 
