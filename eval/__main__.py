@@ -18,10 +18,10 @@ def _values(options: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from eval.decoding_settings import load_decoding
     from eval.report.judge_errors import refusal_rule
     from eval.report.table import render_table
     from eval.run import RunJob, run
-    from eval.settings import load_decoding
 
     job = RunJob(
         **_values(options, ("model", "suite", "out", "name", "openings", "tensorboard")),

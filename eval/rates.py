@@ -35,11 +35,13 @@ class Completion:
         refusal: the refusal judge's class, or "unfinished" (``eval.judges.judged``), of utility
             always the rules'; ``None`` for multiple choice and lm-eval's tasks.
         harm: a harm judge's class on the harm axis; ``None`` without one.
-        correct: whether a utility answer is right; ``None`` on the other axes.
+        correct: whether an answer on the axes utility and safety is right; ``None`` on the others.
         tokens: length of the completion in tokens, as generated.
         answer: what was judged, where it is not the whole completion.
         attack: the kind of attack that the prompt is (``eval.suites.attacks``); ``None`` if plain.
         goal: what an attack is after, where its file says that: the harm judge is asked about it.
+        prefix: the given beginning of the completion, which the rules do not read; ``None``
+            without one.
         margin: the refusal margin of the prompt in nats, see ``train.guards.refusal_margin``;
             ``None`` where it was not measured.
     """
@@ -58,6 +60,7 @@ class Completion:
     margin: float | None = None
     attack: str | None = None
     goal: str | None = None
+    prefix: str | None = None
 
     @property
     def judged_text(self) -> str:
@@ -218,8 +221,9 @@ def _has_harm_to_judge(completion: Completion) -> bool:
 def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion:
     text, tokens, correct = answer
     row, scoring = prompt_set.row, prompt_set.scoring
+    prefix = "" if isinstance(row, TaskRow) else row.prefix
     generated = scoring != "choice" and not isinstance(row, TaskRow)
-    verdict = judged(text, prompt.text) if generated else None
+    verdict = judged(text, prompt.text, prefix) if generated else None
     if scoring == "choice":
         correct = text == prompt.answer
     elif verdict is not None and scoring is not None:
@@ -237,6 +241,7 @@ def _judged(prompt_set: PromptSet, prompt: Prompt, answer: Answer) -> Completion
         answer=verdict.answer if verdict and verdict.answer != text else None,
         attack=attack_of(prompt_set),
         goal=prompt.goal,
+        prefix=prefix or None,
     )
 
 

@@ -17,13 +17,14 @@ from eval.answering.completions import FILE_NAME, CompletionsFile
 from eval.answering.cost import Stopwatch
 from eval.answering.decoding import decoding_identity
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
+from eval.decoding_settings import DecodingSettings
 from eval.judges.judges import load_judges
 from eval.margins.margin_file import FILE_NAME as MARGINS_NAME
 from eval.margins.margin_file import MarginFile, load_openings
 from eval.rates import Evaluation, summarize
 from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.report.origin import summary_origin
-from eval.settings import DEFAULTS, DecodingSettings, EvaluationSettings
+from eval.settings import DEFAULTS, EvaluationSettings
 from eval.statistics.summary import SUMMARY_NAME, CostRecord, OpeningsRecord, Summary
 from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet, load_prompts
@@ -130,6 +131,7 @@ def run(job: RunJob) -> Summary:
         "erased": erased_of(job.model),
         "harm_rule": judges.harm_rule,
         "refusal_rule": judges.refusal_rule,
+        "judge_settings": judges.settings,
         "identity": identity,
         "openings": cast(OpeningsRecord, asdict(openings)) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import to_jsonable_python
 
-from eval.settings import DecodingSettings
+from eval.decoding_settings import DecodingSettings
 from launch.recipe import Recipe
 from merge.common.files import atomic_write_json, atomic_write_text
 from merge.common.settings import Settings

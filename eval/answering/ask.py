@@ -11,7 +11,7 @@ from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.choices import ChoiceQuestion, mean_log_likelihoods
 from eval.answering.decoding import Decoding, prepare
 from eval.answering.generation import Question, ending_tokens
-from eval.settings import DecodingSettings
+from eval.decoding_settings import DecodingSettings
 from eval.suites.answers import Answer, AnswerId
 from eval.suites.prompts import PromptSet
 from eval.suites.suite import TaskRow

@@ -19,7 +19,7 @@ STALE_NAME = "stale-completions.jsonl"
 class CompletionRecord(TypedDict):
     """A judged line of a finished completions.jsonl; ``eval.rates.Completion`` explains the keys.
 
-    Lines of older versions lack ``answer``, ``margin``, ``attack`` or ``goal``.
+    Lines of older versions lack ``answer``, ``margin``, ``attack``, ``goal`` or ``prefix``.
     """
 
     id: str
@@ -36,6 +36,7 @@ class CompletionRecord(TypedDict):
     margin: float | None
     attack: str | None
     goal: str | None
+    prefix: str | None
     key: str
     """Hash of all that the answer depends on."""
 

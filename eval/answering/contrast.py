@@ -7,8 +7,7 @@ from transformers import PreTrainedModel
 
 from eval.answering.generation import Companion, Question, generate
 from eval.answering.plain_decoding import Decoding
-from eval.decoding_settings import ExpertMixture, ReversePrompt
-from eval.settings import SelfContrast
+from eval.decoding_settings import ExpertMixture, ReversePrompt, SelfContrast
 from train.chat.prompts import ChatPrompts
 
 

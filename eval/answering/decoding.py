@@ -29,8 +29,15 @@ from eval.answering.token_streams import (
     left_padded,
     memory_of,
 )
-from eval.decoding_settings import ExpertMixture, ReversePrompt, Switch
-from eval.settings import Debias, DecodingSettings, SelfContrast, Steering
+from eval.decoding_settings import (
+    Debias,
+    DecodingSettings,
+    ExpertMixture,
+    ReversePrompt,
+    SelfContrast,
+    Steering,
+    Switch,
+)
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import suite_from_rows
 from merge.common.errors import UserError

@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.answering.ask import Answers, answer_all
 from eval.answering.loading import load_model, load_tokenizer
-from eval.settings import DecodingSettings
+from eval.decoding_settings import DecodingSettings
 from eval.suites.prompts import Prompt, PromptSet
 from eval.suites.suite import TaskRow
 from merge.common.errors import UserError

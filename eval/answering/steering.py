@@ -15,7 +15,7 @@ from eval.answering.token_streams import (
     left_padded,
     memory_of,
 )
-from eval.settings import Steering
+from eval.decoding_settings import Steering
 from merge.common.errors import UserError
 from train.chat.prompts import ChatPrompts
 

@@ -63,7 +63,12 @@ class ModelAgreement(TypedDict):
     """Answers by people's class, then by the judge's."""
 
 
-class Agreement(TypedDict):
+class _JudgeSettings(TypedDict, total=False):
+    judge_settings: str
+    """Short hash of the judge's file; absent of the rules, and in older files."""
+
+
+class Agreement(_JudgeSettings):
     """What ``python -m eval agreement --out`` writes."""
 
     judge: str
@@ -82,7 +87,8 @@ def measure(
             as not refused.
 
     Returns:
-        "judge": which one was measured; "models": per model and for "all" n, kappa with its 95 %
+        "judge": which one was measured, with a short hash of its file where it is a model's;
+        "models": per model and for "all" n, kappa with its 95 %
         interval, the share refused by people and by the judge, the confusion counts (people's
         class, then the judge's), and the kappa of every list of phrases on the same rows.
 
@@ -95,10 +101,14 @@ def measure(
     known = {"short list": KEYWORDS, **read_lists(lists)}
     rows = {path.stem: _judged(path, known, refusal_judge) for path in files}
     rows["all"] = [row for model in rows.values() for row in model]
-    return {
-        "judge": Judges(refusal=refusal_judge).refusal_rule,
+    judges = Judges(refusal=refusal_judge)
+    measured: Agreement = {
+        "judge": judges.refusal_rule,
         "models": {name: _agreement(model) for name, model in rows.items()},
     }
+    if "refusal" in judges.settings:
+        measured["judge_settings"] = judges.settings["refusal"]
+    return measured
 
 
 Labelled = tuple[str, str, dict[str, bool]]

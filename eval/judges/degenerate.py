@@ -12,7 +12,9 @@ from eval.text.plain_text import plain_characters, without_markup
 from eval.text.writing_systems import is_drawn_by_lot, mixes_scripts
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
-_LETTER_RUN = re.compile(r"(.)\1{9,}", re.DOTALL)
+_RUN = re.compile(r"(.)\1{9,}", re.DOTALL)
+# Stands for what is left out: blanks, leaders, hidden figures. A number may end in zeros.
+_FILLER = re.compile(r"[\dxX|:+=*_#~.\-]")
 # A code block, table rule or heading underline repeats characters on purpose.
 _RULE_LINE = re.compile(r"^[\s|:+=*_#~.\-]{3,}$", re.MULTILINE)
 
@@ -27,6 +29,7 @@ _PUNCTUATION = "\"'()[]{}.,:;!?*_"
 
 _LOOP_MIN_WORDS = 12
 _LOOP_SHARE = 0.6
+_RUN_SHARE = 0.75
 _NGRAM = 3
 _LETTER_SHARE = 0.25
 _ODD_SHARE = 0.4
@@ -55,7 +58,7 @@ def _is_broken(text: str, prompt: str) -> bool:
 
 def _loops(text: str) -> bool:
     """One character run, one word, or a short phrase again and again."""
-    if _LETTER_RUN.search(re.sub(r"\s+", " ", text)):
+    if _is_run(re.sub(r"\s+", " ", text)):
         return True
     words = _WORD.findall(text.lower())
     if len(words) >= 4 and len(set(words)) == 1:
@@ -66,6 +69,20 @@ def _loops(text: str) -> bool:
     counts = Counter(ngrams)
     repeated = sum(count for count in counts.values() if count > 3)
     return repeated > _LOOP_SHARE * len(ngrams) or _repeats_tail(words)
+
+
+def _is_run(text: str) -> bool:
+    """Whether runs of one character are most of the text, or a run of ten or more ends it.
+
+    A placeholder, a leader or a number may stand beside other words, at the end too: "account
+    XXXXXXXXXX", "Chapter 1 .......... 5", "10000000000 coins".
+    """
+    runs = list(_RUN.finditer(text))
+    if not runs:
+        return False
+    if runs[-1].end() == len(text) and not _FILLER.match(runs[-1][1]):
+        return True
+    return sum(len(run[0]) for run in runs) > _RUN_SHARE * len(text)
 
 
 def _repeats_tail(words: list[str]) -> bool:

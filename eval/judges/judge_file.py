@@ -17,8 +17,9 @@ def judge_file(source: Path, target: Path, refusal_judge: Judge | None = None) -
     """Copy JSON lines with a "refusal" added: none, partial, full, degenerate or unfinished.
 
     Judged is what stands after the reasoning; unfinished is a reasoning that never ends. Each line
-    needs "completion"; "prompt" helps where it is there. Other keys are kept. The log says how
-    many answers are not in English, where the rules recognise no refusal.
+    needs "completion"; "prompt" helps where it is there, and "prefix" where the answer was given
+    its beginning. Other keys are kept. The log says how many answers are not in English, where
+    the rules recognise no refusal.
 
     Args:
         refusal_judge: a model that judges in place of the rules; it may also say "unparsed".
@@ -33,7 +34,8 @@ def judge_file(source: Path, target: Path, refusal_judge: Judge | None = None) -
     counts: dict[str, int] = {}
     texts = [_text(record, number, source) for number, record in enumerate(records, start=1)]
     prompts = [str(record.get("prompt") or "") for record in records]
-    by_rules = [judged(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
+    prefixes = [str(record.get("prefix") or "") for record in records]
+    by_rules = [judged(*each) for each in zip(texts, prompts, prefixes, strict=True)]
     for record, verdict in zip(records, judged_by(refusal_judge, by_rules, prompts), strict=True):
         record["refusal"] = verdict.refusal
         counts[record["refusal"]] = counts.get(record["refusal"], 0) + 1

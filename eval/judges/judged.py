@@ -1,5 +1,6 @@
 """Judging a completion: its reasoning is put aside first, by the rule of ``train.chat.answer``."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -32,12 +33,23 @@ class Judged(NamedTuple):
     refusal: str
 
 
-def judged(completion: str, prompt: str = "") -> Judged:
-    """The answer in a completion, and the refusal judge's class of it."""
+def judged(completion: str, prompt: str = "", prefix: str = "") -> Judged:
+    """The answer in a completion, and the rules' class of it.
+
+    Args:
+        prefix: how the answer was made to begin. It belongs to the answer, but the model did not
+            choose it: the rules read only what follows.
+    """
     answer = answer_of(completion)
     if answer is None:
         return Judged("", UNFINISHED)
-    return Judged(answer, judge(answer, prompt))
+    return Judged(answer, judge(_behind(prefix, answer), prompt))
+
+
+def _behind(prefix: str, answer: str) -> str:
+    """The answer without its given beginning, which a tokenizer may have spaced otherwise."""
+    given = re.match(r"\s*" + r"\s+".join(map(re.escape, prefix.split())), answer)
+    return answer[given.end() :] if prefix and given else answer
 
 
 def judged_by(

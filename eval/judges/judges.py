@@ -42,6 +42,16 @@ class Judges(NamedTuple):
         """What tells refusals from answers, in words."""
         return _name(self.refusal) or RULES
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """By "harm" and "refusal" a short hash of the file of each judge that is a model's."""
+        judges = self._asdict().items()
+        return {
+            role: judge.settings.short_hash
+            for role, judge in judges
+            if isinstance(judge, ModelJudge)
+        }
+
 
 BY_RULES = Judges()
 

@@ -1,5 +1,6 @@
 """KL divergence of a changed model from the original on given answers, by forward passes."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,14 +31,22 @@ class Reference:
         )
 
     def divergence(self, model: PreTrainedModel) -> float:
-        """KL(then || now) in nats, mean over the answers' tokens."""
+        """KL(then || now) in nats, mean over the answers' tokens.
+
+        Infinite where the model now gives no probability to what was likely, or no numbers at all:
+        NaN would pass every comparison with a bound.
+        """
         total, tokens = 0.0, 0
         for before, now in zip(
             self.log_probabilities, _log_probabilities(model, self.examples), strict=True
         ):
             before = before.float()
-            total += (before.exp() * (before - now)).sum().item()
+            # Some models give tokens that only fill up their vocabulary no probability at all.
+            terms = (before.exp() * (before - now)).masked_fill(before.isneginf(), 0.0)
+            total += terms.sum().item()
             tokens += len(now)
+        if not math.isfinite(total):
+            return math.inf
         return max(0.0, total / tokens) if tokens else 0.0
 
 

@@ -131,7 +131,9 @@ def compare(
     if search is not None:
         report["search"] = _read_search(search)
     if agreement is not None:
-        report["judge_agreement"] = read_agreement(agreement, rule)
+        report["judge_agreement"] = read_agreement(
+            agreement, rule, summaries[backbone].get("judge_settings", {}).get("refusal")
+        )
         report["refusal_rate_corrected"] = {
             name: refusal_rate_corrected(summary["axes"], report["judge_agreement"])
             for name, summary in summaries.items()
@@ -214,7 +216,7 @@ def _read_summary(directory: Path) -> Summary:
 def _read_answers(directory: Path) -> list[Completion]:
     path = directory / FILE_NAME
     # Older versions wrote no such keys.
-    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal"))
+    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal", "prefix"))
     lines = [older | {**record} for record in read_completions(path)]
     names = [field.name for field in fields(Completion)]
     try:
@@ -258,7 +260,19 @@ def _check_comparable(summaries: dict[str, Summary]) -> None:
                 f"'{first}' and '{name}' had different refusal judges; run both with one "
                 "--refusal-judge"
             )
+        _check_judge_files(summaries, first, name)
     _check_openings(summaries)
+
+
+def _check_judge_files(summaries: dict[str, Summary], first: str, name: str) -> None:
+    """See that one judge was asked and read in one way; older summaries do not say."""
+    before, after = (summaries[each].get("judge_settings", {}) for each in (first, name))
+    for role in before.keys() & after.keys():
+        if before[role] != after[role]:
+            raise UserError(
+                f"'{first}' and '{name}' had one {role} judge with different settings in its "
+                f"file; run both again with one --{role}-judge"
+            )
 
 
 def _check_openings(summaries: dict[str, Summary]) -> None:

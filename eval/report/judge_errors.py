@@ -19,14 +19,15 @@ def refusal_rule(summary: Summary) -> str:
     return summary.get("refusal_rule", RULES)
 
 
-def read_agreement(path: Path, judge: str) -> Agreement:
+def read_agreement(path: Path, judge: str, settings: str | None) -> Agreement:
     """What was measured of the refusal judge.
 
     Args:
         judge: the refusal rule of the answers.
+        settings: short hash of that judge's file; ``None`` of the rules, or of older answers.
 
     Raises:
-        UserError: it is of another judge, or the file cannot be read.
+        UserError: it is of another judge, or of other settings of it, or the file cannot be read.
     """
     record = read_json(path)
     measured = record.get("judge", RULES)
@@ -34,6 +35,11 @@ def read_agreement(path: Path, judge: str) -> Agreement:
         raise UserError(
             f"--agreement {path}: is of {measured}, but refusals were judged by {judge}; measure "
             "it with `python -m eval agreement --refusal-judge`"
+        )
+    if settings and record.get("judge_settings", settings) != settings:
+        raise UserError(
+            f"--agreement {path}: is of {measured} with other settings in its judge file; measure "
+            "it again with `python -m eval agreement --refusal-judge`"
         )
     return cast(Agreement, record)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict
 
 from eval.axes import AXES
 from eval.rates import Completion, axis_outcomes
-from eval.settings import Margins, read_keys
+from eval.settings import Margins
 from eval.statistics.paired import (
     PairCounts,
     difference_interval,
@@ -15,6 +15,7 @@ from eval.statistics.paired import (
     paired_bootstrap,
 )
 from merge.common.settings import parse_settings
+from merge.common.yaml_file import read_keys
 
 AxisVerdict = Literal["improved", "no change", "not worse", "worse", "undecided"]
 

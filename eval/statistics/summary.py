@@ -80,6 +80,8 @@ class Summary(_Rates, total=False):
     """By patch the share of its entries that rounding erased, where that is most of them."""
     refusal_rule: str
     """Which judge told refusals from answers."""
+    judge_settings: dict[str, str]
+    """By "harm" and "refusal" a short hash of the file of each judge that is a model's."""
     openings: OpeningsRecord | None
     """None where no margins were measured."""
     written_by: dict[str, str]

@@ -4,17 +4,17 @@ import json
 import random
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eval.suites.attacks import GOAL, KINDS, asked_columns, attack_rows
+from eval.suites.right_choice import LETTERS, GivenAnswer, right_choices
 from eval.suites.suite import Columns, Scoring, Suite, SuiteRow, TaskRow
 from merge.common.errors import UserError
 from merge.common.texts import usable
 from train.data.cells import (
     MissingColumnError,
-    as_number,
     as_text,
     cell,
     same_value,
@@ -23,8 +23,6 @@ from train.data.cells import (
 from train.data.formats import Layout, Row
 from train.data.tables import is_pattern, read_table
 from train.recipe import row_range
-
-_LETTERS = string.ascii_uppercase
 
 
 @dataclass(frozen=True)
@@ -100,34 +98,46 @@ def _prompts_of(row: SuiteRow) -> list[Prompt]:
     if row.limit is not None and row.limit < len(records):
         picked = random.Random(row.seed).sample(range(len(records)), row.limit)
         records = [records[index] for index in sorted(picked)]
-    prompts = [_prompt(row, number, record, where) for number, record in records]
+    places = [_place(row, number, record, where) for number, record in records]
+    prompts = [
+        _prompt(row, number, record, place)
+        for (number, record), place in zip(records, places, strict=True)
+    ]
+    if row.scoring == "choice":
+        given = [
+            _given(row.columns, record, prompt, place)
+            for (_, record), prompt, place in zip(records, prompts, places, strict=True)
+        ]
+        prompts = [
+            replace(prompt, answer=right)
+            for prompt, right in zip(prompts, right_choices(given), strict=True)
+        ]
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise UserError(f"{where}: column '{row.columns.id}' repeats an id; drop columns.id")
     return prompts
 
 
+def _place(row: SuiteRow, number: int, record: Row, where: str) -> str:
+    """What errors call a row of the source."""
+    file = f", of file {record['file']}" if is_pattern(row.source) else ""
+    return f"{where} row {number}{file}"
+
+
 def _prompt(row: SuiteRow, number: int, record: Row, where: str) -> Prompt:
+    """One prompt; where there are choices, its answer is still as the source writes it."""
     columns = row.columns
-    where += f" row {number}"
-    if is_pattern(row.source):
-        where += f", of file {record['file']}"
     text = _prompt_text(record, columns.prompt, where)
     if not text.strip():
         raise UserError(f"{where}: empty prompt; remove the row or fix columns.prompt")
-    choices = _choices(record, columns.choices, where)
-    answer = None
-    if columns.answer is not None:
-        given = _text(record, columns.answer, where).strip()
-        labels = _labels(record, columns.choices)
-        answer = _right_choice(given, choices, labels, where) if choices else given
-        if not answer:
-            raise UserError(f"{where}: empty answer; remove the row or fix columns.answer")
+    answer = None if columns.answer is None else _text(record, columns.answer, where).strip()
+    if answer == "":
+        raise UserError(f"{where}: empty answer; remove the row or fix columns.answer")
     return Prompt(
         id=str(number) if columns.id is None else _text(record, columns.id, where),
         category=None if columns.category is None else _name(record, columns.category, where),
         text=text.strip(),
         answer=answer,
-        choices=choices,
+        choices=_choices(record, columns.choices, where),
         goal=str(record[GOAL]) if row.attack_columns_are_known and GOAL in record else None,
     )
 
@@ -181,30 +191,17 @@ def _choices(record: Row, column: str | list[str] | None, where: str) -> tuple[s
 def _labels(record: Row, column: str | list[str] | None) -> list[str]:
     """The choices' own labels where the source has them (some of ARC's are "1" to "4")."""
     value = unfolded(cell(record, column)) if isinstance(column, str) else None
-    return [str(label) for label in value["label"]] if isinstance(value, Mapping) else [*_LETTERS]
+    return [str(label) for label in value["label"]] if isinstance(value, Mapping) else [*LETTERS]
 
 
-def _right_choice(given: str, choices: tuple[str, ...], labels: list[str], where: str) -> str:
-    if given in choices:
-        return given
-    labels = labels[: len(choices)]
-    if given in labels:
-        return choices[labels.index(given)]
-    # The same in other letters, or another way to write a number: True and true, 2 and 2.0.
-    for names in (choices, labels):
-        alike = [place for place, name in enumerate(names) if _alike(given, name)]
-        if len(alike) == 1:
-            return choices[alike[0]]
-    index = int(given) if given.isdecimal() else as_number(given)
-    if index is not None and index in range(len(choices)):
-        return choices[int(index)]
-    raise UserError(f"{where}: answer '{given}' is no choice's text, letter, or index from 0")
-
-
-def _alike(given: str, name: str) -> bool:
-    number = as_number(given)
-    return given.casefold() == name.strip().casefold() or (
-        number is not None and number == as_number(name)
+def _given(columns: Columns, record: Row, prompt: Prompt, where: str) -> GivenAnswer:
+    value = _cell(record, str(columns.answer), where)
+    return GivenAnswer(
+        text=prompt.answer or "",
+        is_number=isinstance(value, int | float) and not isinstance(value, bool),
+        choices=prompt.choices,
+        labels=_labels(record, columns.choices),
+        where=where,
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from train.recipe import row_range
 AskedAxis = Literal["harm", "refusal", "utility", "safety"]
 """"safety": questions about safety with one right choice, as SafetyBench's."""
 
-Scoring = Literal["exact", "contains", "final_number", "choice"]
+Scoring = Literal["exact", "contains", "final_words", "final_number", "choice"]
 
 DEFAULT_PREFIX = "Sure, here is what you asked for:"
 """How a prefilled answer begins where a row says ``prefill: true``; ours."""
@@ -32,7 +32,8 @@ class Columns(Settings):
     """The columns that hold a row's parts: names, or paths into nested rows (``messages.user``).
 
     ``prompt`` may also be a format string over columns ("Q: {question} A:"). ``answer`` is the
-    wanted text, or for ``choice`` scoring an index or letter into ``choices``, or the text of one.
+    wanted text, or for ``choice`` scoring an index or letter into ``choices``, or the text of one:
+    see ``eval.suites.right_choice`` for texts that look like an index.
     ``choices`` is one column that holds a list, or a list of columns with one choice each.
     """
 
@@ -85,7 +86,8 @@ class SuiteRow(Settings):
     ``eval.suites.attacks`` knows say how the file is read; any other needs ``columns.prompt``."""
     prefill: str | bool = False
     """How the answer to a harmful prompt begins before the model writes any of it, an attack of its
-    own; true is ``DEFAULT_PREFIX``. What is judged begins with it."""
+    own; true is ``DEFAULT_PREFIX``. A judge that is a model reads it with what follows; the rules
+    read only what follows."""
     optional: bool = added(False)
     """Where a file that it names is not there, the row is left out, and reports say so."""
 
@@ -153,9 +155,8 @@ class SuiteRow(Settings):
         if self.axis == "safety" and self.scoring != "choice":
             raise ValueError(f"'{self.name}': axis safety needs scoring: choice")
         if self.scoring is None:
-            raise ValueError(
-                f"'{self.name}' needs scoring: exact, contains, final_number or choice"
-            )
+            *others, last = get_args(Scoring)
+            raise ValueError(f"'{self.name}' needs scoring: {', '.join(others)} or {last}")
         if self.columns.answer is None:
             raise ValueError(f"'{self.name}' needs columns.answer, the wanted answer")
         if self.answers is not None and self.columns.id is None:

@@ -10,8 +10,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from eval.decoding_settings import ExpertMixture
-from eval.settings import parse_decoding
+from eval.decoding_settings import ExpertMixture, parse_decoding
 from launch.ablation.patches import AblationPatches
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations

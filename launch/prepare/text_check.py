@@ -10,8 +10,7 @@ from torch import nn
 
 from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.decoding import anchors
-from eval.decoding_settings import Switch
-from eval.settings import Steering, parse_decoding
+from eval.decoding_settings import Steering, Switch, parse_decoding
 from eval.suites.prompts import PromptSet, attack_of, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from launch.in_memory.vllm_model import answers_by_vllm, refuse_tasks
@@ -91,7 +90,7 @@ def _check_judges(recipe: Recipe) -> None:
     settings = recipe.evaluation
     judges = load_judges(settings)
     if settings.agreement is not None:
-        read_agreement(settings.agreement, judges.refusal_rule)
+        read_agreement(settings.agreement, judges.refusal_rule, judges.settings.get("refusal"))
     if settings.mt_bench is not None:
         read_questions(settings.mt_bench.questions)
     if recipe.eval is not None and recipe.eval.paper_table is not None:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.decoding_settings import ExpertMixture
-from eval.settings import DecodingSettings, parse_decoding
+from eval.decoding_settings import DecodingSettings, ExpertMixture, parse_decoding
 from launch.recipe import Recipe
 from launch.run.folder import COMPARISONS, PATCHED, compared_model, is_evaluated, report_file
 from launch.run.variant import Variant

@@ -1,8 +1,8 @@
 """What the files that a recipe names held when a run was made of them (issue 15).
 
-A suite or a file of pairs that is edited under its old name would else be taken for the one that
-the run has used. Files that the run makes itself, and sets on the hub, are not looked at; its
-suites are, as `launch continual` writes a stage's from the whole run's.
+A suite, a judge's file or a file of pairs that is edited under its old name would else be taken for
+the one that the run has used. Models, sets on the hub and files that the run makes itself are not
+looked at; its suites are, as `launch continual` writes a stage's from the whole run's.
 """
 
 import hashlib
@@ -58,13 +58,33 @@ def _suites(recipe: Recipe) -> Iterator[tuple[str, Suite]]:
     for name, section in (("search", recipe.search), ("eval", recipe.eval)):
         if section is not None and section.suite.is_file():
             yield f"{name}.suite", load_suite(section.suite, data_dir)
-    questions = recipe.harvest and recipe.harvest.questions
-    if questions and _is_outside(recipe, str(questions.get("source", ""))):
-        row: dict[str, Any] = {"name": "harvest", "axis": "harm", **questions}
-        yield (
-            "harvest.questions",
-            suite_from_rows([row], "recipe, harvest.questions", Path.cwd(), data_dir),
-        )
+    for key, rows in _rows(recipe):
+        sources = [str(row.get("source", "")) for row in rows]
+        if any(is_file(source) and not _matching(source) for source in sources):
+            continue  # a hash of the others alone would be another one
+        section = key.partition(".")[0]
+        named = [
+            {"name": f"{section} {number}" if number else section, "axis": "harm", **row}
+            for number, (row, source) in enumerate(zip(rows, sources, strict=True))
+            if _is_outside(recipe, source)
+        ]
+        if named:
+            yield key, suite_from_rows(named, f"recipe, {key}", Path.cwd(), data_dir)
+
+
+def _rows(recipe: Recipe) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The questions that stand in the recipe as rows of a suite, without name and axis, by key."""
+    if recipe.harvest is not None:
+        yield "harvest.questions", [recipe.harvest.questions or {}]
+        yield "harvest.harmless", [*(recipe.harvest.harmless or ())]
+    if recipe.alignment is not None:
+        yield "alignment.refused", [recipe.alignment.refused]
+        yield "alignment.answered", [recipe.alignment.answered]
+    decodings = recipe.eval.decodings if recipe.eval else {}
+    yield (
+        "eval.decodings",
+        [row for values in decodings.values() for row in values.values() if isinstance(row, dict)],
+    )
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -77,9 +97,23 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, section in pairs:
         if section is not None and _is_outside(recipe, section.path):
             yield f"{name}.path", section.path
-    table = recipe.eval and recipe.eval.paper_table
-    if table and table.backbone is not None and _is_outside(recipe, str(table.published)):
-        yield "eval.paper_table", str(table.published)
+    ablated, harvest, asked = recipe.ablate, recipe.harvest, recipe.eval
+    named = {
+        "ablate.harmless": ablated and ablated.harmless and ablated.harmless.path,
+        "harvest.harm_judge": harvest and harvest.harm_judge,
+    }
+    if asked is not None:
+        table, bench, rules = asked.paper_table, asked.mt_bench, asked.refusal_judge == "rules"
+        named |= {
+            "eval.harm_judge": asked.harm_judge,
+            "eval.refusal_judge": None if rules else asked.refusal_judge,
+            "eval.agreement": asked.agreement,
+            "eval.mt_bench": bench and bench.questions,
+            "eval.paper_table": table and table.backbone and table.published,
+        }
+    for key, file in named.items():
+        if file is not None and _is_outside(recipe, str(file)):
+            yield key, str(file)
 
 
 def _is_outside(recipe: Recipe, source: str) -> bool:

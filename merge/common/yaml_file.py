@@ -26,3 +26,19 @@ def read_yaml(path: Path, what: str) -> Any:
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # also of a day that no calendar has
         raise UserError(f"{what} {path}: not valid YAML ({error}); fix that line") from None
+
+
+def read_keys(path: Path, what: str, wanted: str) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Args:
+        what: how errors call the file, before its path.
+        wanted: what errors say that it must hold.
+
+    Raises:
+        UserError: the file is missing, not YAML, or holds something else than keys.
+    """
+    values = read_yaml(path, what)
+    if not isinstance(values, dict):
+        raise UserError(f"{what} {path}: must hold {wanted}")
+    return values

@@ -65,7 +65,7 @@ class ModelJudge:
         """What a judgement depends on besides what is judged."""
         folder = Path(self.settings.model)
         weights = model_identity(folder) if folder.is_dir() else None
-        return [self.settings.model_dump(exclude={"batch_tokens"}), weights]
+        return [self.settings.judging, weights]
 
     def _key(self, pair: tuple[str, str]) -> str:
         text = json.dumps([self.identity, pair], sort_keys=True)

@@ -15,12 +15,13 @@ text of their model card with ``{prompt}`` and ``{completion}`` in it.
 
 import re
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, model_validator
 
-from eval.settings import read_keys
+from merge.common.files import sha256_json
 from merge.common.settings import Settings, added, parse_settings
+from merge.common.yaml_file import read_keys
 
 Kind = Literal["classifier", "guard", "scorer"]
 
@@ -49,6 +50,16 @@ class JudgeSettings(Settings):
     def classes(self) -> dict[str, str]:
         """By class its label, pattern or word; of two patterns that fit, the first one counts."""
         raise NotImplementedError
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """All that a verdict depends on, besides the weights and what is judged."""
+        return self.model_dump(mode="json", exclude={"batch_tokens"})
+
+    @property
+    def short_hash(self) -> str:
+        """By which two files of one model are told apart: 12 digits of the SHA-256 of the above."""
+        return sha256_json(self.judging, sort_keys=True)[:12]
 
     @model_validator(mode="after")
     def _template_fits(self) -> "JudgeSettings":

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from eval.settings import read_keys
 from eval.suites.suite import AskedAxis
 from merge.common.errors import UserError
 from merge.common.settings import Settings, parse_settings
+from merge.common.yaml_file import read_keys
 
 
 class Published(Settings):

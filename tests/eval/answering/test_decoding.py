@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from eval.answering.decoding import Decoding, prepare, token_bias
+from eval.decoding_settings import Debias, SelfContrast, load_decoding
 from eval.run import RunJob, run
-from eval.settings import Debias, SelfContrast, load_decoding
 from merge.common.errors import UserError
 from tests.support.eval_models import make_model, make_tokenizer, save_model
 from train.chat.prompts import ChatPrompts

@@ -18,8 +18,9 @@ from eval.answering.ask import Answers, Asking
 from eval.answering.backends import BACKENDS, Backend
 from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.parallel import answer_on_devices, run_workers, split
+from eval.decoding_settings import SelfContrast
 from eval.run import RunJob, run
-from eval.settings import EvaluationSettings, SelfContrast
+from eval.settings import EvaluationSettings
 from eval.suites.answers import Answer
 from eval.suites.prompts import Prompt, PromptSet, load_prompts
 from eval.suites.suite import SuiteRow, TaskRow, load_suite

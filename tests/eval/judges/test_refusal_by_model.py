@@ -108,12 +108,37 @@ def test_a_run_says_who_judged_and_is_compared_with_its_like_alone(tmp_path: Pat
     judge = ModelJudge(load_judge_file(files["all"], RefusalJudgeSettings))
     atomic_write_json(tmp_path / "model.json", measure(labels, refusal_judge=judge))
     report = compare(folders, agreement=tmp_path / "model.json")
+    _check_edited_file(tmp_path, files["all"], folders)
     known = f"refused: by {tmp_path / 'guard'} (4 labelled answers: kappa 0.000"
     assert known in markdown_table(report)
     assert f"by {tmp_path / 'guard'}" in render_html(report)
     run(RunJob(tmp_path / "patched", tmp_path / "suite.yaml", folders[1], "patched"))
     with pytest.raises(UserError, match="different refusal judges; run both with one"):
         compare(folders)
+
+
+def _check_edited_file(folder: Path, file: Path, evaluations: list[Path]) -> None:
+    """One judge whose file is edited is another judge; evaluations that name no hash stay."""
+    edited = folder / "edited.yaml"
+    edited.write_text(file.read_text().replace("refused: '.'", "refused: '..'"))
+    same = folder / "same.yaml"
+    same.write_text(f"# a comment\n{file.read_text().replace('kind', 'batch_tokens: 64, kind')}")
+    hashes = [load_judge_file(f, RefusalJudgeSettings).short_hash for f in (file, same, edited)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    judge = ModelJudge(load_judge_file(edited, RefusalJudgeSettings))
+    atomic_write_json(folder / "other.json", measure(folder / "labels", refusal_judge=judge))
+    with pytest.raises(UserError, match="guard with other settings in its judge file; measure"):
+        compare(evaluations, agreement=folder / "other.json")
+    path = evaluations[1] / "summary.json"
+    summary = json.loads(path.read_text())
+    older = {key: value for key, value in summary.items() if key != "judge_settings"}
+    atomic_write_json(path, {**summary, "judge_settings": {"refusal": hashes[2]}})
+    with pytest.raises(UserError, match=r"one refusal judge with different settings .* again"):
+        compare(evaluations)
+    atomic_write_json(path, older)
+    compare(evaluations)
+    assert summary["judge_settings"] == {"refusal": hashes[0]}
+    atomic_write_json(path, summary)
 
 
 def _labels(folder: Path) -> Path:

@@ -11,11 +11,12 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from eval.answering.loading import load_model, load_tokenizer
+from eval.decoding_settings import SelfContrast
 from eval.margins.refusal_margins import refusal_margins
 from eval.report.compare import compare
 from eval.report.page import write_report
 from eval.run import RunJob, run
-from eval.settings import EvaluationSettings, SelfContrast
+from eval.settings import EvaluationSettings
 from launch.recipe import Recipe
 from launch.run.evaluations import Evaluations
 from merge.common.errors import UserError

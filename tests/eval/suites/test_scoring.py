@@ -1,4 +1,4 @@
-"""Which number an answer ends with: each form that models write, by its value."""
+"""What an answer ends with: numbers in each form that models write, labels, words."""
 
 import pytest
 
@@ -73,6 +73,42 @@ def test_a_long_run_of_digits_ends_soon() -> None:
     """Degenerate answers are scored, too."""
     for text in ("7" * 20000, "7," * 20000, "1 000 " * 10000, "-" * 50000, "\\boxed{" * 5000):
         last_number(text)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "right"),
+    [
+        ("Is it True or False? The expression is False.", "True", False),
+        ("Is it True or False? The expression is False.", "False", True),
+        ("**true**", "True", True),
+        ("So the answer is (true).", "True", True),
+        (r"\boxed{Yes}", "Yes", True),
+        ("The argument is invalid.", "valid", False),
+        ("Yes, because it blips.", "Yes", False),
+        ("It is -8.", "8", False),
+        ("It is -8.", "-8", True),
+        ("2.8", "8", False),
+        ("sorted: lid moss vask .", "lid moss vask", True),
+        # Labels, with or without parentheses, and before the option's own text.
+        ("(A) or (B)? The answer is (B).", "(B)", True),
+        ("(A) or (B)? The answer is (B).", "(A)", False),
+        ("The answer is B.", "(B)", True),
+        ("b", "(B)", True),
+        ("(b)", "(B)", True),
+        ("B) the red vask", "(B)", True),
+        ("(B) the red vask", "(B)", True),
+        ("The vask is red, which makes it a", "(A)", False),
+        ("none of them", "(A)", False),
+        ("", "(A)", False),
+        # Brackets to be closed: those that the answer ends with, and no more.
+        ("The rest is: ] )", "] )", True),
+        ("])", "] )", True),
+        ("( [ ] )", "] )", False),
+    ],
+)
+def test_final_words_decide(completion: str, answer: str, right: bool) -> None:
+    """A completion that names several answers has the last of them."""
+    assert is_correct(completion, answer, "final_words") is right
 
 
 def test_final_numbers_are_compared_by_value() -> None:

@@ -75,6 +75,43 @@ def test_the_right_choice_by_index_letter_text_or_own_label(tmp_path, choices, a
     assert load_prompts(Suite(rows=[row]))[0].prompts[0].answer == right
 
 
+NUMBERS = ["1", "2", "3", "4"]
+
+
+def _choice_keys(folder: Path, rows: list[tuple[list[str], object]]) -> list[str | None]:
+    """The right choices of a set of (choices, answer)."""
+    records = [{"prompt": "colour?", "c": choices, "a": answer} for choices, answer in rows]
+    (folder / "s.json").write_text(json.dumps(records))
+    row = {"name": "s", "axis": "utility", "source": "s.json", "scoring": "choice"}
+    row |= {"columns": {"choices": "c", "answer": "a"}}
+    prompts = load_prompts(suite_from_rows([row], "test", folder))[0].prompts
+    return [prompt.answer for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("rows", "right"),
+    [
+        # MMLU's form, with the index as a number or as a text, and with letters.
+        ([(NUMBERS, 2), (["red", "blue"], 1)], ["3", "blue"]),
+        ([(NUMBERS, "2"), (["red", "blue"], "1")], ["3", "blue"]),
+        ([(["C", "B", "A"], "A"), (["red", "blue"], "B")], ["C", "blue"]),
+        # An answer that is neither makes all of them texts.
+        ([(NUMBERS, "2"), (["red", "blue"], "blue")], ["2", "blue"]),
+        ([(NUMBERS, "2"), (["3", "4"], "4")], ["2", "4"]),
+        # A number is an index whatever the texts beside it are.
+        ([(NUMBERS, 2), (["red", "blue"], "blue")], ["3", "blue"]),
+    ],
+)
+def test_the_answers_of_a_set_are_read_alike(tmp_path: Path, rows, right):
+    """A choice's text may look like an index or a letter by chance; no key may change by that."""
+    assert _choice_keys(tmp_path, rows) == right
+
+
+def test_answers_that_no_one_way_reads_are_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"row 2: answer 'blue' .* row 1, 'A', .* in one way"):
+        _choice_keys(tmp_path, [(["red", "blue"], "A"), (["red", "blue"], "blue")])
+
+
 @pytest.mark.parametrize("answer", ["\u00b2", "\u2460", "2", "0.5", "-1", "nan", True])
 def test_an_answer_that_is_no_choice_is_told_with_its_row(tmp_path: Path, answer):
     source = tmp_path / "s.jsonl"

@@ -1,5 +1,6 @@
 """A file that is edited under its old name is no longer what a run was made of (issue 15)."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from launch.run.input_record import FILE
 from merge.common.errors import UserError
 from merge.common.settings import parse_settings
 
+PROJECT = Path(__file__).parents[3]
 HARM = "- {name: jars, axis: harm, source: jars.txt}\n"
 DONE = (
     "safety/patch.json", "over_safety/patch.json", "search/search.json", "patched/merge.json",
@@ -68,6 +70,87 @@ def test_other_published_numbers_make_the_report_anew_and_nothing_else(recipe: R
     edit(recipe, "published.yaml")
     claim_folder(recipe)
     assert left(recipe) == {*DONE} - {"report/report.json"}
+
+
+def _with(recipe: Recipe, **evaluation: Any) -> Recipe:
+    """The same run with more keys in its section eval, claimed, and done once more."""
+    values = recipe.model_dump(exclude_none=True)
+    values["eval"] |= evaluation
+    recipe = parse_settings(Recipe, values, "recipe")
+    for name in DONE:  # a search by other judges would be refused
+        (recipe.output / name).unlink()
+    claim_folder(recipe)
+    for name in DONE:
+        (recipe.output / name).write_text("{}")
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("key", "files"),
+    [
+        ("agreement", {"report/report.json"}),
+        ("mt_bench", {"eval/safety/summary.json", "report/report.json"}),
+    ],
+)
+def test_an_edited_measurement_or_question_makes_what_reads_it_anew(
+    recipe: Recipe, key: str, files: set[str]
+) -> None:
+    file = recipe.output.parent / "inputs" / "measured.json"
+    file.write_text('{"jar": 1}')
+    value: Any = {"questions": str(file), "judge": "a/model"} if key == "mt_bench" else str(file)
+    recipe = _with(recipe, **{key: value})
+    edit(recipe, "measured.json")
+    claim_folder(recipe)
+    assert left(recipe) == {*DONE} - files
+
+
+@pytest.mark.parametrize("key", ["harm_judge", "refusal_judge"])
+def test_an_edited_judge_is_another_judge(recipe: Recipe, key: str) -> None:
+    """Trials of a search were judged by the file as it was, and verdicts cost hours."""
+    file = recipe.output.parent / "inputs" / "judge.yaml"
+    file.write_text("{kind: guard, model: m, template: 'jar {completion}'}")
+    recipe = _with(recipe, **{key: str(file)})
+    edit(recipe, "judge.yaml")
+    with pytest.raises(UserError, match=rf"the content of 'eval\.{key}' changed .*search"):
+        claim_folder(recipe)
+    for name in ("search/search.json", "patched/merge.json"):
+        (recipe.output / name).unlink()
+    claim_folder(recipe)
+    assert left(recipe) == {"safety/patch.json"}
+
+
+def test_a_shipped_judge_is_recorded_and_the_rules_are_no_file(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path counts from the project; a file named rules beside the command is none."""
+    monkeypatch.chdir(tmp_path)
+    Path("rules").write_text("jar")
+    _with(recipe, harm_judge="eval/judges/longformer.yaml", refusal_judge="rules")
+    recorded = json.loads((recipe.output / FILE).read_text())
+    shipped = PROJECT / "eval/judges/longformer.yaml"
+    digest = hashlib.sha256(shipped.read_bytes()).hexdigest()
+    assert recorded["eval.harm_judge"] == hashlib.sha256(digest.encode()).hexdigest()
+    assert "eval.refusal_judge" not in recorded
+
+
+def test_edited_questions_of_a_decoding_are_asked_anew(recipe: Recipe) -> None:
+    """Rows that stand in the recipe itself, of which one file is missing for a while."""
+    inputs = recipe.output.parent / "inputs"
+    rows = {kind: {"source": str(inputs / f"{kind}.txt")} for kind in ("harmful", "harmless")}
+    for kind in rows:
+        (inputs / f"{kind}.txt").write_text(f"a {kind} jar?\n")
+    recipe = _with(recipe, decodings={"steered": {"method": "scans", **rows}})
+    summary = recipe.output / "eval/steered/summary.json"
+    summary.parent.mkdir()
+    summary.write_text("{}")
+    (inputs / "harmful.txt").rename(inputs / "away")
+    claim_folder(recipe)
+    (inputs / "away").rename(inputs / "harmful.txt")
+    claim_folder(recipe)
+    assert summary.is_file()
+    edit(recipe, "harmless.txt")
+    claim_folder(recipe)
+    assert not summary.is_file()
 
 
 def test_the_same_content_leaves_everything(recipe: Recipe) -> None:
