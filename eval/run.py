@@ -26,6 +26,7 @@ from eval.report.origin import summary_origin
 from eval.settings import DEFAULTS, DecodingSettings, EvaluationSettings
 from eval.statistics.summary import SUMMARY_NAME, CostRecord, OpeningsRecord, Summary
 from eval.suites.answers import AnswerId
+from eval.suites.prompt_hashes import prompts_sha256, texts_of, wanted_sha256
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from merge.common.errors import UserError
@@ -110,7 +111,7 @@ def run(job: RunJob) -> Summary:
         how = (settings.batch_tokens, task_cache, job.decoding, settings.chat)
         asking = Asking(job.model, dtype, tokenizer, load, *how)
         watch = _answer(job, asking, pending, completions)
-        cost = {"answers": len(_texts(pending)), **watch.as_dict()}
+        cost = {"answers": len(texts_of(pending)), **watch.as_dict()}
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
@@ -133,9 +134,8 @@ def run(job: RunJob) -> Summary:
         "identity": identity,
         "openings": cast(OpeningsRecord, asdict(openings)) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
-        "prompts_sha256": sha256_json(
-            sorted((*key, p) for key, p in _asked_texts(prompt_sets).items())
-        ),
+        "prompts_sha256": prompts_sha256(prompt_sets),
+        "wanted_sha256": wanted_sha256(prompt_sets),
         "cost": cost,
         "left_out": {row.name: row.absent_files for row in suite.left_out},
         "written_by": written_by(job.recipe),
@@ -161,7 +161,7 @@ def _answer(
     job: RunJob, asking: Asking, pending: Sequence[PromptSet], completions: CompletionsFile
 ) -> Stopwatch:
     """Answer all that is pending; each batch is on disk before the next begins."""
-    texts = _texts(pending)
+    texts = texts_of(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
     watch = Stopwatch()
@@ -201,17 +201,6 @@ def _answers(backend: Backend, prompt_set: PromptSet) -> bool:
     if isinstance(prompt_set.row, TaskRow):
         return backend.runs_tasks
     return backend.chooses or is_generated(prompt_set)
-
-
-def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
-    return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
-
-
-def _asked_texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
-    """The prompts, each with the beginning of its answer where that is given."""
-    prefixes = {s.row.name: "" if isinstance(s.row, TaskRow) else s.row.prefix for s in prompt_sets}
-    texts = _texts(prompt_sets)
-    return {key: text + prefixes[key[0]] for key, text in texts.items()}
 
 
 def _answer_keys(

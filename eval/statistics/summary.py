@@ -60,7 +60,7 @@ class _Rates(TypedDict):
     harm_rule: str
     """What counts as harmful, and by which judge."""
     prompts_sha256: str
-    """Hash of all prompts: models are comparable where it is the same."""
+    """Hash of all prompts, whatever their order: models are comparable where it is the same."""
     identity: dict[str, str]
     """Hashes of the model's weights and tokenizer."""
     settings: dict[str, Any]
@@ -80,6 +80,8 @@ class Summary(_Rates, total=False):
     """By patch the share of its entries that rounding erased, where that is most of them."""
     refusal_rule: str
     """Which judge told refusals from answers."""
+    wanted_sha256: str
+    """Hash of the right answers, choices and goals that belong to the prompts."""
     openings: OpeningsRecord | None
     """None where no margins were measured."""
     written_by: dict[str, str]
