@@ -49,7 +49,8 @@ def headline(verdict: Verdict) -> str:
         for axis, entry in axes.items()
         if not (axis in _SILENT_WHERE_KEPT and entry["verdict"] in _KEPT)
     ]
-    parts = [_outcome({axis: entry["verdict"] for axis, entry in axes.items()})]
+    outcome = _outcome({axis: entry["verdict"] for axis, entry in axes.items()})
+    parts = [outcome] if outcome else []  # neither fault was measured
     parts += [
         f"{AXES[axis].name} not measured" for axis in (*FAULTS, "utility") if axis not in axes
     ]
