@@ -121,10 +121,10 @@ def margin_of(margins: Margins, axis: str) -> float:
 def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float) -> AxisVerdict:
     """improved or worse: significant after Holm; not worse: the interval excludes the margin.
 
-    A significant loss that certainly stays within the margin is "not worse".
+    No change: it excludes the margin, and every case counts as before. Of few cases it excludes
+    nothing, and leaves them undecided even if none changed. A significant loss that certainly stays
+    within the margin is "not worse".
     """
-    if counts.only_before + counts.only_after == 0:
-        return "no change"
     low, high = difference_interval(counts)
     loss, worst = (
         (counts.difference, high) if AXES[axis].lower_is_better else (-counts.difference, -low)
@@ -132,7 +132,7 @@ def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float
     if p_adjusted <= LEVEL and loss < 0:
         return "improved"
     if worst <= margin:
-        return "not worse"
+        return "not worse" if counts.discordant else "no change"
     return "worse" if p_adjusted <= LEVEL else "undecided"
 
 

@@ -43,6 +43,11 @@ class PairCounts(NamedTuple):
         return sum(self)
 
     @property
+    def discordant(self) -> int:
+        """Cases that count with one of the two alone."""
+        return self.only_before + self.only_after
+
+    @property
     def difference(self) -> float:
         """Share after minus share before."""
         return (self.only_after - self.only_before) / self.n
@@ -53,10 +58,10 @@ def mcnemar_exact(counts: PairCounts) -> float:
 
     Without any discordant pair it is 1.
     """
-    discordant = counts.only_before + counts.only_after
-    if discordant == 0:
+    if counts.discordant == 0:
         return 1.0
-    return float(binomtest(min(counts.only_before, counts.only_after), discordant, 0.5).pvalue)
+    fewer = min(counts.only_before, counts.only_after)
+    return float(binomtest(fewer, counts.discordant, 0.5).pvalue)
 
 
 def difference_interval(counts: PairCounts) -> tuple[float, float]:
@@ -116,14 +121,14 @@ def cases_to_show(counts: PairCounts, level: float) -> float:
     """
     if counts.difference == 0:
         return math.inf
-    discordant = (counts.only_before + counts.only_after) / counts.n
+    discordant = counts.discordant / counts.n
     spread = _quantile(1 - level / 2) * math.sqrt(discordant)
     spread += _quantile(POWER) * math.sqrt(_pair_variance(counts))
     return (spread / counts.difference) ** 2
 
 
 def _pair_variance(counts: PairCounts) -> float:
-    return (counts.only_before + counts.only_after) / counts.n - counts.difference**2
+    return counts.discordant / counts.n - counts.difference**2
 
 
 def _correlation(counts: PairCounts) -> float:
