@@ -7,13 +7,7 @@ from typing import Any, Literal, TypedDict
 from eval.axes import AXES
 from eval.rates import Completion, axis_outcomes
 from eval.settings import Margins, read_keys
-from eval.statistics.paired import (
-    PairCounts,
-    difference_interval,
-    holm,
-    mcnemar_exact,
-    paired_bootstrap,
-)
+from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
 from merge.common.settings import parse_settings
 
 AxisVerdict = Literal["improved", "no change", "not worse", "worse", "undecided"]
@@ -30,7 +24,6 @@ class Change(TypedDict):
 class AxisChange(Change):
     """What happened to one axis; ``judge_change`` says how each number is computed."""
 
-    bootstrap: tuple[float, float]
     p: float
     p_holm: float
     margin: float
@@ -72,9 +65,9 @@ def judge_change(
     """Every axis and the whole: tests on pairs of answers to the same prompts.
 
     Returns:
-        "axes": per axis its difference (after minus before) with Newcombe's interval, the paired
-        bootstrap's, the exact McNemar p-value, Holm's adjusted one over the axes, the verdict, and
-        the pairs of answers behind it (see ``PairCounts``);
+        "axes": per axis its difference (after minus before) with Newcombe's interval, the exact
+        McNemar p-value, Holm's adjusted one over the axes, the verdict, and the pairs of answers
+        behind it (see ``PairCounts``);
         "suites": per suite difference, interval, and p-value adjusted over the suites; "overall".
     """
     pairs = _paired_outcomes(before, after, lambda completion: axis_outcomes(completion).items())
@@ -89,7 +82,6 @@ def judge_change(
             "difference": count.difference,
             "low": low,
             "high": high,
-            "bootstrap": paired_bootstrap(*pairs[axis]),
             "p": mcnemar_exact(count),
             "p_holm": adjusted[axis],
             "margin": margin_of(margins, axis),

@@ -1,5 +1,6 @@
 """Paired statistics against statsmodels, scipy and closed forms; verdicts on planted changes."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_planted_flips_are_found_with_their_size():
     assert verdict["overall"] == "improved"
     back = judge_change(_answers(after), _answers(before), Margins())
     assert back["overall"] == "worse"
+
+
+def test_a_verdict_on_many_answers_needs_no_memory_beside_them():
+    """Tests and intervals are of counts: 20,000 pairs are some lists of 160 kB, no matrix."""
+    first, second = _answers(np.arange(20_000) < 6_000), _answers(np.arange(20_000) < 5_900)
+    tracemalloc.start()
+    judge_change(first, second, Margins())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 def test_few_answers_leave_it_undecided():
