@@ -70,7 +70,7 @@ def compare(
                 raise UserError(f"{directory}: '{other}' once more, with the same weights; drop it")
         same_name.append(name)
         summaries[name] = summary
-        answers[name] = read_answers(directory)
+        answers[name] = read_answers(directory, summary)
     check_comparable(summaries)
     _fill_unfinished(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))

@@ -1,5 +1,6 @@
 """Finished evaluations as a comparison reads them: comparable, and their answers in one order."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -37,11 +38,15 @@ def read_summary(directory: Path) -> Summary:
     return cast(Summary, summary)
 
 
-def read_answers(directory: Path) -> list[Completion]:
+def read_answers(directory: Path, summary: Summary) -> list[Completion]:
     """The judged answers of a finished evaluation, in the order of its suite.
 
+    Args:
+        summary: of the same evaluation.
+
     Raises:
-        UserError: the file is missing or broken, or an answer in it is not judged.
+        UserError: the file is missing or broken, an answer in it is not judged, or it has not the
+            answers that the summary counted.
     """
     path = directory / FILE_NAME
     # Older versions wrote no such keys.
@@ -49,9 +54,18 @@ def read_answers(directory: Path) -> list[Completion]:
     lines = [older | {**record} for record in read_completions(path)]
     names = [field.name for field in fields(Completion)]
     try:
-        return [Completion(**{name: line[name] for name in names}) for line in lines]
+        answers = [Completion(**{name: line[name] for name in names}) for line in lines]
     except KeyError as error:
         raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
+    there = Counter(answer.suite for answer in answers)
+    counted = {name: suite["n"] for name, suite in summary["suites"].items()}
+    for name in sorted(there.keys() | counted.keys()):
+        if there[name] != counted.get(name, 0):
+            raise UserError(
+                f"{path}: has {there[name]} answers of suite '{name}', but {SUMMARY_NAME} counted "
+                f"{counted.get(name, 0)}; run the evaluation again"
+            )
+    return answers
 
 
 def in_one_order(

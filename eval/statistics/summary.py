@@ -8,9 +8,13 @@ SUMMARY_NAME = "summary.json"
 
 
 class CostRecord(TypedDict, total=False):
-    """What answers cost, as summary.json holds it; empty where that was not measured."""
+    """What answers cost, as summary.json holds it; empty where that was not measured.
+
+    It is the sum of cost.jsonl (``eval.answering.cost``): of all batches, whenever they were asked.
+    """
 
     answers: int
+    """Answers of all batches, timed or not."""
     seconds: float
     """Seconds of all timed batches."""
     tokens: int

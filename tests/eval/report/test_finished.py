@@ -111,3 +111,17 @@ def test_a_prompt_that_one_model_did_not_answer_is_named(world: Path) -> None:
     words = "'patched' has no answer to prompt '4' of suite 'sums', which 'backbone' has"
     with pytest.raises(UserError, match=words):
         compare([world / "of-backbone", folder])
+
+
+@pytest.mark.parametrize(("edit", "counts"), [("drop", "has 5"), ("double", "has 7")])
+def test_other_answers_than_the_summary_counted_are_named(
+    world: Path, edit: str, counts: str
+) -> None:
+    """As where answers are asked again beside an old summary, or two folders were mixed."""
+    folder = evaluated(world, "patched", "mixed-up", ROWS)
+    file = folder / "completions.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[1:] if edit == "drop" else [*lines, lines[0]]))
+    words = rf"completions\.jsonl: {counts} answers of suite 'forbidden', but .* counted 6; run the"
+    with pytest.raises(UserError, match=words):
+        compare([world / "of-backbone", folder])
