@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from eval.answering.ask import Answers, Asking, chat_prompts, is_generated
-from eval.answering.asked_how import prompts_of
+from eval.answering.asked_how import answer_keys
 from eval.answering.backends import BACKENDS, Backend, BackendName, check_backend
 from eval.answering.completions import FILE_NAME, CompletionsFile
-from eval.answering.cost import Stopwatch
+from eval.answering.cost import CostFile, Stopwatch
 from eval.answering.decoding import decoding_identity
 from eval.answering.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from eval.decoding_settings import DecodingSettings
@@ -25,8 +25,9 @@ from eval.rates import Evaluation, summarize
 from eval.report.notes import coverage_of, erased_of, notes_of
 from eval.report.origin import summary_origin
 from eval.settings import DEFAULTS, EvaluationSettings
-from eval.statistics.summary import SUMMARY_NAME, CostRecord, OpeningsRecord, Summary
+from eval.statistics.summary import SUMMARY_NAME, OpeningsRecord, Summary
 from eval.suites.answers import AnswerId
+from eval.suites.prompt_hashes import prompts_sha256, texts_of, wanted_sha256
 from eval.suites.prompts import PromptSet, load_prompts
 from eval.suites.suite import TaskRow, load_suite
 from merge.common.errors import UserError
@@ -41,7 +42,6 @@ from merge.common.json_lines import LineStore
 from merge.common.metrics import record
 from merge.common.progress import Progress
 from merge.common.provenance import written_by
-from train.chat.prompts import ChatPrompts
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def run(job: RunJob) -> Summary:
     settings = job.settings
     suite = load_suite(job.suite, settings.data_dir)
     prompt_sets = load_prompts(suite)
-    load_judges(settings)  # a mistake in a file shows before anything is asked
+    rules = load_judges(settings)  # a mistake in a file shows before anything is asked
     check_backend(settings.backend, job.decoding is not None)
     identity = model_identity(job.model)
     tokenizer = load_tokenizer(job.model)
@@ -95,7 +95,7 @@ def run(job: RunJob) -> Summary:
     if job.openings and job.decoding is not None:
         raise UserError("--openings: margins are of the plain model; leave out --decoding")
     openings = load_openings(job.openings, tokenizer) if job.openings else None
-    keys = _answer_keys(prompt_sets, {**identity, **decoding}, prompts)
+    keys = answer_keys(prompt_sets, {**identity, **decoding}, prompts)
     make_directory(job.out)
     completions = CompletionsFile(job.out, keys)
     margins = None
@@ -104,14 +104,26 @@ def run(job: RunJob) -> Summary:
         margins = MarginFile(job.out, openings, prompt_sets, prompts, common)
     load = cache(partial(load_model, job.model, dtype))
     pending = _without(prompt_sets, completions.answers)
-    cost: CostRecord = _previous_cost(job.out)
+    before = _previous(job.out)
+    is_measured = margins is None or not margins.pending
+    is_judged = all(
+        before.get(key) == now
+        for key, now in (
+            ("harm_rule", rules.harm_rule),
+            ("refusal_rule", rules.refusal_rule),
+            ("judge_settings", rules.settings),
+        )
+    )
+    if pending or completions.stale or not is_measured or not is_judged:
+        _withdraw(job.out)
+    completions.open()
+    costs = CostFile(job.out, {keys[answer_id] for answer_id in completions.answers})
     if pending:
         digest = sha256_json({**identity, **decoding}, sort_keys=True)
         task_cache = job.out / f"lm-eval-{digest[:16]}"
         how = (settings.batch_tokens, task_cache, job.decoding, settings.chat)
         asking = Asking(job.model, dtype, tokenizer, load, *how)
-        watch = _answer(job, asking, pending, completions)
-        cost = {"answers": len(_texts(pending)), **watch.as_dict()}
+        _answer(job, asking, pending, completions, costs)
     else:
         logger.info("%s: already done, all %d answers are there", job.out, len(keys))
     completions.close()
@@ -121,6 +133,7 @@ def run(job: RunJob) -> Summary:
     judges = load_judges(settings, LineStore(job.out / _JUDGEMENTS_NAME))
     measured = margins.margins if margins else {}
     evaluation = summarize(prompt_sets, completions.answers, judges, measured)
+    _withdraw(job.out)
     _write_completions(job.out, evaluation, keys)
     summary: Summary = {
         "format": 1,
@@ -129,16 +142,15 @@ def run(job: RunJob) -> Summary:
         "suites": evaluation.suites,
         "coverage": coverage_of(job.model),
         "erased": erased_of(job.model),
-        "harm_rule": judges.harm_rule,
-        "refusal_rule": judges.refusal_rule,
-        "judge_settings": judges.settings,
+        "harm_rule": rules.harm_rule,
+        "refusal_rule": rules.refusal_rule,
+        "judge_settings": rules.settings,
         "identity": identity,
         "openings": cast(OpeningsRecord, asdict(openings)) if openings else None,
         "settings": {**decoding, "suite": [s.row.model_dump(mode="json") for s in prompt_sets]},
-        "prompts_sha256": sha256_json(
-            sorted((*key, p) for key, p in _asked_texts(prompt_sets).items())
-        ),
-        "cost": cost,
+        "prompts_sha256": prompts_sha256(prompt_sets),
+        "wanted_sha256": wanted_sha256(prompt_sets),
+        "cost": costs.as_dict() or before.get("cost", {}),
         "left_out": {row.name: row.absent_files for row in suite.left_out},
         "written_by": written_by(job.recipe),
         "made_of": summary_origin(
@@ -160,10 +172,14 @@ def run(job: RunJob) -> Summary:
 
 
 def _answer(
-    job: RunJob, asking: Asking, pending: Sequence[PromptSet], completions: CompletionsFile
-) -> Stopwatch:
+    job: RunJob,
+    asking: Asking,
+    pending: Sequence[PromptSet],
+    completions: CompletionsFile,
+    costs: CostFile,
+) -> None:
     """Answer all that is pending; each batch is on disk before the next begins."""
-    texts = _texts(pending)
+    texts = texts_of(pending)
     if completions.answers:
         logger.info("%s: continues with %d answers to go", job.out, len(texts))
     watch = Stopwatch()
@@ -172,15 +188,15 @@ def _answer(
     with Progress(what, done + len(texts), "prompts", done) as progress:
 
         def keep(batch: Answers) -> None:
-            watch.lap(sum(answer.tokens for answer in batch.values()))
-            completions.append(batch, texts)
+            seconds = watch.lap()
+            keys = completions.append(batch, texts)
+            costs.add(keys, seconds, sum(answer.tokens for answer in batch.values()))
             progress.advance(len(batch))
             watch.start()
 
         _ask(job.settings.backend, asking, pending, keep, watch.start)
     for path in job.out.glob("lm-eval-*.db"):  # all their answers are in the completions now
         path.unlink()
-    return watch
 
 
 def _ask(
@@ -205,44 +221,6 @@ def _answers(backend: Backend, prompt_set: PromptSet) -> bool:
     return backend.chooses or is_generated(prompt_set)
 
 
-def _texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
-    return {(s.row.name, prompt.id): prompt.text for s in prompt_sets for prompt in s.prompts}
-
-
-def _asked_texts(prompt_sets: Sequence[PromptSet]) -> dict[AnswerId, str]:
-    """The prompts, each with the beginning of its answer where that is given."""
-    prefixes = {s.row.name: "" if isinstance(s.row, TaskRow) else s.row.prefix for s in prompt_sets}
-    texts = _texts(prompt_sets)
-    return {key: text + prefixes[key[0]] for key, text in texts.items()}
-
-
-def _answer_keys(
-    prompt_sets: Sequence[PromptSet], common: dict[str, Any], prompts: ChatPrompts
-) -> dict[AnswerId, str]:
-    """What an answer depends on, hashed: model, decoding, choices, and the prompt as it is asked.
-
-    As the template renders it, since a template may write what stands in no file.
-    """
-    keys = {}
-    for prompt_set in prompt_sets:
-        row, chat = prompt_set.row, prompts_of(prompts, prompt_set)
-        how = _asked_how(prompt_set)
-        for prompt in prompt_set.prompts:
-            asked = prompt.text if isinstance(row, TaskRow) else chat.question_text(prompt.text)
-            keys[row.name, prompt.id] = sha256_json(
-                [common, how, asked, prompt.choices], sort_keys=True
-            )
-    return keys
-
-
-def _asked_how(prompt_set: PromptSet) -> Any:
-    """What else of a suite row changes the answers."""
-    row = prompt_set.row
-    if isinstance(row, TaskRow):
-        return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
-    return [row.max_new_tokens, row.prefix] if row.prefix else row.max_new_tokens
-
-
 def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptSet]:
     """The prompts that have no answer yet."""
     open_sets = [
@@ -252,9 +230,15 @@ def _without(prompt_sets: Sequence[PromptSet], answers: Answers) -> list[PromptS
     return [prompt_set for prompt_set in open_sets if prompt_set.prompts]
 
 
-def _previous_cost(directory: Path) -> CostRecord:
+def _previous(directory: Path) -> dict[str, Any]:
+    """The summary that an earlier evaluation left; empty without one."""
     path = directory / SUMMARY_NAME
-    return read_json(path).get("cost", {}) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
+
+
+def _withdraw(directory: Path) -> None:
+    """Take the summary away, which says by being there that its evaluation is finished."""
+    (directory / SUMMARY_NAME).unlink(missing_ok=True)
 
 
 def _write_completions(directory: Path, evaluation: Evaluation, keys: dict[AnswerId, str]) -> None:

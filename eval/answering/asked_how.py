@@ -1,7 +1,13 @@
 """How the rows of a suite are asked: with their reasoning, without a template, or half answered."""
 
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from eval.suites.answers import AnswerId
 from eval.suites.prompts import PromptSet
 from eval.suites.suite import TaskRow
+from merge.common.files import sha256_json
 from train.chat.prompts import ChatPrompts
 
 
@@ -49,3 +55,30 @@ def begun_answer(chat: ChatPrompts, question: str, prefix: str) -> list[int]:
         if str(decode(ids[len(start) : end + 1])).strip() == prefix.strip():
             return ids[len(asked) : end + 1]
     return [*start[len(asked) :], *chat.text_ids(prefix)]
+
+
+def answer_keys(
+    prompt_sets: Sequence[PromptSet], common: dict[str, Any], prompts: ChatPrompts
+) -> dict[AnswerId, str]:
+    """What an answer depends on, hashed: model, decoding, choices, and the prompt as it is asked.
+
+    As the template renders it, since a template may write what stands in no file.
+    """
+    keys = {}
+    for prompt_set in prompt_sets:
+        row, chat = prompt_set.row, prompts_of(prompts, prompt_set)
+        how = _asked_how(prompt_set)
+        for prompt in prompt_set.prompts:
+            asked = prompt.text if isinstance(row, TaskRow) else chat.question_text(prompt.text)
+            keys[row.name, prompt.id] = sha256_json(
+                [common, how, asked, prompt.choices], sort_keys=True
+            )
+    return keys
+
+
+def _asked_how(prompt_set: PromptSet) -> Any:
+    """What else of a suite row changes the answers."""
+    row = prompt_set.row
+    if isinstance(row, TaskRow):
+        return [row.model_dump(exclude={"name"}), importlib.metadata.version("lm_eval")]
+    return [row.max_new_tokens, row.prefix] if row.prefix else row.max_new_tokens

@@ -44,12 +44,16 @@ class CompletionRecord(TypedDict):
 class CompletionsFile:
     """Appends answers batch by batch, each batch on disk before the next begins.
 
-    Every line carries a key (weights, template, decoding settings, prompt). Opening the file
-    keeps the lines whose key is the wanted one; the others, answers of another model or setting,
-    move to stale-completions.jsonl and are asked again. A torn last line is dropped.
+    Every line carries a key (weights, template, decoding settings, prompt). Lines whose key is not
+    the wanted one, answers of another model or setting, are no answers here. A torn last line is
+    dropped. Nothing is written before ``open``.
 
     Args:
         wanted: the key of every answer of this run, by suite and prompt id.
+
+    Attributes:
+        answers: those that are there.
+        stale: lines of other models and settings.
 
     Raises:
         UserError: the file cannot be read or written, or has a broken line that is not its last.
@@ -59,22 +63,27 @@ class CompletionsFile:
         self.path = directory / FILE_NAME
         self._wanted = wanted
         self.answers: dict[AnswerId, Answer] = {}
-        kept, stale = self._sort_out(read_lines(self.path))
-        if stale:
+        self._kept, self.stale = self._sort_out(read_lines(self.path))
+
+    def open(self) -> None:
+        """Be ready to append; stale lines move to stale-completions.jsonl and are asked again."""
+        if self.stale:
             logger.warning(
                 "%s: %d answers of another model, template or setting are set aside in %s",
                 self.path,
-                len(stale),
+                len(self.stale),
                 STALE_NAME,
             )
-            with open_lines(directory / STALE_NAME) as file:
-                append_lines(file, stale)
+            with open_lines(self.path.with_name(STALE_NAME)) as file:
+                append_lines(file, self.stale)
         # Also rewritten when whole: a torn line or a missing newline at the end is healed so.
-        atomic_write_text(self.path, "".join(f"{as_line(record)}\n" for record in kept))
+        atomic_write_text(self.path, "".join(f"{as_line(record)}\n" for record in self._kept))
         self._file = open_lines(self.path)
 
-    def append(self, answers: Mapping[AnswerId, Answer], prompts: Mapping[AnswerId, str]) -> None:
-        """Make a batch of answers durable."""
+    def append(
+        self, answers: Mapping[AnswerId, Answer], prompts: Mapping[AnswerId, str]
+    ) -> list[str]:
+        """Make a batch of answers durable; returns their keys."""
         records = [
             {
                 "id": key[1],
@@ -89,6 +98,7 @@ class CompletionsFile:
         ]
         append_lines(self._file, records)
         self.answers.update(answers)
+        return [record["key"] for record in records]
 
     def close(self) -> None:
         self._file.close()

@@ -1,16 +1,15 @@
 """`python -m eval compare`: finished evaluations side by side, as data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from eval.answering.completions import FILE_NAME, read_completions
 from eval.answering.cost import time_per_token_ratio
 from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
 from eval.report.attacks import attack_report
 from eval.report.curves import curve_report
+from eval.report.finished import check_comparable, in_one_order, read_answers, read_summary
 from eval.report.headline import headline
 from eval.report.judge_errors import read_agreement, refusal_rate_corrected, refusal_rule
 from eval.report.notes import notes_of
@@ -56,14 +55,14 @@ def compare(
         recipe: hash of the run's recipe, for the report (``merge.common.provenance``).
 
     Raises:
-        UserError: an evaluation is not finished, one is given twice, they had other prompts or
-            judges, or ``agreement`` is of another judge.
+        UserError: an evaluation is not finished, one is given twice, they were not asked or
+            judged alike (``eval.report.finished``), or ``agreement`` is of another judge.
     """
     summaries: dict[str, Summary] = {}
     answers: dict[str, list[Completion]] = {}
     runs: dict[str, list[str]] = {}
     for directory in directories:
-        summary = _read_summary(directory)
+        summary = read_summary(directory)
         same_name = runs.setdefault(summary["name"], [])
         name = summary["name"] if not same_name else f"{summary['name']} ({len(same_name) + 1})"
         for other in same_name:
@@ -71,10 +70,11 @@ def compare(
                 raise UserError(f"{directory}: '{other}' once more, with the same weights; drop it")
         same_name.append(name)
         summaries[name] = summary
-        answers[name] = _read_answers(directory)
-    _check_comparable(summaries)
+        answers[name] = read_answers(directory, summary)
+    check_comparable(summaries)
     _fill_unfinished(summaries)
     backbone = "backbone" if "backbone" in summaries else next(iter(summaries))
+    answers = in_one_order(answers, backbone)
     others = [name for name in summaries if name != backbone]
     verdicts = {
         name: judge_change(answers[backbone], answers[name], margins or Margins())
@@ -200,31 +200,6 @@ def _example(old: Completion, new: Completion, direction: Direction) -> Example:
     }
 
 
-def _read_summary(directory: Path) -> Summary:
-    path = directory / SUMMARY_NAME
-    if not path.is_file():
-        raise UserError(
-            f"{directory}: no {SUMMARY_NAME}; run `python -m eval run --out {directory}` to its end"
-        )
-    summary = read_json(path)
-    missing = {"name", "axes", "suites", "prompts_sha256", "harm_rule"} - summary.keys()
-    if missing:
-        raise UserError(f"{path}: has no '{min(missing)}'; run the evaluation again")
-    return cast(Summary, summary)
-
-
-def _read_answers(directory: Path) -> list[Completion]:
-    path = directory / FILE_NAME
-    # Older versions wrote no such keys.
-    older: dict[str, Any] = dict.fromkeys(("answer", "margin", "attack", "goal", "prefix"))
-    lines = [older | {**record} for record in read_completions(path)]
-    names = [field.name for field in fields(Completion)]
-    try:
-        return [Completion(**{name: line[name] for name in names}) for line in lines]
-    except KeyError as error:
-        raise UserError(f"{path}: a line has no {error}; run the evaluation again") from None
-
-
 def _fill_unfinished(summaries: dict[str, Summary]) -> None:
     """Give every model the rate of unfinished answers that only some have: theirs is 0."""
     if not any("unfinished_rate" in summary["axes"] for summary in summaries.values()):
@@ -242,53 +217,6 @@ def _notes(summaries: Mapping[str, Summary]) -> list[str]:
         for line in notes_of(summary):
             names.setdefault(line, []).append(name)
     return [f"{', '.join(models)}: {line}" for line, models in names.items()]
-
-
-def _check_comparable(summaries: dict[str, Summary]) -> None:
-    first, *others = summaries
-    for name in others:
-        if summaries[name]["prompts_sha256"] != summaries[first]["prompts_sha256"]:
-            raise UserError(
-                f"'{first}' and '{name}' answered different prompts; run both with one suite"
-            )
-        if summaries[name]["harm_rule"] != summaries[first]["harm_rule"]:
-            raise UserError(
-                f"'{first}' and '{name}' had different harm judges; run both with one --harm-judge"
-            )
-        if refusal_rule(summaries[name]) != refusal_rule(summaries[first]):
-            raise UserError(
-                f"'{first}' and '{name}' had different refusal judges; run both with one "
-                "--refusal-judge"
-            )
-        _check_judge_files(summaries, first, name)
-    _check_openings(summaries)
-
-
-def _check_judge_files(summaries: dict[str, Summary], first: str, name: str) -> None:
-    """See that one judge was asked and read in one way; older summaries do not say."""
-    before, after = (summaries[each].get("judge_settings", {}) for each in (first, name))
-    for role in before.keys() & after.keys():
-        if before[role] != after[role]:
-            raise UserError(
-                f"'{first}' and '{name}' had one {role} judge with different settings in its "
-                f"file; run both again with one --{role}-judge"
-            )
-
-
-def _check_openings(summaries: dict[str, Summary]) -> None:
-    by_model = {name: summary.get("openings") for name, summary in summaries.items()}
-    measured = {
-        name: openings["tokens"]
-        for name, openings in by_model.items()
-        if openings and openings["tokens"]
-    }
-    for name, tokens in measured.items():
-        first = next(iter(measured))
-        if tokens != measured[first]:
-            raise UserError(
-                f"the margins of '{first}' and '{name}' are of different refusal openings; run "
-                "both with one --openings"
-            )
 
 
 def _read_search(path: Path) -> Mapping[str, Any]:

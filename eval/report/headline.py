@@ -42,19 +42,34 @@ def headline(verdict: Verdict) -> str:
         verdict: what ``eval.report.verdict.judge_change`` returns.
     """
     axes = {axis: verdict["axes"][axis] for axis in AXES if axis in verdict["axes"]}
-    if all(entry["verdict"] == "no change" for entry in axes.values()):
-        return "nothing changed: every answer counts as it did before"
+    if all(map(_is_unchanged, axes.values())):
+        return _nothing_changed(axes)
     changes = [
         _change(axis, entry)
         for axis, entry in axes.items()
-        if not (axis in _SILENT_WHERE_KEPT and entry["verdict"] in _KEPT)
+        if not (axis in _SILENT_WHERE_KEPT and (entry["verdict"] in _KEPT or _is_unchanged(entry)))
     ]
-    parts = [_outcome({axis: entry["verdict"] for axis, entry in axes.items()})]
+    outcome = _outcome(axes)
+    parts = [outcome] if outcome else []  # neither fault was measured
     parts += [
         f"{AXES[axis].name} not measured" for axis in (*FAULTS, "utility") if axis not in axes
     ]
     parts += filter(None, (_still_open(axis, entry, len(axes)) for axis, entry in axes.items()))
     return f"{', '.join(changes)}: {'; '.join(parts)}" if changes else "; ".join(parts)
+
+
+def _is_unchanged(entry: AxisChange) -> bool:
+    return PairCounts(**entry["pairs"]).discordant == 0
+
+
+def _nothing_changed(axes: Mapping[str, AxisChange]) -> str:
+    few = [
+        f"{PairCounts(**entry['pairs']).n:,} {AXES[axis].cases}"
+        for axis, entry in axes.items()
+        if entry["verdict"] == "undecided"
+    ]
+    said = "nothing changed: every answer counts as it did before"
+    return f"{said}; too few to exclude a loss beyond the margin: {', '.join(few)}" if few else said
 
 
 def _change(axis: str, entry: AxisChange) -> str:
@@ -65,15 +80,16 @@ def _change(axis: str, entry: AxisChange) -> str:
     return f"{shown} [{_points(entry['low'])}, {_points(entry['high'])}]"
 
 
-def _outcome(verdicts: Mapping[str, str]) -> str:
+def _outcome(axes: Mapping[str, AxisChange]) -> str:
     """What became of the faults, and which other axes paid for it."""
+    verdicts = {axis: entry["verdict"] for axis, entry in axes.items()}
     faults = [axis for axis in FAULTS if axis in verdicts]
     lower = [axis for axis in faults if verdicts[axis] == "improved"]
     price = [
         axis for axis, verdict in verdicts.items() if verdict == "worse" and axis not in FAULTS
     ]
     if not lower:
-        return "; ".join(filter(None, (_unrepaired(faults, verdicts), *map(_loss, price))))
+        return "; ".join(filter(None, (_unrepaired(faults, axes), *map(_loss, price))))
     rest = [axis for axis in faults if axis not in lower]
     if rest and verdicts[rest[0]] == "worse":
         outcome = "moved along the trade-off, repaired neither"
@@ -86,12 +102,12 @@ def _outcome(verdicts: Mapping[str, str]) -> str:
     return outcome + ", utility kept" * (verdicts.get("utility") in (*_KEPT, "improved"))
 
 
-def _unrepaired(faults: list[str], verdicts: Mapping[str, str]) -> str:
-    worse = [axis for axis in faults if verdicts[axis] == "worse"]
+def _unrepaired(faults: list[str], axes: Mapping[str, AxisChange]) -> str:
+    worse = [axis for axis in faults if axes[axis]["verdict"] == "worse"]
     if len(worse) == 2:
         return "both faults worse"
     if not worse and len(faults) == 2:
-        unchanged = all(verdicts[axis] == "no change" for axis in faults)
+        unchanged = all(_is_unchanged(axes[axis]) for axis in faults)
         return "neither fault changed" if unchanged else "neither fault shown to be lower"
     said = {True: "worse", False: "not shown to be lower"}
     order = sorted(faults, key=lambda axis: axis not in worse)
@@ -108,6 +124,8 @@ def _price(axis: str) -> str:
 
 def _still_open(axis: str, entry: AxisChange, family: int) -> str | None:
     """What the cases do not tell, and how many would; None where nothing is open.
+
+    That no case changed tells little where few were asked.
 
     Args:
         family: over how many axes Holm's procedure ran.
@@ -135,10 +153,11 @@ def _still_open(axis: str, entry: AxisChange, family: int) -> str | None:
     more = f"{_about(needed)} would tell"
     if needed > _MOST_CASES:
         more = f"it is so near the margin that {_MOST_CASES:,} would not tell"
-    return (
-        f"a {words.loss} of {margin} point{'s' * (margin != '1')} is not excluded with {asked}; "
-        f"{more}"
-    )
+    points = f"{margin} point{'s' * (margin != '1')} is not excluded with {asked}; {more}"
+    if counts.discordant:
+        return f"a {words.loss} of {points}"
+    direction = "rise" if words.lower_is_better else "loss"
+    return f"{words.name} did not change, but a {direction} of {points}"
 
 
 def _about(cases: float) -> str:

@@ -7,13 +7,7 @@ from typing import Any, Literal, TypedDict
 from eval.axes import AXES
 from eval.rates import Completion, axis_outcomes
 from eval.settings import Margins
-from eval.statistics.paired import (
-    PairCounts,
-    difference_interval,
-    holm,
-    mcnemar_exact,
-    paired_bootstrap,
-)
+from eval.statistics.paired import PairCounts, difference_interval, holm, mcnemar_exact
 from merge.common.settings import parse_settings
 from merge.common.yaml_file import read_keys
 
@@ -31,7 +25,6 @@ class Change(TypedDict):
 class AxisChange(Change):
     """What happened to one axis; ``judge_change`` says how each number is computed."""
 
-    bootstrap: tuple[float, float]
     p: float
     p_holm: float
     margin: float
@@ -73,9 +66,9 @@ def judge_change(
     """Every axis and the whole: tests on pairs of answers to the same prompts.
 
     Returns:
-        "axes": per axis its difference (after minus before) with Newcombe's interval, the paired
-        bootstrap's, the exact McNemar p-value, Holm's adjusted one over the axes, the verdict, and
-        the pairs of answers behind it (see ``PairCounts``);
+        "axes": per axis its difference (after minus before) with Newcombe's interval, the exact
+        McNemar p-value, Holm's adjusted one over the axes, the verdict, and the pairs of answers
+        behind it (see ``PairCounts``);
         "suites": per suite difference, interval, and p-value adjusted over the suites; "overall".
     """
     pairs = _paired_outcomes(before, after, lambda completion: axis_outcomes(completion).items())
@@ -90,7 +83,6 @@ def judge_change(
             "difference": count.difference,
             "low": low,
             "high": high,
-            "bootstrap": paired_bootstrap(*pairs[axis]),
             "p": mcnemar_exact(count),
             "p_holm": adjusted[axis],
             "margin": margin_of(margins, axis),
@@ -122,10 +114,10 @@ def margin_of(margins: Margins, axis: str) -> float:
 def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float) -> AxisVerdict:
     """improved or worse: significant after Holm; not worse: the interval excludes the margin.
 
-    A significant loss that certainly stays within the margin is "not worse".
+    No change: it excludes the margin, and every case counts as before. Of few cases it excludes
+    nothing, and leaves them undecided even if none changed. A significant loss that certainly stays
+    within the margin is "not worse".
     """
-    if counts.only_before + counts.only_after == 0:
-        return "no change"
     low, high = difference_interval(counts)
     loss, worst = (
         (counts.difference, high) if AXES[axis].lower_is_better else (-counts.difference, -low)
@@ -133,7 +125,7 @@ def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float
     if p_adjusted <= LEVEL and loss < 0:
         return "improved"
     if worst <= margin:
-        return "not worse"
+        return "not worse" if counts.discordant else "no change"
     return "worse" if p_adjusted <= LEVEL else "undecided"
 
 

@@ -1,7 +1,9 @@
 """Two models on the same prompts: tests and intervals for what changed between them."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ from eval.statistics.rates import Z_95, wilson_interval
 
 POWER = 0.8
 """How surely a number of cases that this module proposes decides, if the shares seen are true."""
+_MOST_CASES = 10**9
+"""More cases than any suite has: the end of a search."""
 _quantile = NormalDist().inv_cdf
 
 
@@ -39,6 +43,11 @@ class PairCounts(NamedTuple):
         return sum(self)
 
     @property
+    def discordant(self) -> int:
+        """Cases that count with one of the two alone."""
+        return self.only_before + self.only_after
+
+    @property
     def difference(self) -> float:
         """Share after minus share before."""
         return (self.only_after - self.only_before) / self.n
@@ -49,10 +58,10 @@ def mcnemar_exact(counts: PairCounts) -> float:
 
     Without any discordant pair it is 1.
     """
-    discordant = counts.only_before + counts.only_after
-    if discordant == 0:
+    if counts.discordant == 0:
         return 1.0
-    return float(binomtest(min(counts.only_before, counts.only_after), discordant, 0.5).pvalue)
+    fewer = min(counts.only_before, counts.only_after)
+    return float(binomtest(fewer, counts.discordant, 0.5).pvalue)
 
 
 def difference_interval(counts: PairCounts) -> tuple[float, float]:
@@ -80,14 +89,28 @@ def cases_to_exclude(counts: PairCounts, loss: float, margin: float) -> float:
 
     The upper end of the 95 % interval of ``loss`` lies below ``margin`` with probability
     ``POWER`` at n = ((z_0.975 + z_power) / (margin - loss))^2 * (q - d^2), where q is the
-    discordant share and d the difference: q - d^2 is the variance of one pair's difference.
+    discordant share and d the difference: q - d^2 is the variance of one pair's difference. It is
+    0 where no case changed, or where all changed alike. Nothing is then left to chance, and n is
+    the least at which Newcombe's interval excludes the margin.
 
     Returns:
         Infinity where the loss is not below the margin.
     """
     if loss >= margin:
         return math.inf
+    if _pair_variance(counts) == 0:
+        is_enough = partial(_excludes, counts, loss, margin)
+        return 1 + bisect_left(range(1, _MOST_CASES), True, key=is_enough)
     return ((Z_95 + _quantile(POWER)) / (margin - loss)) ** 2 * _pair_variance(counts)
+
+
+def _excludes(counts: PairCounts, loss: float, margin: float, n: int) -> bool:
+    """Whether the interval of a loss excludes the margin at n cases with these shares."""
+    before, after = (n * change // counts.n for change in (counts.only_before, counts.only_after))
+    both = min(round(n * counts.both / counts.n), n - before - after)
+    low, high = difference_interval(PairCounts(both, before, after, n - both - before - after))
+    # Without variance both ends are equally far, except where a share's limit cuts one off.
+    return loss + max(counts.difference - low, high - counts.difference) <= margin
 
 
 def cases_to_show(counts: PairCounts, level: float) -> float:
@@ -98,14 +121,14 @@ def cases_to_show(counts: PairCounts, level: float) -> float:
     """
     if counts.difference == 0:
         return math.inf
-    discordant = (counts.only_before + counts.only_after) / counts.n
+    discordant = counts.discordant / counts.n
     spread = _quantile(1 - level / 2) * math.sqrt(discordant)
     spread += _quantile(POWER) * math.sqrt(_pair_variance(counts))
     return (spread / counts.difference) ** 2
 
 
 def _pair_variance(counts: PairCounts) -> float:
-    return (counts.only_before + counts.only_after) / counts.n - counts.difference**2
+    return counts.discordant / counts.n - counts.difference**2
 
 
 def _correlation(counts: PairCounts) -> float:

@@ -8,9 +8,13 @@ SUMMARY_NAME = "summary.json"
 
 
 class CostRecord(TypedDict, total=False):
-    """What answers cost, as summary.json holds it; empty where that was not measured."""
+    """What answers cost, as summary.json holds it; empty where that was not measured.
+
+    It is the sum of cost.jsonl (``eval.answering.cost``): of all batches, whenever they were asked.
+    """
 
     answers: int
+    """Answers of all batches, timed or not."""
     seconds: float
     """Seconds of all timed batches."""
     tokens: int
@@ -60,7 +64,7 @@ class _Rates(TypedDict):
     harm_rule: str
     """What counts as harmful, and by which judge."""
     prompts_sha256: str
-    """Hash of all prompts: models are comparable where it is the same."""
+    """Hash of all prompts, whatever their order: models are comparable where it is the same."""
     identity: dict[str, str]
     """Hashes of the model's weights and tokenizer."""
     settings: dict[str, Any]
@@ -82,6 +86,8 @@ class Summary(_Rates, total=False):
     """Which judge told refusals from answers."""
     judge_settings: dict[str, str]
     """By "harm" and "refusal" a short hash of the file of each judge that is a model's."""
+    wanted_sha256: str
+    """Hash of the right answers, choices and goals that belong to the prompts."""
     openings: OpeningsRecord | None
     """None where no margins were measured."""
     written_by: dict[str, str]

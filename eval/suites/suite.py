@@ -212,7 +212,8 @@ def load_suite(path: Path, data_dir: Path | None = None) -> Suite:
     come from the environment.
 
     Raises:
-        UserError: the file is missing or not YAML, a key is wrong, a variable has no value.
+        UserError: the file is missing or not YAML, a key is wrong, a variable has no value, no row
+            is left to ask.
     """
     rows = read_yaml(path, "suite")
     if not isinstance(rows, list):
@@ -228,6 +229,9 @@ def suite_from_rows(
     Args:
         origin: what the rows came from, named in errors.
         folder: where relative sources start.
+
+    Raises:
+        UserError: a key is wrong, a variable has no value, no row is left to ask.
     """
     tasks = [row for row in rows if isinstance(row, dict) and "task" in row]
     prompts = [row for row in rows if row not in tasks]
@@ -255,6 +259,12 @@ def suite_from_rows(
     ]
     left_out = [row for row in resolved if row.optional and row.absent_files]
     kept = [row for row in resolved if row not in left_out]
+    if not kept and not resolved_tasks:
+        missing = dict.fromkeys(name for row in left_out for name in row.absent_files)
+        raise UserError(
+            f"{origin}: nothing to ask: every row is optional, and these files are not there: "
+            f"{', '.join(missing)}; add one, or fix source"
+        )
     return Suite(rows=kept, tasks=resolved_tasks, left_out=left_out)
 
 

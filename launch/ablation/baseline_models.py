@@ -6,25 +6,19 @@ are trained side by side, they stay there until the merge, so that an ablation f
 is deleted after use.
 """
 
-import logging
 import shutil
 from pathlib import Path
 
 from eval.decoding_settings import ExpertMixture, parse_decoding
 from launch.ablation.patches import AblationPatches
 from launch.recipe import Recipe
-from launch.run.evaluations import Evaluations
+from launch.run.evaluations import Evaluations, take_answers
 from launch.run.folder import COMPARISONS, compared_model, is_evaluated, is_merged
 from launch.run.variant import Variant, WholePatch
 from launch.run.variant_list import reported_baselines
 from merge.common.errors import UserError
-from merge.common.files import make_directory
-
-logger = logging.getLogger(__name__)
 
 _SAFETY = "safety"
-_KEPT = ("completions.jsonl", "judgements.jsonl", "mt_bench_*.jsonl")
-"""What of an evaluation is known by the model's hash, and serves another of the same weights."""
 
 
 def keeps_patches(recipe: Recipe) -> bool:
@@ -96,19 +90,8 @@ def evaluate_baselines(recipe: Recipe, backbone: Path) -> None:
         # This merge takes the one patch alone, so any patch may stand for the other.
         with evaluations.built(row, (directory, directory)) as model:
             if patch.name == _SAFETY:
-                _take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / row.name)
+                take_answers(recipe.output / "eval" / _SAFETY, recipe.output / "eval" / row.name)
             evaluations.evaluate_decodings(expert=row.name)
             evaluations.evaluate(row.name, model)
         if patch.name != _SAFETY and not keeps_patches(recipe):
             shutil.rmtree(directory.parent)
-
-
-def _take_answers(source: Path, target: Path) -> None:
-    """Start from the answers of a model of the same weights; they are known by its hash."""
-    if target.exists() or not source.is_dir():
-        return
-    logger.info("evaluation: %s has the answers of %s", target.name, source.name)
-    make_directory(target)
-    for pattern in _KEPT:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, target / file.name)

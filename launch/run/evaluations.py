@@ -17,6 +17,10 @@ from merge.settings import MergeSettings
 from train.recipe import ROLES
 
 COMPLETIONS = "completions.jsonl"
+_KEPT = ("cost.jsonl", "judgements.jsonl", "mt_bench_*.jsonl", COMPLETIONS)
+"""What of an evaluation is known by the model's hash, and serves another of the same weights.
+
+The answers come last: as long as they are not there, the copy is not whole."""
 logger = logging.getLogger(__name__)
 
 
@@ -76,12 +80,9 @@ class Evaluations:
 
     def evaluate_backbone(self) -> None:
         """Answer with the backbone; what it answered as another run's patched model is kept."""
-        before = self._backbone.parent / "eval" / "safepatching" / COMPLETIONS
-        answers = self._folder / "eval" / "backbone" / COMPLETIONS
-        if self._backbone.name == PATCHED and before.is_file() and not answers.exists():
-            # Known by the hash of the weights, so none can be taken for another model's.
-            make_directory(answers.parent)
-            atomic_write_text(answers, before.read_text(encoding="utf-8"))
+        if self._backbone.name == PATCHED:
+            before = self._backbone.parent / "eval" / "safepatching"
+            take_answers(before, self._folder / "eval" / "backbone")
         self.evaluate("backbone")
 
     def evaluate_decodings(self, expert: str | None = None) -> None:
@@ -174,3 +175,18 @@ class Evaluations:
         write_evaluation(self._folder / PATCHED, self._backbone, report)
         write_report(report, folder)
         return folder
+
+
+def take_answers(source: Path, target: Path) -> None:
+    """Start an evaluation from the answers of another model's, and from what these cost.
+
+    They are known by the hash of the weights, so none can be taken for another model's. An
+    evaluation that has answers keeps them.
+    """
+    if (target / COMPLETIONS).exists() or not (source / COMPLETIONS).is_file():
+        return
+    logger.info("evaluation: %s has the answers of %s", target.name, source.name)
+    make_directory(target)
+    for pattern in _KEPT:
+        for file in source.glob(pattern):
+            atomic_write_text(target / file.name, file.read_text(encoding="utf-8"))

@@ -7,10 +7,14 @@ import random
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eval.answering.completions import CompletionsFile
+from eval.report.compare import compare
 from eval.run import RunJob, run
 from eval.settings import EvaluationSettings
 from merge.common.errors import UserError
@@ -54,6 +58,53 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path):
     run(fresh)
     again = [json.loads(line) for line in (tmp_path / "fresh/completions.jsonl").open()]
     assert [line["completion"] for line in lines] == [line["completion"] for line in again]
+
+
+JUDGE = """
+{kind: guard, model: nowhere, max_new_tokens: 2, template: '{completion}', harmful: h, safe: s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [("suite", "answering"), ("judge", "judging"), ("nothing", "judging"), ("row", "judging")],
+)
+def test_a_summary_goes_when_its_evaluation_is_redone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, place: str
+) -> None:
+    """Interrupted, the folder looks unfinished to a run and to `eval compare`.
+
+    Where nothing is to be done, an interruption takes nothing away.
+    """
+    save_model(tmp_path / "model")
+    suite = tmp_path / "suite.yaml"
+    rows = [f"{{name: {name}, axis: harm, source: s.txt, max_new_tokens: 4}}" for name in "ab"]
+    suite.write_text(f"[{', '.join(rows)}]")
+    (tmp_path / "s.txt").write_text("how do you grond\n" * 9)
+    job = RunJob(tmp_path / "model", suite, tmp_path / "out", settings=SMALL)
+    run(job)
+    if change == "suite":
+        suite.write_text(suite.read_text().replace("max_new_tokens: 4", "max_new_tokens: 5"))
+    elif change == "row":
+        suite.write_text(f"[{rows[0]}]")
+    elif change == "judge":
+        (tmp_path / "judge.yaml").write_text(JUDGE)
+        settings = SMALL.model_copy(update={"harm_judge": tmp_path / "judge.yaml"})
+        job = replace(job, settings=settings)
+
+    def stop(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if place == "answering":
+            patched.setattr(CompletionsFile, "append", stop)
+        else:
+            patched.setattr("eval.run.summarize", stop)
+        run(job)
+    assert (job.out / "summary.json").is_file() == (change == "nothing")
+    if change != "nothing":
+        with pytest.raises(UserError, match="to its end"):
+            compare([job.out])
 
 
 def _lines(path: Path) -> int:

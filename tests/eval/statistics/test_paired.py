@@ -1,5 +1,6 @@
 """Paired statistics against statsmodels, scipy and closed forms; verdicts on planted changes."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -104,22 +105,47 @@ def _answers(refused: np.ndarray) -> list[Completion]:
     ]
 
 
-def test_a_model_against_itself_has_no_change():
-    answers = _answers(np.arange(100) < 30)
+@pytest.mark.parametrize(
+    ("n", "refusals", "degenerate", "whole"),
+    [
+        (400, "no change", "no change", "no change"),
+        (200, "no change", "undecided", "undecided"),
+        (100, "undecided", "undecided", "undecided"),
+    ],
+)
+def test_a_model_against_itself_has_no_change_if_enough_was_asked(n, refusals, degenerate, whole):
+    """Of 100 answers that all stay, 30 refused, the interval ends at 2.4 points; the margin is 2.
+
+    That of no degenerate answer ends at z^2 / (n + z^2): 1.9 % of 200, 0.95 % of 400; it is 1.
+    """
+    answers = _answers(np.arange(n) < 0.3 * n)
     verdict = judge_change(answers, answers, Margins())
-    assert verdict["overall"] == "no change"
-    assert {entry["verdict"] for entry in verdict["axes"].values()} == {"no change"}
+    assert {axis: entry["verdict"] for axis, entry in verdict["axes"].items()} == {
+        "refusal_rate": refusals,
+        "degenerate_rate": degenerate,
+    }
+    assert verdict["overall"] == whole
 
 
 def test_planted_flips_are_found_with_their_size():
-    before = np.arange(200) < 60
-    after = np.arange(200) < 20
+    before = np.arange(400) < 120
+    after = np.arange(400) < 40
     verdict = judge_change(_answers(before), _answers(after), Margins())
     assert verdict["axes"]["refusal_rate"]["difference"] == pytest.approx(-0.2)
     assert verdict["axes"]["refusal_rate"]["verdict"] == "improved"
     assert verdict["overall"] == "improved"
     back = judge_change(_answers(after), _answers(before), Margins())
     assert back["overall"] == "worse"
+
+
+def test_a_verdict_on_many_answers_needs_no_memory_beside_them():
+    """Tests and intervals are of counts: 20,000 pairs are some lists of 160 kB, no matrix."""
+    first, second = _answers(np.arange(20_000) < 6_000), _answers(np.arange(20_000) < 5_900)
+    tracemalloc.start()
+    judge_change(first, second, Margins())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 def test_few_answers_leave_it_undecided():

@@ -43,6 +43,20 @@ def test_without_the_key_a_missing_file_is_an_error_that_names_it(suite: Path) -
         names(suite)
 
 
+def test_a_suite_of_which_every_row_is_left_out_names_the_files(suite: Path) -> None:
+    """One line for the user, without pydantic's report; one file is enough."""
+    rows = suite.read_text().splitlines(keepends=True)
+    suite.write_text("".join(rows[1:]))
+    with pytest.raises(UserError, match="nothing to ask") as caught:
+        names(suite)
+    assert "\n" not in str(caught.value)
+    assert f"{suite}: " in str(caught.value)
+    for file in ("pair.jsonl", "answers.json"):
+        assert str(suite.parent / file) in str(caught.value)
+    (suite.parent / "pair.jsonl").write_text('{"goal": "grond it", "prompt": "red grond it"}\n')
+    assert names(suite) == ["wrapped"]
+
+
 def test_an_evaluation_says_what_was_not_asked(suite: Path, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model")
     summary = run(RunJob(model, suite, tmp_path / "out"))

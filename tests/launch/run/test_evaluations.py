@@ -11,7 +11,7 @@ from eval.judges.judges import HARM_RULE, RULES
 from launch.prepare.own_answers import own_answers
 from launch.prepare.text_check import check_data
 from launch.recipe import Recipe
-from launch.run.evaluations import Evaluations
+from launch.run.evaluations import Evaluations, take_answers
 from launch.run.products import products_of, stale_products
 from launch.run.variant import Variant
 from launch.search.trial_model import TrialModel
@@ -83,6 +83,40 @@ def test_a_search_judges_as_the_evaluation_does(tmp_path: Path) -> None:
     assert before.refusal_rate > 0.5 and before.harmful_rate > 0.5
     plain = recipe.model_copy(update={"eval": None})
     assert TrialModel.load(plain, tmp_path / "backbone").before != before
+
+
+def test_a_stages_backbone_has_the_answers_of_the_last_stage_and_their_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the cost the stage's report could give no time per token."""
+    evaluation = {"suite": str(tmp_path / "suite.yaml"), "batch_tokens": 80}
+    recipe = load_recipe(make_run(tmp_path, eval=evaluation), [], Recipe)
+    patched = save_model(recipe.output / "patched", seed=3)
+    Evaluations(recipe, tmp_path / "backbone").evaluate("safepatching", patched)
+    monkeypatch.setattr("eval.run.load_model", lambda *_: pytest.fail("asked again"))
+    stage = recipe.model_copy(update={"output": tmp_path / "stage"})
+    Evaluations(stage, patched).evaluate_backbone()
+    before, after = (
+        read_json(folder / "summary.json")
+        for folder in (recipe.output / "eval/safepatching", tmp_path / "stage/eval/backbone")
+    )
+    assert after["cost"] == before["cost"] and len(after["cost"]["batches"]) > 1
+    assert after["axes"] == before["axes"]
+
+
+def test_answers_that_are_there_are_never_replaced(tmp_path: Path) -> None:
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cost.jsonl").write_text(f"cost of {name}")
+    take_answers(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target/cost.jsonl").read_text() == "cost of target", "no answers to take"
+    (tmp_path / "source/completions.jsonl").write_text("answers")
+    take_answers(tmp_path / "source", tmp_path / "new")
+    names = {file.name for file in (tmp_path / "new").iterdir()}
+    assert names == {"completions.jsonl", "cost.jsonl"}
+    (tmp_path / "target/completions.jsonl").write_text("own")
+    take_answers(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target/completions.jsonl").read_text() == "own"
 
 
 def test_data_is_made_by_the_rules_whoever_judges(tmp_path: Path) -> None:
