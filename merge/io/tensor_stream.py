@@ -10,6 +10,7 @@ import numpy as np
 
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, current_umask, fsync_directory
+from merge.io.patch_hashes import FileHashes, hash_file
 from merge.io.tensor_files import INDEX_SUFFIX
 
 _HEADER_ROOM = 1 << 16
@@ -44,7 +45,7 @@ class TensorStream:
         self._shard_bytes = shard_bytes
         self._mode = mode
         self._names: set[str] = set()
-        self._shards: list[tuple[Path, list[str]]] = []
+        self._shards: list[tuple[list[str], FileHashes]] = []
         self._file: BinaryIO | None = None
         self._tensors: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
         self._header_length = 0
@@ -76,11 +77,11 @@ class TensorStream:
         self._header_length += len(name) + 150
         self._position = end
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> dict[str, FileHashes]:
         """Give the shards their final names, and write the index where there are several.
 
         Returns:
-            The shards.
+            Each shard's hashes, by its final name.
         """
         try:
             if self._file is None and not self._shards:
@@ -91,15 +92,16 @@ class TensorStream:
         except OSError as error:
             raise self._write_error(error) from None
 
-    def _name_shards(self) -> list[Path]:
+    def _name_shards(self) -> dict[str, FileHashes]:
         count = len(self._shards)
-        placement, files = {}, []
-        for number, (temporary, names) in enumerate(self._shards, start=1):
-            suffix = "" if count == 1 else f"-{number:05d}-of-{count:05d}"
+        placement, hashes = {}, {}
+        for number, (names, hashes_of_shard) in enumerate(self._shards):
+            suffix = "" if count == 1 else f"-{number + 1:05d}-of-{count:05d}"
             final = f"{self._stem}{suffix}.safetensors"
+            temporary = self._temporary(number)
             temporary.chmod(0o666 & ~current_umask() if self._mode is None else self._mode)
             temporary.replace(self._directory / final)
-            files.append(self._directory / final)
+            hashes[final] = hashes_of_shard
             placement |= dict.fromkeys(names, final)
         fsync_directory(self._directory)
         # What an earlier, unfinished writing left in the other form would contradict this one.
@@ -108,7 +110,7 @@ class TensorStream:
         if count > 1:
             (self._directory / f"{self._stem}.safetensors").unlink(missing_ok=True)
             atomic_write_json(listing, {"metadata": {}, "weight_map": placement}, self._mode)
-        return files
+        return hashes
 
     def discard(self) -> None:
         """Remove what has no final name, as far as that can be done: the error before it counts."""
@@ -138,7 +140,9 @@ class TensorStream:
             file.write(header_bytes(self._tensors, {"format": "pt"}, _HEADER_ROOM))
             file.flush()
             os.fsync(file.fileno())
-        self._shards.append((self._temporary(len(self._shards)), list(self._tensors)))
+        # Now, while the page cache holds it: all shards together may be larger than memory.
+        hashes = hash_file(self._temporary(len(self._shards)))
+        self._shards.append((list(self._tensors), hashes))
         self._file = None
 
     def _write_error(self, error: OSError) -> UserError:

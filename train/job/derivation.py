@@ -25,7 +25,7 @@ from train.job.stopping import STOP_FILE, StopRequest
 from train.objectives.references import mean_answer_loss
 from train.objectives.terms import build_terms
 from train.objectives.training_data import TrainingData, cut_answers
-from train.patch.export import NotFiniteError, export_patch
+from train.patch.export import ExportStoppedError, NotFiniteError, export_patch
 from train.patch.identity import first_format_identity, software_versions
 from train.patch.importance import choose_samples, measure_importance
 from train.recipe import TrainRecipe
@@ -86,25 +86,15 @@ class Derivation:
             progress = self._train(model, tensors, checkpoints)
             measuring = time.monotonic()
             progress = self._measure(model, progress, checkpoints)
+            self._export(model, progress, checkpoints, time.monotonic() - measuring)
         except StoppedOnRequestError:
             if self.world.is_main:
                 # It has been heeded; the next start shall not stop at once.
                 (self.recipe.output / STOP_FILE).unlink(missing_ok=True)
             raise
-        metadata = self._metadata(progress, time.monotonic() - measuring)
-        directory = self.recipe.output / self.role
-        samples = progress.importance_samples
-        logger.info("writing the patch of %d parameters", model.shape.parameters)
-        try:
-            export_patch(
-                directory, self.role, self.mode, metadata, model, tensors, samples, self.world
-            )
-        except NotFiniteError:
-            # The end that a checkpoint holds is no good for any later start.
-            checkpoints.remove()
-            raise
         checkpoints.remove()
         leave_distributed()
+        directory = self.recipe.output / self.role
         logger.info("%s: done in %.1f s", directory, time.monotonic() - self.started)
 
     def _stop_asked(self) -> bool:
@@ -192,6 +182,37 @@ class Derivation:
                 f"{progress.importance_samples} samples"
             )
         return progress
+
+    def _export(
+        self,
+        model: Zero3Model,
+        progress: TrainingProgress,
+        checkpoints: Checkpoints,
+        importance_seconds: float,
+    ) -> None:
+        """Write the patch; what is finished before it is saved where a stop comes meanwhile."""
+        logger.info("writing the patch of %d parameters", model.shape.parameters)
+        try:
+            export_patch(
+                self.recipe.output / self.role,
+                self.role,
+                self.mode,
+                self._metadata(progress, importance_seconds),
+                model,
+                self.tensors,
+                progress.importance_samples,
+                self.world,
+                self._stop_asked,
+            )
+        except ExportStoppedError:
+            checkpoints.save(model, progress)
+            raise StoppedOnRequestError(
+                f"{self.role} training is saved with its whole importance"
+            ) from None
+        except NotFiniteError:
+            # The end that a checkpoint holds is no good for any later start.
+            checkpoints.remove()
+            raise
 
     def _metadata(self, progress: TrainingProgress, importance_seconds: float) -> dict[str, Any]:
         """What patch.json says besides format and role."""
