@@ -4,6 +4,7 @@
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,13 +77,19 @@ class PatchWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        complete = False
         try:
             if kind is None:
                 hashes = hashes_record(self._delta.finish() | self._importance.finish())
                 atomic_write_json(self._directory / PATCH_RECORD, self._record | hashes, self._mode)
+                complete = True
         finally:
-            self._delta.discard()
-            self._importance.discard()
+            if not complete:
+                # First, so that it never stands without its files.
+                with suppress(OSError):
+                    (self._directory / PATCH_RECORD).unlink(missing_ok=True)
+                self._delta.discard()
+                self._importance.discard()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,13 @@ def header_bytes(
 
 
 class TensorStream:
-    """Shards of one stem, under temporary names until ``finish``."""
+    """Shards of one stem, under temporary names until ``finish``.
+
+    What a killed process has left under such names is removed at the start.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
 
     def __init__(self, directory: Path, stem: str, shard_bytes: int, mode: int | None) -> None:
         self._directory = directory
@@ -46,10 +52,16 @@ class TensorStream:
         self._mode = mode
         self._names: set[str] = set()
         self._shards: list[tuple[list[str], FileHashes]] = []
+        self._named: list[Path] = []
         self._file: BinaryIO | None = None
         self._tensors: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
         self._header_length = 0
         self._position = 0
+        try:
+            for left in directory.glob(f".{stem}-*.tmp"):
+                left.unlink()
+        except OSError as error:
+            raise self._write_error(error) from None
 
     def add(self, name: str, values: np.ndarray) -> None:
         """Append a tensor of fp32.
@@ -101,6 +113,7 @@ class TensorStream:
             temporary = self._temporary(number)
             temporary.chmod(0o666 & ~current_umask() if self._mode is None else self._mode)
             temporary.replace(self._directory / final)
+            self._named.append(self._directory / final)
             hashes[final] = hashes_of_shard
             placement |= dict.fromkeys(names, final)
         fsync_directory(self._directory)
@@ -109,19 +122,21 @@ class TensorStream:
         listing.unlink(missing_ok=True)
         if count > 1:
             (self._directory / f"{self._stem}.safetensors").unlink(missing_ok=True)
+            self._named.append(listing)
             atomic_write_json(listing, {"metadata": {}, "weight_map": placement}, self._mode)
         return hashes
 
     def discard(self) -> None:
-        """Remove what has no final name, as far as that can be done: the error before it counts."""
+        """Remove all that was written, as far as that can be done: the error before it counts."""
         if self._file is not None:
             # Closing writes what a full disk has refused before, and fails as that did.
             with suppress(OSError):
                 self._file.close()
             self._file = None
-        for number in range(len(self._shards) + 1):
+        unnamed = [self._temporary(number) for number in range(len(self._shards) + 1)]
+        for path in (*unnamed, *self._named):
             with suppress(OSError):
-                self._temporary(number).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def _temporary(self, number: int) -> Path:
         return self._directory / f".{self._stem}-{number}.{os.getpid()}.tmp"
