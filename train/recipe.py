@@ -218,6 +218,10 @@ class TrainRecipe(Settings):
         """The section of one role."""
         return self.safety if role == "safety" else self.over_safety
 
+    def checkpoints(self, role: Role) -> Path:
+        """The folder of one role's unfinished training, beside its patch."""
+        return self.output / f"{role}.work"
+
     @property
     def sha256(self) -> str:
         """What patch.json, merge.json, summary.json and report.json know this recipe by."""

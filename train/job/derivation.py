@@ -67,7 +67,7 @@ class Derivation:
         initialise_distributed(self.world)
         settings = self.recipe.training(self.role)
         checkpoints = Checkpoints(
-            self.recipe.output / f"{self.role}.work",
+            self.recipe.checkpoints(self.role),
             self.mode,
             settings.checkpoint_every,
             settings.checkpoints_kept,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import make_directory
+from merge.common.files import make_directory, remove_folder
 from merge.common.metrics import metrics_file
 from merge.engine.coverage import untrained_sentence
 from merge.io.patch_directory import Role
@@ -54,6 +54,9 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
         recipe, role, backbone, examples, harmless, prompts, measured, openings, refusals
     )
     if is_finished(directory, inputs["identity"]):
+        if world.is_main:
+            # Where the process was killed between the patch and their removal.
+            remove_folder(recipe.checkpoints(role))
         logger.info("%s: already done", directory)
         return
     for pairs in (examples, refusals):

@@ -1,12 +1,11 @@
 """Checkpoints of an unfinished training, and how a rerun finds the last whole one."""
 
 import logging
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_json, make_directory, read_json
+from merge.common.files import atomic_write_json, make_directory, read_json, remove_folder
 from train.zero.collectives import any_over_ranks, sum_over_ranks, wait_for_ranks
 from train.zero.ranks import World
 from train.zero.snapshot import Snapshot
@@ -161,7 +160,7 @@ class Checkpoints:
             if self._world.is_main:
                 make_directory(self._directory, self._mode)
                 # A torn one.
-                shutil.rmtree(self._directory / tag, ignore_errors=True)
+                remove_folder(self._directory / tag)
             wait_for_ranks()
             _write(model, self._directory, tag)
             self.snapshot.save(self._directory / tag)
@@ -182,12 +181,12 @@ class Checkpoints:
             }
             for folder in self._directory.glob("step-*"):
                 if folder.name not in staying:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_folder(folder)
 
     def remove(self) -> None:
         """Delete all checkpoints: the patch is there, and they are no longer needed."""
         if self._world.is_main:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove_folder(self._directory)
 
 
 def _tag(progress: TrainingProgress) -> str:
