@@ -22,6 +22,7 @@ from train.settings import (
     ImportanceSettings,
     OverSafetyTraining,
     SafetyTraining,
+    Seed,
     TrainingSettings,
 )
 
@@ -127,7 +128,7 @@ class TrainRecipe(Settings):
 
     name: str
     """Name of the run."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of the data and of the demo's world; ``merge`` and ``importance`` have
     their own."""
     output: Path
