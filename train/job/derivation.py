@@ -30,7 +30,7 @@ from train.patch.identity import first_format_identity, software_versions
 from train.patch.importance import choose_samples, measure_importance
 from train.recipe import TrainRecipe
 from train.settings import TrainingSettings
-from train.zero.collectives import gather_from_ranks
+from train.zero.collectives import any_over_ranks, gather_from_ranks
 from train.zero.group import initialise_distributed, leave_distributed
 from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
@@ -56,15 +56,23 @@ class Derivation:
     """Permission bits of what is written; ``None`` follows the umask."""
     started: float
     """When the job began, by ``time.monotonic``."""
+    finished: bool
+    """Whether this rank has found the finished patch in the folder."""
 
     def run(self) -> None:
-        """Write the patch directory.
+        """Write the patch directory, unless the main rank has found the patch in it.
 
         Raises:
             UserError: the machine or the training fails in a way that the user can fix.
             StoppedOnRequestError: a stop was asked for; the next start continues from there.
         """
         initialise_distributed(self.world)
+        directory = self.recipe.output / self.role
+        # Other nodes may not see yet what stands in a folder over the network.
+        if any_over_ranks(self.finished and self.world.is_main):
+            logger.info("%s: already done", directory)
+            leave_distributed()
+            return
         settings = self.recipe.training(self.role)
         checkpoints = Checkpoints(
             self.recipe.checkpoints(self.role),
@@ -75,7 +83,9 @@ class Derivation:
             self.world,
             first_format_identity(self.inputs),
         )
-        checkpoints.latest()
+        if self.world.is_main:
+            # Before the model is loaded: whether it is of these settings.
+            checkpoints.latest()
         tensors = self.tensors
         model = load_model(self.backbone, tensors, self.recipe.backbone, settings, self.world)
         refuse_impossible(model, self.data.forget[0], self.backbone)
@@ -94,7 +104,6 @@ class Derivation:
             raise
         checkpoints.remove()
         leave_distributed()
-        directory = self.recipe.output / self.role
         logger.info("%s: done in %.1f s", directory, time.monotonic() - self.started)
 
     def _stop_asked(self) -> bool:

@@ -74,7 +74,7 @@ class Checkpoints:
         """Masters of the best state so far, where a guard keeps one; checkpoints hold them."""
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint.
+        """The newest whole checkpoint that this rank sees.
 
         Raises:
             UserError: it belongs to other settings.
@@ -91,23 +91,43 @@ class Checkpoints:
         return whole[-1]
 
     def resume(self, model: Zero3Model) -> TrainingProgress | None:
-        """Put the model where the newest whole checkpoint left it (collective)."""
-        return self._load(model, self.latest())
+        """Put the model where the newest whole checkpoint left it (collective).
+
+        Raises:
+            UserError: it belongs to other settings, or not every rank sees it.
+        """
+        return self._load(model, self._agreed(self.latest() if self._world.is_main else None))
 
     def turn_back(self, model: Zero3Model, step: int) -> TrainingProgress | None:
         """Put the model where the last regular checkpoint before ``step`` left it (collective).
 
         Those that a stop wrote do not count, so that a patch does not depend on interruptions.
+
+        Raises:
+            UserError: not every rank sees it.
         """
-        regular = [
-            number for folder in self._whole() if (number := self._regular_step(folder)) < step
-        ]
-        # The main rank's choice: others may see another state of a folder over the network.
-        chosen = max(regular, default=0) if self._world.is_main else 0
-        chosen = int(sum_over_ranks([chosen])[0])
-        return self._load(
-            model, self._directory / _tag(TrainingProgress(chosen)) if chosen else None
-        )
+        regular = [folder for folder in self._whole() if 0 < self._regular_step(folder) < step]
+        return self._load(model, self._agreed(regular[-1] if regular else None))
+
+    def _agreed(self, choice: Path | None) -> Path | None:
+        """The main rank's choice, on every rank (collective).
+
+        Others may see another state of a folder over the network.
+        """
+        numbers = [0.0, 0.0, 0.0]
+        if choice is not None and self._world.is_main:
+            progress = TrainingProgress(**read_json(choice / _MARKER)["progress"])
+            numbers = [1.0, progress.step, progress.importance_samples]
+        is_there, step, samples = (int(number) for number in sum_over_ranks(numbers))
+        if not is_there:
+            return None
+        folder = self._directory / _tag(TrainingProgress(step, importance_samples=samples))
+        if any_over_ranks(not (folder / _MARKER).is_file()):
+            raise UserError(
+                f"{folder}: not every process sees this checkpoint, from which the main one "
+                "continues; put the run folder on a disk that all nodes share, and run again"
+            )
+        return folder
 
     def _load(self, model: Zero3Model, checkpoint: Path | None) -> TrainingProgress | None:
         if checkpoint is None:
