@@ -5,7 +5,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_json, make_directory, read_json, remove_folder
+from merge.common.files import (
+    atomic_write_json,
+    fsync_directory,
+    make_directory,
+    read_json,
+    remove_folder,
+)
 from train.zero.collectives import any_over_ranks, sum_over_ranks, wait_for_ranks
 from train.zero.ranks import World
 from train.zero.snapshot import Snapshot
@@ -201,11 +207,13 @@ class Checkpoints:
             }
             for folder in self._directory.glob("step-*"):
                 if folder.name not in staying:
-                    remove_folder(folder)
+                    _delete(folder)
 
     def remove(self) -> None:
         """Delete all checkpoints: the patch is there, and they are no longer needed."""
         if self._world.is_main:
+            for folder in self._whole():
+                _delete(folder)
             remove_folder(self._directory)
 
 
@@ -217,6 +225,17 @@ def _tag(progress: TrainingProgress) -> str:
         if progress.importance_samples
         else tag
     )
+
+
+def _delete(checkpoint: Path) -> None:
+    """Delete a checkpoint, first its marker: half of one must not count as whole after a kill."""
+    try:
+        (checkpoint / _MARKER).unlink(missing_ok=True)
+        fsync_directory(checkpoint)
+    except OSError as error:
+        logger.warning("%s: cannot be deleted (%s)", checkpoint, error.strerror)
+        return
+    remove_folder(checkpoint)
 
 
 def _write(model: Zero3Model, directory: Path, tag: str) -> None:

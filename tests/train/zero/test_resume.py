@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +11,7 @@ from merge.common.errors import UserError
 from merge.common.files import atomic_write_json
 from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
+from train.zero.zero3 import Zero3Model
 
 
 def write_checkpoint(folder: Path, step: int, **marker: object) -> None:
@@ -128,6 +129,45 @@ def test_the_newest_regular_checkpoints_stay(tmp_path: Path, alone: None) -> Non
         "importance-00000016"
     )
     assert checkpoints(tmp_path).latest() == tmp_path / "step-00000010-importance-00000016"
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_checkpoint_whose_deletion_was_cut_short_is_none(
+    all_of_them: bool, tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its marker goes first: with it, half of the files would be loaded, or none found."""
+
+    def killed(folder: Path) -> None:
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    for step in (5, 10):
+        write_checkpoint(tmp_path, step)
+        (tmp_path / f"step-{step:08d}/weights").touch()
+    monkeypatch.setattr("train.zero.resume.remove_folder", killed)
+    model: Any = SimpleNamespace(save=lambda folder, tag: (folder / tag).mkdir())
+    with pytest.raises(KeyboardInterrupt):
+        if all_of_them:
+            checkpoints(tmp_path).remove()
+        else:
+            checkpoints(tmp_path).save(model, TrainingProgress(15))
+    assert (tmp_path / "step-00000005/weights").exists()
+    assert not (tmp_path / "step-00000005/complete.json").exists()
+
+
+@pytest.mark.parametrize("answer", [FileNotFoundError("zero_pp_rank_0"), (None, None)])
+def test_a_checkpoint_that_deepspeed_cannot_load_is_named(answer: Any, tmp_path: Path) -> None:
+    """It says so by an empty path, which would leave the model at the backbone."""
+
+    def load(directory: str, tag: str) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    model = Zero3Model.__new__(Zero3Model)
+    model.engine = cast(Any, SimpleNamespace(load_checkpoint=load))
+    with pytest.raises(UserError, match=r"step-00000005: this checkpoint is not whole; delete it"):
+        model.load(tmp_path, "step-00000005")
 
 
 def test_checkpoints_are_due_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
