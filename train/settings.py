@@ -33,6 +33,11 @@ class Objective(NamedTuple):
     mismatches: bool = False
     needs_refusals: bool = False
 
+    @property
+    def samples_a_pair(self) -> int:
+        """Samples that a step trains on for each pair of D_h in it."""
+        return 1 + self.mismatches + self.needs_harmless
+
 
 OBJECTIVES: dict[ObjectiveName, Objective] = {
     "ascent": Objective(),
