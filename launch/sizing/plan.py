@@ -37,7 +37,7 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class Need:
-    """Memory and time of one DeepSpeed configuration on some GPUs."""
+    """Memory of one DeepSpeed configuration on some GPUs."""
 
     config: str
     gpu: Memory
