@@ -23,6 +23,7 @@ from merge.engine.resources import MergeResources
 from merge.engine.slices import share_memory
 from merge.io.companions import CARD, Companion, companion_files, copy_companions
 from merge.io.layout import INDEX_NAME, OutputShard, plan_shards, shard_index
+from merge.io.model_hash import model_hash
 from merge.io.patch_directory import LETTERS
 from merge.io.tensor_files import read_index
 from merge.pictures.density_curves import write_densities
@@ -79,7 +80,8 @@ def build(
         journal = Journal(out, identity)
         if journal.is_complete():
             logger.info("%s: already done", out)
-            _write_extras(out, inputs, read_json(out / RECORD)["tensors"], delta_file, tensorboard)
+            tensors = read_json(out / RECORD)["tensors"]
+            _write_extras(out, inputs, tensors, delta_file, tensorboard, pool)
             return
         log_coverage(inputs.coverage)
         done, known = journal.resume()
@@ -126,7 +128,7 @@ def build(
         record["output_bytes"] = {name: (out / name).stat().st_size for name in records}
         atomic_write_json(out / RECORD, record)
         journal.remove()
-        _write_extras(out, inputs, tensors, delta_file, tensorboard)
+        _write_extras(out, inputs, tensors, delta_file, tensorboard, pool)
     _log_summary(out, summary, time.monotonic() - started)
     dtypes = {inputs.backbone[name].dtype for name in tensors}
     for line in erasure_warnings(summary, settings, dtypes):
@@ -139,13 +141,27 @@ def _write_extras(
     tensors: dict[str, dict[str, float]],
     delta_file: Path | None,
     tensorboard: Path | None,
+    pool: ThreadPoolExecutor,
 ) -> None:
-    """What is made from a finished merge; a rerun makes what is not there yet."""
-    if delta_file is not None and not delta_file.exists():
-        from merge.io.delta_file import write_delta_file
+    """What is made from a finished merge; a rerun makes what is not there yet.
 
-        changed = write_delta_file(delta_file, inputs.backbone, read_index(out, "model"))
-        logger.info("%s: %d changed values", delta_file, changed)
+    Raises:
+        UserError: a file cannot be written, or the delta file is there and of another merge.
+    """
+    if delta_file is not None:
+        from merge.io.delta_file import read_delta_file, write_delta_file
+
+        patched = read_index(out, "model")
+        if not delta_file.exists():
+            changed = write_delta_file(delta_file, inputs.backbone, patched)
+            logger.info("%s: %d changed values", delta_file, changed)
+        elif read_delta_file(delta_file).hashes != tuple(
+            model_hash(index, pool) for index in (inputs.backbone, patched)
+        ):
+            raise UserError(
+                f"{delta_file}: does not lead from this backbone to {out}; delete it, or give "
+                "--delta-file another name, and run again"
+            )
     if tensorboard is not None and not any(tensorboard.glob("events.out.*")):
         write_densities(tensorboard, tensors)
 

@@ -22,6 +22,7 @@ from train.settings import (
     ImportanceSettings,
     OverSafetyTraining,
     SafetyTraining,
+    Seed,
     TrainingSettings,
 )
 
@@ -127,7 +128,7 @@ class TrainRecipe(Settings):
 
     name: str
     """Name of the run."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of the data and of the demo's world; ``merge`` and ``importance`` have
     their own."""
     output: Path
@@ -217,6 +218,10 @@ class TrainRecipe(Settings):
     def training(self, role: Role) -> TrainingSettings:
         """The section of one role."""
         return self.safety if role == "safety" else self.over_safety
+
+    def checkpoints(self, role: Role) -> Path:
+        """The folder of one role's unfinished training, beside its patch."""
+        return self.output / f"{role}.work"
 
     @property
     def sha256(self) -> str:

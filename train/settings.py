@@ -11,6 +11,8 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A seed that numpy and torch take alike: numpy refuses negative ones, torch those of more bits."""
 MeasuredOn = Literal["own", "harmful", "false_refusals"]
 ObjectiveName = Literal["ascent", "descent", "npo", "ascent_mismatch_kl", "derta"]
 OptimizerName = Literal["adamw", "sgd_normalised"]
@@ -30,6 +32,11 @@ class Objective(NamedTuple):
     needs_harmless: bool = False
     mismatches: bool = False
     needs_refusals: bool = False
+
+    @property
+    def samples_a_pair(self) -> int:
+        """Samples that a step trains on for each pair of D_h in it."""
+        return 1 + self.mismatches + self.needs_harmless
 
 
 OBJECTIVES: dict[ObjectiveName, Objective] = {
@@ -164,7 +171,7 @@ class TrainingSettings(Settings):
     """Use the fused kernels of the package liger-kernel (GPUs only); they change the bits of a
     patch."""
     guards: GuardSettings = GuardSettings()
-    data_seed: NonNegativeInt | None = None
+    data_seed: Seed | None = None
     """Seed of the data order. Default: made from the recipe's seed and the role, so that the two
     trainings see the data in different orders: in the same order both patches start out nearly
     opposite, because Adam's first steps are signs of the gradient."""
@@ -234,7 +241,7 @@ class ImportanceSettings(Settings):
 
     samples: PositiveInt = 128
     """Number of pairs that are drawn, at most."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draw."""
     data: ImportanceData = added(ImportanceData())
     answer_tokens: PositiveInt | None = added(None)

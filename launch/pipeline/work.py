@@ -19,6 +19,7 @@ from launch.run.folder import (
     report_file,
 )
 from launch.run.variant_list import chosen_settings, compared
+from train.recipe import ROLES
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def measure_ablation(recipe: Recipe) -> None:
 
 
 def intermediates(recipe: Recipe) -> list[Path]:
-    """What goes once it is merged: the over-safety patch is a jailbreak."""
+    """What goes once it is merged: the over-safety patch is a jailbreak, as its checkpoints are."""
     from launch.ablation.patches import WORK
 
     if recipe.keep_intermediates:
@@ -125,7 +126,8 @@ def intermediates(recipe: Recipe) -> list[Path]:
     names = ["over_safety", FIRST, COMPARISONS, HARVEST]
     if recipe.eval is not None and recipe.eval.baselines:
         names.append(WORK)
-    return [recipe.output / name for name in names if (recipe.output / name).exists()]
+    paths = [*map(recipe.checkpoints, ROLES), *(recipe.output / name for name in names)]
+    return [path for path in paths if path.exists()]
 
 
 def merge(recipe: Recipe) -> None:

@@ -21,6 +21,7 @@ from launch.sizing.training_needs import (
     rank_memory,
 )
 from merge.common.errors import UserError
+from merge.io.patch_directory import Role
 from train.backbone.folder import read_config
 from train.backbone.skeleton import build_skeleton
 from train.recipe import ROLES, TrainRecipe
@@ -36,7 +37,7 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class Need:
-    """Memory and time of one DeepSpeed configuration on some GPUs."""
+    """Memory of one DeepSpeed configuration on some GPUs."""
 
     config: str
     gpu: Memory
@@ -58,14 +59,13 @@ def plan(recipe: Recipe, nodes: int, gpus_per_node: int) -> tuple[RenderableType
         if count < 1:
             raise UserError(f"{flag} {count}: must be at least 1")
     skeleton = _skeleton(recipe)
-    model, training = Model.of(skeleton), recipe.safety
+    model = Model.of(skeleton)
     checks = planned_checks(recipe, skeleton)
     asking, jobs = memory_table(model, recipe), chain_table(recipe)
     shown = Group(
-        f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters; "
-        f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
-        f"checkpointing {'on' if training.gradient_checkpointing else 'off'}",
-        _needs_table(model, training, nodes, gpus_per_node),
+        f"{recipe.backbone.path}: {model.shape.parameters / _GB:.2f} billion parameters",
+        *(f"{role}: {_micro_batches(recipe.training(role))}" for role in ROLES),
+        _needs_table(model, recipe, nodes, gpus_per_node),
         *([asking] if asking is not None else []),
         _disk_table(model, recipe),
         time_table(model, recipe, nodes * gpus_per_node),
@@ -98,18 +98,25 @@ def plan_table(recipes: Sequence[Recipe]) -> tuple[RenderableType, list[str]]:
             for stage, need in answering_needs(model, recipe).items()
         ]
         faults += checks.faults
+        counted: set[Role] = set()
         for count in GPU_COUNTS:
             nodes, gpus = (1, count) if count <= 8 else (count // 8, 8)
             for name in _GPU_CONFIGS:
-                need = gpu_need(model, recipe.safety, name, nodes, gpus)
+                needs = _different_needs(model, recipe, name, nodes, gpus)
+                role, need = max(needs.items(), key=lambda each: each[1].gpu.total)
+                if len(needs) > 1:
+                    counted.add(role)
                 table.add_row(
                     recipe.name,
                     f"{count}" if nodes == 1 else f"{count} ({nodes} nodes)",
                     name,
                     f"{need.gpu.total / _GB:.1f}",
-                    f"{need.host / _GB:.0f}",
+                    f"{max(each.host for each in needs.values()) / _GB:.0f}",
                     *("yes" if need.fits(size) else "no" for size in GPU_GIGABYTES),
                 )
+        if counted:
+            larger = " or ".join(sorted(counted))
+            lines.append(f"{recipe.name}: memory of the larger training, which is {larger}")
         table.add_section()
     return Group(table, *lines), faults
 
@@ -133,12 +140,34 @@ def gpu_need(
     )
 
 
-def _needs_table(model: Model, training: TrainingSettings, nodes: int, gpus: int) -> Table:
-    needs = [gpu_need(model, training, name, nodes, gpus) for name in _GPU_CONFIGS]
+def _different_needs(
+    model: Model, recipe: TrainRecipe, name: str, nodes: int, gpus: int
+) -> dict[Role, Need]:
+    """What each training needs by one of ds_configs/; one entry where both need the same."""
+    needs: dict[Role, Need] = {}
+    for role in ROLES:
+        need = gpu_need(model, recipe.training(role), name, nodes, gpus)
+        if need not in needs.values():
+            needs[role] = need
+    return needs
+
+
+def _micro_batches(training: TrainingSettings) -> str:
+    return (
+        f"micro-batches of {training.micro_batch_size} x {training.max_length} tokens, gradient "
+        f"checkpointing {'on' if training.gradient_checkpointing else 'off'}"
+    )
+
+
+def _needs_table(model: Model, recipe: TrainRecipe, nodes: int, gpus: int) -> Table:
     table = Table(title=f"Memory in GB, {nodes} nodes of {gpus} GPUs")
     table.add_column("one GPU")
-    for need in needs:
-        table.add_column(need.config, justify="right")
+    needs = []
+    for name in _GPU_CONFIGS:
+        by_role = _different_needs(model, recipe, name, nodes, gpus)
+        for role, need in by_role.items():
+            table.add_column(f"{name}, {role}" if len(by_role) > 1 else name, justify="right")
+            needs.append(need)
     for part in needs[0].gpu.parts():
         table.add_row(part, *(f"{need.gpu.parts()[part] / _GB:.1f}" for need in needs))
     table.add_row("sum", *(f"{need.gpu.total / _GB:.1f}" for need in needs), style="bold")

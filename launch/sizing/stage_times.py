@@ -1,6 +1,6 @@
 """What `launch plan` says of time, and of the stages that ask a model: search and evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,9 @@ from launch.sizing.measured_rates import Rates, read_rates
 from launch.sizing.training_needs import Model, training_seconds
 from merge.common.errors import UserError
 from train.data.examples import read_examples
-from train.recipe import ROLES
-from train.settings import TrainingSettings
+from train.data.role_data import trained_sources
+from train.recipe import ROLES, DataSettings
+from train.settings import OBJECTIVES, TrainingSettings
 
 _GB = 1e9
 
@@ -111,17 +112,22 @@ def time_table(model: Model, recipe: Recipe, ranks: int) -> Table:
 
 
 def _training_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
-    samples = _sample_count(recipe)
     for role in ROLES:
-        yield _training_time(role, model, recipe.training(role), samples, ranks, rates)
+        sources = trained_sources(recipe, role)
+        yield _training_time(role, model, recipe.training(role), sources, ranks, rates)
 
 
 def _training_time(
-    stage: str, model: Model, training: TrainingSettings, samples: int, ranks: int, rates: Rates
+    stage: str,
+    model: Model,
+    training: TrainingSettings,
+    sources: Mapping[str, DataSettings],
+    ranks: int,
+    rates: Rates,
 ) -> StageTime:
-    batch = training.batch_of(samples)
-    steps = training.steps or training.epochs * -(-samples // batch)
-    tokens = steps * batch * training.max_length
+    steps, batch = _steps_and_batch(training, sources)
+    samples = batch * OBJECTIVES[training.objective].samples_a_pair
+    tokens = steps * samples * training.max_length
     work = f"{steps} steps, {tokens / 1e6:.1f} M tokens"
     times = [training_seconds(model, training, tokens, ranks * gpu.flops) for gpu in GPUS]
     return StageTime(stage, work, times, _at(rates.training, tokens / ranks))
@@ -130,15 +136,15 @@ def _training_time(
 def _baseline_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
     """Trainings of the baselines that stand in the report."""
     for patch in trained_baselines(recipe):
-        stage, samples = f"baselines.{patch.name}", _sample_count(recipe)
-        yield _training_time(stage, model, patch.training, samples, ranks, rates)
+        stage, sources = f"baselines.{patch.name}", trained_sources(recipe, patch.role)
+        yield _training_time(stage, model, patch.training, sources, ranks, rates)
 
 
 def _ablation_times(model: Model, recipe: Recipe, ranks: int, rates: Rates) -> Iterator[StageTime]:
     """Stages of `launch ablate`, where the recipe has a section for it."""
     for patch in ablation_trainings(recipe):
-        name, samples = f"ablation.{patch.name}", _sample_count(recipe)
-        yield _training_time(name, model, patch.training, samples, ranks, rates)
+        name, sources = f"ablation.{patch.name}", trained_sources(recipe, patch.role)
+        yield _training_time(name, model, patch.training, sources, ranks, rates)
     if recipe.ablate is not None and recipe.eval is not None:
         yield from _evaluation_time(model, recipe, ablation_models(recipe), "ablation", rates)
 
@@ -255,11 +261,26 @@ def _batch_tokens(recipe: Recipe) -> int:
     return recipe.evaluation.batch_tokens
 
 
-def _sample_count(recipe: Recipe) -> int:
-    """The recipe's limit, or the rows of its data where it has none."""
-    if recipe.data.limit is not None:
-        return recipe.data.limit
+def _steps_and_batch(
+    training: TrainingSettings, sources: Mapping[str, DataSettings]
+) -> tuple[int, int]:
+    """Optimizer steps, and pairs in one of them at most; the data is read only if it decides.
+
+    Args:
+        sources: of the pairs, by their keys in the recipe.
+    """
+    if training.steps is not None and training.batch_size != "all":
+        return training.steps, training.batch_size
+    pairs = sum(_pair_count(key, source) for key, source in sources.items())
+    batch = training.batch_of(pairs)
+    return training.steps or training.epochs * -(-pairs // batch), batch
+
+
+def _pair_count(key: str, source: DataSettings) -> int:
+    """The source's limit, or the rows of its data where it has none."""
+    if source.limit is not None:
+        return source.limit
     try:
-        return len(read_examples(recipe.data))
+        return len(read_examples(source))
     except UserError as error:
-        raise UserError(f"{error}; or set data.limit, and the data is not read") from None
+        raise UserError(f"{error}; or set {key}.limit, and the data is not read") from None

@@ -24,7 +24,7 @@ def local_state(run: Path, stage: str) -> tuple[str, str]:
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether a process holds a lock file (``merge.common.files.held``)."""
+    """Whether a process holds a lock file (``merge.common.files.file_lock``)."""
     try:
         file = lock.open("rb")
     except OSError:

@@ -103,6 +103,13 @@ def make_directory(path: Path, mode: int | None = None) -> None:
         ) from None
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder and all in it; where that fails, a warning says so, and the rest stays."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        logger.warning("%s: could not be deleted; delete it by hand", path)
+
+
 @contextlib.contextmanager
 def file_lock(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock file ``path``, and delete it at the end; a killed process holds nothing back.

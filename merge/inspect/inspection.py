@@ -224,7 +224,7 @@ def levels_of_digits(thresholds: np.ndarray, shift: int) -> np.ndarray:
         shift: bits of a key below its leading digit.
 
     Returns:
-        Uint8 of 32,768, see ``inspection_kernels.count_levels``.
+        Uint8 of 32,768, see ``merge.kernels.inspection.count_levels``.
     """
     digits = np.arange(1 << 15)
     leading = thresholds >> shift

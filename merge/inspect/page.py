@@ -35,8 +35,8 @@ def write_page(numbers: Mapping[str, Any], name: str, directory: Path) -> None:
     """Write the page and, last, the numbers.
 
     Args:
-        found: of ``merge.inspect.inspection.inspect``; ``prediction`` beside it where there is one,
-            a dump of ``merge.inspect.prediction.Prediction``.
+        numbers: of ``merge.inspect.inspection.inspect``; ``prediction`` beside it where there is
+            one, a dump of ``merge.inspect.prediction.Prediction``.
         name: of the backbone, for the heading.
 
     Raises:

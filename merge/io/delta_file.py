@@ -1,9 +1,9 @@
 """The delta file: what a patch changed, small, and good for both directions.
 
 A safetensors file. For each part of at most 2**20 values in which a tensor changed it holds
-``NAME/START.gaps`` (uint8, see ``delta_kernels.encode_changes``) and ``NAME/START.xor`` (uint16 or
-uint32, old XOR new bits), START being the part's first flat index. Its metadata has the hashes
-of both models (``merge.io.model_hash``), so applying it to a third one is refused.
+``NAME/START.gaps`` (uint8, see ``merge.kernels.delta.encode_changes``) and ``NAME/START.xor``
+(uint16 or uint32, old XOR new bits), START being the part's first flat index. Its metadata has the
+hashes of both models (``merge.io.model_hash``), so applying it to a third one is refused.
 """
 
 import hashlib

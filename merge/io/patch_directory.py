@@ -4,6 +4,7 @@
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ import numpy as np
 
 from merge.common.errors import UserError, collect
 from merge.common.files import atomic_write_json, make_directory
-from merge.io.patch_hashes import hash_file, hashes_record
+from merge.io.patch_hashes import hashes_record
 from merge.io.tensor_files import TensorIndex, parse_json, read_index
 from merge.io.tensor_stream import TensorStream
 
@@ -30,7 +31,8 @@ class PatchWriter:
 
     Deltas and importances come in any order. Memory: the tensor in hand. When the block ends
     well, the files take their final names and ``patch.json`` follows; when it fails, nothing of
-    it is left. ``patch.json`` has two hashes of each, which cost a read of the page cache.
+    it is left. ``patch.json`` has two hashes of each, for which a file is read from the page cache
+    as soon as it is full.
 
     Args:
         metadata: further JSON keys of patch.json, for example ``"score": "gradient"``.
@@ -75,14 +77,19 @@ class PatchWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        complete = False
         try:
             if kind is None:
-                files = [*self._delta.finish(), *self._importance.finish()]
-                hashes = hashes_record({file.name: hash_file(file) for file in files})
+                hashes = hashes_record(self._delta.finish() | self._importance.finish())
                 atomic_write_json(self._directory / PATCH_RECORD, self._record | hashes, self._mode)
+                complete = True
         finally:
-            self._delta.discard()
-            self._importance.discard()
+            if not complete:
+                # First, so that it never stands without its files.
+                with suppress(OSError):
+                    (self._directory / PATCH_RECORD).unlink(missing_ok=True)
+                self._delta.discard()
+                self._importance.discard()
 
 
 @dataclass(frozen=True)

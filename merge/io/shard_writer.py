@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -109,12 +108,6 @@ class ShardWriter:
         self._sealed = True
         return self._digest.hexdigest()
 
-    def commit(self) -> str:
-        """``seal`` it, and give it its final name; its SHA-256 as hexadecimal."""
-        digest = self.seal()
-        publish(self.path.parent, [self.path.name])
-        return digest
-
     def _write(self, data: memoryview, position: int, turn: AbstractContextManager[object]) -> None:
         begin, left = position, data
         try:
@@ -170,14 +163,3 @@ class ShardWriter:
         if not self._sealed:
             with suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -10,6 +10,7 @@ import numpy as np
 
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_json, current_umask, fsync_directory
+from merge.io.patch_hashes import FileHashes, hash_file
 from merge.io.tensor_files import INDEX_SUFFIX
 
 _HEADER_ROOM = 1 << 16
@@ -36,7 +37,13 @@ def header_bytes(
 
 
 class TensorStream:
-    """Shards of one stem, under temporary names until ``finish``."""
+    """Shards of one stem, under temporary names until ``finish``.
+
+    What a killed process has left under such names is removed at the start.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
 
     def __init__(self, directory: Path, stem: str, shard_bytes: int, mode: int | None) -> None:
         self._directory = directory
@@ -44,11 +51,17 @@ class TensorStream:
         self._shard_bytes = shard_bytes
         self._mode = mode
         self._names: set[str] = set()
-        self._shards: list[tuple[Path, list[str]]] = []
+        self._shards: list[tuple[list[str], FileHashes]] = []
+        self._named: list[Path] = []
         self._file: BinaryIO | None = None
         self._tensors: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
         self._header_length = 0
         self._position = 0
+        try:
+            for left in directory.glob(f".{stem}-*.tmp"):
+                left.unlink()
+        except OSError as error:
+            raise self._write_error(error) from None
 
     def add(self, name: str, values: np.ndarray) -> None:
         """Append a tensor of fp32.
@@ -76,11 +89,11 @@ class TensorStream:
         self._header_length += len(name) + 150
         self._position = end
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> dict[str, FileHashes]:
         """Give the shards their final names, and write the index where there are several.
 
         Returns:
-            The shards.
+            Each shard's hashes, by its final name.
         """
         try:
             if self._file is None and not self._shards:
@@ -91,15 +104,17 @@ class TensorStream:
         except OSError as error:
             raise self._write_error(error) from None
 
-    def _name_shards(self) -> list[Path]:
+    def _name_shards(self) -> dict[str, FileHashes]:
         count = len(self._shards)
-        placement, files = {}, []
-        for number, (temporary, names) in enumerate(self._shards, start=1):
-            suffix = "" if count == 1 else f"-{number:05d}-of-{count:05d}"
+        placement, hashes = {}, {}
+        for number, (names, hashes_of_shard) in enumerate(self._shards):
+            suffix = "" if count == 1 else f"-{number + 1:05d}-of-{count:05d}"
             final = f"{self._stem}{suffix}.safetensors"
+            temporary = self._temporary(number)
             temporary.chmod(0o666 & ~current_umask() if self._mode is None else self._mode)
             temporary.replace(self._directory / final)
-            files.append(self._directory / final)
+            self._named.append(self._directory / final)
+            hashes[final] = hashes_of_shard
             placement |= dict.fromkeys(names, final)
         fsync_directory(self._directory)
         # What an earlier, unfinished writing left in the other form would contradict this one.
@@ -107,19 +122,21 @@ class TensorStream:
         listing.unlink(missing_ok=True)
         if count > 1:
             (self._directory / f"{self._stem}.safetensors").unlink(missing_ok=True)
+            self._named.append(listing)
             atomic_write_json(listing, {"metadata": {}, "weight_map": placement}, self._mode)
-        return files
+        return hashes
 
     def discard(self) -> None:
-        """Remove what has no final name, as far as that can be done: the error before it counts."""
+        """Remove all that was written, as far as that can be done: the error before it counts."""
         if self._file is not None:
             # Closing writes what a full disk has refused before, and fails as that did.
             with suppress(OSError):
                 self._file.close()
             self._file = None
-        for number in range(len(self._shards) + 1):
+        unnamed = [self._temporary(number) for number in range(len(self._shards) + 1)]
+        for path in (*unnamed, *self._named):
             with suppress(OSError):
-                self._temporary(number).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def _temporary(self, number: int) -> Path:
         return self._directory / f".{self._stem}-{number}.{os.getpid()}.tmp"
@@ -138,7 +155,9 @@ class TensorStream:
             file.write(header_bytes(self._tensors, {"format": "pt"}, _HEADER_ROOM))
             file.flush()
             os.fsync(file.fileno())
-        self._shards.append((self._temporary(len(self._shards)), list(self._tensors)))
+        # Now, while the page cache holds it: all shards together may be larger than memory.
+        hashes = hash_file(self._temporary(len(self._shards)))
+        self._shards.append((list(self._tensors), hashes))
         self._file = None
 
     def _write_error(self, error: OSError) -> UserError:

@@ -206,7 +206,7 @@ def write_back(
         start: flat index of the slice's first entry, a multiple of ``BLOCK``.
         stream: uint32 of 2, of the draws of stochastic rounding; of 0: rounding is to nearest.
         out: the merged bit patterns.
-        labels: uint8, of ``set_kernels.label_sets``.
+        labels: uint8, of ``merge.kernels.sets.label_sets``.
         combination: IN_TURN to BY_SET.
         scales_s: fp32 factors of the delta, for BY_SET those of ``_scale_by_set``; else the first
             counts.

@@ -101,7 +101,7 @@ def label_sets(
     Args:
         packed: the labels of four entries in each uint32, the first in its lowest byte.
         size: how many entries the slice has.
-        start: flat index of the first, a multiple of ``slices.BLOCK``.
+        start: flat index of the first, a multiple of ``merge.kernels.merging.BLOCK``.
         taken: uint8 of 4, flags of the patches that take an entry in no top set, in the safety
             patch's, in the over-safety patch's, in both.
         keys_s: scores as bit patterns; none where the method has no top sets.

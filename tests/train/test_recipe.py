@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from merge.common.errors import UserError
 from train.data.batches import BatchPlan, micro_batches, order_seed
+from train.patch.importance import choose_samples
 from train.recipe import TrainRecipe, load_recipe
 from train.settings import SafetyTraining
 
@@ -26,6 +28,17 @@ def test_defaults_of_the_roles(tmp_path: Path) -> None:
     assert recipe.over_safety.objective == "descent"
     assert recipe.output == Path("runs/x")
     assert recipe.importance.samples == 128
+
+
+def test_the_largest_seed_is_drawn_from(tmp_path: Path) -> None:
+    """By everything that takes it after the whole training, as the choice of samples does."""
+    last = (1 << 63) - 1
+    recipe = load(tmp_path, f"importance.seed={last}", f"safety.data_seed={last}")
+    settings = recipe.importance.model_copy(update={"samples": 3})
+    assert len(choose_samples(settings, 10)) == 3
+    assert recipe.safety.data_seed == last
+    assert sorted(BatchPlan(7, 7, last).batch(4)) == list(range(7))
+    torch.manual_seed(last + 10_000_000)  # the loop adds a number a step and rank
 
 
 def test_roles_see_the_data_in_different_orders() -> None:
@@ -60,6 +73,10 @@ def test_override_leaves_a_section_of_the_same_anchor_alone(tmp_path: Path) -> N
         ("safety.stepz=3", "unknown key 'safety.stepz': did you mean 'steps'"),
         ("safety.guards.windo=3", "'safety.guards.windo': did you mean 'window'"),
         ("safety.learning_rate=-1", "'safety.learning_rate' = -1"),
+        ("seed=-1", "'seed' = -1"),
+        ("importance.seed=-1", "'importance.seed' = -1"),
+        (f"importance.seed={1 << 63}", f"'importance.seed' = {1 << 63}"),
+        (f"over_safety.data_seed={1 << 63}", f"'over_safety.data_seed' = {1 << 63}"),
         ("safety.objective=dpo", "'safety.objective' = 'dpo'"),
         ("safety.batch_size=half", "'safety.batch_size"),
         (

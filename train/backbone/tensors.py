@@ -17,6 +17,8 @@ from train.recipe import BackboneSettings
 
 TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """By the names that safetensors files have for them."""
+_COMPARED_VALUES = 1 << 22
+"""Values of two tensors that are in memory at a time while these are compared."""
 
 
 def open_backbone(directory: Path, settings: BackboneSettings) -> "BackboneTensors":
@@ -83,7 +85,7 @@ class BackboneTensors:
         Raises:
             UserError: naming those that do not, and the fix.
         """
-        differing = [name for name in self.map.copies if self.copy_differs(name, 0, 1)]
+        differing = [name for name in self.map.copies if self._copy_differs(name)]
         if differing:
             raise UserError(
                 f"backbone {self.map.source}: {', '.join(differing)} should repeat the embeddings, "
@@ -91,17 +93,16 @@ class BackboneTensors:
                 '"tie_word_embeddings": false there'
             )
 
-    def copy_differs(self, name: str, part: int, parts: int) -> bool:
-        """Whether a tensor that should repeat a tied parameter holds other values.
-
-        Args:
-            part: which of ``parts`` equal parts is compared, from 0.
-        """
-        size = self._entries[name].size
-        start, stop = (size * edge // parts for edge in (part, part + 1))
-        both = (name, self.map.copies[name])
-        first, second = (self._values(each, start, stop, torch.float32) for each in both)
-        return not torch.equal(first, second)
+    def _copy_differs(self, name: str) -> bool:
+        """Whether a tensor that should repeat a tied parameter holds other values."""
+        both = [self._entries[each] for each in (name, self.map.copies[name])]
+        dtype = torch.promote_types(*(TORCH_DTYPES[entry.dtype] for entry in both))
+        for start in range(0, both[0].size, _COMPARED_VALUES):
+            stop = min(start + _COMPARED_VALUES, both[0].size)
+            first, second = (self._values(entry.name, start, stop, dtype) for entry in both)
+            if not torch.equal(first, second):
+                return True
+        return False
 
     def _parameters(self, group: TensorGroup, dtype: torch.dtype) -> dict[str, Tensor]:
         held, held_dtype, values = self._held

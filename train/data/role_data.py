@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from merge.io.patch_directory import Role
 from train.chat.example import Example
 from train.data.examples import read_examples
-from train.recipe import TrainRecipe
+from train.recipe import DataSettings, TrainRecipe
 from train.settings import OBJECTIVES, OverSafetyTraining
+
+
+def trained_sources(recipe: TrainRecipe, role: Role) -> dict[str, DataSettings]:
+    """The sources of the pairs that a patch is trained on, by their keys in the recipe."""
+    settings = recipe.training(role)
+    wanted = settings.data if isinstance(settings, OverSafetyTraining) else "harmful"
+    sources = {} if wanted == "false_refusals" else {"data": recipe.data}
+    if wanted != "harmful":
+        sources["false_refusals"] = _false_refusals(recipe)
+    return sources
 
 
 def trained_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
@@ -19,10 +29,8 @@ def trained_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
     Raises:
         UserError: a source is missing or malformed.
     """
-    settings = recipe.training(role)
-    wanted = settings.data if isinstance(settings, OverSafetyTraining) else "harmful"
-    parts = ("harmful", "false_refusals") if wanted == "both" else (wanted,)
-    return [example for part in parts for example in _read(recipe, part)]
+    sources = trained_sources(recipe, role).values()
+    return [example for source in sources for example in read_examples(source)]
 
 
 def measured_pairs(recipe: TrainRecipe, role: Role) -> Sequence[Example]:
@@ -32,7 +40,9 @@ def measured_pairs(recipe: TrainRecipe, role: Role) -> Sequence[Example]:
         UserError: as ``trained_pairs``.
     """
     wanted = recipe.importance.data.of(role)
-    return () if wanted == "own" else _read(recipe, wanted)
+    if wanted == "own":
+        return ()
+    return read_examples(recipe.data if wanted == "harmful" else _false_refusals(recipe))
 
 
 def refused_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
@@ -47,8 +57,6 @@ def refused_pairs(recipe: TrainRecipe, role: Role) -> list[Example]:
     return read_examples(recipe.refusals)
 
 
-def _read(recipe: TrainRecipe, part: str) -> list[Example]:
-    if part == "harmful":
-        return read_examples(recipe.data)
+def _false_refusals(recipe: TrainRecipe) -> DataSettings:
     assert recipe.false_refusals is not None  # the recipe is checked for it
-    return read_examples(recipe.false_refusals)
+    return recipe.false_refusals

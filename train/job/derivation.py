@@ -25,12 +25,12 @@ from train.job.stopping import STOP_FILE, StopRequest
 from train.objectives.references import mean_answer_loss
 from train.objectives.terms import build_terms
 from train.objectives.training_data import TrainingData, cut_answers
-from train.patch.export import NotFiniteError, export_patch
+from train.patch.export import ExportStoppedError, NotFiniteError, export_patch
 from train.patch.identity import first_format_identity, software_versions
 from train.patch.importance import choose_samples, measure_importance
 from train.recipe import TrainRecipe
 from train.settings import TrainingSettings
-from train.zero.collectives import gather_from_ranks
+from train.zero.collectives import any_over_ranks, gather_from_ranks
 from train.zero.group import initialise_distributed, leave_distributed
 from train.zero.ranks import World
 from train.zero.resume import Checkpoints, TrainingProgress
@@ -56,18 +56,26 @@ class Derivation:
     """Permission bits of what is written; ``None`` follows the umask."""
     started: float
     """When the job began, by ``time.monotonic``."""
+    finished: bool
+    """Whether this rank has found the finished patch in the folder."""
 
     def run(self) -> None:
-        """Write the patch directory.
+        """Write the patch directory, unless the main rank has found the patch in it.
 
         Raises:
             UserError: the machine or the training fails in a way that the user can fix.
             StoppedOnRequestError: a stop was asked for; the next start continues from there.
         """
         initialise_distributed(self.world)
+        directory = self.recipe.output / self.role
+        # Other nodes may not see yet what stands in a folder over the network.
+        if any_over_ranks(self.finished and self.world.is_main):
+            logger.info("%s: already done", directory)
+            leave_distributed()
+            return
         settings = self.recipe.training(self.role)
         checkpoints = Checkpoints(
-            self.recipe.output / f"{self.role}.work",
+            self.recipe.checkpoints(self.role),
             self.mode,
             settings.checkpoint_every,
             settings.checkpoints_kept,
@@ -75,7 +83,9 @@ class Derivation:
             self.world,
             first_format_identity(self.inputs),
         )
-        checkpoints.latest()
+        if self.world.is_main:
+            # Before the model is loaded: whether it is of these settings.
+            checkpoints.latest()
         tensors = self.tensors
         model = load_model(self.backbone, tensors, self.recipe.backbone, settings, self.world)
         refuse_impossible(model, self.data.forget[0], self.backbone)
@@ -86,22 +96,11 @@ class Derivation:
             progress = self._train(model, tensors, checkpoints)
             measuring = time.monotonic()
             progress = self._measure(model, progress, checkpoints)
+            self._export(model, progress, checkpoints, time.monotonic() - measuring)
         except StoppedOnRequestError:
             if self.world.is_main:
                 # It has been heeded; the next start shall not stop at once.
                 (self.recipe.output / STOP_FILE).unlink(missing_ok=True)
-            raise
-        metadata = self._metadata(progress, time.monotonic() - measuring)
-        directory = self.recipe.output / self.role
-        samples = progress.importance_samples
-        logger.info("writing the patch of %d parameters", model.shape.parameters)
-        try:
-            export_patch(
-                directory, self.role, self.mode, metadata, model, tensors, samples, self.world
-            )
-        except NotFiniteError:
-            # The end that a checkpoint holds is no good for any later start.
-            checkpoints.remove()
             raise
         checkpoints.remove()
         leave_distributed()
@@ -192,6 +191,37 @@ class Derivation:
                 f"{progress.importance_samples} samples"
             )
         return progress
+
+    def _export(
+        self,
+        model: Zero3Model,
+        progress: TrainingProgress,
+        checkpoints: Checkpoints,
+        importance_seconds: float,
+    ) -> None:
+        """Write the patch; what is finished before it is saved where a stop comes meanwhile."""
+        logger.info("writing the patch of %d parameters", model.shape.parameters)
+        try:
+            export_patch(
+                self.recipe.output / self.role,
+                self.role,
+                self.mode,
+                self._metadata(progress, importance_seconds),
+                model,
+                self.tensors,
+                progress.importance_samples,
+                self.world,
+                self._stop_asked,
+            )
+        except ExportStoppedError:
+            checkpoints.save(model, progress)
+            raise StoppedOnRequestError(
+                f"{self.role} training is saved with its whole importance"
+            ) from None
+        except NotFiniteError:
+            # The end that a checkpoint holds is no good for any later start.
+            checkpoints.remove()
+            raise
 
     def _metadata(self, progress: TrainingProgress, importance_seconds: float) -> dict[str, Any]:
         """What patch.json says besides format and role."""

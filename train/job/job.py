@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import make_directory
+from merge.common.files import make_directory, remove_folder
 from merge.common.metrics import metrics_file
 from merge.engine.coverage import untrained_sentence
 from merge.io.patch_directory import Role
@@ -53,7 +53,11 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     inputs = patch_inputs(
         recipe, role, backbone, examples, harmless, prompts, measured, openings, refusals
     )
-    if is_finished(directory, inputs["identity"]):
+    finished = is_finished(directory, inputs["identity"])
+    if finished and world.is_main:
+        # Where the process was killed between the patch and their removal.
+        remove_folder(recipe.checkpoints(role))
+    if finished and world.size == world.local_size:
         logger.info("%s: already done", directory)
         return
     for pairs in (examples, refusals):
@@ -77,7 +81,9 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     from train.job.derivation import Derivation
 
     with metrics_file(recipe.output, role) if world.is_main else nullcontext():
-        Derivation(recipe, role, world, stop, backbone, tensors, data, inputs, mode, started).run()
+        Derivation(
+            recipe, role, world, stop, backbone, tensors, data, inputs, mode, started, finished
+        ).run()
 
 
 def _openings(recipe: TrainRecipe, role: Role) -> RefusalOpenings | None:

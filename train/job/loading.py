@@ -9,6 +9,7 @@ import torch
 
 from merge.common.errors import UserError, first_line
 from train.backbone.attention import attention_implementation, computation_dtype
+from train.backbone.recomputation import evaluating
 from train.backbone.tensors import BackboneTensors
 from train.data.batches import TokenizedExample, collate
 from train.objectives.losses import answer_losses
@@ -83,7 +84,8 @@ def refuse_impossible(model: Zero3Model, sample: TokenizedExample, directory: Pa
     """
     try:
         micro = collate([sample], [0]).to(compute_device())
-        model.backward(answer_losses(model.logits(micro), micro.labels).sum(), last=True)
+        with evaluating(model.engine):
+            model.backward(answer_losses(model.logits(micro), micro.labels).sum(), last=True)
         model.clear_gradients()
     except torch.OutOfMemoryError:
         raise

@@ -1,6 +1,7 @@
 """The patch directory: delta and importance, one group of parameters at a time."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ class NotFiniteError(UserError):
     """A training has ended in values that are NaN or infinite."""
 
 
+class ExportStoppedError(Exception):
+    """A stop was asked for before the whole patch was written; nothing of it is left."""
+
+
 def export_patch(
     directory: Path,
     role: Role,
@@ -29,6 +34,7 @@ def export_patch(
     backbone: BackboneTensors,
     samples: int,
     world: World,
+    stop_asked: Callable[[], bool],
 ) -> None:
     """Write the patch: fp32 masters minus backbone, and the accumulated importance (collective).
 
@@ -40,8 +46,10 @@ def export_patch(
     Args:
         mode: of the folder; 0o700 makes its files 0o600.
         samples: whose importance was measured; the model's sums are theirs.
+        stop_asked: a collective, asked before every group.
 
     Raises:
+        ExportStoppedError: on every rank, where a stop was asked for.
         NotFiniteError: a value is not, on the main rank; no patch is written.
         UserError: the folder cannot be written.
     """
@@ -56,6 +64,8 @@ def export_patch(
     groups = backbone.map.groups
     with Progress("export", len(groups), "groups of tensors") as progress, writing as writer:
         for group in progress.over(groups):
+            if stop_asked():
+                raise ExportStoppedError
             deltas, importances = {}, {}
             for name in group.parameters:
                 master = model.gather_master(name).cpu()

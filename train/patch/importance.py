@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from merge.common.progress import Progress
+from train.backbone.recomputation import evaluating
 from train.data.batches import TokenizedExample, collate, micro_batches, random_subset
 from train.objectives.losses import answer_losses
 from train.settings import ImportanceSettings
@@ -49,10 +50,12 @@ def measure_importance(
     logger.info("importance of %d samples", len(samples))
     if not progress.importance_samples:
         model.clear_sums()
-    model.engine.eval()
     model.transform_gradients = True
     chunk = _CHUNK * world.size
-    with Progress("importance", len(samples), "samples", progress.importance_samples) as shown:
+    with (
+        evaluating(model.engine),
+        Progress("importance", len(samples), "samples", progress.importance_samples) as shown,
+    ):
         for start in range(progress.importance_samples, len(samples), chunk):
             model.clear_gradients()
             # Where the samples do not divide by the ranks, the rest run a sample at loss 0.

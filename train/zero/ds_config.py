@@ -30,8 +30,8 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
         dtype: of the computation, "bfloat16" or "float32".
 
     Raises:
-        UserError: not readable as JSON, not stage 3, not Adam, or an ``"auto"`` that the recipe
-            lacks.
+        UserError: not readable as JSON, not stage 3, not Adam, low precision where fp32 is needed,
+            or an ``"auto"`` that the recipe lacks.
     """
     name = "zero3_gpu.json" if torch.cuda.is_available() else "zero3_cpu.json"
     path = CONFIG_FOLDER / name if training.ds_config == "auto" else Path(training.ds_config)
@@ -55,11 +55,39 @@ def ds_config(training: TrainingSettings, dtype: str, world: World) -> dict[str,
         raise UserError(f"ds_config {path}: zero_optimization.stage must be 3")
     if config.get("optimizer", {}).get("type") not in _OPTIMIZERS:
         raise UserError(f"ds_config {path}: optimizer.type must be {' or '.join(_OPTIMIZERS)}")
-    config = _fill(config, from_recipe, path)
+    config = _in_fp32(_fill(config, from_recipe, path), path)
     if training.optimizer == "sgd_normalised":
         return {**config, **_SGD}
     if training.adam_eps is not None:
         config["optimizer"].setdefault("params", {})["eps"] = training.adam_eps
+    return config
+
+
+def _in_fp32(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Have gradients summed and exchanged in fp32, also where the file says nothing of it.
+
+    DeepSpeed's default is the computation's dtype. In bf16 the importance was 6.8 % off after 256
+    samples.
+
+    Raises:
+        UserError: the file asks for another precision.
+    """
+    types = {"grad_accum_dtype": "fp32", **config.get("data_types", {})}
+    config = {"communication_data_type": "fp32", **config, "data_types": types}
+    for key, value in (
+        ("communication_data_type", config["communication_data_type"]),
+        ("data_types.grad_accum_dtype", types["grad_accum_dtype"]),
+    ):
+        if value != "fp32":
+            raise UserError(
+                f'ds_config {path}: {key} must be "fp32", not {json.dumps(value)}: the importance '
+                "would be summed wrongly; leave it out"
+            )
+    if config.get("fp16", {}).get("enabled"):
+        raise UserError(
+            f"ds_config {path}: fp16.enabled must be false, as gradients in fp16 are scaled; "
+            "backbone.dtype in the recipe chooses bfloat16 or float32"
+        )
     return config
 
 

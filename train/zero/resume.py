@@ -1,12 +1,17 @@
 """Checkpoints of an unfinished training, and how a rerun finds the last whole one."""
 
 import logging
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_json, make_directory, read_json
+from merge.common.files import (
+    atomic_write_json,
+    fsync_directory,
+    make_directory,
+    read_json,
+    remove_folder,
+)
 from train.zero.collectives import any_over_ranks, sum_over_ranks, wait_for_ranks
 from train.zero.ranks import World
 from train.zero.snapshot import Snapshot
@@ -75,7 +80,7 @@ class Checkpoints:
         """Masters of the best state so far, where a guard keeps one; checkpoints hold them."""
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint.
+        """The newest whole checkpoint that this rank sees.
 
         Raises:
             UserError: it belongs to other settings.
@@ -92,23 +97,43 @@ class Checkpoints:
         return whole[-1]
 
     def resume(self, model: Zero3Model) -> TrainingProgress | None:
-        """Put the model where the newest whole checkpoint left it (collective)."""
-        return self._load(model, self.latest())
+        """Put the model where the newest whole checkpoint left it (collective).
+
+        Raises:
+            UserError: it belongs to other settings, or not every rank sees it.
+        """
+        return self._load(model, self._agreed(self.latest() if self._world.is_main else None))
 
     def turn_back(self, model: Zero3Model, step: int) -> TrainingProgress | None:
         """Put the model where the last regular checkpoint before ``step`` left it (collective).
 
         Those that a stop wrote do not count, so that a patch does not depend on interruptions.
+
+        Raises:
+            UserError: not every rank sees it.
         """
-        regular = [
-            number for folder in self._whole() if (number := self._regular_step(folder)) < step
-        ]
-        # The main rank's choice: others may see another state of a folder over the network.
-        chosen = max(regular, default=0) if self._world.is_main else 0
-        chosen = int(sum_over_ranks([chosen])[0])
-        return self._load(
-            model, self._directory / _tag(TrainingProgress(chosen)) if chosen else None
-        )
+        regular = [folder for folder in self._whole() if 0 < self._regular_step(folder) < step]
+        return self._load(model, self._agreed(regular[-1] if regular else None))
+
+    def _agreed(self, choice: Path | None) -> Path | None:
+        """The main rank's choice, on every rank (collective).
+
+        Others may see another state of a folder over the network.
+        """
+        numbers = [0.0, 0.0, 0.0]
+        if choice is not None and self._world.is_main:
+            progress = TrainingProgress(**read_json(choice / _MARKER)["progress"])
+            numbers = [1.0, progress.step, progress.importance_samples]
+        is_there, step, samples = (int(number) for number in sum_over_ranks(numbers))
+        if not is_there:
+            return None
+        folder = self._directory / _tag(TrainingProgress(step, importance_samples=samples))
+        if any_over_ranks(not (folder / _MARKER).is_file()):
+            raise UserError(
+                f"{folder}: not every process sees this checkpoint, from which the main one "
+                "continues; put the run folder on a disk that all nodes share, and run again"
+            )
+        return folder
 
     def _load(self, model: Zero3Model, checkpoint: Path | None) -> TrainingProgress | None:
         if checkpoint is None:
@@ -161,7 +186,7 @@ class Checkpoints:
             if self._world.is_main:
                 make_directory(self._directory, self._mode)
                 # A torn one.
-                shutil.rmtree(self._directory / tag, ignore_errors=True)
+                remove_folder(self._directory / tag)
             wait_for_ranks()
             _write(model, self._directory, tag)
             self.snapshot.save(self._directory / tag)
@@ -182,12 +207,14 @@ class Checkpoints:
             }
             for folder in self._directory.glob("step-*"):
                 if folder.name not in staying:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _delete(folder)
 
     def remove(self) -> None:
         """Delete all checkpoints: the patch is there, and they are no longer needed."""
         if self._world.is_main:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            for folder in self._whole():
+                _delete(folder)
+            remove_folder(self._directory)
 
 
 def _tag(progress: TrainingProgress) -> str:
@@ -198,6 +225,17 @@ def _tag(progress: TrainingProgress) -> str:
         if progress.importance_samples
         else tag
     )
+
+
+def _delete(checkpoint: Path) -> None:
+    """Delete a checkpoint, first its marker: half of one must not count as whole after a kill."""
+    try:
+        (checkpoint / _MARKER).unlink(missing_ok=True)
+        fsync_directory(checkpoint)
+    except OSError as error:
+        logger.warning("%s: cannot be deleted (%s)", checkpoint, error.strerror)
+        return
+    remove_folder(checkpoint)
 
 
 def _write(model: Zero3Model, directory: Path, tag: str) -> None:

@@ -185,8 +185,20 @@ class Zero3Model:
         self.engine.save_checkpoint(str(directory), tag, save_latest=False)
 
     def load(self, directory: Path, tag: str) -> None:
-        """Load all partitions from a checkpoint of the same number of ranks (collective)."""
-        self.engine.load_checkpoint(str(directory), tag)
+        """Load all partitions from a checkpoint of the same number of ranks (collective).
+
+        Raises:
+            UserError: a file of it is missing.
+        """
+        try:
+            path, _ = self.engine.load_checkpoint(str(directory), tag)
+        except FileNotFoundError:
+            path = None
+        if path is None:
+            raise UserError(
+                f"{directory / tag}: this checkpoint is not whole; delete it and run again: the "
+                "training continues from an earlier one, or begins anew"
+            )
 
     def load_recut(self, directory: Path, tag: str, written_by: int) -> None:
         """Load all partitions from a checkpoint of another number of ranks (collective)."""

@@ -9,7 +9,9 @@ from launch.continual.baselines import baseline_table
 from launch.continual.continual import WHOLE
 from launch.pipeline.pipeline import Pipeline
 from launch.pipeline.stages import STAGES, stages_of
+from launch.pipeline.work import intermediates
 from launch.recipe import Recipe
+from launch.run.folder import MERGED
 from launch.run.stage import StageTable, Training, find_stage
 from merge.common.errors import UserError
 from train.recipe import load_recipe
@@ -69,3 +71,16 @@ def test_what_is_compared_waits_for_no_search_that_a_recipe_does_not_have(tmp_pa
         demo(tmp_path, "search=null", "eval.single_patches=false", "ablations={}")
     )
     assert "comparisons" not in STAGES["search"].needs_of(searched)
+
+
+def test_checkpoints_that_a_kill_left_go_with_the_merge(tmp_path: Path) -> None:
+    """A training that is killed once its patch is written leaves them, and is not started again."""
+    recipe = demo(tmp_path)
+    (tmp_path / "patched").mkdir()
+    (tmp_path / MERGED).write_text("{}")
+    assert STAGES["merge"].is_done(recipe)
+    (tmp_path / "over_safety.work/step-00000003").mkdir(parents=True)
+    (tmp_path / "safety.work").mkdir()
+    assert not STAGES["merge"].is_done(recipe)
+    assert intermediates(recipe) == [tmp_path / "safety.work", tmp_path / "over_safety.work"]
+    assert not intermediates(demo(tmp_path, "keep_intermediates=true"))

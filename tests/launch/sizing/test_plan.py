@@ -10,22 +10,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
 from launch.prepare.preflight import check_inputs, patch_bytes
 from launch.prepare.text_check import check_data
 from launch.recipe import Recipe
-from launch.sizing.plan import gpu_need, plan_table
+from launch.sizing.plan import gpu_need, plan, plan_table
 from launch.sizing.training_needs import Model, activation_bytes, checkpoint_bytes
 from merge.common.errors import UserError
 from tests.support.architectures import make_model
 from tests.support.train_helpers import make_recipe as make_training_recipe
 from train.backbone.flops import peak_flops
 from train.backbone.skeleton import build_skeleton
-from train.recipe import load_recipe
+from train.recipe import ROLES, load_recipe
 from train.settings import GuardSettings, SafetyTraining
 
 LLAMA_7B: dict[str, Any] = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008}
+_GONE = "false_refusals.path=gone.jsonl"
 TRAINING = SafetyTraining(micro_batch_size=1, max_length=512, gradient_checkpointing=True)
 
 
@@ -126,8 +128,10 @@ def test_one_table_says_what_fits_where(tmp_path: Path, llama_7b: Model) -> None
     seven = make_recipe(tmp_path / "7b", num_hidden_layers=32)
     sizes: dict[str, Any] = {"hidden_size": 5120, "intermediate_size": 13824}
     thirteen = make_recipe(tmp_path / "13b", **sizes, num_hidden_layers=40, num_attention_heads=40)
-    done = run_plan(seven, thirteen, "safety.gradient_checkpointing=true")
+    both = [f"{role}.gradient_checkpointing=true" for role in ROLES]
+    done = run_plan(seven, thirteen, *both)
     assert done.returncode == 0, done.stderr
+    assert "larger training" not in done.stdout
     rows = [
         [cell.strip() for cell in line.strip("│").split("│")]
         for line in done.stdout.splitlines()
@@ -152,6 +156,33 @@ def test_one_table_says_what_fits_where(tmp_path: Path, llama_7b: Model) -> None
     assert float(cells["13b", "1", "zero3_offload"][1]) > 18 * 13
 
 
+def test_the_larger_of_both_trainings_decides_and_is_named(tmp_path: Path, llama_7b: Model) -> None:
+    """Four times the tokens in a micro-batch of the over-safety training, and no checkpointing."""
+    file = make_recipe(tmp_path, num_hidden_layers=32)
+    changes = ["safety.gradient_checkpointing=true", "over_safety.max_length=2048"]
+    recipe = load_recipe(file, [*changes, "data.limit=100"], Recipe)
+    needs = {
+        role: gpu_need(llama_7b, recipe.training(role), "zero3_gpu", 1, 8).gpu.total
+        for role in ROLES
+    }
+    assert needs["over_safety"] > 1.5 * needs["safety"]
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(plan(recipe, 1, 8)[0])
+        console.print(plan_table([recipe])[0])
+    shown = capture.get()
+    (heads,) = [line for line in shown.splitlines() if "zero3_gpu, over_safety" in line]
+    (sums,) = [line for line in shown.splitlines() if re.match(r"│ sum", line)]
+    columns = [cell.strip() for cell in heads.strip("┃").split("┃")]
+    totals = dict(zip(columns, (cell.strip() for cell in sums.strip("│").split("│")), strict=True))
+    for role in ROLES:
+        assert totals[f"zero3_gpu, {role}"] == f"{needs[role] / 1e9:.1f}"
+    assert "over_safety: micro-batches of 1 x 2048 tokens, gradient checkpointing off" in shown
+    (row,) = [line for line in shown.splitlines() if re.match(r"│ \S+ +│ 8 +│ zero3_gpu", line)]
+    assert row.strip("│").split("│")[3].strip() == f"{needs['over_safety'] / 1e9:.1f}"
+    assert "memory of the larger training, which is over_safety" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,6 +190,18 @@ def test_one_table_says_what_fits_where(tmp_path: Path, llama_7b: Model) -> None
         (["--nodes", "0", "--gpus-per-node", "8"], "--nodes 0: must be at least 1"),
         (["backbone.path=./none", "--nodes", "1", "--gpus-per-node", "8"], "no such folder"),
         (["--nodes", "1", "--gpus-per-node", "8"], "or set data.limit"),
+        (
+            [
+                "data.limit=9",
+                "over_safety.data=both",
+                _GONE,
+                "--nodes",
+                "1",
+                "--gpus-per-node",
+                "8",
+            ],
+            "or set false_refusals.limit",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -85,7 +85,7 @@ def test_prompts_are_counted_without_the_hub(tmp_path: Path) -> None:
     assert questions.uncounted == ["whole", "gone"] and questions.count == 27
 
 
-def make_recipe(folder: Path) -> Recipe:
+def make_recipe(folder: Path, objective: str = "ascent") -> Recipe:
     suite = str(write_suite(folder))
     values: dict[str, Any] = {
         "name": "x",
@@ -98,6 +98,9 @@ def make_recipe(folder: Path) -> Recipe:
     }
     for role in ("safety", "over_safety"):
         values[role] = {"steps": 10, "batch_size": 8, "micro_batch_size": 4, "max_length": 100}
+    values["safety"]["objective"] = objective
+    for name, count in (("harmless", 90), ("refusals", 90), ("false_refusals", 30)):
+        values[name] = {"path": name, "limit": count}
     return parse_settings(Recipe, values, "recipe")
 
 
@@ -146,6 +149,46 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
     by_margins = recipe.search.model_copy(update={"by": "margins", "answered": 3})
     quick = rows_of(llama_7b, recipe.model_copy(update={"search": by_margins}))
     assert quick["search"][-1] == readable_time(0.5 * 10 + 30 * 7)
+
+
+@pytest.mark.parametrize(
+    ("objective", "samples"),
+    [("descent", 1), ("npo", 1), ("derta", 2), ("ascent_mismatch_kl", 3)],
+)
+def test_tokens_of_every_term_take_time(
+    objective: str, samples: int, tmp_path: Path, llama_7b: Model
+) -> None:
+    """Harmless pairs are as many as those of D_h, as are its questions with other answers."""
+    recipe = make_recipe(tmp_path, objective)
+    row = rows_of(llama_7b, recipe)["safety"]
+    assert row[0] == f"10 steps, {10 * 8 * samples * 100 / 1e6:.1f} M tokens"
+    flops = llama_7b.shape.training_flops(100) * 10 * 8 * samples * 100
+    assert row[1] == readable_time(flops / (4 * GPUS[0].flops))
+
+
+def test_an_epoch_is_of_the_pairs_that_the_patch_learns(tmp_path: Path, llama_7b: Model) -> None:
+    """64 pairs of D_h, 30 false refusals: of 8 pairs a step that is 8, 4, or 12 steps."""
+    for data, steps in (("harmful", 8), ("false_refusals", 4), ("both", 12)):
+        recipe = make_recipe(tmp_path)
+        changes: dict[str, Any] = {"steps": None, "data": data, "max_length": 10_000}
+        over_safety = recipe.over_safety.model_copy(update=changes)
+        safety = recipe.safety.model_copy(update={"steps": None})
+        recipe = recipe.model_copy(update={"over_safety": over_safety, "safety": safety})
+        rows = rows_of(llama_7b, recipe)
+        assert rows["over_safety"][0] == f"{steps} steps, {steps * 0.08:.1f} M tokens"
+        assert rows["safety"][0].startswith("8 steps")
+    whole = recipe.over_safety.model_copy(update={"batch_size": "all"})
+    rows = rows_of(llama_7b, recipe.model_copy(update={"over_safety": whole}))
+    assert rows["over_safety"][0] == "1 steps, 0.9 M tokens"
+
+
+def test_data_that_does_not_decide_is_not_read(tmp_path: Path, llama_7b: Model) -> None:
+    """A harvest makes it later, and the steps are given."""
+    recipe = make_recipe(tmp_path)
+    gone = recipe.data.model_copy(update={"path": "gone.jsonl", "limit": None})
+    assert (
+        rows_of(llama_7b, recipe.model_copy(update={"data": gone}))["safety"][0][:8] == "10 steps"
+    )
 
 
 def write_trials(search: Path, seconds: dict[str, Sequence[float]]) -> None:

@@ -1,9 +1,10 @@
-"""Locks, also where a filesystem has none: said once, and no traceback; hashes of values."""
+"""Locks, also where a filesystem has none; folders that cannot go; hashes of values."""
 
 import errno
 import fcntl
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from launch.search.settings import SearchSettings
 from launch.search.storage import Trials
 from merge.common.errors import UserError
-from merge.common.files import file_lock, sha256_json
+from merge.common.files import file_lock, remove_folder, sha256_json
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,6 +32,20 @@ def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, no_locks, 
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
     assert f"{tmp_path}: its filesystem has no file locks" in caplog.text
+
+
+def test_a_folder_that_cannot_be_deleted_is_told_of(tmp_path, caplog, monkeypatch):
+    """In it may be checkpoints of a model that answers anything."""
+    folder = tmp_path / "work"
+    (folder / "step").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
+        remove_folder(folder)
+    assert f"{folder}: could not be deleted" in caplog.text
+    caplog.clear()
+    remove_folder(folder)
+    remove_folder(folder)  # what is not there
+    assert not folder.exists() and not caplog.records
 
 
 def test_a_held_lock_is_still_refused(tmp_path):

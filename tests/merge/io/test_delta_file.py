@@ -24,17 +24,21 @@ from tests.support.merge_models import write_tensors
 
 def _built(folder: Path, shards: int = 2, **settings: Any) -> Path:
     make_case(folder, shards=shards)
+    return _merged(folder, "out", **settings)
+
+
+def _merged(folder: Path, out: str, **settings: Any) -> Path:
     build(
         folder / "backbone",
         folder / "safety",
         folder / "over_safety",
-        folder / "out",
+        folder / out,
         MergeSettings(include=INCLUDE, top_safety=0.3, top_over_safety=0.3, **settings),
         MergeResources(),
         delta_file=folder / "patch.safepatch",
         tensorboard=folder / "events",
     )
-    return folder / "out"
+    return folder / out
 
 
 def _weights(folder: Path) -> dict[str, bytes]:
@@ -59,6 +63,26 @@ def test_both_directions(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="neither the backbone nor the patched"):
         apply_delta(tmp_path / "other" / "backbone", delta, tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+def test_a_delta_file_of_another_merge_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    """It would be handed on with this model, and lead to another."""
+    _built(tmp_path)
+    delta = tmp_path / "patch.safepatch"
+    before = delta.read_bytes()
+    _merged(tmp_path, "out")  # its own: all is done
+    for _ in range(2):  # where the merge is new, and where it is there
+        with pytest.raises(UserError, match=r"patch\.safepatch: does not lead .*/other; delete it"):
+            _merged(tmp_path, "other", alpha=0.5)
+    assert delta.read_bytes() == before
+    verify(tmp_path / "other")
+    delta.unlink()
+    assert _weights(_merged(tmp_path, "other", alpha=0.5)) != _weights(tmp_path / "out")
+    apply_delta(tmp_path / "backbone", delta, tmp_path / "applied")
+    assert _weights(tmp_path / "applied") == _weights(tmp_path / "other")
+    delta.write_bytes(b"of something else")
+    with pytest.raises(UserError, match=r"patch\.safepatch"):
+        _merged(tmp_path, "other", alpha=0.5)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 1.0])

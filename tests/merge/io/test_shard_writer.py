@@ -3,13 +3,14 @@
 import hashlib
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from merge.io.layout import OutputShard
-from merge.io.shard_writer import ShardWriter
+from merge.io.shard_writer import ShardWriter, publish
 
 HEADER = b"header--"
 
@@ -33,14 +34,16 @@ def test_the_hash_is_that_of_the_file_in_any_order_of_writing(tmp_path: Path) ->
         for start in (range(0, size, 300_000) if size else [0])
     ]
     random.Random(1).shuffle(pieces)
-    with ShardWriter(tmp_path, shard) as writer, ThreadPoolExecutor(4) as pool:
+    with closing(ShardWriter(tmp_path, shard)) as writer, ThreadPoolExecutor(4) as pool:
         futures = [
             pool.submit(writer.write, name, data[name][start : start + 300_000], start)
             for name, start in pieces
         ]
         for future in futures:
             future.result()
-        digest = writer.commit()
+        digest = writer.seal()
+    assert not (tmp_path / shard.name).exists()
+    publish(tmp_path, [shard.name])
     content = (tmp_path / shard.name).read_bytes()
     assert content == HEADER + b"".join(values.tobytes() for values in data.values())
     assert digest == hashlib.sha256(content).hexdigest()
@@ -48,7 +51,11 @@ def test_the_hash_is_that_of_the_file_in_any_order_of_writing(tmp_path: Path) ->
 
 def test_a_file_with_a_hole_gets_no_name(tmp_path: Path) -> None:
     shard = make_shard({"a": 10, "b": 10})
-    with pytest.raises(ValueError, match="not written"), ShardWriter(tmp_path, shard) as writer:
+    with (
+        pytest.raises(ValueError, match="not written"),
+        closing(ShardWriter(tmp_path, shard)) as writer,
+    ):
         writer.write("b", np.zeros(10, np.uint8))
-        writer.commit()
+        writer.seal()
+    publish(tmp_path, [shard.name])
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from merge.common.errors import STOPPED_EXIT_STATUS
 from merge.common.files import read_json
 from tests.support.train_helpers import (
     ROOT,
+    make_backbone,
     make_pairs,
     make_recipe,
     run_training,
@@ -104,6 +105,24 @@ def test_importance_goes_on_in_its_middle(recipe: Path, undisturbed: Path) -> No
     assert last.returncode == 0, last.stderr
     for name in ("delta.safetensors", "importance.safetensors"):
         assert (run / "safety" / name).read_bytes() == (undisturbed / "safety" / name).read_bytes()
+
+
+def test_a_stop_while_the_patch_is_written_loses_nothing(tmp_path: Path) -> None:
+    """Training and importance are finished then, and no checkpoint holds them yet."""
+    make_backbone(tmp_path / "backbone", num_hidden_layers=24)  # its 219 tensors take a while
+    recipe = make_recipe(tmp_path, safety={"steps": 1}, importance={"samples": 2})
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    done = run_training(recipe, f"output={whole}")
+    assert done.returncode == 0, done.stderr
+    words = "writing the patch"
+    log = stop_training(recipe, words, lambda pid: os.kill(pid, signal.SIGUSR1), f"output={run}")
+    assert "saved with its whole importance" in log
+    assert list((run / "safety").iterdir()) == []
+    last = run_training(recipe, f"output={run}")
+    assert last.returncode == 0 and "continuing after step 1" in last.stderr, last.stderr
+    for name in ("delta.safetensors", "importance.safetensors"):
+        assert (run / "safety" / name).read_bytes() == (whole / "safety" / name).read_bytes()
+    assert not (run / "safety.work").exists()
 
 
 def test_other_numbers_of_processes_go_on(recipe: Path, undisturbed: Path) -> None:

@@ -70,6 +70,24 @@ def test_what_deepspeed_refuses_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
+def _with(more: str) -> str:
+    return f'{{"zero_optimization": {{"stage": 3}}, "optimizer": {{"type": "Adam"}}, {more}}}'
+
+
+def test_a_file_that_names_no_precision_sums_in_fp32(tmp_path: Path) -> None:
+    """Else DeepSpeed sums the importance's samples in bf16, without a word."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    path = tmp_path / "mine.json"
+    path.write_text(_with('"train_batch_size": 1, "bf16": {"enabled": "auto"}'))
+    training = SafetyTraining(ds_config=str(path), batch_size=1)
+    config = ds_config(training, "bfloat16", World(0, 1, 0, 1))
+    read = DeepSpeedConfig(config)
+    assert (read.communication_data_type, read.grad_accum_dtype) == (torch.float32, "fp32")
+    path.write_text(_with('"data_types": {"grad_accum_dtype": "fp32"}, "fp16": {"enabled": false}'))
+    assert ds_config(training, "bfloat16", WORLD)["communication_data_type"] == "fp32"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -80,6 +98,12 @@ def test_what_deepspeed_refuses_is_one_line() -> None:
             '{"zero_optimization": {"stage": 3}, "optimizer": {"type": "Adam"}, "x": "auto"}',
             "'x' cannot be \"auto\"",
         ),
+        (_with('"communication_data_type": "bf16"'), 'communication_data_type must be "fp32"'),
+        (
+            _with('"data_types": {"grad_accum_dtype": null}'),
+            'data_types.grad_accum_dtype must be "fp32", not null',
+        ),
+        (_with('"fp16": {"enabled": true}'), "fp16.enabled must be false"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -15,6 +15,7 @@ class _Failing:
     """Stands in for a model whose partitions are gathered from ranks that may be gone."""
 
     def __init__(self, error: Exception) -> None:
+        self.engine = torch.nn.Module()
         self._error = error
 
     def logits(self, micro: object) -> None:
