@@ -116,7 +116,7 @@ def test_an_edited_judge_is_another_judge(recipe: Recipe, key: str) -> None:
     for name in ("search/search.json", "patched/merge.json"):
         (recipe.output / name).unlink()
     claim_folder(recipe)
-    assert left(recipe) == {"safety/patch.json"}
+    assert left(recipe) == {"safety/patch.json", "over_safety/patch.json"}
 
 
 def test_a_shipped_judge_is_recorded_and_the_rules_are_no_file(
