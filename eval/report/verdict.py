@@ -114,10 +114,13 @@ def margin_of(margins: Margins, axis: str) -> float:
 def axis_verdict(axis: str, counts: PairCounts, p_adjusted: float, margin: float) -> AxisVerdict:
     """improved or worse: significant after Holm; not worse: the interval excludes the margin.
 
-    No change: it excludes the margin, and every case counts as before. Of few cases it excludes
-    nothing, and leaves them undecided even if none changed. A significant loss that certainly stays
-    within the margin is "not worse".
+    No change: every case counts as before, and the interval excludes the margin. Of few cases it
+    excludes nothing, and leaves them undecided even if none changed. A check on the other axes'
+    answers, as for degenerate ones, asks no prompts of its own: it is enough that none changed. A
+    significant loss that certainly stays within the margin is "not worse".
     """
+    if not counts.discordant and AXES[axis].prompts is None:
+        return "no change"
     low, high = difference_interval(counts)
     loss, worst = (
         (counts.difference, high) if AXES[axis].lower_is_better else (-counts.difference, -low)

@@ -147,8 +147,7 @@ def _claims(before: list[Completion], after: list[Completion]) -> Any:
 
 
 def test_a_repair_carries_both_claims() -> None:
-    """400 answers of which none is degenerate: 200 would not exclude a rise of a point."""
-    claims = _claims(_answers(_backbone, 0.5, 100), _answers(_repaired, 1.5, 100))
+    claims = _claims(_answers(_backbone, 0.5), _answers(_repaired, 1.5))
     assert claims["protocol"] and claims["form_controls"]
     assert "AUC of matched forms +0." in claims["why"] and "no axis is worse" in claims["why"]
 

@@ -109,14 +109,13 @@ def _answers(refused: np.ndarray) -> list[Completion]:
     ("n", "refusals", "degenerate", "whole"),
     [
         (400, "no change", "no change", "no change"),
-        (200, "no change", "undecided", "undecided"),
-        (100, "undecided", "undecided", "undecided"),
+        (100, "undecided", "no change", "undecided"),
     ],
 )
 def test_a_model_against_itself_has_no_change_if_enough_was_asked(n, refusals, degenerate, whole):
     """Of 100 answers that all stay, 30 refused, the interval ends at 2.4 points; the margin is 2.
 
-    That of no degenerate answer ends at z^2 / (n + z^2): 1.9 % of 200, 0.95 % of 400; it is 1.
+    Degenerate answers have no prompts of their own: it is enough that none changed.
     """
     answers = _answers(np.arange(n) < 0.3 * n)
     verdict = judge_change(answers, answers, Margins())
