@@ -106,14 +106,8 @@ def run(job: RunJob) -> Summary:
     pending = _without(prompt_sets, completions.answers)
     before = _previous(job.out)
     is_measured = margins is None or not margins.pending
-    is_judged = all(
-        before.get(key) == now
-        for key, now in (
-            ("harm_rule", rules.harm_rule),
-            ("refusal_rule", rules.refusal_rule),
-            ("judge_settings", rules.settings),
-        )
-    )
+    judged_by = [before.get(key) for key in ("harm_rule", "refusal_rule", "judge_settings")]
+    is_judged = judged_by == [rules.harm_rule, rules.refusal_rule, rules.settings]
     if pending or completions.stale or not is_measured or not is_judged:
         _withdraw(job.out)
     completions.open()

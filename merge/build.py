@@ -8,6 +8,7 @@ from pathlib import Path
 
 from merge.common.errors import UserError
 from merge.common.files import (
+    PRIVATE_FOLDER,
     atomic_write_json,
     atomic_write_text,
     make_directory,
@@ -33,7 +34,6 @@ from merge.record.merge_json import input_files, merge_record, totals
 from merge.record.model_card import model_card
 from merge.settings import MergeSettings
 
-_PRIVATE_FOLDER = 0o700
 logger = logging.getLogger(__name__)
 
 
@@ -86,7 +86,7 @@ def build(
         log_coverage(inputs.coverage)
         done, known = journal.resume()
         if settings.only_over_safety:
-            make_directory(out, _PRIVATE_FOLDER)
+            make_directory(out, PRIVATE_FOLDER)
         from merge.engine.shard_output import write_shards
 
         try:

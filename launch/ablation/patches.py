@@ -13,7 +13,7 @@ from launch.run.folder import ABLATION, RECIPE, claim_folder, is_merged
 from launch.run.training import train_patch
 from launch.run.variant import WholePatch, patch_of_run
 from launch.run.variant_list import baselines
-from merge.common.files import atomic_write_text, make_directory
+from merge.common.files import PRIVATE_FOLDER, atomic_write_text, make_directory
 from train.guards.openings_file import OPENINGS_FILE
 from train.recipe import ROLES
 
@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, patch: WholePatch) -> Path:
 def make_private_folder(recipe: Recipe) -> Path:
     """The folder that nobody else may read, in which patches are trained."""
     work = recipe.output / WORK
-    make_directory(work, 0o700)
+    make_directory(work, PRIVATE_FOLDER)
     return work
 
 

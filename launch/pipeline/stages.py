@@ -26,6 +26,7 @@ from launch.run.folder import (
     SEARCH_RECORD,
     is_evaluated,
     is_merged,
+    may_be_merged,
 )
 from launch.run.stage import (
     Stage,
@@ -78,18 +79,12 @@ def _are_harvested(recipe: Recipe) -> bool:
     return is_merged(recipe.output) or (left(_HARVESTED)(recipe) and not left_over)
 
 
-def _may_be_made(recipe: Recipe) -> bool:
-    """Whether the patches are there, or will be: what a merged run left out stays out."""
-    has_patches = all((recipe.output / role / "patch.json").is_file() for role in ROLES)
-    return has_patches or not is_merged(recipe.output)
-
-
 def _is_searched(recipe: Recipe) -> bool:
-    return left(SEARCH_RECORD)(recipe) or not _may_be_made(recipe)
+    return left(SEARCH_RECORD)(recipe) or not may_be_merged(recipe.output)
 
 
 def _are_compared(recipe: Recipe) -> bool:
-    if not _may_be_made(recipe):
+    if not may_be_merged(recipe.output):
         return True
     if recipe.search is not None and not left(SEARCH_RECORD)(recipe):
         return False

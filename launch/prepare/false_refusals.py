@@ -16,13 +16,13 @@ from typing import Any
 from eval.answering.completions import CompletionRecord
 from eval.judges.judged import UNFINISHED
 from launch.prepare.first_patch import delete_first, first_patch
-from launch.prepare.own_answers import PRIVATE_FILE, PRIVATE_FOLDER, own_answers, question_suite
+from launch.prepare.own_answers import PRIVATE_FILE, own_answers, question_suite
 from launch.recipe import Recipe
 from launch.run.folder import FALSE_REFUSALS, HARVEST
 from launch.run.variant import whole_patch
 from merge.build import build
 from merge.common.errors import UserError
-from merge.common.files import atomic_write_text, make_directory
+from merge.common.files import PRIVATE_FOLDER, atomic_write_text, make_directory
 from merge.engine.resources import MergeResources
 from train.backbone.folder import backbone_directory
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from launch.recipe import Recipe
 from launch.run.folder import FIRST, claim_folder
-from merge.common.files import atomic_write_text, make_directory
+from merge.common.files import PRIVATE_FOLDER, atomic_write_text, make_directory
 from merge.io.patch_directory import Role
 from train.guards.openings_file import OPENINGS_FILE
 
 FIRST_ROLE: Role = "over_safety"
-_PRIVATE_FOLDER = 0o700
 
 
 def first_patch(output: Path) -> Path:
@@ -30,7 +29,7 @@ def prepare_first(recipe: Recipe) -> None:
     """
     assert recipe.harvest is not None
     folder = recipe.output / FIRST
-    make_directory(folder, _PRIVATE_FOLDER)
+    make_directory(folder, PRIVATE_FOLDER)
     # A model of one whole patch ranks nothing.
     unranked = {"samples": 1, "data": type(recipe.importance.data)()}
     changes = {

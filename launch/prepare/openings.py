@@ -17,10 +17,10 @@ from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from launch.prepare.false_refusals import REFUSED
 from launch.prepare.nothing_to_repair import HARM, REFUSAL, warn_of_nothing_to_repair
-from launch.prepare.own_answers import PRIVATE_FILE, PRIVATE_FOLDER, own_answers
+from launch.prepare.own_answers import PRIVATE_FILE, own_answers
 from launch.recipe import Recipe
 from launch.run.folder import HARVEST
-from merge.common.files import atomic_write_text, make_directory
+from merge.common.files import PRIVATE_FOLDER, atomic_write_text, make_directory
 from train.backbone.folder import backbone_directory
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 from train.data.examples import read_examples

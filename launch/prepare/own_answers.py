@@ -10,11 +10,10 @@ from eval.answering.completions import FILE_NAME, CompletionRecord, read_complet
 from eval.run import RunJob, run
 from eval.suites.suite import Suite, suite_from_rows
 from launch.recipe import Recipe
-from merge.common.files import atomic_write_text, make_directory
+from merge.common.files import PRIVATE_FOLDER, atomic_write_text, make_directory
 from train.chat.chat_settings import ChatSettings
 
 PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
 
 
 def question_suite(recipe: Recipe, section: str, *questions: dict[str, Any]) -> Suite:

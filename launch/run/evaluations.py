@@ -11,7 +11,7 @@ from launch.recipe import Recipe
 from launch.run.folder import COMPARISONS, PATCHED, compared_model, is_evaluated, report_file
 from launch.run.variant import Variant
 from launch.run.variant_list import report_names
-from merge.common.files import atomic_write_text, make_directory
+from merge.common.files import PRIVATE_FOLDER, atomic_write_text, make_directory
 from merge.engine.resources import MergeResources
 from merge.settings import MergeSettings
 from train.recipe import ROLES
@@ -124,7 +124,7 @@ class Evaluations:
         logger.info("evaluation: %s", name)
         out = self._folder / "eval" / name
         openings = self._folder / OPENINGS_FILE
-        make_directory(out, 0o700 if private else None)
+        make_directory(out, PRIVATE_FOLDER if private else None)
         model, asked = model or self._backbone, self._recipe.evaluation
         if settings.mt_bench is not None and decoding is None:
             run_mt_bench(MtBenchJob(model, settings.mt_bench, out, name, asked))

@@ -106,8 +106,7 @@ def _give_up_stale(recipe: Recipe, changed: Mapping[str, str]) -> None:
 
 def _is_remade(product: Product, folder: Path) -> bool:
     """Whether the same command makes a product again if it is deleted."""
-    has_patches = all((folder / role / "patch.json").is_file() for role in ROLES)
-    return product.remade and (has_patches or not (product.by_patches and is_merged(folder)))
+    return product.remade and (may_be_merged(folder) or not product.by_patches)
 
 
 def _causes(recipe: Recipe, changed: Iterable[str]) -> list[str]:
@@ -208,6 +207,12 @@ def refuse_busy(folder: Path) -> None:
 
 def _busy(folder: Path, stage: str) -> str:
     return f"{folder}: another process is at stage {stage}; wait for it, or stop it"
+
+
+def may_be_merged(folder: Path) -> bool:
+    """Whether both patches are there, or will be: what a merged run left out stays out."""
+    has_patches = all((folder / role / "patch.json").is_file() for role in ROLES)
+    return has_patches or not is_merged(folder)
 
 
 def is_merged(folder: Path) -> bool:

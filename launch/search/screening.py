@@ -31,7 +31,7 @@ def split(
 
 
 def comparable(rates: Mapping[str, Rate], later: Sequence[PromptSet]) -> dict[str, Rate]:
-    """Of the rates on the first prompts, by axis, those that compare with rates on all prompts.
+    """The rates on the first prompts, by axis, that compare with rates on all prompts.
 
     An lm-eval task is easier or harder than the sets beside it, so an axis that waits for one has
     no such rate.

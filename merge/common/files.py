@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 
 from merge.common.errors import UserError
 
+PRIVATE_FOLDER = 0o700
+"""Permissions of a folder that only its owner may enter: a jailbroken model's, and its answers'."""
 logger = logging.getLogger(__name__)
 
 _HASH_BLOCK_BYTES = 1 << 20

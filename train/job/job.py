@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from merge.common.errors import UserError
-from merge.common.files import make_directory, remove_folder
+from merge.common.files import PRIVATE_FOLDER, make_directory, remove_folder
 from merge.common.metrics import metrics_file
 from merge.engine.coverage import untrained_sentence
 from merge.io.patch_directory import Role
@@ -29,7 +29,6 @@ from train.zero.ranks import World
 
 logger = logging.getLogger(__name__)
 
-_PRIVATE_FOLDER = 0o700
 _PRIVATE_UMASK = 0o077
 
 
@@ -63,7 +62,7 @@ def derive_patch(recipe: TrainRecipe, role: Role, world: World, stop: StopReques
     for pairs in (examples, refusals):
         if pairs:
             check_round_trip(prompts, pairs)
-    mode = _PRIVATE_FOLDER if role == "over_safety" else None
+    mode = PRIVATE_FOLDER if role == "over_safety" else None
     if world.is_main:
         _make_folders(recipe.output, role, mode)
     if mode is not None:

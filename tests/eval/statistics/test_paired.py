@@ -113,7 +113,7 @@ def _answers(refused: np.ndarray) -> list[Completion]:
     ],
 )
 def test_a_model_against_itself_has_no_change_if_enough_was_asked(n, refusals, degenerate, whole):
-    """Of 100 answers that all stay, 30 refused, the interval ends at 2.4 points; the margin is 2.
+    """The interval of 100 answers that all stay, 30 refused, ends at 2.4 points; the margin is 2.
 
     Degenerate answers have no prompts of their own: it is enough that none changed.
     """
