@@ -32,8 +32,8 @@ from merge.settings import MergeSettings
 
 logger = logging.getLogger(__name__)
 
-_STEPS = (1.0, 0.5, 0.25)
-"""Lengths of a step that are tried, as shares of the whole one."""
+_STEPS = (1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Lengths of a step that may be tried, as shares of the whole one."""
 _HARM_ODDS = (1 / 4, 1 / 2, 2.0, 4.0)
 """Factors of the odds of the harmful questions' share in the log-loss, for more merges."""
 _CAREFUL = 4.0
