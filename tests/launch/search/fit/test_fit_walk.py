@@ -1,5 +1,6 @@
 """The walk to a fit's merges, on a model whose margins are truly linear in its scales."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,6 +94,27 @@ def test_the_walk_ends_at_the_least_of_the_true_objective() -> None:
 
     least = minimize(objective, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-7})
     assert make_walk(model).run() == pytest.approx(least.x, abs=1e-3)
+
+
+class BrittleModel(LinearModel):
+    """Diverges with the fourth power of the length too, which no linearisation foretells."""
+
+    def measured(self, scales: np.ndarray) -> Measured:
+        linear = super().measured(scales)
+        return replace(linear, divergence=linear.divergence + 500 * float(scales @ scales) ** 2)
+
+
+def test_a_step_that_goes_much_too_far_is_shortened_until_it_helps() -> None:
+    """An eighth of it is still worse than the backbone, and a sixteenth is better."""
+    model = BrittleModel()
+    walk = make_walk(model)
+    target = make_walk(LinearModel()).run()
+    assert walk.run() == pytest.approx(target / 16)
+
+    def objective(share: float) -> float:
+        return walk._objective(share * target, model.measured(share * target))
+
+    assert objective(1 / 16) < objective(0) < objective(1 / 8) < objective(1 / 4)
 
 
 def test_the_strongest_merge_within_the_margins_is_found() -> None:
