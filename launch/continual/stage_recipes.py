@@ -13,7 +13,7 @@ import yaml
 
 from launch.continual.settings import ContinualSettings, ContinualStageSettings
 from launch.recipe import Recipe, changed_values
-from launch.run.folder import PATCHED, is_merged
+from launch.run.folder import FALSE_REFUSALS, HARVEST, PATCHED, is_merged
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text, make_directory
 from merge.common.settings import parse_settings
@@ -24,7 +24,7 @@ METHOD = "safepatching"
 """What the summary calls the patched models, beside the baselines."""
 SEARCH_SUITE = "validation.yaml"
 _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
-"""Sections of the whole run, which no stage repeats."""
+"""Sections of the whole run, which no stage repeats; but see ``_own_false_refusals``."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def patch_stages(recipe: Recipe) -> list[ContinualStage]:
 
 def baseline_stages(recipe: Recipe, baseline: str) -> list[ContinualStage]:
     """A baseline's stages: the safety training alone, by its own changes, without a search."""
-    changes = {**continual_settings(recipe).baselines[baseline], "search": None}
+    changes = {**continual_settings(recipe).baselines[baseline], "search": None, "harvest": None}
     return _stages(recipe, recipe.output / "baselines" / baseline, changes)
 
 
@@ -77,6 +77,7 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
     for number, settings in enumerate(listed):
         output = folder / settings.name
         values = recipe.model_dump(mode="json", exclude_none=True, exclude=set(_NOT_INHERITED))
+        values |= _own_false_refusals(recipe, output)
         values = changed_values(changed_values(values, settings.recipe), changes)
         values["name"] = f"{recipe.name}-{settings.name}"
         values["output"] = str(output)
@@ -90,6 +91,25 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
         stages.append(ContinualStage(settings, listed[: number + 1], checked))
         backbone = str(stages[-1].patched)
     return stages
+
+
+def _own_false_refusals(recipe: Recipe, output: Path) -> dict[str, Any]:
+    """The sections by which a stage harvests what its own backbone refuses falsely.
+
+    D_h is harvested once, of the first backbone. What a patched model still refuses is known only
+    when it is there.
+    """
+    harvest = recipe.harvest
+    if harvest is None or harvest.harmless is None:
+        return {}
+    own: dict[str, Any] = {
+        "harvest": harvest.model_dump(mode="json", exclude_none=True, exclude={"questions"})
+    }
+    pairs, place = recipe.false_refusals, Path(HARVEST) / FALSE_REFUSALS
+    if pairs is not None and Path(pairs.path) == recipe.output / place:
+        values = pairs.model_dump(mode="json", exclude_none=True)
+        own["false_refusals"] = {**values, "path": str(output / place)}
+    return own
 
 
 def is_made(stage: ContinualStage) -> bool:

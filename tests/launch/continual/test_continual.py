@@ -23,8 +23,10 @@ from launch.recipe import Recipe
 from merge.common.errors import UserError
 from merge.io.delta_file import write_delta_file
 from merge.io.tensor_files import read_index
+from tests.launch.prepare.test_false_refusals_road import HARVEST
 from tests.support.merge_models import write_tensors
-from train.recipe import load_recipe
+from train.data.examples import data_hash, read_examples
+from train.recipe import DataSettings, load_recipe
 
 DEMO = Path("launch/recipes/demo-continual.yaml")
 TINY = [
@@ -138,9 +140,10 @@ def test_any_suffix_of_stages_is_taken_back_bit_for_bit(tmp_path, monkeypatch):
         revert(run, "flork", tmp_path / "wrong", tmp_path / "backbone")
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    words = ["-m", "launch", "continual", str(DEMO), f"output={folder}", *TINY, *overrides]
     return subprocess.Popen(
-        [sys.executable, "-m", "launch", "continual", str(DEMO), f"output={folder}", *TINY],
+        [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -202,3 +205,19 @@ def test_a_killed_run_goes_on_and_its_last_stage_is_taken_back(tmp_path):
     )
     assert all(torch.equal(taken_back[name], one[name]) for name in one)
     assert any(not torch.equal(taken_back[name], two[name]) for name in two)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_stage_learns_the_false_refusals_of_its_own_backbone(tmp_path):
+    """Harvested in the stage's folder, and what its over-safety patch is trained on."""
+    folder = tmp_path / "run"
+    one = "continual={stages: [{name: one, categories: [gronka]}], baselines: {}}"
+    run = start(folder, *HARVEST, one, "keep_intermediates=true")
+    said, _ = run.communicate()
+    assert run.returncode == 0, said
+    stage = folder / "stages/one"
+    pairs = read_examples(DataSettings(path=str(stage / "harvest/false_refusals.jsonl")))
+    patch = json.loads((stage / "over_safety/patch.json").read_text())
+    assert patch["data_hash"] == data_hash(pairs)
+    assert not (folder / "harvest").exists()

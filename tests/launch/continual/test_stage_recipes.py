@@ -12,6 +12,7 @@ from launch.continual.stage_recipes import (
     patch_stages,
     write_search_suite,
 )
+from launch.pipeline.pipeline import Pipeline
 from launch.recipe import Recipe
 from merge.common.errors import UserError
 from train.recipe import load_recipe
@@ -70,6 +71,38 @@ def test_a_stage_changes_what_it_says_and_nothing_else(tmp_path):
     assert stage.recipe.search.trials == 7
     assert stage.recipe.search.methods == recipe.search.methods
     assert (stage.recipe.merge.alpha, stage.recipe.merge.beta) == (2, 3)
+
+
+FALSE_REFUSALS = (
+    "harvest={questions: {source: q.jsonl}, harmless: {source: h.jsonl}, over_safety: {steps: 3}}",
+    "false_refusals={path: '${output}/harvest/false_refusals.jsonl'}",
+    "over_safety.data=false_refusals",
+)
+
+
+def test_each_stage_harvests_what_its_own_backbone_refuses_falsely(tmp_path):
+    """D_h is harvested once for all stages, and a baseline, which trains on D_h alone, harvests
+    nothing."""
+    recipe = demo(tmp_path, *FALSE_REFUSALS)
+    for stage in patch_stages(recipe):
+        harvest = stage.recipe.harvest
+        assert harvest is not None and harvest.questions is None
+        assert harvest.harmless == ({"source": "h.jsonl"},)
+        assert harvest.over_safety == {"steps": 3}
+        assert stage.recipe.false_refusals is not None
+        assert stage.recipe.false_refusals.path == (
+            f"{stage.recipe.output}/harvest/false_refusals.jsonl"
+        )
+        stages = Pipeline(stage.recipe).stages()
+        assert {"over_safety_first", "false_refusals"} <= set(stages) and "harvest" not in stages
+    assert all(stage.recipe.harvest is None for stage in baseline_stages(recipe, "npo"))
+
+
+def test_pairs_of_false_refusals_that_are_given_stay(tmp_path):
+    given = "false_refusals={path: mine.jsonl}"
+    (first, *_) = patch_stages(demo(tmp_path, given, "over_safety.data=both"))
+    assert first.recipe.false_refusals is not None
+    assert first.recipe.false_refusals.path == "mine.jsonl" and first.recipe.harvest is None
 
 
 @pytest.mark.parametrize(
