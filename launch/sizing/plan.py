@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -121,8 +122,14 @@ def plan_table(recipes: Sequence[Recipe]) -> tuple[RenderableType, list[str]]:
     return Group(table, *lines), faults
 
 
-def _skeleton(recipe: TrainRecipe) -> Any:
+def _skeleton(recipe: Recipe) -> Any:
     settings = recipe.backbone
+    path = Path(settings.path)
+    if path.is_relative_to(recipe.output) and not path.exists():
+        raise UserError(
+            f"backbone {path}: the run makes it, and has not yet; plan when it is there, or name a "
+            "model of its size with backbone.path=FOLDER"
+        )
     return build_skeleton(read_config(settings), settings.trust_remote_code, settings.path)
 
 

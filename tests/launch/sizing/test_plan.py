@@ -186,6 +186,10 @@ def test_the_larger_of_both_trainings_decides_and_is_named(tmp_path: Path, llama
         (["--nodes", "1"], "give one recipe with --nodes and --gpus-per-node"),
         (["--nodes", "0", "--gpus-per-node", "8"], "--nodes 0: must be at least 1"),
         (["backbone.path=./none", "--nodes", "1", "--gpus-per-node", "8"], "no such folder"),
+        (
+            ["backbone.path=${output}/world/backbone", "--nodes", "1", "--gpus-per-node", "8"],
+            "the run makes it, and has not yet",
+        ),
         (["--nodes", "1", "--gpus-per-node", "8"], "or set data.limit"),
         (
             [
