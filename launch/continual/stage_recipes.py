@@ -77,8 +77,8 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
     for number, settings in enumerate(listed):
         output = folder / settings.name
         values = recipe.model_dump(mode="json", exclude_none=True, exclude=set(_NOT_INHERITED))
-        values |= _own_false_refusals(recipe, output)
-        values = changed_values(changed_values(values, settings.recipe), changes)
+        for change in (_own_false_refusals(recipe, output), settings.recipe, changes):
+            values = changed_values(values, change)
         values["name"] = f"{recipe.name}-{settings.name}"
         values["output"] = str(output)
         values["backbone"] = {**values["backbone"], "path": backbone}
@@ -94,7 +94,7 @@ def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[Co
 
 
 def _own_false_refusals(recipe: Recipe, output: Path) -> dict[str, Any]:
-    """The sections by which a stage harvests what its own backbone refuses falsely.
+    """Changes by which a stage harvests what its own backbone refuses falsely.
 
     D_h is harvested once, of the first backbone. What a patched model still refuses is known only
     when it is there.
@@ -107,8 +107,7 @@ def _own_false_refusals(recipe: Recipe, output: Path) -> dict[str, Any]:
     }
     pairs, place = recipe.false_refusals, Path(HARVEST) / FALSE_REFUSALS
     if pairs is not None and Path(pairs.path) == recipe.output / place:
-        values = pairs.model_dump(mode="json", exclude_none=True)
-        own["false_refusals"] = {**values, "path": str(output / place)}
+        own["false_refusals"] = {"path": str(output / place)}
     return own
 
 
