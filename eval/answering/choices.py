@@ -83,7 +83,10 @@ class Likelihood(NamedTuple):
 
 
 def likelihoods(
-    model: PreTrainedModel, questions: Sequence[ChoiceQuestion], batch_tokens: int
+    model: PreTrainedModel,
+    questions: Sequence[ChoiceQuestion],
+    batch_tokens: int,
+    temperature: float = 1.0,
 ) -> list[list[Likelihood]]:
     """How likely every choice is, all of its tokens together.
 
@@ -94,6 +97,7 @@ def likelihoods(
     Args:
         batch_tokens: rows x (prompt + choice) of one batch stay at or below this; fewer where the
             logits would take too much memory.
+        temperature: what the logits are divided by before they are probabilities.
 
     Returns:
         For each question one value per choice.
@@ -109,7 +113,8 @@ def likelihoods(
     ]
     lengths = [max(map(len, question.choices)).bit_length() for question in questions]
     for batch in batches_of_equals(widths, lengths, batch_tokens, _ALIKE):
-        batch_scores = _score_batch(model, memory, [questions[index] for index in batch])
+        asked = [questions[index] for index in batch]
+        batch_scores = _score_batch(model, memory, asked, temperature)
         for index, row in zip(batch, batch_scores, strict=True):
             scores[index] = row
     return scores
@@ -117,10 +122,13 @@ def likelihoods(
 
 @torch.inference_mode()
 def _score_batch(
-    model: PreTrainedModel, memory: Memory, questions: Sequence[ChoiceQuestion]
+    model: PreTrainedModel,
+    memory: Memory,
+    questions: Sequence[ChoiceQuestion],
+    temperature: float,
 ) -> list[list[Likelihood]]:
     if memory.is_recurrent:
-        return [_score_whole(model, question) for question in questions]
+        return [_score_whole(model, question, temperature) for question in questions]
     prompts = [question.prompt_ids for question in questions]
     shared = _shared_tokens(model, prompts)
     cache = _read_once(model, prompts[0][:shared], len(prompts))
@@ -143,7 +151,9 @@ def _score_batch(
         rows, later = later[: len(each.paths)], later[len(each.paths) :]
         scores.append(
             [
-                _likelihood(torch.cat([first[number], rows[row][: len(choice) - 1]]), choice)
+                _likelihood(
+                    torch.cat([first[number], rows[row][: len(choice) - 1]]), choice, temperature
+                )
                 for row, choice in zip(each.rows, question.choices, strict=True)
             ]
         )
@@ -210,7 +220,9 @@ def _later_logits(
     return model(**arguments, past_key_values=cache, use_cache=True).logits
 
 
-def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[Likelihood]:
+def _score_whole(
+    model: PreTrainedModel, question: ChoiceQuestion, temperature: float
+) -> list[Likelihood]:
     """Every choice of one question with its prompt, in one batch padded on the right.
 
     What stands after a token changes nothing before it, in recurrent layers either.
@@ -226,15 +238,19 @@ def _score_whole(model: PreTrainedModel, question: ChoiceQuestion) -> list[Likel
     arguments = forward_arguments(model, ids, torch.ones_like(ids)) | only_last
     logits = model(**arguments, use_cache=False).logits[:, -longest - 1 : -1]
     return [
-        _likelihood(follows[: len(choice)], choice)
+        _likelihood(follows[: len(choice)], choice, temperature)
         for follows, choice in zip(logits, question.choices, strict=True)
     ]
 
 
-def _likelihood(logits: torch.Tensor, tokens: Sequence[int]) -> Likelihood:
-    """Likelihood of ``tokens`` under logits [tokens, vocabulary], computed in fp32."""
+def _likelihood(logits: torch.Tensor, tokens: Sequence[int], temperature: float) -> Likelihood:
+    """Likelihood of ``tokens`` under logits [tokens, vocabulary].
+
+    It is computed in fp32, or below a temperature of 1, where much is nearly certain, in fp64.
+    """
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
-    log_probabilities = logits.float().log_softmax(-1)
+    scaled = logits.float() if temperature == 1 else logits.double() / temperature
+    log_probabilities = scaled.log_softmax(-1)
     own = log_probabilities.gather(-1, wanted)[:, 0]
     lead = (own - log_probabilities.scatter(-1, wanted, -torch.inf).amax(-1)).min()
     return Likelihood(own.sum().item(), lead.item())

@@ -18,7 +18,7 @@ from launch.search.fit.fitting import FitRecord
 from launch.search.fit.margin_fit import can_be_fitted, fit_merge, predict
 from launch.search.fit.prediction import PredictionRecord
 from launch.search.margins.first_words import check_first_words
-from launch.search.margins.margin_model import MarginModel
+from launch.search.margins.margin_model import TEMPERATURE, MarginModel
 from launch.search.margins.merged_openings import learn_from_merge
 from launch.search.settings import SearchMethod
 from launch.search.storage import Trials
@@ -29,8 +29,10 @@ from train.guards.openings_file import OPENINGS_FILE
 
 BACKBONE = "backbone"
 """Folder of the backbone's answers to the validation prompts, in that of the search."""
-OWN, MERGED = "margins", "merged margins"
-"""Margins by the backbone's own openings, and by those of a merge as well."""
+MARGINS = "margins"
+"""What the names of all kinds of trials by margins have in them."""
+OWN, MERGED = f"{MARGINS} at {TEMPERATURE}", f"merged {MARGINS} at {TEMPERATURE}"
+"""Trials by the backbone's own openings, and by those of a merge as well."""
 
 DoTrials = Callable[[MarginModel, SearchMethod, Trials], list[Trial]]
 """Does all trials of a method and gives them back, in their order."""

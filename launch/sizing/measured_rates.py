@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.search.opening_search import MERGED, OWN
+from launch.search.opening_search import MARGINS
 from launch.search.storage import seconds_of_trials
 from merge.common.files import read_json
 from train.recipe import ROLES
@@ -35,7 +35,7 @@ def read_rates(run: Path) -> Rates:
     """The rates of all stages of a run that are done."""
     by_answers, by_margins = [], []
     for kind, seconds in seconds_of_trials(run / "search").items():
-        (by_margins if kind.endswith((f".{OWN}", f".{MERGED}")) else by_answers).extend(seconds)
+        (by_margins if MARGINS in kind else by_answers).extend(seconds)
     return Rates(
         training=_training(run),
         answering=_answering(run.glob("eval/*/summary.json")),

@@ -6,6 +6,11 @@ The margin of a question x is the log-odds that the model's answer opens as a re
 
 over the refusal openings that the backbone itself uses. It is continuous, where a judged answer is
 one of two classes, and it needs no fixed list of phrases in any language.
+
+With a temperature T below 1 the probabilities are those of softmax(logits / T). Greedy decoding
+takes the likeliest token, however likely it is: an answer opens with "I" where that has 0.3 and all
+other tokens less, though the log-odds are below 0. The lower T, the better the sign of the margin
+tells what greedy decoding writes, and the less smooth it is.
 """
 
 from collections.abc import Sequence
@@ -26,7 +31,6 @@ _PRECISION = 0.9
 _FEWEST = 2
 """Refusals that begin with an opening, at least: one alone may be chance."""
 _MOST_OPENINGS = 8
-_NEARLY_ONE = 1 - 2**-24
 
 
 @dataclass(frozen=True)
@@ -121,16 +125,18 @@ class OpeningPaths:
         """A question followed by each path, as token ids."""
         return [[*prompt, *path] for path in self.shared.paths]
 
-    def log_probabilities(self, logits: Tensor, prompt_tokens: int) -> Tensor:
+    def log_probabilities(
+        self, logits: Tensor, prompt_tokens: int, temperature: float = 1.0
+    ) -> Tensor:
         """Log-probability of each opening after a question, differentiable.
 
         Args:
             logits: [rows, tokens, vocabulary] of this question's rows, any dtype.
 
         Returns:
-            fp32 [openings], in nats.
+            fp64 [openings], in nats.
         """
-        log_probabilities = logits[:, prompt_tokens - 1 :].float().log_softmax(-1)
+        log_probabilities = (logits[:, prompt_tokens - 1 :].double() / temperature).log_softmax(-1)
         return torch.stack(
             [
                 log_probabilities[row, range(len(tokens)), list(tokens)].sum()
@@ -178,4 +184,5 @@ def margins(log_probabilities: Tensor) -> Tensor:
         [questions].
     """
     total = log_probabilities.logsumexp(-1)
-    return total - torch.log1p(-total.exp().clamp_max(_NEARLY_ONE))
+    nearly_one = 1 - torch.finfo(total.dtype).eps
+    return total - torch.log1p(-total.exp().clamp_max(nearly_one))

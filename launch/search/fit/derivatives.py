@@ -46,8 +46,9 @@ class ScaleDerivatives:
         self,
         prompts: Sequence[Sequence[int]],
         openings: RefusalOpenings,
+        temperature: float = 1.0,
     ) -> np.ndarray:
-        """Those of every prompt's refusal margin.
+        """Those of every prompt's refusal margin at a temperature.
 
         Returns:
             fp64 [prompts, tensors, 2 patches, 3 sets], in nats per unit of scale.
@@ -59,7 +60,8 @@ class ScaleDerivatives:
             for prompt in prompts:
                 rows = [(ids, [IGNORED_LABEL] * len(ids)) for ids in paths.rows(prompt)]
                 logits, _ = self._logits(rows)
-                yield margins(paths.log_probabilities(logits, len(prompt))[None])[0]
+                known = paths.log_probabilities(logits, len(prompt), temperature)
+                yield margins(known[None])[0]
 
         return self._of(values(), len(prompts))
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from launch.search.fit.derivatives import ScaleDerivatives
-from launch.search.margins.margin_model import MarginModel, Measured
+from launch.search.margins.margin_model import TEMPERATURE, MarginModel, Measured
 from launch.search.margins.utility_leads import spaced
 from merge.common.files import atomic_writer, make_directory
 from merge.engine.inputs import ROLES
@@ -118,9 +118,7 @@ class KeptMeasurements:
             engine = ScaleDerivatives(self.model.in_memory, self.base)
             return {"rows": engine.of_own_tokens(self.model.harmless_answers, _SEED)}
 
-        # Older versions called the one array "found".
-        (rows,) = self._kept("fisher", measure).values()
-        return rows
+        return self._kept("fisher", measure)["rows"]
 
     def _slopes(self, settings: MergeSettings | None) -> dict[str, np.ndarray]:
         model = self.model
@@ -128,7 +126,7 @@ class KeptMeasurements:
         prompts = [model.prompts[number] for number in self.chosen]
         engine = ScaleDerivatives(model.in_memory, self.base)
         return {
-            "margins": engine.of_margins(prompts, model.openings),
+            "margins": engine.of_margins(prompts, model.openings, TEMPERATURE),
             "leads": engine.of_leads(model.utility, self.right.tolist()),
         }
 
@@ -158,6 +156,7 @@ class KeptMeasurements:
         masks = self.base.model_dump(mode="json", include=_MASKS)
         key = [
             name,
+            TEMPERATURE,
             masks,
             [self.model.prompts[place] for place in self.chosen],
             self.model.harmless_answers,

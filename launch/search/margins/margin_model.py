@@ -29,6 +29,11 @@ from train.chat.prompts import IGNORED_LABEL, ChatPrompts
 from train.data.batches import TokenizedExample
 from train.guards.refusal_margin import RefusalOpenings
 
+TEMPERATURE = 0.25
+"""Temperature of a search's refusal margins. Its merges answer greedily: on 174 answers of
+Qwen2.5-Coder-0.5B margins tell refusals from answers with an AUC of 0.965 at a temperature of 1,
+of 0.986 at 0.5, of 0.994 at 0.25 and of 0.996 at 0.125. The limit, the lead of the likeliest
+opening, has jumps in its derivatives; fits by it left more faults."""
 _MOST_QUESTIONS = 240
 """Utility questions of either kind in a trial."""
 _MOST_ANSWERS = 24
@@ -168,7 +173,9 @@ class MarginModel:
         """All of the weights that the model has, whose leads are measured already."""
         model, budget = self.in_memory.model, self.in_memory.batch_tokens
         return Measured(
-            margins=np.array(refusal_margins(model, self.prompts, self.openings, budget)),
+            margins=np.array(
+                refusal_margins(model, self.prompts, self.openings, budget, TEMPERATURE)
+            ),
             leads=leads,
             divergence=self._reference.divergence(model),
         )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from merge.common.errors import UserError
 from merge.common.files import read_json
 from tests.support.eval_models import save_model
 from tests.support.refusing_models import QUESTIONS, refusing, save_trained
+from tests.support.train_helpers import make_backbone
 from train.chat.prompts import ChatPrompts
 from train.guards.openings_file import OPENINGS_FILE, write_openings
 from train.guards.refusal_margin import RefusalOpenings
@@ -87,6 +89,25 @@ def test_margins_are_the_log_odds_of_the_openings(world: Path, tmp_path: Path) -
         for axis in ("harm", "refusal")
     )
     assert min(refused) > max(answered)
+
+
+def test_cold_margins_are_positive_where_greedy_answers_open_as_refusals(tmp_path: Path) -> None:
+    """By transformers' own generation; the openings are some of the model's own beginnings."""
+    model: Any = load_model(make_backbone(tmp_path / "m", vocab_size=11), "float32")
+    prompts = [[a, b, c] for a in range(2) for b in range(11) for c in range(11)]
+    answers = [
+        tuple(
+            model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=2)[0, 3:].tolist()
+        )
+        for ids in prompts
+    ]
+    (common, _), *others = Counter(answer[0] for answer in answers).most_common()
+    pairs = Counter(answer for answer in answers if answer[0] == others[0][0]).most_common(2)
+    openings = RefusalOpenings(((common,), *(pair for pair, _ in pairs)), 1.0, 1.0)
+    refused = [answer[:1] in openings.tokens or answer in openings.tokens for answer in answers]
+    assert 20 < sum(refused) < len(prompts) - 20
+    margins = refusal_margins(model, prompts, openings, 4096, temperature=1e-3)
+    assert [margin > 0 for margin in margins] == refused
 
 
 def test_a_resumed_run_measures_only_what_is_missing(

@@ -16,6 +16,7 @@ from launch.recipe import Recipe
 from launch.search.choice import violation
 from launch.search.margin_search import judged_answers
 from launch.search.margins.margin_model import MarginModel
+from launch.search.opening_search import MERGED, OWN
 from launch.search.search import search
 from launch.search.storage import seconds_of_trials
 from launch.search.trial_model import load_in_memory_model
@@ -197,7 +198,7 @@ def test_a_merge_that_refuses_in_other_ways_teaches_its_openings(
     assert record["calibration"]["auc"] == 1.0
     assert len(record["trials"]) == 2
     times = seconds_of_trials(recipe.output / "search")
-    kinds = ("answers", "margins", "merged margins")
+    kinds = ("answers", OWN, MERGED)
     assert [len(times[f"difference.{kind}"]) for kind in kinds] == [2, 3, 3]
 
 

@@ -14,6 +14,7 @@ from transformers import LlamaConfig
 
 from launch.recipe import Recipe
 from launch.run.variant_list import report_names
+from launch.search.opening_search import MERGED, OWN
 from launch.search.settings import SearchSettings
 from launch.search.storage import FILE, Trials
 from launch.sizing.answering_needs import (
@@ -136,7 +137,7 @@ def test_times_come_from_measured_rates_where_the_run_has_them(
     }.items():
         (run / folder).parent.mkdir(parents=True, exist_ok=True)
         (run / folder).write_text(json.dumps(record))
-    write_trials(run / "search", {"difference": [20, 40, 30], "difference.margins": [0.25, 0.75]})
+    write_trials(run / "search", {"difference": [20, 40, 30], f"difference.{OWN}": [0.25, 0.75]})
     after = rows_of(llama_7b, recipe)
     # 320 process seconds for 8000 tokens; 10 x 8 x 100 tokens on four GPUs.
     assert after["safety"][-1] == after["over_safety"][-1] == readable_time(0.04 * 8000 / 4)
@@ -208,7 +209,7 @@ def write_trials(search: Path, seconds: dict[str, Sequence[float]]) -> None:
 
 def test_a_search_tells_what_its_trials_take(tmp_path: Path) -> None:
     """Those by margins apart from those by answers."""
-    times = {"ties.margins": (1.5, 2.5), "ties.answers": (8.0,), "dare": (4.0,)}
+    times = {f"ties.{OWN}": (1.5,), f"ties.{MERGED}": (2.5,), "ties.answers": (8.0,), "dare": (4,)}
     write_trials(tmp_path / "search", times)
     rates = read_rates(tmp_path)
     assert (rates.trial, rates.margin_trial) == (6.0, 2.0)

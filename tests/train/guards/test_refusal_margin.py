@@ -38,18 +38,21 @@ def test_refusals_that_begin_as_answers_do_have_openings_too() -> None:
     assert learn_openings(refusals, answers).tokens == ((1,), (*alike, 30))
 
 
-def test_openings_that_begin_alike_are_read_in_one_row() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_openings_that_begin_alike_are_read_in_one_row(temperature: float) -> None:
     """Their log-probabilities are those of one row each."""
     openings = RefusalOpenings(((3,), (4, 5, 6), (4, 5, 7), (4, 8), (9, 1)), 1.0, 1.0)
     paths = OpeningPaths.of(openings)
     assert paths.rows([0, 2]) == [[0, 2, 9], [0, 2, 4, 5]]
     torch.manual_seed(0)
-    table = torch.randn(11, 11).log_softmax(-1)
-    logits = torch.stack([table[torch.tensor([0, 2, 9, 9])], table[torch.tensor([0, 2, 4, 5])]])
+    scores = torch.randn(11, 11)
+    table = (scores / temperature).log_softmax(-1)
+    logits = scores[torch.tensor([[0, 2, 9, 9], [0, 2, 4, 5]])]
     expected = [
         sum(table[a, b].item() for a, b in itertools.pairwise((2, *o))) for o in openings.tokens
     ]
-    assert paths.log_probabilities(logits, 2).tolist() == pytest.approx(expected, abs=1e-5)
+    measured = paths.log_probabilities(logits, 2, temperature)
+    assert measured.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_margins_equal_sums_over_all_continuations(tmp_path) -> None:

@@ -59,14 +59,18 @@ def difference(
     return (values[0] - values[1]) / (2 * step)
 
 
-@pytest.mark.parametrize("kind", ["llama", "mixtral"])
-def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "temperature"), [("llama", 1.0), ("llama", 0.5), ("mixtral", 1.0)]
+)
+def test_margins_change_as_their_derivatives_say(
+    kind: str, temperature: float, tmp_path: Path
+) -> None:
     """Mixtral's files hold each expert apart, its parameters all together."""
     settings = MergeSettings(method="by_set", top_safety=0.6, top_over_safety=0.5, retention=0.8)
     in_memory = load(kind, tmp_path, settings)
     in_memory.load_merge(None)
     engine = ScaleDerivatives(in_memory, settings)
-    derivatives = engine.of_margins(PROMPTS, OPENINGS)
+    derivatives = engine.of_margins(PROMPTS, OPENINGS, temperature)
     columns = columns_of(engine.names, "layers", "by_set")
     summed = sum_columns(derivatives, engine.names, columns, "layers", "by_set")
     for number, column in enumerate(columns):
@@ -74,7 +78,9 @@ def test_margins_change_as_their_derivatives_say(kind: str, tmp_path: Path) -> N
             in_memory,
             settings,
             column,
-            lambda: np.array(refusal_margins(in_memory.model, PROMPTS, OPENINGS, 4096)),
+            lambda: np.array(
+                refusal_margins(in_memory.model, PROMPTS, OPENINGS, 4096, temperature)
+            ),
             0.02,
         )
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-4), column
