@@ -33,7 +33,7 @@ TEMPERATURE = 0.25
 """Temperature of a search's refusal margins. Its merges answer greedily: on 174 answers of
 Qwen2.5-Coder-0.5B margins tell refusals from answers with an AUC of 0.965 at a temperature of 1,
 of 0.986 at 0.5, of 0.994 at 0.25 and of 0.996 at 0.125. The limit, the lead of the likeliest
-opening, has jumps in its derivatives; fits by it left more faults."""
+opening, has jumps in its derivatives."""
 _MOST_QUESTIONS = 240
 """Utility questions of either kind in a trial."""
 _MOST_ANSWERS = 24
