@@ -246,11 +246,10 @@ def _score_whole(
 def _likelihood(logits: torch.Tensor, tokens: Sequence[int], temperature: float) -> Likelihood:
     """Likelihood of ``tokens`` under logits [tokens, vocabulary].
 
-    It is computed in fp32, or below a temperature of 1, where much is nearly certain, in fp64.
+    It is computed in fp64: log-odds need what is left to 1 where tokens are nearly certain.
     """
     wanted = torch.tensor(tokens, device=logits.device)[:, None]
-    scaled = logits.float() if temperature == 1 else logits.double() / temperature
-    log_probabilities = scaled.log_softmax(-1)
+    log_probabilities = (logits.double() / temperature).log_softmax(-1)
     own = log_probabilities.gather(-1, wanted)[:, 0]
     lead = (own - log_probabilities.scatter(-1, wanted, -torch.inf).amax(-1)).min()
     return Likelihood(own.sum().item(), lead.item())

@@ -184,7 +184,9 @@ class Study:
         model.in_memory.load_merge(None)
         in_memory = replace(model.in_memory, loaded=loaded)
         prompts = [model.prompts[place] for place in self._chosen(model)]
-        derivatives = ScaleDerivatives(in_memory, recipe.merge).of_margins(prompts, model.openings)
+        derivatives = ScaleDerivatives(in_memory, recipe.merge).of_margins(
+            prompts, model.openings, 1.0
+        )
         for number, (kind, patch) in enumerate(zip(pair, folders, strict=True)):
             record = read_json(patch / "patch.json")
             margins = record["margins"]

@@ -125,9 +125,7 @@ class OpeningPaths:
         """A question followed by each path, as token ids."""
         return [[*prompt, *path] for path in self.shared.paths]
 
-    def log_probabilities(
-        self, logits: Tensor, prompt_tokens: int, temperature: float = 1.0
-    ) -> Tensor:
+    def log_probabilities(self, logits: Tensor, prompt_tokens: int, temperature: float) -> Tensor:
         """Log-probability of each opening after a question, differentiable.
 
         Args:

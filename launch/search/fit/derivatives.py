@@ -46,7 +46,7 @@ class ScaleDerivatives:
         self,
         prompts: Sequence[Sequence[int]],
         openings: RefusalOpenings,
-        temperature: float = 1.0,
+        temperature: float,
     ) -> np.ndarray:
         """Those of every prompt's refusal margin at a temperature.
 

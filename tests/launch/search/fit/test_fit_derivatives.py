@@ -99,7 +99,7 @@ def test_a_model_multiplies_as_before_after_its_derivatives(tmp_path: Path) -> N
         return {event.key for event in profile.key_averages() if event.key.endswith("mm")}
 
     before = matmuls()
-    ScaleDerivatives(in_memory, settings).of_margins(PROMPTS, OPENINGS)
+    ScaleDerivatives(in_memory, settings).of_margins(PROMPTS, OPENINGS, 1.0)
     assert matmuls() == before == {"aten::mm"}
 
 
