@@ -34,7 +34,7 @@ from launch.search.fit.derivatives import ScaleDerivatives
 from launch.search.fit.kept import spaced_places
 from launch.search.fit.objective import Linearised
 from launch.search.margin_search import judged_answers
-from launch.search.margins.margin_model import MarginModel
+from launch.search.margins.margin_model import TEMPERATURE, MarginModel
 from launch.search.trial_model import load_in_memory_model
 from merge.common.files import atomic_write_json, make_directory, read_json
 from merge.in_memory import LoadedInputs
@@ -185,7 +185,7 @@ class Study:
         in_memory = replace(model.in_memory, loaded=loaded)
         prompts = [model.prompts[place] for place in self._chosen(model)]
         derivatives = ScaleDerivatives(in_memory, recipe.merge).of_margins(
-            prompts, model.openings, 1.0
+            prompts, model.openings, TEMPERATURE
         )
         for number, (kind, patch) in enumerate(zip(pair, folders, strict=True)):
             record = read_json(patch / "patch.json")
