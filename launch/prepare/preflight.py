@@ -10,7 +10,8 @@ from typing import Any
 from eval.answering.backends import check_backend
 from launch.ablation.baseline_models import check_experts, keeps_patches
 from launch.in_memory.vllm_model import answers_by_vllm, refuse_experts
-from launch.prepare.text_check import check_data, check_prompts
+from launch.prepare.text_check import check_data
+from launch.prepare.token_check import check_prompts
 from launch.recipe import Recipe
 from launch.run.variant_list import compares, trained_baselines, warn_of_left_out
 from merge.common.errors import UserError

@@ -1,38 +1,31 @@
-"""All texts that a run will give to its models, checked before any training (issue 13)."""
+"""All texts that a run will give to its models, read before any training (issue 13)."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from eval.answering.asked_how import begun_answer, prompts_of
 from eval.answering.decoding import anchors
 from eval.decoding_settings import Steering, Switch, parse_decoding
 from eval.suites.prompts import PromptSet, attack_of, load_prompts
-from eval.suites.suite import TaskRow, load_suite
+from eval.suites.suite import load_suite
 from launch.in_memory.vllm_model import answers_by_vllm, refuse_tasks
 from launch.prepare.data_check import describe_pairs
 from launch.prepare.overlap import Kind, Place, pairs_at, prompts_at, refuse_overlaps
 from launch.prepare.own_answers import question_suite
 from launch.recipe import Recipe
+from launch.run.variant_list import trained_baselines
 from merge.common.errors import UserError
-from train.backbone.folder import load_tokenizer
 from train.chat.example import Example
-from train.chat.prompts import ChatPrompts
-from train.chat.round_trip import check_round_trip
-from train.chat.vocabulary import embedding_count, refuse_unknown_ids
 from train.data.examples import read_examples
 from train.data.tables import is_file
-from train.recipe import ROLES
+from train.recipe import DataSettings
 
 logger = logging.getLogger(__name__)
 
 _SEARCHED_AXES = ("harm", "refusal", "utility")
 """A search weighs harm and refusals, and keeps utility."""
-_POSITION_TABLES = ("wpe", "position", "embed_positions")
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,8 @@ class Texts:
     harmless: Sequence[Example]
     refusals: Sequence[Example]
     prompt_sets: Sequence[PromptSet]
+    baselines: Sequence[Example]
+    """The harmless pairs that the report's baselines learn and the patches do not."""
 
 
 def check_data(recipe: Recipe) -> Texts:
@@ -68,10 +63,21 @@ def check_data(recipe: Recipe) -> Texts:
         false_refusals = read_examples(recipe.false_refusals)
         describe_pairs(false_refusals, "false_refusals")
         learned.append(pairs_at("false_refusals", "harmless", false_refusals))
+    baselines = [pair for data in _baseline_data(recipe) for pair in read_examples(data)]
+    learned.append(pairs_at("ablate.harmless", "harmless", baselines))
     prompts, asked = _prompts(recipe), _harvest_questions(recipe)
     refuse_overlaps([*prompts, *learned, *asked, *_anchors(recipe)])
     prompt_sets = [each for place in (*prompts, *asked) for each in place.prompt_sets]
-    return Texts(examples, [*harmless, *false_refusals], refusals, prompt_sets)
+    return Texts(examples, [*harmless, *false_refusals], refusals, prompt_sets, baselines)
+
+
+def _baseline_data(recipe: Recipe) -> list[DataSettings]:
+    """What the report's baselines learn besides the patches' data, each source once."""
+    sources: list[DataSettings] = []
+    for patch in trained_baselines(recipe):
+        if patch.harmless not in (None, recipe.harmless, *sources):
+            sources.append(patch.harmless)
+    return sources
 
 
 def _check_judges(recipe: Recipe) -> None:
@@ -166,7 +172,7 @@ def texts_are_local(recipe: Recipe) -> bool:
     suites = [load_suite(section.suite, data_dir) for section in sections]
     sources = [row.source for suite in suites for row in suite.rows]
     pairs = (recipe.data, recipe.harmless, recipe.false_refusals, recipe.refusals)
-    sources += [data.path for data in pairs if data is not None]
+    sources += [data.path for data in (*pairs, *_baseline_data(recipe)) if data is not None]
     sources += [str(row.get("source", "")) for row in _question_rows(recipe)]
     return all(map(is_file, sources)) and not any(suite.tasks for suite in suites)
 
@@ -181,82 +187,6 @@ def _question_rows(recipe: Recipe) -> list[dict[str, Any]]:
             [settings.harmful, settings.harmless] if isinstance(settings, Steering | Switch) else []
         )
     return [row for row in rows if row]
-
-
-def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) -> None:
-    """See that chat template, tokenizer and model do for every text.
-
-    Args:
-        directory: the backbone's folder.
-        skeleton: its model without values.
-
-    Raises:
-        UserError: the template does not give pairs back, a switch or room for an answer is
-            missing, or tokens are made that the model has no embedding or position for.
-    """
-    source = f"backbone {recipe.backbone.path}"
-    chat = ChatPrompts(load_tokenizer(directory, recipe.backbone), source, recipe.backbone.chat)
-    pairs = (*texts.examples, *texts.harmless, *texts.refusals)
-    check_round_trip(chat, pairs)
-    embeddings, positions = embedding_count(skeleton), position_count(skeleton)
-    longest = max(recipe.training(role).max_length for role in ROLES)
-    shortest = min(recipe.training(role).max_length for role in ROLES)
-    for pair in pairs:
-        chat.example(pair.question, pair.answer, shortest)
-        ids = chat.example(pair.question, pair.answer, longest)[0]
-        _check_length(len(ids), positions, f"{source}: '{pair.question[:40]}' and its answer")
-        refuse_unknown_ids([ids], embeddings, source)
-    for prompt_set in texts.prompt_sets:
-        for ids, room, name in _asked(chat, prompt_set):
-            refuse_unknown_ids([ids], embeddings, source)
-            _check_length(len(ids) + room, positions, f"{source}: {name}")
-
-
-def position_count(skeleton: Any) -> int | None:
-    """How many tokens a model with learned positions can read; None where positions are computed.
-
-    Args:
-        skeleton: a ``PreTrainedModel``, on any device.
-    """
-    words = skeleton.get_input_embeddings()
-    tables = [
-        module.num_embeddings
-        for name, module in skeleton.get_decoder().named_modules()
-        if isinstance(module, nn.Embedding)
-        and module is not words
-        and any(part in name for part in _POSITION_TABLES)
-    ]
-    if not tables:
-        return None
-    configured = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None)
-    # Some tables have rows for an offset besides.
-    return min(tables) if configured is None else min(*tables, configured)
-
-
-def _asked(chat: ChatPrompts, prompt_set: PromptSet) -> Iterator[tuple[list[int], int, str]]:
-    """Token ids of every prompt, or of it with each choice; room for an answer; and a name."""
-    row = prompt_set.row
-    if isinstance(row, TaskRow):
-        return
-    chat = prompts_of(chat, prompt_set)
-    for prompt in prompt_set.prompts:
-        name = f"prompt {prompt.id} of suite row '{row.name}'"
-        if prompt_set.scoring == "choice":
-            for choice in prompt.choices:
-                yield chat.example(prompt.text, choice)[0], 0, name
-        else:
-            room = row.max_new_tokens
-            begun = begun_answer(chat, prompt.text, row.prefix) if row.prefix else []
-            ids = [*chat.question_ids(prompt.text), *begun]
-            yield ids, room, f"{name} with max_new_tokens {room}"
-
-
-def _check_length(tokens: int, positions: int | None, name: str) -> None:
-    if positions is not None and tokens > positions:
-        raise UserError(
-            f"{name} takes {tokens} tokens, and the model has {positions} positions; lower "
-            "max_length or max_new_tokens, or drop the row"
-        )
 
 
 def _missing_axes(prompt_sets: Iterable[PromptSet]) -> list[str]:

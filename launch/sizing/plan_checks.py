@@ -13,7 +13,8 @@ from launch.prepare.preflight import (
     disk_bytes,
     readable,
 )
-from launch.prepare.text_check import check_data, check_prompts, texts_are_local
+from launch.prepare.text_check import check_data, texts_are_local
+from launch.prepare.token_check import check_prompts
 from launch.recipe import Recipe
 from launch.sizing.training_needs import Model
 from merge.common.errors import UserError

@@ -69,6 +69,25 @@ def test_run_and_plan_refuse_alike_before_any_training(fault: str, tmp_path: Pat
     assert len(faults) == 1 and re.search(message, faults[0])
 
 
+def test_pairs_of_the_reports_baselines_are_checked_before_any_training(tmp_path: Path) -> None:
+    """The table's baselines train last: a question too long for them ended a run after hours."""
+    path = make_world(tmp_path)
+    pairs = tmp_path / "good.jsonl"
+    asked = [f"eval={{suite: {tmp_path / 'suite.yaml'}, baselines: true}}", "search=null"]
+    asked.append("safety.max_length=90")
+    recipe = load_recipe(path, [*asked, f"ablate={{harmless: {{path: {pairs}}}}}"], Recipe)
+    for question, message in (
+        (" ".join(["w7"] * 100), r"^ablate\.baselines\.ascent_mismatch_kl: question .*max_length"),
+        ("w50 w51", r"ablate\.harmless and eval\.suite: 1 question stands in both"),
+    ):
+        pairs.write_text(json.dumps({"question": question, "answer": "w8"}) + "\n")
+        with pytest.raises(UserError, match=message):
+            check_inputs(recipe)
+        assert re.search(message, plan_table([recipe])[1][0])
+    pairs.write_text(json.dumps({"question": "w7", "answer": "w8"}) + "\n")
+    check_inputs(recipe)
+
+
 def test_more_groups_than_layers_are_refused_before_any_training(tmp_path: Path) -> None:
     recipe = load_recipe(make_world(tmp_path), ["search.layer_groups=40"], Recipe)
     with pytest.raises(UserError, match="layer_groups 40: only 2 layers are merged; lower it"):
