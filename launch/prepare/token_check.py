@@ -1,6 +1,6 @@
 """Whether chat template, tokenizer and model do for all texts of a run, before any training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +39,26 @@ def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) 
     pairs = (*texts.examples, *texts.harmless, *texts.refusals)
     check_round_trip(chat, [*pairs, *texts.baselines])
     embeddings, positions = embedding_count(skeleton), position_count(skeleton)
-    longest = max(recipe.training(role).max_length for role in ROLES)
-    shortest = min(recipe.training(role).max_length for role in ROLES)
-    for pair in pairs:
-        chat.example(pair.question, pair.answer, shortest)
-        ids = chat.example(pair.question, pair.answer, longest)[0]
+
+    def check_pair(pair: Example, max_length: int) -> None:
+        ids = chat.example(pair.question, pair.answer, max_length)[0]
         _check_length(len(ids), positions, f"{source}: '{pair.question[:40]}' and its answer")
         refuse_unknown_ids([ids], embeddings, source)
-    _check_baselines(recipe, chat, [*texts.examples, *texts.baselines, *texts.refusals])
+
+    lengths = sorted({recipe.training(role).max_length for role in ROLES})
+    for pair in pairs:
+        for max_length in lengths:
+            check_pair(pair, max_length)
+    for patch in trained_baselines(recipe):
+        for pair in (*texts.examples, *texts.baselines, *texts.refusals):
+            try:
+                check_pair(pair, patch.training.max_length)
+            except UserError as error:
+                raise UserError(f"ablate.baselines.{patch.name}: {error}") from error
     for prompt_set in texts.prompt_sets:
         for ids, room, name in _asked(chat, prompt_set):
             refuse_unknown_ids([ids], embeddings, source)
             _check_length(len(ids) + room, positions, f"{source}: {name}")
-
-
-def _check_baselines(recipe: Recipe, chat: ChatPrompts, pairs: Sequence[Example]) -> None:
-    """See that the trainings of the report's baselines leave something of every answer."""
-    for patch in trained_baselines(recipe):
-        for pair in pairs:
-            try:
-                chat.example(pair.question, pair.answer, patch.training.max_length)
-            except UserError as error:
-                raise UserError(f"ablate.baselines.{patch.name}: {error}") from error
 
 
 def position_count(skeleton: Any) -> int | None:
