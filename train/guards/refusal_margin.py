@@ -125,16 +125,17 @@ class OpeningPaths:
         """A question followed by each path, as token ids."""
         return [[*prompt, *path] for path in self.shared.paths]
 
-    def log_probabilities(self, logits: Tensor, prompt_tokens: int, temperature: float) -> Tensor:
+    def log_probabilities(self, logits: Tensor, temperature: float) -> Tensor:
         """Log-probability of each opening after a question, differentiable.
 
         Args:
-            logits: [rows, tokens, vocabulary] of this question's rows, any dtype.
+            logits: [rows, tokens, vocabulary] of this question's rows, from its last token on, any
+                dtype.
 
         Returns:
             fp64 [openings], in nats.
         """
-        log_probabilities = (logits[:, prompt_tokens - 1 :].double() / temperature).log_softmax(-1)
+        log_probabilities = (logits.double() / temperature).log_softmax(-1)
         return torch.stack(
             [
                 log_probabilities[row, range(len(tokens)), list(tokens)].sum()

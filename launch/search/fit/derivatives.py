@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 
-from eval.answering.token_streams import forward_arguments
+from eval.answering.token_streams import forward_arguments, last_logits_argument
 from launch.in_memory.gradient_products import gradient_products
 from launch.in_memory.hf_model import InMemoryModel
 from launch.search.margins.utility_leads import UtilityLeads
@@ -59,8 +60,8 @@ class ScaleDerivatives:
         def values() -> Iterator[Tensor]:
             for prompt in prompts:
                 rows = [(ids, [IGNORED_LABEL] * len(ids)) for ids in paths.rows(prompt)]
-                logits, _ = self._logits(rows)
-                known = paths.log_probabilities(logits, len(prompt), temperature)
+                logits, _ = self._logits(rows, len(prompt))
+                known = paths.log_probabilities(logits, temperature)
                 yield margins(known[None])[0]
 
         return self._of(values(), len(prompts))
@@ -75,10 +76,13 @@ class ScaleDerivatives:
             fp64 [places, tensors, 2 patches, 3 sets], per unit of scale.
         """
 
+        closest = leads.closest(self._model, places)
+
         def values() -> Iterator[Tensor]:
-            for place in places:
-                question = leads.questions[place]
-                yield question.lead(*self._logits(question.examples())) / leads.spread(place)
+            for place, question in zip(places, closest, strict=True):
+                prompt = len(question.question.prompt_ids)
+                lead = question.lead(*self._logits(question.examples(), prompt))
+                yield lead / leads.spread(place)
 
         return self._of(values(), len(places))
 
@@ -96,7 +100,9 @@ class ScaleDerivatives:
 
         def values() -> Iterator[Tensor]:
             for example in examples:
-                logits, labels = self._logits([example])
+                _, labels = example
+                prompt = next(at for at, label in enumerate(labels) if label != IGNORED_LABEL)
+                logits, labels = self._logits([example], prompt)
                 predicted = logits[0, :-1][labels[0, 1:] != IGNORED_LABEL].float().log_softmax(-1)
                 drawn = torch.multinomial(predicted.detach().exp().cpu(), 1, generator=generator)
                 chosen = predicted.gather(-1, drawn.to(predicted.device))
@@ -104,12 +110,16 @@ class ScaleDerivatives:
 
         return self._of(values(), len(examples))
 
-    def _logits(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor]:
+    def _logits(self, rows: Sequence[TokenizedExample], prompt: int) -> tuple[Tensor, Tensor]:
+        """Logits and labels of some rows, from the last of so many tokens of a prompt on."""
         batch = collate(rows, range(len(rows)))
         ids = batch.input_ids.to(self._model.device)
         mask = batch.attention_mask.to(self._model.device)
-        output = self._model(**forward_arguments(self._model, ids, mask), use_cache=False)
-        return output.logits, batch.labels.to(self._model.device)
+        kept = ids.shape[1] - prompt + 1
+        arguments = forward_arguments(self._model, ids, mask)
+        arguments |= last_logits_argument(self._model, kept)
+        logits = self._model(**arguments, use_cache=False).logits[:, -kept:]
+        return logits, batch.labels[:, -kept:].to(self._model.device)
 
     def _of(self, values: Iterable[Tensor], count: int) -> np.ndarray:
         rows: list[Tensor] = []
@@ -138,6 +148,8 @@ class ScaleDerivatives:
         before = {name: parameter.requires_grad for name, parameter in parameters.items()}
         self._model.requires_grad_(False)
         handles = []
+        if (head := self._model.get_output_embeddings()) is not None:
+            handles.append(head.register_forward_pre_hook(_contiguous))
         for group in self._in_memory.map.groups:
             if wanted.isdisjoint(group.tensors):
                 continue
@@ -151,10 +163,18 @@ class ScaleDerivatives:
         finally:
             for handle in handles:
                 handle.remove()
-            # With a head that needs no gradient PyTorch 2.13 multiplies the last positions' states
-            # row by row, with a copy of the weights each: 48 GB for a large vocabulary.
+            # Forward passes that come later have no hook at the head: see ``_contiguous``.
             for name, parameter in parameters.items():
                 parameter.requires_grad_(before[name])
+
+
+def _contiguous(head: Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Copy the states that a model's head gets.
+
+    Those of the last positions are not contiguous: with a head that needs no gradient PyTorch 2.13
+    multiplies them row by row, with a copy of the weights each, 48 GB for a large vocabulary.
+    """
+    return tuple(each.contiguous() for each in states)
 
 
 class _Gathered:

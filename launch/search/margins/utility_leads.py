@@ -7,7 +7,7 @@ above 0 exactly where the question is answered right. Leads of either kind are d
 spread over the backbone, so that a lead of 1 is as sure in both.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,12 +50,35 @@ class UtilityQuestion:
         masked = [IGNORED_LABEL] * len(prompt)
         return [([*prompt, *choice], [*masked, *choice]) for choice in self.question.choices]
 
+    def score(self, likelihoods: Sequence[Likelihood]) -> float:
+        """Its lead in nats by the likelihoods of its choices, not divided by any spread."""
+        if self.is_exact:
+            return likelihoods[0].lead
+        means = self._means(likelihoods)
+        return means[self.right] - means[self._rival(means)]
+
+    def closest(self, likelihoods: Sequence[Likelihood]) -> "UtilityQuestion":
+        """The same question, and lead, with the right choice and the likeliest other alone."""
+        if self.is_exact:
+            return self
+        rival = self._rival(self._means(likelihoods))
+        choices = [self.question.choices[place] for place in (self.right, rival)]
+        return UtilityQuestion(ChoiceQuestion(self.question.prompt_ids, choices), right=0)
+
+    def _means(self, likelihoods: Sequence[Likelihood]) -> list[float]:
+        lengths = map(len, self.question.choices)
+        return [of.total / length for of, length in zip(likelihoods, lengths, strict=True)]
+
+    def _rival(self, means: Sequence[float]) -> int:
+        others = (place for place in range(len(means)) if place != self.right)
+        return max(others, key=means.__getitem__)
+
     def lead(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Its lead by the logits of ``examples``, differentiable, not divided by any spread.
 
         Args:
-            logits: [choices, tokens, vocabulary], any dtype.
-            labels: int64 [choices, tokens], ``IGNORED_LABEL`` elsewhere.
+            logits: [choices, tokens, vocabulary] from the prompt's last token on, any dtype.
+            labels: int64 [choices, tokens] of the same tokens, ``IGNORED_LABEL`` where none is.
 
         Returns:
             fp32 scalar, in nats.
@@ -124,22 +147,21 @@ class UtilityLeads:
         """The leads by the weights that the model has, fp64 [questions]."""
         return self._plain(model) / self._spreads
 
+    def closest(self, model: PreTrainedModel, places: Sequence[int]) -> list[UtilityQuestion]:
+        """Some questions, each with its right choice and the one that the model holds likeliest."""
+        asked = [self.questions[place] for place in places]
+        scored = zip(asked, self._scores(model, asked), strict=True)
+        return [question.closest(row) for question, row in scored]
+
     def spread(self, place: int) -> float:
         """What the lead of one question is divided by."""
         return float(self._spreads[place])
 
     def _plain(self, model: PreTrainedModel) -> np.ndarray:
-        asked = [question.question for question in self.questions]
-        scores = likelihoods(model, asked, self._batch_tokens)
-        return np.array(list(self._leads(scores)), dtype=np.float64)
+        scored = zip(self.questions, self._scores(model, self.questions), strict=True)
+        return np.array([question.score(row) for question, row in scored], dtype=np.float64)
 
-    def _leads(self, scores: Sequence[Sequence[Likelihood]]) -> Iterator[float]:
-        for each, row in zip(self.questions, scores, strict=True):
-            if each.is_exact:
-                yield row[0].lead
-                continue
-            lengths = [len(choice) for choice in each.question.choices]
-            means = [of.total / length for of, length in zip(row, lengths, strict=True)]
-            yield means[each.right] - max(
-                mean for place, mean in enumerate(means) if place != each.right
-            )
+    def _scores(
+        self, model: PreTrainedModel, questions: Sequence[UtilityQuestion]
+    ) -> list[list[Likelihood]]:
+        return likelihoods(model, [each.question for each in questions], self._batch_tokens)

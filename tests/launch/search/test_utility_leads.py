@@ -52,13 +52,16 @@ def test_leads_are_those_of_plain_forward_passes(model: PreTrainedModel) -> None
     """Measured in batches, and by the logits that derivatives are taken of."""
     expected = [lead_of_choices(model), lead_of_exact(model)]
     # One question of either kind has no spread: its lead stays as it is.
-    measured = UtilityLeads(model, [CHOICES, EXACT], 4096).measure(model)
-    assert measured == pytest.approx(expected, abs=1e-5)
-    for question, lead in zip((CHOICES, EXACT), expected, strict=True):
-        rows = question.examples()
+    leads = UtilityLeads(model, [CHOICES, EXACT], 4096)
+    assert leads.measure(model) == pytest.approx(expected, abs=1e-5)
+    closest = leads.closest(model, [0, 1])
+    assert [len(question.question.choices) for question in closest] == [2, 1]
+    for question, lead in zip([CHOICES, EXACT, *closest], expected * 2, strict=True):
+        rows, first = question.examples(), len(question.question.prompt_ids) - 1
         batch = collate(rows, range(len(rows)))
-        logits = model(batch.input_ids, attention_mask=batch.attention_mask).logits
-        assert question.lead(logits, batch.labels).item() == pytest.approx(lead, abs=1e-5)
+        logits = model(batch.input_ids, attention_mask=batch.attention_mask).logits[:, first:]
+        measured = question.lead(logits, batch.labels[:, first:])
+        assert measured.item() == pytest.approx(lead, abs=1e-5)
 
 
 def test_a_lead_above_nothing_is_a_right_answer(model: PreTrainedModel) -> None:

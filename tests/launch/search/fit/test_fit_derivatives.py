@@ -86,21 +86,24 @@ def test_margins_change_as_their_derivatives_say(
         assert summed[:, number] == pytest.approx(slope, rel=0.03, abs=2e-4), column
 
 
-def test_a_model_multiplies_as_before_after_its_derivatives(tmp_path: Path) -> None:
-    """Weights that need no gradient any more are copied for every row of the last logits."""
+def test_no_head_is_copied_for_every_row_of_the_last_logits(tmp_path: Path) -> None:
+    """Neither while derivatives are taken, nor by forward passes after them."""
     settings = MergeSettings(method="by_set")
     in_memory = load("llama", tmp_path, settings)
     in_memory.load_merge(None)
 
-    def matmuls() -> set[str]:
-        ids = torch.ones(5, 7, dtype=torch.int64)
-        with torch.inference_mode(), torch.profiler.profile() as profile:
-            in_memory.model(ids, logits_to_keep=2)
+    def matmuls(run: Callable[[], object]) -> set[str]:
+        with torch.profiler.profile() as profile:
+            run()
         return {event.key for event in profile.key_averages() if event.key.endswith("mm")}
 
-    before = matmuls()
-    ScaleDerivatives(in_memory, settings).of_margins(PROMPTS, OPENINGS, 1.0)
-    assert matmuls() == before == {"aten::mm"}
+    @torch.inference_mode()
+    def forward() -> None:
+        in_memory.model(torch.ones(5, 7, dtype=torch.int64), logits_to_keep=2)
+
+    engine = ScaleDerivatives(in_memory, settings)
+    runs = (forward, lambda: engine.of_margins(PROMPTS, OPENINGS, 1.0), forward)
+    assert [matmuls(run) for run in runs] == [{"aten::mm"}] * 3
 
 
 def test_the_fisher_matrix_is_the_divergence_of_small_scales(tmp_path: Path) -> None:
