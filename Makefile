@@ -50,11 +50,14 @@ $(QWEN)/config.json: | $(STAMP)
 demo: setup
 	$(BIN)/python -m launch run launch/recipes/demo.yaml
 
+# A test module runs in one worker, because its tests share models that take long to make.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""For every test: threads that wait sleep, so that tests beside other work do not crawl."""
+"""For every test: threads that wait sleep, and a worker beside others has one thread."""
 
 import os
 import subprocess
@@ -9,6 +9,9 @@ import pytest
 
 # Before PyTorch is imported; see launch/__main__.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers of two threads each on two cores take four times as long as one worker, not twice.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
