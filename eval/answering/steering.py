@@ -12,6 +12,7 @@ from eval.answering.token_streams import (
     batches_by_length,
     batches_of_equals,
     forward_arguments,
+    last_logits_argument,
     left_padded,
     memory_of,
 )
@@ -78,6 +79,7 @@ def hidden_states(
         ids, mask = left_padded([sequences[index] for index in batch], model.device)
         states = model(
             **forward_arguments(model, ids, mask),
+            **last_logits_argument(model),
             use_cache=False,
             output_hidden_states=True,
         ).hidden_states[1:]

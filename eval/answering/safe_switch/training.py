@@ -17,6 +17,7 @@ from eval.answering.token_streams import (
     batches_by_length,
     batches_of_equals,
     forward_arguments,
+    last_logits_argument,
     left_padded,
     memory_of,
 )
@@ -169,7 +170,7 @@ def last_states(
         batches = batches_of_equals(lengths, lengths, batch_tokens)
     for batch in batches:
         ids, mask = left_padded([sequences[index] for index in batch], model.device)
-        arguments = forward_arguments(model, ids, mask)
+        arguments = forward_arguments(model, ids, mask) | last_logits_argument(model)
         states = model(**arguments, use_cache=False, output_hidden_states=True).hidden_states[-1]
         for index, row in zip(batch, states[:, -1].float(), strict=True):
             rows[index] = row
