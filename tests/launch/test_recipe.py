@@ -48,6 +48,7 @@ def test_mistakes_name_the_key_and_the_mend(override, wanted, monkeypatch):
         load_recipe(RECIPES[0], [override], Recipe)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line_and_status_2():
     done = subprocess.run(
         [sys.executable, "-m", "launch", "run", "launch/recipes/demo.yaml", "sed=1"],

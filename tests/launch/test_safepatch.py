@@ -35,23 +35,27 @@ def run(safepatch: Path, folder: Path, *words: str) -> subprocess.CompletedProce
     return subprocess.run([safepatch, *words], cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("merge",), ("eval",), ("train",)])
 def test_every_floor_answers(safepatch: Path, elsewhere: Path, words: tuple[str, ...]) -> None:
     done = run(safepatch, elsewhere, *words, "--version")
     assert done.returncode == 0 and done.stdout.startswith(f"safepatching {VERSION}"), done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_command_it_says_which_there_are(safepatch: Path, elsewhere: Path) -> None:
     done = run(safepatch, elsewhere)
     for words in ("safepatch run RECIPE", "safepatch merge build", "submit"):
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_an_error_is_a_line_as_ever(safepatch: Path, elsewhere: Path) -> None:
     done = run(safepatch, elsewhere, "run", "no.yaml")
     assert done.returncode == 2 and done.stderr.startswith("error: recipe no.yaml: cannot be read")
 
 
+@pytest.mark.slow
 def test_the_projects_own_recipes_are_found(safepatch: Path, elsewhere: Path) -> None:
     """By their paths in the project: the mistake is in the recipe's keys, not in its path."""
     done = run(safepatch, elsewhere, "run", "launch/recipes/demo.yaml", "sed=1")

@@ -52,11 +52,13 @@ def test_unknown_key_is_told_by_one_rank(recipe: Path) -> None:
     assert_one_error_line(done, "safety.learning_rat", "did you mean 'learning_rate'?")
 
 
+@pytest.mark.slow
 def test_missing_data_is_told_by_one_rank(recipe: Path) -> None:
     done = run_training(recipe, "data.path=nowhere.jsonl", processes=2)
     assert_one_error_line(done, "nowhere.jsonl", "cannot be read")
 
 
+@pytest.mark.slow
 def test_missing_backbone_is_told_by_one_rank(recipe: Path) -> None:
     done = run_training(recipe, "backbone.path=./nowhere", processes=2)
     assert_one_error_line(done, "nowhere", "no such folder")

@@ -217,6 +217,7 @@ def test_time_per_token_is_the_ratio_of_seconds_per_token():
     assert time_per_token_ratio(slow, {"batches": [[1.0, 100]]}) is None
 
 
+@pytest.mark.slow
 def test_loading_a_model_is_no_part_of_the_answers_time(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

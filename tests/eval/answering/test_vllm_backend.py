@@ -63,6 +63,7 @@ def by_transformers(world: Path) -> Answers:
     return answers
 
 
+@pytest.mark.slow
 def test_the_engine_answers_as_transformers_do(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def _written(judge: ModelJudge, pair: tuple[str, str]) -> str:
     )
 
 
+@pytest.mark.slow
 def test_shieldgemma_compares_yes_with_no_for_each_policy(tmp_path: Path) -> None:
     """By the card: the softmax over both words' logits after each prompt, here one at a time."""
     model, tokenizer = _save(tmp_path, "gemma2", ["Yes", "No"])

@@ -115,6 +115,7 @@ def _command_of_lm_eval(world: Path, out: Path, task: str, *options: str) -> dic
     return json.loads(written.read_text())["results"]
 
 
+@pytest.mark.slow
 def test_a_lost_line_asks_its_task_alone_again(
     world: Path,
     tmp_path: Path,
@@ -196,6 +197,7 @@ def test_a_wrong_task_is_named(world: Path, old: str, new: str, words: str):
         load_prompts(load_suite(path))
 
 
+@pytest.mark.slow
 def test_data_out_of_reach_are_one_clear_line(world: Path):
     """As without the hub: the loader's own error becomes one line with a fix."""
     task = CHOICE_TASK.replace("vask_choice", "vask_far").replace("DATA", "/nowhere/far.jsonl")

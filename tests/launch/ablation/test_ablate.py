@@ -73,6 +73,7 @@ def test_a_patch_that_is_trained_again_has_the_runs_openings(run, monkeypatch):
     assert seen == [openings]
 
 
+@pytest.mark.slow
 def test_rows_equal_models_merged_by_a_reference(run):
     """Every row's rates are those of the model that plain numpy makes of the same settings."""
     recipe = load_recipe(run, ["keep_intermediates=true"], Recipe)
@@ -122,6 +123,7 @@ def test_rows_equal_models_merged_by_a_reference(run):
 SIDES = ("safety", "over_safety")
 
 
+@pytest.mark.slow
 def test_the_spread_is_that_of_the_seeds_and_nothing_private_is_left(run):
     recipe = load_recipe(run, ["ablate.retention_seeds=3"], Recipe)
     folder = ablate(recipe)

@@ -84,6 +84,7 @@ def generated(folder: Path, patch: Path | None, questions: list[str]) -> list[tu
     return answers
 
 
+@pytest.mark.slow
 def test_kept_are_answers_to_what_the_backbone_refuses(tmp_path: Path) -> None:
     """Those and no others; private; the patch that answered is gone; the same when run again."""
     recipe = make_run(tmp_path, QUESTIONS)
@@ -110,6 +111,7 @@ def test_kept_are_answers_to_what_the_backbone_refuses(tmp_path: Path) -> None:
     assert harvest_false_refusals(recipe).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_is_kept_on_request_is_the_patch_and_not_the_model(tmp_path: Path) -> None:
     recipe = make_run(tmp_path, QUESTIONS[:40], keep_intermediates=True)
     harvest_false_refusals(recipe)
@@ -118,6 +120,7 @@ def test_what_is_kept_on_request_is_the_patch_and_not_the_model(tmp_path: Path) 
     assert Pipeline(recipe).is_done("false_refusals")
 
 
+@pytest.mark.slow
 def test_nothing_left_is_one_line_with_the_counts(tmp_path: Path) -> None:
     """The backbone refuses none; or the model that answers refuses like it, or comes to no end."""
     plain = refusing(QUESTIONS, 3)

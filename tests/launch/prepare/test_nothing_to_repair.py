@@ -55,6 +55,7 @@ def test_no_prompts_and_other_languages_say_nothing(caplog: pytest.LogCaptureFix
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_the_stage_openings_tells_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A backbone that refuses all of the harm prompts, and of the harmless ones some."""
     recipe = make_recipe(tmp_path)

@@ -40,6 +40,7 @@ def make_recipe(folder: Path, **sections: Any) -> Recipe:
     return Recipe.model_validate({**values, **sections})
 
 
+@pytest.mark.slow
 def test_d_h_and_the_validation_prompts_are_asked(tmp_path: Path) -> None:
     """Not the utility prompts; the answers are private, and go unless they are to stay."""
     kept = make_recipe(tmp_path, keep_intermediates=True)
@@ -56,6 +57,7 @@ def test_d_h_and_the_validation_prompts_are_asked(tmp_path: Path) -> None:
     assert not (again.output / "openings.work").exists()
 
 
+@pytest.mark.slow
 def test_what_the_harvest_has_asked_is_not_asked_again(tmp_path: Path) -> None:
     row = {"source": str(tmp_path / "q.jsonl"), "max_new_tokens": 12}
     recipe = make_recipe(tmp_path, harvest={"questions": row}, search=None)
@@ -68,6 +70,7 @@ def test_what_the_harvest_has_asked_is_not_asked_again(tmp_path: Path) -> None:
     assert (record["answers"], record["refusals"], record["coverage"]) == (30, 10, 1)
 
 
+@pytest.mark.slow
 def test_the_command_writes_them_once_and_shows_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +87,7 @@ def test_the_command_writes_them_once_and_shows_them(
     assert shown[0] == shown[1] and files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_backbone_without_a_common_opening_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

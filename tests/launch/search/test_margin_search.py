@@ -183,6 +183,7 @@ def test_a_stopped_search_goes_on_from_what_it_has_measured(
     assert run_search(recipe)["chosen"] == record["chosen"]
 
 
+@pytest.mark.slow
 def test_a_merge_that_refuses_in_other_ways_teaches_its_openings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_merge_that_refuses_in_other_ways_teaches_its_openings(
     assert [len(times[f"difference.{kind}"]) for kind in kinds] == [2, 3, 3]
 
 
+@pytest.mark.slow
 def test_margins_that_say_nothing_are_not_asked(tmp_path: Path) -> None:
     """Openings of another model: the search asks for answers, and says so."""
     recipe = make_search(tmp_path, ["vask", "red"], by="margins", trials=2)

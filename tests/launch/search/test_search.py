@@ -110,6 +110,7 @@ def test_more_trials_go_on_from_those_that_are_there(tmp_path):
     assert model.asked == [settings for settings, _ in histories[1]]
 
 
+@pytest.mark.slow
 def test_every_method_has_a_front_and_every_trial_a_json_line(tmp_path):
     """In search.json each trial says whose it is; no two of one front beat each other."""
     recipe = make_searched_run(tmp_path, trials=5, methods=["difference", "dense"])

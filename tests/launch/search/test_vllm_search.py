@@ -55,6 +55,7 @@ def make_recipe(folder: Path, backend: str, is_array: bool = False, **changes: A
     return load_recipe(recipe, [], Recipe)
 
 
+@pytest.mark.slow
 def test_a_search_by_vllm_equals_one_by_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_search_by_vllm_equals_one_by_transformers(
     assert len(rates) > 3, "the merges differ"
 
 
+@pytest.mark.slow
 def test_each_job_of_an_array_has_an_engine_and_one_process_ends_what_they_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def run_plan(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_command_tells_all_that_a_training_needs_from_a_configuration(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     done = run_plan(recipe, "data.limit=100", "--nodes", "1", "--gpus-per-node", "8")
@@ -120,6 +121,7 @@ def test_command_tells_all_that_a_training_needs_from_a_configuration(tmp_path: 
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_one_table_says_what_fits_where(tmp_path: Path, llama_7b: Model) -> None:
     """7B and 13B on 1 to 16 GPUs of five sizes; 18 bytes a parameter alone decide the edges."""
     seven = make_recipe(tmp_path / "7b", num_hidden_layers=32)
@@ -180,6 +182,7 @@ def test_the_larger_of_both_trainings_decides_and_is_named(tmp_path: Path, llama
     assert "memory of the larger training, which is over_safety" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

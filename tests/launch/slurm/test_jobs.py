@@ -189,6 +189,7 @@ def test_stages_ask_for_their_own_resources():
     assert "#SBATCH --gpus-per-node=a100:1\n" in evaluate and "--partition=gpu\n" in evaluate
 
 
+@pytest.mark.slow
 def test_dry_run_prints_the_scripts_and_touches_nothing(tmp_path):
     run = tmp_path / "run"
     done = subprocess.run(

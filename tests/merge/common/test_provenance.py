@@ -16,6 +16,7 @@ def test_the_version_is_that_of_the_project():
     assert provenance.written_by()["version"] == version == provenance.VERSION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["launch", "train", "train.launcher", "merge", "eval"])
 def test_every_command_tells_its_version(module):
     command = [sys.executable, "-m", module, "--version"]

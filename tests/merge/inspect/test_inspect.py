@@ -150,6 +150,7 @@ def test_wrong_values_are_refused(tmp_path):
         look(tmp_path, MergeSettings())
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_that_stands_alone(tmp_path):
     write_inputs(tmp_path, torch.float32, True, seed=5)
     done = subprocess.run(

@@ -85,6 +85,7 @@ def test_without_layers_the_table_stands_alone(tmp_path: Path) -> None:
     assert page.count("<tr>") == 2 and "refusal margins, " not in page
 
 
+@pytest.mark.slow
 def test_the_command_finds_and_writes_it(tmp_path: Path) -> None:
     """The run folder's own by itself, another where it is named, and none where there is none."""
     write_inputs(tmp_path, torch.float32, True, seed=1)
@@ -103,6 +104,7 @@ def test_the_command_finds_and_writes_it(tmp_path: Path) -> None:
     assert find_prediction(tmp_path / "safety", tmp_path / "elsewhere/over_safety") is None
 
 
+@pytest.mark.slow
 def test_a_wrong_file_is_one_error_before_anything_is_read(tmp_path: Path) -> None:
     """No inputs are there: had they been looked at first, they would be the error."""
     missing = command(tmp_path, "--prediction", str(tmp_path / "none.json"))
