@@ -8,14 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering.token_streams import (
-    batches_by_length,
-    batches_of_equals,
-    forward_arguments,
-    last_logits_argument,
-    left_padded,
-    memory_of,
-)
+from eval.answering.token_streams import states_at
 from eval.decoding_settings import Steering
 from merge.common.errors import UserError
 from train.chat.prompts import ChatPrompts
@@ -56,7 +49,6 @@ def compute_steering_vectors(
     return SteeringVectors(refusal / refusal.norm(dim=-1, keepdim=True), transition, probe)
 
 
-@torch.inference_mode()
 def hidden_states(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -68,25 +60,8 @@ def hidden_states(
     Returns:
         fp32 [prompts, layers, 2, hidden].
     """
-    rows: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     sequences = [[*prompt, *probe] for prompt in prompts]
-    lengths = [len(ids) for ids in sequences]
-    if memory_of(model).ignores_padding:
-        batches = batches_by_length(lengths, batch_tokens)
-    else:
-        batches = batches_of_equals(lengths, lengths, batch_tokens)
-    for batch in batches:
-        ids, mask = left_padded([sequences[index] for index in batch], model.device)
-        states = model(
-            **forward_arguments(model, ids, mask),
-            **last_logits_argument(model),
-            use_cache=False,
-            output_hidden_states=True,
-        ).hidden_states[1:]
-        ends = torch.stack([state[:, [-1 - len(probe), -1]] for state in states], dim=1)
-        for index, row in zip(batch, ends.float(), strict=True):
-            rows[index] = row
-    return torch.stack(rows)
+    return states_at(model, sequences, slice(1, None), (-1 - len(probe), -1), batch_tokens)
 
 
 def predict_harmful(

@@ -155,6 +155,39 @@ def last_logits_argument(model: PreTrainedModel, count: int = 1) -> dict[str, An
     return {"logits_to_keep": count} if "logits_to_keep" in known else {}
 
 
+@torch.inference_mode()
+def states_at(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    layers: slice,
+    places: Sequence[int],
+    batch_tokens: int,
+) -> torch.Tensor:
+    """A model's states at some tokens of sequences, without the logits of all the others.
+
+    Args:
+        layers: of transformers' ``hidden_states``: the embeddings, then the output of each block.
+        places: counted from the end, as -1 for the last token.
+
+    Returns:
+        fp32 [sequences, layers, places, hidden].
+    """
+    lengths = [len(ids) for ids in sequences]
+    rows: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
+    if memory_of(model).ignores_padding:
+        batches = batches_by_length(lengths, batch_tokens)
+    else:
+        batches = batches_of_equals(lengths, lengths, batch_tokens)
+    for batch in batches:
+        ids, mask = left_padded([sequences[index] for index in batch], model.device)
+        arguments = forward_arguments(model, ids, mask) | last_logits_argument(model)
+        output = model(**arguments, use_cache=False, output_hidden_states=True)
+        chosen = [state[:, list(places)] for state in output.hidden_states[layers]]
+        for index, row in zip(batch, torch.stack(chosen, dim=1).float(), strict=True):
+            rows[index] = row
+    return torch.stack(rows)
+
+
 def batches_by_length(
     widths: Sequence[int], batch_tokens: int, alike: float = 0.0
 ) -> list[list[int]]:

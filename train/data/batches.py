@@ -20,6 +20,11 @@ TokenizedExample = tuple[list[int], list[int]]
 """``(input_ids, labels)`` of ``ChatPrompts.example``."""
 
 
+def prompt_tokens(example: TokenizedExample) -> int:
+    """How many tokens of an example stand before the first that has a label."""
+    return next(at for at, label in enumerate(example[1]) if label != IGNORED_LABEL)
+
+
 @dataclass(frozen=True)
 class BatchPlan:
     """Epochs of shuffled batches, whose sizes differ by one at most.

@@ -13,14 +13,7 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 from eval.answering.generation import Question, ending_tokens, generate
-from eval.answering.token_streams import (
-    batches_by_length,
-    batches_of_equals,
-    forward_arguments,
-    last_logits_argument,
-    left_padded,
-    memory_of,
-)
+from eval.answering.token_streams import forward_arguments, left_padded, memory_of, states_at
 from eval.decoding_settings import Switch
 from eval.judges.judged import judged
 from merge.common.errors import UserError
@@ -157,24 +150,11 @@ def own_answers(
     return answers
 
 
-@torch.inference_mode()
 def last_states(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_tokens: int = _BATCH_TOKENS
 ) -> torch.Tensor:
     """The last layer's states at the last tokens, as the lm_head sees them: fp32 [n, hidden]."""
-    lengths = [len(ids) for ids in sequences]
-    rows: list[torch.Tensor] = [torch.empty(0)] * len(sequences)
-    if memory_of(model).ignores_padding:
-        batches = batches_by_length(lengths, batch_tokens)
-    else:
-        batches = batches_of_equals(lengths, lengths, batch_tokens)
-    for batch in batches:
-        ids, mask = left_padded([sequences[index] for index in batch], model.device)
-        arguments = forward_arguments(model, ids, mask) | last_logits_argument(model)
-        states = model(**arguments, use_cache=False, output_hidden_states=True).hidden_states[-1]
-        for index, row in zip(batch, states[:, -1].float(), strict=True):
-            rows[index] = row
-    return torch.stack(rows).clone()
+    return states_at(model, sequences, slice(-1, None), (-1,), batch_tokens)[:, 0, 0]
 
 
 def fit_prober(states: torch.Tensor, labels: Sequence[bool], settings: Switch) -> nn.Sequential:

@@ -24,7 +24,7 @@ from merge.engine.inputs import ROLES
 from merge.settings import SETS, MergeSettings
 from train.backbone.tensor_groups import Shape, TensorGroup
 from train.chat.prompts import IGNORED_LABEL
-from train.data.batches import TokenizedExample, collate
+from train.data.batches import TokenizedExample, collate, prompt_tokens
 from train.guards.refusal_margin import OpeningPaths, RefusalOpenings, margins
 
 
@@ -100,9 +100,7 @@ class ScaleDerivatives:
 
         def values() -> Iterator[Tensor]:
             for example in examples:
-                _, labels = example
-                prompt = next(at for at, label in enumerate(labels) if label != IGNORED_LABEL)
-                logits, labels = self._logits([example], prompt)
+                logits, labels = self._logits([example], prompt_tokens(example))
                 predicted = logits[0, :-1][labels[0, 1:] != IGNORED_LABEL].float().log_softmax(-1)
                 drawn = torch.multinomial(predicted.detach().exp().cpu(), 1, generator=generator)
                 chosen = predicted.gather(-1, drawn.to(predicted.device))

@@ -25,8 +25,8 @@ from launch.search.margins.utility_leads import UtilityLeads, spaced, utility_qu
 from merge.common.progress import Progress
 from merge.io.block_names import blocks_of
 from merge.settings import MergeSettings
-from train.chat.prompts import IGNORED_LABEL, ChatPrompts
-from train.data.batches import TokenizedExample
+from train.chat.prompts import ChatPrompts
+from train.data.batches import TokenizedExample, prompt_tokens
 from train.guards.refusal_margin import RefusalOpenings
 
 TEMPERATURE = 0.25
@@ -202,5 +202,5 @@ def _harmless_answers(
 
 def _beginning(example: TokenizedExample) -> TokenizedExample:
     ids, labels = example
-    first = next(place for place, label in enumerate(labels) if label != IGNORED_LABEL)
-    return ids[: first + _MOST_TOKENS], labels[: first + _MOST_TOKENS]
+    length = prompt_tokens(example) + _MOST_TOKENS
+    return ids[:length], labels[:length]
