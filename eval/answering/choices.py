@@ -6,8 +6,7 @@ likely is an answer that opens as a refusal?).
 
 import inspect
 import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -106,18 +105,25 @@ def likelihoods(
     if not questions:
         return scores
     memory = memory_of(model)
-    # A question counts as wider where a batch of the budget would have more than MOST_LOGITS.
-    per_token = model.config.get_text_config().vocab_size * batch_tokens / MOST_LOGITS
-    widths = [
-        max(question.width, math.ceil(question.predicted * per_token)) for question in questions
-    ]
-    lengths = [max(map(len, question.choices)).bit_length() for question in questions]
-    for batch in batches_of_equals(widths, lengths, batch_tokens, _ALIKE):
+    most_predicted = MOST_LOGITS // model.config.get_text_config().vocab_size
+    for batch in _batches(questions, batch_tokens, most_predicted):
         asked = [questions[index] for index in batch]
         batch_scores = _score_batch(model, memory, asked, temperature)
         for index, row in zip(batch, batch_scores, strict=True):
             scores[index] = row
     return scores
+
+
+def _batches(
+    questions: Sequence[ChoiceQuestion], batch_tokens: int, most_predicted: int
+) -> Iterator[list[int]]:
+    """Places of questions that fit together; one batch has logits of so many tokens at most."""
+    widths = [question.width for question in questions]
+    lengths = [max(map(len, question.choices)).bit_length() for question in questions]
+    for alike in batches_of_equals(widths, lengths, batch_tokens, _ALIKE):
+        predicted = max(questions[place].predicted for place in alike)
+        step = max(1, most_predicted // predicted)
+        yield from (alike[start : start + step] for start in range(0, len(alike), step))
 
 
 @torch.inference_mode()

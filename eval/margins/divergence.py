@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from eval.answering.token_streams import forward_arguments
+from eval.answering.token_streams import forward_arguments, last_logits_argument
 from train.chat.prompts import IGNORED_LABEL
-from train.data.batches import TokenizedExample, collate
+from train.data.batches import TokenizedExample, collate, prompt_tokens
 
 _ROWS = 4
 """Answers in one batch: the logits of all their tokens are in memory at once."""
@@ -26,9 +26,9 @@ class Reference:
     @classmethod
     def of(cls, model: PreTrainedModel, examples: Sequence[TokenizedExample]) -> "Reference":
         """Measure the model as it is; its answers' tokens are the examples' labels."""
-        return cls(
-            examples, [distribution.half() for distribution in _log_probabilities(model, examples)]
-        )
+        sorted_examples = sorted(examples, key=lambda example: len(example[0]))  # little padding
+        distributions = _log_probabilities(model, sorted_examples)
+        return cls(sorted_examples, [distribution.half() for distribution in distributions])
 
     def divergence(self, model: PreTrainedModel) -> float:
         """KL(then || now) in nats, mean over the answers' tokens.
@@ -60,6 +60,10 @@ def _log_probabilities(
         batch = collate(examples, indices)
         mask = batch.attention_mask.to(model.device)
         arguments = forward_arguments(model, batch.input_ids.to(model.device), mask)
-        logits = model(**arguments, use_cache=False).logits[:, :-1]
-        counted = batch.labels[:, 1:] != IGNORED_LABEL
+        first = min(prompt_tokens(examples[index]) for index in indices)
+        arguments |= last_logits_argument(model, count=mask.shape[1] - first + 1)
+        logits = model(**arguments, use_cache=False).logits
+        labels = batch.labels[:, -logits.shape[1] :]
+        counted = labels[:, 1:] != IGNORED_LABEL
+        logits = logits[:, :-1]
         yield logits[counted.to(logits.device)].float().log_softmax(-1)

@@ -1,6 +1,7 @@
 """Whether chat template, tokenizer and model do for all texts of a run, before any training."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def check_prompts(recipe: Recipe, directory: Path, skeleton: Any, texts: Texts) 
     check_round_trip(chat, [*pairs, *texts.baselines])
     embeddings, positions = embedding_count(skeleton), position_count(skeleton)
 
+    @cache  # the baselines learn the same pairs, mostly at the same length
     def check_pair(pair: Example, max_length: int) -> None:
         ids = chat.example(pair.question, pair.answer, max_length)[0]
         _check_length(len(ids), positions, f"{source}: '{pair.question[:40]}' and its answer")

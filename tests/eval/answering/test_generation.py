@@ -122,3 +122,21 @@ def test_the_logits_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch):
     parted = mean_log_likelihoods(model, questions, batch_tokens=10_000)
     assert limit / 2 < max(sizes) <= limit
     assert np.array(parted) == pytest.approx(np.array(whole), abs=1e-5)
+
+
+def test_bounded_logits_leave_prompts_of_similar_length_together(monkeypatch: pytest.MonkeyPatch):
+    """With a vocabulary of 150,000, short prompts of all lengths once shared a batch: twice the
+    tokens."""
+    model, draw = make_model(), random.Random(3)
+    lengths = [draw.randint(20, 200) for _ in range(100)]
+    questions = [
+        ChoiceQuestion([draw.randrange(5, 20) for _ in range(length)], [[7] * 8])
+        for length in lengths
+    ]
+    read: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, arguments: read.append(arguments["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr("eval.answering.choices.MOST_LOGITS", 20 * 8 * model.config.vocab_size)
+    mean_log_likelihoods(model, questions, batch_tokens=16384)
+    assert sum(read) < 1.25 * (sum(lengths) + 100 * 7)
