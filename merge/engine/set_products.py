@@ -5,6 +5,9 @@ method ``by_set`` gives a set of a patch is the sum of g_i * delta_i over the se
 So one backward pass gives the derivatives by all scales (issue 14, point 4).
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from merge.engine.inputs import ROLES, BitSource, MergeInputs
@@ -14,6 +17,8 @@ from merge.kernels import products as product_kernels
 from merge.settings import SETS, MergeSettings
 
 Selection = tuple[str | float, ...]
+_PART = 2**20
+"""Entries that one thread multiplies at a time."""
 
 
 def selection_of(settings: MergeSettings) -> Selection:
@@ -30,7 +35,8 @@ def selection_of(settings: MergeSettings) -> Selection:
 
 
 class SetProducts:
-    """Inner products with the sets of one selection; labels every tensor once, a byte an entry.
+    """Inner products with the sets of one selection, by all cores; labels every tensor once, a byte
+    an entry.
 
     Args:
         merger: of method ``by_set`` and this selection, over ``source``.
@@ -52,6 +58,7 @@ class SetProducts:
         self._merger = merger
         self._model = merger.model_thresholds() if scope == "model" else None
         self._labels: dict[str, np.ndarray] = {}
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def of(self, name: str, gradient: np.ndarray) -> np.ndarray:
         """The sums of gradient * delta over kept entries, divided: fp64 [2, 3], by role and by set.
@@ -68,13 +75,21 @@ class SetProducts:
                 f"the gradient of '{name}' must be {size} float32 values, not "
                 f"{gradient.size} of {gradient.dtype}"
             )
-        labels = self.labels(name)
         deltas = [self.delta(role, name) for role in ROLES]
-        sums = np.zeros((len(ROLES), len(SETS), product_kernels.LANES))
         flat = np.ascontiguousarray(gradient).reshape(-1)
-        room = np.empty(product_kernels.LANES)
-        product_kernels.add_products(flat, *deltas, labels, sums, room)
-        return sums.sum(-1) / self.divisor
+        arrays = (flat, *deltas, self.labels(name))
+
+        def sums_of(begin: int) -> np.ndarray:
+            sums = np.zeros((len(ROLES), len(SETS), product_kernels.LANES))
+            room = np.empty(product_kernels.LANES)
+            parts = (array[begin : begin + _PART] for array in arrays)
+            product_kernels.add_products(*parts, sums, room)
+            return sums.sum(-1)
+
+        total = np.zeros((len(ROLES), len(SETS)))
+        for part in self._pool.map(sums_of, range(0, size, _PART)):
+            total += part
+        return total / self.divisor
 
     def labels(self, name: str) -> np.ndarray:
         """Which sets a tensor's entries are in: uint8, see ``merge.kernels.products.INSIDE``."""

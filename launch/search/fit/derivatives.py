@@ -169,10 +169,11 @@ class ScaleDerivatives:
 def _contiguous(head: Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Copy the states that a model's head gets.
 
-    Those of the last positions are not contiguous: with a head that needs no gradient PyTorch 2.13
-    multiplies them row by row, with a copy of the weights each, 48 GB for a large vocabulary.
+    Those of the last positions have the strides of all positions. With a head that needs no
+    gradient PyTorch 2.13 multiplies such states row by row, with a copy of the weights each: 48 GB
+    for a large vocabulary. It does so with a single row, too, which ``contiguous`` does not copy.
     """
-    return tuple(each.contiguous() for each in states)
+    return tuple(each.clone(memory_format=torch.contiguous_format) for each in states)
 
 
 class _Gathered:

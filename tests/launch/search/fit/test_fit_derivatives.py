@@ -102,8 +102,9 @@ def test_no_head_is_copied_for_every_row_of_the_last_logits(tmp_path: Path) -> N
         in_memory.model(torch.ones(5, 7, dtype=torch.int64), logits_to_keep=2)
 
     engine = ScaleDerivatives(in_memory, settings)
-    runs = (forward, lambda: engine.of_margins(PROMPTS, OPENINGS, 1.0), forward)
-    assert [matmuls(run) for run in runs] == [{"aten::mm"}] * 3
+    several, one = OPENINGS, RefusalOpenings(((5, 6),), 1.0, 1.0)
+    derivatives = (partial(engine.of_margins, PROMPTS, each, 1.0) for each in (several, one))
+    assert [matmuls(run) for run in (forward, *derivatives, forward)] == [{"aten::mm"}] * 4
 
 
 def test_the_fisher_matrix_is_the_divergence_of_small_scales(tmp_path: Path) -> None:
