@@ -1,17 +1,23 @@
 """What answers cost: time and tokens by batch, and time per token against the backbone (ATGR)."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.answering.completions import FILE_NAME as COMPLETIONS_NAME
+from eval.answering.completions import read_completions
 from eval.statistics.paired import ratio_bootstrap
 from eval.statistics.rates import Interval
 from eval.statistics.summary import CostRecord
+from eval.suites.answers import AnswerId
 from merge.common.errors import UserError
 from merge.common.files import atomic_write_text
 from merge.common.json_lines import append_lines, as_line, open_lines, read_lines
 
 FILE_NAME = "cost.jsonl"
+TokenTimes = Mapping[AnswerId, tuple[float, int]]
+"""Seconds and generated tokens of answers."""
 
 
 class Stopwatch:
@@ -49,14 +55,8 @@ class CostFile:
 
     def __init__(self, directory: Path, keys: set[str]) -> None:
         self._path = directory / FILE_NAME
-        records = read_lines(self._path)
-        if any({"answers", "seconds", "tokens"} - record.keys() for record in records):
-            raise UserError(
-                f"{self._path}: a line has no answers, seconds or tokens; delete the file and run "
-                "again: only times are lost"
-            )
-        self._batches: list[dict[str, Any]] = [
-            record for record in records if keys.issuperset(record["answers"])
+        self._batches = [
+            batch for batch in _read_batches(self._path) if keys.issuperset(batch["answers"])
         ]
         if self._path.exists():  # a torn last line is healed so
             lines = (f"{as_line(record)}\n" for record in self._batches)
@@ -83,28 +83,62 @@ class CostFile:
         """
         if not self._batches:
             return {}
-        timed = [(b["seconds"], b["tokens"]) for b in self._batches if b["seconds"] is not None]
-        generated = [batch for batch in timed if batch[1]]  # a choice generates nothing
-        seconds = sum(batch[0] for batch in generated)
-        tokens = sum(batch[1] for batch in generated)
+        timed = [batch for batch in self._batches if batch["seconds"] is not None]
+        generated = [batch for batch in timed if batch["tokens"]]  # a choice generates nothing
+        seconds = sum(batch["seconds"] for batch in generated)
+        tokens = sum(batch["tokens"] for batch in generated)
         return {
             "answers": sum(len(batch["answers"]) for batch in self._batches),
-            "seconds": round(sum(batch[0] for batch in timed), 3),
+            "seconds": round(sum(batch["seconds"] for batch in timed), 3),
             "tokens": tokens,
             "tokens_per_second": round(tokens / seconds, 1) if generated else None,
-            "batches": [list(batch) for batch in generated],
         }
 
 
-def time_per_token_ratio(cost: CostRecord, base: CostRecord) -> Interval | None:
+def token_times(directory: Path) -> TokenTimes:
+    """What every answer of a finished evaluation cost, where its batch was timed.
+
+    The answers of a batch share its time equally. Empty where no times were kept.
+
+    Raises:
+        UserError: a file of the evaluation is missing or broken.
+    """
+    shares = {
+        key: batch["seconds"] / len(batch["answers"])
+        for batch in _read_batches(directory / FILE_NAME)
+        if batch["seconds"] is not None and batch["tokens"]
+        for key in batch["answers"]
+    }
+    answers = read_completions(directory / COMPLETIONS_NAME) if shares else []
+    return {
+        (answer["suite"], answer["id"]): (shares[answer["key"]], answer["tokens"])
+        for answer in answers
+        if answer["key"] in shares
+    }
+
+
+def time_per_token_ratio(times: TokenTimes, base: TokenTimes) -> Interval | None:
     """ATGR: seconds per generated token against the backbone's, with a bootstrap interval.
 
-    Batches are drawn with replacement. ``None`` where either has fewer than two batches.
+    It is that of the prompts that both were timed on, drawn with replacement as pairs. So the
+    interval is over prompts, and not over what else the machine did meanwhile. ``None`` with fewer
+    than two such prompts, or without tokens.
     """
-    batches, base_batches = cost.get("batches", []), base.get("batches", [])
-    if min(len(batches), len(base_batches)) < 2:
+    common = sorted(times.keys() & base.keys())
+    above, below = [times[prompt] for prompt in common], [base[prompt] for prompt in common]
+    tokens, base_tokens = (sum(pair[1] for pair in pairs) for pairs in (above, below))
+    if len(common) < 2 or not tokens or not base_tokens:
         return None
-    low, high = ratio_bootstrap(batches, base_batches)
-    seconds, tokens = map(sum, zip(*batches, strict=True))
-    base_seconds, base_tokens = map(sum, zip(*base_batches, strict=True))
+    seconds, base_seconds = (sum(pair[0] for pair in pairs) for pairs in (above, below))
+    low, high = ratio_bootstrap(above, below)
     return {"value": (seconds / tokens) / (base_seconds / base_tokens), "low": low, "high": high}
+
+
+def _read_batches(path: Path) -> list[dict[str, Any]]:
+    batches = read_lines(path)
+    if any({"answers", "seconds", "tokens"} - batch.keys() for batch in batches):
+        raise UserError(
+            f"{path}: a line has no answers, seconds or tokens; delete the file and run again: "
+            "only times are lost"
+        )
+    return batches

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.answering.cost import time_per_token_ratio
+from eval.answering.cost import time_per_token_ratio, token_times
 from eval.axes import AXES, FAULTS
 from eval.rates import Completion, axis_outcomes
 from eval.report.attacks import attack_report
@@ -82,6 +82,8 @@ def compare(
     }
     curves = curve_report(answers, backbone, verdicts)
     rule = refusal_rule(summaries[backbone])
+    folders = dict(zip(summaries, directories, strict=True))
+    times = {name: token_times(folder) for name, folder in folders.items()}
     report: Report = {
         "format": 1,
         "headline": {name: headline(verdict) for name, verdict in verdicts.items()},
@@ -97,8 +99,7 @@ def compare(
         "verdicts": verdicts,
         "changes": {name: changes(answers[backbone], answers[name]) for name in others},
         "time_per_token": {
-            name: time_per_token_ratio(summaries[name]["cost"], summaries[backbone]["cost"])
-            for name in others
+            name: time_per_token_ratio(times[name], times[backbone]) for name in others
         },
         "details": {
             name: {key: summary.get(key) for key in ("identity", "settings", "cost", "versions")}
@@ -106,7 +107,7 @@ def compare(
         },
         "written_by": written_by(recipe),
         "made_of": report_origin(
-            {name: path / SUMMARY_NAME for name, path in zip(summaries, directories, strict=True)},
+            {name: folder / SUMMARY_NAME for name, folder in folders.items()},
             {"search": search, "agreement": agreement},
         ),
     }
@@ -119,7 +120,7 @@ def compare(
     if attacks:
         report["attacks"] = attacks
     ratings = compare_ratings(
-        dict(zip(summaries, directories, strict=True)),
+        folders,
         {name: summary["identity"] for name, summary in summaries.items()},
         backbone,
     )

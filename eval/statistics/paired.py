@@ -166,17 +166,18 @@ def ratio_bootstrap(
 ) -> tuple[float, float]:
     """95 % percentile interval of (sum x / sum y of above) / (sum x / sum y of below).
 
-    Both lists hold pairs (x, y), for example seconds and tokens of one batch; each list is drawn by
-    itself.
+    Both lists hold pairs (x, y), for example seconds and tokens of the answer to one prompt; the
+    cases are drawn together. A draw without any y is left out.
     """
     generator = np.random.default_rng(seed)
-
-    def rates(pairs: Sequence[Sequence[float]]) -> np.ndarray:
-        values = np.asarray(pairs, dtype=float)
-        sums = values[generator.integers(0, len(values), size=(draws, len(values)))].sum(axis=1)
-        return sums[:, 0] / sums[:, 1]
-
-    low, high = np.quantile(rates(above) / rates(below), (0.025, 0.975))
+    chosen = generator.integers(0, len(above), size=(draws, len(above)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = [
+            sums[:, 0] / sums[:, 1]
+            for sums in (np.asarray(pairs, float)[chosen].sum(axis=1) for pairs in (above, below))
+        ]
+        ratios = rates[0] / rates[1]
+    low, high = np.quantile(ratios[np.isfinite(ratios)], (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -21,8 +21,6 @@ class CostRecord(TypedDict, total=False):
     """Generated tokens."""
     tokens_per_second: float | None
     """None where no token was generated."""
-    batches: list[list[float]]
-    """[seconds, generated tokens] of each batch that generated any."""
 
 
 class AnyAttack(TypedDict, total=False):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eval.answering.cost import FILE_NAME, CostFile
+from eval.answering.cost import FILE_NAME, CostFile, time_per_token_ratio, token_times
 from eval.decoding_settings import SelfContrast
 from eval.run import RunJob, run
 from eval.settings import EvaluationSettings
@@ -57,7 +57,6 @@ def assert_all_is_counted(summary: Any, out: Path) -> None:
     batches = lines(out, FILE_NAME)
     keys = [key for batch in batches for key in batch["answers"]]
     assert sorted(keys) == sorted(answer["key"] for answer in answers)
-    assert cost["batches"] == [[b["seconds"], b["tokens"]] for b in batches if b["tokens"]]
     assert cost["seconds"] == pytest.approx(sum(b["seconds"] for b in batches), abs=1e-3)
 
 
@@ -100,10 +99,12 @@ def test_a_batch_counts_no_longer_than_its_answers(job: RunJob) -> None:
 @pytest.mark.parametrize("cut", [1, 30])
 def test_a_torn_line_costs_one_batch(job: RunJob, cut: int) -> None:
     """The last: as when the machine falls while it is written, with or without its end."""
-    whole = run(job)["cost"]["batches"]
+    run(job)
     file = job.out / FILE_NAME
+    whole = lines(job.out, FILE_NAME)
     file.write_bytes(file.read_bytes()[:-cut])
-    assert run(job)["cost"]["batches"] == (whole if cut == 1 else whole[:-1])
+    run(job)
+    assert lines(job.out, FILE_NAME) == (whole if cut == 1 else whole[:-1])
     assert file.read_bytes().endswith(b"}\n")
 
 
@@ -133,6 +134,38 @@ def test_a_batch_that_was_not_timed_has_answers_and_no_time(tmp_path: Path) -> N
         "seconds": 3.0,
         "tokens": 10,
         "tokens_per_second": 5.0,
-        "batches": [[2.0, 10]],
     }
     assert CostFile(tmp_path, set("bcd")).as_dict().get("answers") == 2
+
+
+def test_the_answers_of_a_batch_share_its_time(job: RunJob) -> None:
+    """Together they took as long as all batches; without the file no time is known."""
+    cost = run(job)["cost"]
+    times = token_times(job.out)
+    generated = [batch for batch in lines(job.out, FILE_NAME) if batch["tokens"]]
+    assert sum(seconds for seconds, _ in times.values()) == pytest.approx(
+        sum(batch["seconds"] for batch in generated)
+    )
+    assert sum(tokens for _, tokens in times.values()) == cost["tokens"]
+    by_id = {(line["suite"], line["id"]): line for line in lines(job.out, "completions.jsonl")}
+    for batch in generated:
+        ids = [id_ for id_, line in by_id.items() if line["key"] in batch["answers"]]
+        assert {times[id_][0] for id_ in ids} == {batch["seconds"] / len(ids)}
+    (job.out / FILE_NAME).unlink()
+    assert token_times(job.out) == {}
+
+
+def test_time_per_token_is_that_of_the_prompts_both_answered() -> None:
+    """Planted: twice the time per token, on prompts that differ far more from each other."""
+    base = {("s", str(n)): (0.1 * n, 10 * n) for n in range(1, 40)}
+    slow = {prompt: (2 * seconds, tokens) for prompt, (seconds, tokens) in base.items()}
+    slow["s", "other"] = (1000.0, 1)
+    ratio = time_per_token_ratio(slow, base)
+    assert ratio == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
+    noisy = {("s", "1"): (1.0, 100), ("s", "2"): (1.5, 100), ("s", "3"): (0.8, 100)}
+    ratio = time_per_token_ratio(noisy, base)
+    assert ratio is not None
+    assert ratio["value"] == pytest.approx(3.3 / 300 / 0.01)
+    assert ratio["low"] < ratio["value"] < ratio["high"]
+    assert time_per_token_ratio({("s", "1"): (1.0, 100)}, base) is None
+    assert time_per_token_ratio(dict.fromkeys(base, (1.0, 0)), base) is None

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from eval.answering.cost import time_per_token_ratio
 from eval.answering.loading import load_model
 from eval.rates import evaluate
 from eval.report.compare import compare
@@ -19,7 +18,6 @@ from eval.report.page import write_report
 from eval.report.verdict import load_margins
 from eval.run import RunJob, run
 from eval.settings import EvaluationSettings, Margins
-from eval.statistics.summary import CostRecord
 from eval.suites.prompts import load_prompts
 from eval.suites.suite import load_suite
 from merge.common.errors import UserError
@@ -203,20 +201,6 @@ def test_runs_of_one_name_are_its_seeds(world: Path, tmp_path: Path):
         compare([*folders, folders[1]])
 
 
-def test_time_per_token_is_the_ratio_of_seconds_per_token():
-    """Planted: twice the time per token; equal batches leave no width, single ones no interval."""
-    slow: CostRecord = {"batches": [[2.0, 100], [4.0, 200]]}
-    fast: CostRecord = {"batches": [[1.0, 100], [3.0, 300]]}
-    ratio = time_per_token_ratio(slow, fast)
-    assert ratio == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
-    noisy: CostRecord = {"batches": [[1.0, 100], [1.5, 100], [0.8, 100], [1.2, 100]]}
-    ratio = time_per_token_ratio(noisy, fast)
-    assert ratio is not None
-    assert ratio["value"] == pytest.approx(4.5 / 400 / 0.01)
-    assert ratio["low"] < ratio["value"] < ratio["high"]
-    assert time_per_token_ratio(slow, {"batches": [[1.0, 100]]}) is None
-
-
 @pytest.mark.slow
 def test_loading_a_model_is_no_part_of_the_answers_time(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -228,8 +212,7 @@ def test_loading_a_model_is_no_part_of_the_answers_time(
     monkeypatch.setattr("eval.run.load_model", load)
     cost = run(_job(world, tmp_path, batch_tokens=64))["cost"]
     assert 0 < cost["seconds"] < 2
-    assert sum(tokens for _, tokens in cost["batches"]) == cost["tokens"] > 0
-    assert sum(seconds for seconds, _ in cost["batches"]) <= cost["seconds"] + 0.01
+    assert cost["tokens"] > 0
 
 
 def test_margins_come_from_a_file(tmp_path: Path):

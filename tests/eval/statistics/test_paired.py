@@ -84,8 +84,22 @@ def test_paired_bootstrap_agrees_with_the_normal_interval():
     assert paired_bootstrap(before.tolist(), after.tolist()) == pytest.approx(expected, abs=0.01)
 
 
-def test_ratio_of_equal_batches_is_one():
-    assert ratio_bootstrap([(1.0, 10)] * 5, [(1.0, 10)] * 7) == pytest.approx((1.0, 1.0))
+def test_the_interval_of_a_ratio_agrees_with_its_linear_approximation():
+    """Cases as pairs: what both sides share, here the length of an answer, widens nothing."""
+    draw = np.random.default_rng(2)
+    tokens = draw.integers(1, 200, 400)
+    below = np.stack([0.1 * tokens * draw.uniform(0.9, 1.1, 400), tokens], axis=1)
+    above = np.stack([0.2 * tokens * draw.uniform(0.9, 1.1, 400), tokens], axis=1)
+    rates = [side[:, 0].sum() / side[:, 1].sum() for side in (above, below)]
+    relative = [
+        (side[:, 0] - rate * side[:, 1]) / side[:, 0].sum()
+        for side, rate in zip((above, below), rates, strict=True)
+    ]
+    ratio = rates[0] / rates[1]
+    spread = 1.96 * ratio * np.sqrt(((relative[0] - relative[1]) ** 2).sum())
+    interval = ratio_bootstrap(above.tolist(), below.tolist())
+    assert interval == pytest.approx((ratio - spread, ratio + spread), abs=0.2 * spread)
+    assert ratio_bootstrap([(1.0, 0), (1.0, 10)], [(1.0, 10)] * 2) == pytest.approx((1.0, 2.0))
 
 
 @given(st.lists(st.integers(0, 40), min_size=9, max_size=9))

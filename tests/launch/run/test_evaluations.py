@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from eval.answering.cost import token_times
 from eval.judges.judges import HARM_RULE, RULES
 from launch.prepare.own_answers import own_answers
 from launch.prepare.text_check import check_data
@@ -96,11 +97,11 @@ def test_a_stages_backbone_has_the_answers_of_the_last_stage_and_their_cost(
     monkeypatch.setattr("eval.run.load_model", lambda *_: pytest.fail("asked again"))
     stage = recipe.model_copy(update={"output": tmp_path / "stage"})
     Evaluations(stage, patched).evaluate_backbone()
-    before, after = (
-        read_json(folder / "summary.json")
-        for folder in (recipe.output / "eval/safepatching", tmp_path / "stage/eval/backbone")
-    )
-    assert after["cost"] == before["cost"] and len(after["cost"]["batches"]) > 1
+    folders = (recipe.output / "eval/safepatching", tmp_path / "stage/eval/backbone")
+    before, after = (read_json(folder / "summary.json") for folder in folders)
+    assert after["cost"] == before["cost"] and after["cost"]["tokens"] > 0
+    times = [token_times(folder) for folder in folders]
+    assert times[0] == times[1] and len(times[0]) > 1
     assert after["axes"] == before["axes"]
 
 
