@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from eval.answering.token_streams import (
+    ALIKE_IN_A_PASS,
     Memory,
     batches_of_equals,
     forward_arguments,
@@ -25,10 +26,6 @@ from eval.answering.token_streams import (
 from eval.settings import MOST_LOGITS
 from train.data.shared_paths import shared_paths
 
-_ALIKE = 0.8
-"""Padding costs a forward pass as much as tokens do: on a suite of short and long questions, full
-batches were more than half padding. So a batch has questions of similar width, whose longest
-choices have the same number of binary digits."""
 _FEWEST_SHARED = 8
 """Tokens that prompts must have in common, or one forward pass more costs as much as it saves."""
 
@@ -117,10 +114,13 @@ def likelihoods(
 def _batches(
     questions: Sequence[ChoiceQuestion], batch_tokens: int, most_predicted: int
 ) -> Iterator[list[int]]:
-    """Places of questions that fit together; one batch has logits of so many tokens at most."""
+    """Places of questions that fit together; one batch has logits of so many tokens at most.
+
+    They have a similar width, and longest choices with the same number of binary digits.
+    """
     widths = [question.width for question in questions]
     lengths = [max(map(len, question.choices)).bit_length() for question in questions]
-    for alike in batches_of_equals(widths, lengths, batch_tokens, _ALIKE):
+    for alike in batches_of_equals(widths, lengths, batch_tokens, ALIKE_IN_A_PASS):
         predicted = max(questions[place].predicted for place in alike)
         step = max(1, most_predicted // predicted)
         yield from (alike[start : start + step] for start in range(0, len(alike), step))

@@ -13,12 +13,20 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 from eval.answering.generation import Question, ending_tokens, generate
-from eval.answering.token_streams import forward_arguments, left_padded, memory_of, states_at
+from eval.answering.token_streams import (
+    forward_arguments,
+    last_logits_argument,
+    left_padded,
+    memory_of,
+    states_at,
+)
 from eval.decoding_settings import Switch
 from eval.judges.judged import judged
 from merge.common.errors import UserError
 from merge.common.files import atomic_writer
+from merge.common.progress import Progress
 from train.chat.prompts import IGNORED_LABEL, ChatPrompts
+from train.data.batches import TokenizedExample, prompt_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +191,7 @@ def fit_prober(states: torch.Tensor, labels: Sequence[bool], settings: Switch) -
 
 
 def fit_refusal_head(
-    model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]], settings: Switch
+    model: PreTrainedModel, examples: Sequence[TokenizedExample], settings: Switch
 ) -> torch.Tensor:
     """A copy of the lm_head's weights, fp32, tuned on answers; all else of the model stays.
 
@@ -201,27 +209,30 @@ def fit_refusal_head(
         with headed(model, weight) as head, torch.enable_grad():
             rate = settings.head_learning_rate
             optimizer = torch.optim.AdamW([head.weight], lr=rate, weight_decay=_HEAD_DECAY)
-            for _ in range(settings.head_epochs):
-                order = torch.randperm(len(examples), generator=draws).tolist()
-                for start in range(0, len(order), rows):
-                    batch = [examples[index] for index in order[start : start + rows]]
-                    optimizer.zero_grad()
-                    _answer_loss(model, batch).backward()
-                    optimizer.step()
+            steps = settings.head_epochs * len(examples)
+            with Progress("safe_switch tunes its refusal head", steps, "answers") as progress:
+                for _ in range(settings.head_epochs):
+                    order = torch.randperm(len(examples), generator=draws).tolist()
+                    for start in range(0, len(order), rows):
+                        batch = [examples[index] for index in order[start : start + rows]]
+                        optimizer.zero_grad()
+                        _answer_loss(model, batch).backward()
+                        optimizer.step()
+                        progress.advance(len(batch))
             return head.weight.detach()
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
 
 
-def _answer_loss(
-    model: PreTrainedModel, batch: Sequence[tuple[list[int], list[int]]]
-) -> torch.Tensor:
+def _answer_loss(model: PreTrainedModel, batch: Sequence[TokenizedExample]) -> torch.Tensor:
     ids, mask = left_padded([each[0] for each in batch], model.device)
     longest = ids.shape[1]
     padded = [[IGNORED_LABEL] * (longest - len(each[1])) + each[1] for each in batch]
-    labels = torch.tensor(padded, device=model.device)[:, 1:]
-    logits = model(**forward_arguments(model, ids, mask), use_cache=False).logits[:, :-1]
+    kept = 1 + max(len(each[0]) - prompt_tokens(each) for each in batch)
+    labels = torch.tensor(padded, device=model.device)[:, -kept:][:, 1:]
+    arguments = forward_arguments(model, ids, mask) | last_logits_argument(model, kept)
+    logits = model(**arguments, use_cache=False).logits[:, -kept:-1]
     chosen = labels != IGNORED_LABEL
     return cross_entropy(logits[chosen].float(), labels[chosen])
 
