@@ -171,12 +171,14 @@ def ratio_bootstrap(
     """
     generator = np.random.default_rng(seed)
     chosen = generator.integers(0, len(above), size=(draws, len(above)))
+
+    def totals(pairs: Sequence[Sequence[float]]) -> list[np.ndarray]:
+        columns = zip(*pairs, strict=True)
+        return [np.asarray(column, float)[chosen].sum(axis=1) for column in columns]
+
+    (x, y), (base_x, base_y) = totals(above), totals(below)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rates = [
-            sums[:, 0] / sums[:, 1]
-            for sums in (np.asarray(pairs, float)[chosen].sum(axis=1) for pairs in (above, below))
-        ]
-        ratios = rates[0] / rates[1]
+        ratios = (x / y) / (base_x / base_y)
     low, high = np.quantile(ratios[np.isfinite(ratios)], (0.025, 0.975))
     return float(low), float(high)
 
