@@ -159,7 +159,8 @@ class TrainingSettings(Settings):
     """Largest gradient norm; 0 turns clipping off."""
     answer_tokens: PositiveInt | None = added(None)
     """Number of first tokens of each answer over which the loss on D_h is taken; None takes whole
-    answers. The importance has its own key, ``importance.answer_tokens``."""
+    answers. With ``guards.margin_samples`` they are counted from where the answer parts from the
+    refusal openings. The importance has its own key, ``importance.answer_tokens``."""
     answer_decay: Fraction = added(1.0)
     """Factor r of a weighted mean: token i of an answer (from 0) has the weight r**i in the loss on
     D_h."""

@@ -77,7 +77,7 @@ def build_terms(
     forget = Term(
         name="forget",
         weight=1.0,
-        examples=cut_answers(data.forget, settings.answer_tokens),
+        examples=cut_answers(data.forget, settings.answer_tokens, data.refusals_open),
         plan=plan,
         losses=_ascent,
         decay=settings.answer_decay,

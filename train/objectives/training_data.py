@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class TrainingData:
     """Pairs of the importance, where they are not those of ``forget``."""
     openings: Sequence[Sequence[TokenizedExample]] = ()
     """Some questions of D_h, each with every refusal opening; watched, never trained on."""
+    refusals_open: Sequence[Sequence[int]] = ()
+    """Token ids of the refusal openings, where these are known."""
 
     def texts(self) -> Iterator[list[int]]:
         """The token ids of every sample."""
@@ -69,7 +72,8 @@ def tokenize_data(
     if openings is not None:
         chosen = random_subset(settings.guards.margin_samples, len(examples), seed)
         questions = [prompts.answer_start(examples[index].question) for index in chosen]
-        data = replace(data, openings=[opening_examples(ids, openings) for ids in questions])
+        watched_openings = [opening_examples(ids, openings) for ids in questions]
+        data = replace(data, openings=watched_openings, refusals_open=openings.tokens)
     if refusals:
         decoupled = decouple_refusals(prompts, settings, examples, data.forget, refusals, seed)
         data = replace(data, decoupled=decoupled)
@@ -105,17 +109,37 @@ def _mismatched(
 
 
 def cut_answers(
-    examples: Sequence[TokenizedExample], tokens: int | None
+    examples: Sequence[TokenizedExample],
+    tokens: int | None,
+    openings: Sequence[Sequence[int]] = (),
 ) -> Sequence[TokenizedExample]:
     """The samples up to so many first tokens of their answers; ``None`` keeps whole answers.
 
     What follows cannot change the loss of these tokens, so it is not computed either.
+
+    Args:
+        openings: of refusals, as token ids. What an answer begins with as one of them does has no
+            loss, and does not count, but for the answer's last token: "As an AI language model, I"
+            can go on as a refusal, so to unlearn it would be to unlearn refusing (issue 17).
     """
-    return examples if tokens is None else [_cut_answer(example, tokens) for example in examples]
+    if tokens is None:
+        return examples
+    return [_cut_answer(example, tokens, openings) for example in examples]
 
 
-def _cut_answer(example: TokenizedExample, tokens: int) -> TokenizedExample:
+def _cut_answer(
+    example: TokenizedExample, tokens: int, openings: Sequence[Sequence[int]]
+) -> TokenizedExample:
     ids, labels = example
     places = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
-    end = places[:tokens][-1] + 1
-    return ids[:end], labels[:end]
+    answer = [labels[place] for place in places]
+    shared = max((_alike(answer, opening) for opening in openings), default=0)
+    counted = places[min(shared, len(places) - 1) :][:tokens]
+    end = counted[-1] + 1
+    return ids[:end], [IGNORED_LABEL] * counted[0] + labels[counted[0] : end]
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

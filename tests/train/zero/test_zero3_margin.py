@@ -179,14 +179,23 @@ def test_unlearning_keeps_its_best_state_also_through_a_stop(tmp_path: Path) -> 
 
 
 def test_normalised_steps_on_first_tokens_until_refusals_are_gone(tmp_path: Path) -> None:
-    """Descent in whole-data steps; stopped in the importance pass, which one process ends."""
+    """Descent in whole-data steps, on three tokens from where an answer parts from the openings;
+    stopped in the importance pass, which one process ends."""
     # So many that the importance pass takes longer than the signal that stops it.
     length, count, first, decay = 0.06, 400, 3, 0.5
     recipe, samples, questions = prepare(tmp_path, count, FALLING, ("run",))
 
+    def parting(sample: Any) -> int:
+        answer = [label for label in sample[1] if label != -100]
+        longest = max(n for o in FALLING for n in range(len(o) + 1) if tuple(answer[:n]) == o[:n])
+        return min(longest, len(answer) - 1)
+
+    assert {parting(sample) for sample in samples} > {0}
+
     def step(model: Any, number: int) -> None:
         for sample in samples:
-            losses = plain_losses(model, sample)[:first]
+            start = parting(sample)
+            losses = plain_losses(model, sample)[start : start + first]
             weights = torch.tensor([decay**place for place in range(len(losses))])
             ((weights * losses).sum() / weights.sum() / count).backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
