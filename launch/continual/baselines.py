@@ -1,6 +1,7 @@
 """The baselines of continual alignment: the safety training alone, stage upon stage."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from launch.continual.stage_recipes import (
     ContinualStage,
     baseline_stages,
     continual_settings,
+    validation_beside,
 )
 from launch.pipeline.pipeline import Pipeline
 from launch.pipeline.stages import STAGES
@@ -24,7 +26,7 @@ from merge.engine.resources import MergeResources
 def baseline_table(baseline: str) -> StageTable:
     """The stages of one stage of a baseline."""
     return stage_table(
-        STAGES["openings"],
+        replace(STAGES["openings"], run=_learn_openings),
         STAGES["safety"],
         Stage(
             name="merge",
@@ -70,6 +72,16 @@ def run_baseline(stage: ContinualStage, baseline: str, part: str | None = None) 
     pipeline = Pipeline(stage.recipe, baseline_table(baseline))
     for name in pipeline.stages() if part is None else [part]:
         pipeline.run_unless_done(name)
+
+
+def _learn_openings(recipe: Recipe) -> None:
+    """Ask the validation prompts of SafePatching's stage too.
+
+    A harvested D_h has only questions that the first backbone does not refuse.
+    """
+    from launch.prepare.openings import write_run_openings
+
+    write_run_openings(recipe, validation_beside(recipe))
 
 
 def _is_merged(recipe: Recipe) -> bool:

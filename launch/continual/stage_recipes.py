@@ -23,6 +23,7 @@ NAME = "continual"
 METHOD = "safepatching"
 """What the summary calls the patched models, beside the baselines."""
 SEARCH_SUITE = "validation.yaml"
+_STAGES = "stages"
 _NOT_INHERITED = ("world", "alignment", "harvest", "continual", "cluster")
 """Sections of the whole run, which no stage repeats; but see ``_own_false_refusals``."""
 
@@ -61,13 +62,19 @@ def patch_stages(recipe: Recipe) -> list[ContinualStage]:
     Raises:
         UserError: a stage changes the recipe to one that does not hold.
     """
-    return _stages(recipe, recipe.output / "stages", {})
+    return _stages(recipe, recipe.output / _STAGES, {})
 
 
 def baseline_stages(recipe: Recipe, baseline: str) -> list[ContinualStage]:
     """A baseline's stages: the safety training alone, by its own changes, without a search."""
     changes = {**continual_settings(recipe).baselines[baseline], "search": None, "harvest": None}
     return _stages(recipe, recipe.output / "baselines" / baseline, changes)
+
+
+def validation_beside(baseline: Recipe) -> Path | None:
+    """The validation suite of SafePatching's stage beside one of a baseline, if it searches."""
+    file = baseline.output.parents[2] / _STAGES / baseline.output.name / SEARCH_SUITE
+    return file if file.is_file() else None
 
 
 def _stages(recipe: Recipe, folder: Path, changes: Mapping[str, Any]) -> list[ContinualStage]:

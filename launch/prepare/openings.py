@@ -36,12 +36,15 @@ _MOST_PAIRS = 256
 """Questions of D_h that are asked where it was not harvested."""
 
 
-def write_run_openings(recipe: Recipe) -> Path:
+def write_run_openings(recipe: Recipe, suite: Path | None = None) -> Path:
     """Let the backbone answer, see which answers are refusals, and write how these open.
 
     Asked are D_h's questions, or what the harvest has asked, and the validation suite's harm and
     refusal prompts; where these show nothing to repair, a warning says so. Answers that are there
     from an earlier try stay.
+
+    Args:
+        suite: the validation suite; by default the search's, if there is a search.
 
     Returns:
         openings.json in the run folder; it holds none where the refusals have nothing in common.
@@ -50,7 +53,9 @@ def write_run_openings(recipe: Recipe) -> Path:
         UserError: a source is missing, or the backbone cannot answer.
     """
     backbone = backbone_directory(recipe.backbone)
-    answers, prompts = _harvested(recipe), _validation_prompts(recipe)
+    if suite is None and recipe.search is not None:
+        suite = recipe.search.suite
+    answers, prompts = _harvested(recipe), _validation_prompts(suite, recipe.evaluation.data_dir)
     questions = [*prompts[HARM], *prompts[REFUSAL]]
     if not answers:
         questions = [*_own_questions(recipe), *questions]
@@ -91,12 +96,11 @@ def _own_questions(recipe: Recipe) -> list[str]:
     return questions[:: -(-len(questions) // _MOST_PAIRS)]
 
 
-def _validation_prompts(recipe: Recipe) -> dict[str, list[str]]:
+def _validation_prompts(suite: Path | None, data_dir: Path | None) -> dict[str, list[str]]:
     """Texts by axis: those of harm, and those of refusal."""
     by_axis: dict[str, list[str]] = {HARM: [], REFUSAL: []}
-    if recipe.search is not None:
-        data_dir = recipe.evaluation.data_dir
-        for prompt_set in load_prompts(load_suite(recipe.search.suite, data_dir)):
+    if suite is not None:
+        for prompt_set in load_prompts(load_suite(suite, data_dir)):
             if prompt_set.row.axis in by_axis:
                 by_axis[prompt_set.row.axis] += [prompt.text for prompt in prompt_set.prompts]
     return by_axis
