@@ -20,9 +20,10 @@ from merge.common.metrics import current_metrics
 EVERY_SECONDS = 30.0
 """Between two lines; half a minute, so that one that is late still comes within a minute."""
 _SCALED_FROM = 100_000
-"""Totals from here on are written with K, M, G, as bytes are."""
+"""Amounts from here on are written with K, M, G, as bytes are."""
 _LINE = re.compile(
-    r"[A-Za-z][^:\n]*: [\d.]+\w*(?: of [\d.]+\w*)?\b[^\n]*/s(?:, [\d:]+ left)?$", re.MULTILINE
+    r"[A-Za-z][^:\n]*: [\d.]+\w*(?: of [\d.]+\w*)?\b[^\n]*(?:/s| s each)(?:, [\d:]+ left)?$",
+    re.MULTILINE,
 )
 _in_a_whole: ContextVar[bool] = ContextVar("in a whole", default=False)
 """Whether a step whose total is known has begun, of which all else is a part."""
@@ -132,13 +133,14 @@ class Progress:
         of_total = "" if self._total is None else f" of {self._amount(self._total)}"
         parts = [f"{self._what}: {self._amount(done)}{of_total}{unit}"]
         parts += [self._words] * bool(self._words)
-        parts += [f"{self._amount(rate)}{unit}/s"]
+        slow = self._unit != "B" and 0 < rate < 1
+        parts += [f"{self._amount(1 / rate)} s each" if slow else f"{self._amount(rate)}{unit}/s"]
         parts += [] if left is None else [f"{_tqdm().format_interval(left)} left"]
         return ", ".join(parts)
 
     @property
     def _scaled(self) -> bool:
-        return self._unit == "B" or self._total is None or self._total >= _SCALED_FROM
+        return self._unit == "B" or (self._total or self._done) >= _SCALED_FROM
 
     def _amount(self, value: float) -> str:
         if self._scaled:

@@ -96,8 +96,15 @@ def test_rate_and_time_left_leave_out_what_was_done_before() -> None:
         step.advance(10)
         step._started = time.monotonic() - 2000  # pyright: ignore[reportPrivateUsage]
         line = step.line()
-    assert line == "search: 60 of 100 trials, 0.005 trials/s, 2:13:20 left"
+    assert line == "search: 60 of 100 trials, 200 s each, 2:13:20 left"
     assert last_line(f"12:00:01 {line}\n12:00:02 data: 3 of 4 answers are short") == line
+
+
+def test_few_units_of_an_unknown_number_are_counted_plainly() -> None:
+    with Progress("fit", None, "merges") as step:
+        step.advance(3)
+        step._started = time.monotonic() - 180  # pyright: ignore[reportPrivateUsage]
+        assert step.line() == "fit: 3 merges, 60 s each"
 
 
 @pytest.mark.parametrize(
