@@ -8,6 +8,8 @@ from merge.common.settings import Settings
 
 ContinualStageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
+_NO_GUARD = {"max_forget_loss": 1000, "margin_samples": 0}
+
 
 class ContinualStageSettings(Settings):
     """One stage of continual alignment."""
@@ -29,13 +31,14 @@ class ContinualSettings(Settings):
     """The stages in order; the patched model of one is the backbone of the next."""
     baselines: dict[ContinualStageName, dict[str, Any]] = Field(
         default_factory=lambda: {
-            objective: {"safety": {"objective": objective, "guards": {"max_forget_loss": 1000}}}
+            objective: {"safety": {"objective": objective, "guards": _NO_GUARD}}
             for objective in ("npo", "ascent")
         }
     )
     """Changes of the recipe by the baseline's name. A baseline consists of the safety training
     alone; each of its stages starts from its own model of the stage before. The default sets no
-    effective bound on the forget loss, because a later stage may begin beyond a lower one."""
+    effective bound on the forget loss, because a later stage may begin beyond a lower one, and no
+    bound on the refusal margin, which a later stage may never raise."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "ContinualSettings":

@@ -47,8 +47,12 @@ def test_each_stage_patches_the_model_of_the_stage_before(tmp_path):
 
 
 def test_baselines_train_without_a_bound_unless_the_recipe_says_so(tmp_path):
-    """A later stage begins where the bound of the first one ended."""
-    recipe = demo(tmp_path, "continual={stages: [{name: a, categories: [x]}]}")
+    """A later stage begins where the bound of the first one ended, and may never raise a margin."""
+    recipe = demo(
+        tmp_path,
+        "continual={stages: [{name: a, categories: [x]}]}",
+        "safety.guards.margin_samples=8",
+    )
     assert recipe.continual is not None
     sections = {}
     for name in recipe.continual.baselines:
@@ -60,6 +64,7 @@ def test_baselines_train_without_a_bound_unless_the_recipe_says_so(tmp_path):
     }
     assert recipe.safety.guards.max_forget_loss == 0.5
     assert all(section.guards.max_forget_loss == 1000 for section in sections.values())
+    assert all(section.guards.margin_samples == 0 for section in sections.values())
 
 
 def test_a_stage_changes_what_it_says_and_nothing_else(tmp_path):
