@@ -115,18 +115,23 @@ class OpeningSearch:
         }
         result.record["first_words"] = check_first_words(model)
         for method in search.methods:
+            answers, most = self._trials(method, "answers"), search.answered
+            answers.ask_again()
             tried = self.do_trials(model, method, self._trials(method, self.kind))
             if can_be_fitted(method, model, search):
                 bases = self._by_estimate(tried)[: search.fit_starts]
                 if method == search.methods[0]:
-                    first = bases[0][0]
+                    first, most = bases[0][0], most + 1
+                    # A fit takes longer than these answers, and is in vain by wrong openings.
+                    if not answers.done() and self._ask(first, answers) is None:
+                        return None
                     result.record["prediction"] = predict(model, first, search, self.folder)
                 fits = [fit_merge(model, base, search, self.folder) for base, _ in bases]
                 fit = min(fits, key=lambda each: each.best.loss)
                 tried = [*(pair for each in fits for pair in each.tried), *tried]
                 result.record.setdefault("fit", {})[method] = fit.as_dict()
             result.estimated[method] = tried
-            answered = self._answered(tried, self._trials(method, "answers"))
+            answered = self._answered(tried, answers, most)
             if answered is None:
                 return None
             result.answered[method] = answered
@@ -140,36 +145,46 @@ class OpeningSearch:
     def _trials(self, method: SearchMethod, asked: str) -> Trials:
         return Trials(self.folder, f"{method}.{asked}", self.answering.search, self.seed)
 
-    def _answered(self, tried: list[Trial], trials: Trials) -> list[Trial] | None:
+    def _answered(self, tried: list[Trial], answers: Trials, most: int) -> list[Trial] | None:
         """Ask the best few for answers, one after the other; those that are done have answered.
+
+        Args:
+            most: number of merges that answer in all.
 
         Returns:
             ``None`` where the openings were learned again.
         """
         search = self.answering.search
         backbone = Known(self.model.before, self.answering.before)
-        trials.ask_again()
         known = [
             Known(self._estimate(merge, tried), outcome)
-            for merge, outcome in trials.done().values()
+            for merge, outcome in answers.done().values()
         ]
-        name = "answers of the best merges"
-        with Progress(name, search.answered, "merges", len(known)) as progress:
-            while len(known) < search.answered:
+        with Progress("answers of the best merges", most, "merges", len(known)) as progress:
+            while len(known) < most:
                 chosen = next_finalist(tried, backbone, known, search)
                 if chosen is None:
                     break
                 settings, estimate = chosen
-                trial = trials.begin()
-                evaluation = self.answering.evaluation(settings)
-                outcome = evaluated_outcome(evaluation)
-                learned = self.kind == OWN and self._learn(evaluation)
-                trials.tell(trial, settings, outcome, backbone.answered)
-                if learned:
+                outcome = self._ask(settings, answers)
+                if outcome is None:
                     return None
                 known.append(Known(estimate, outcome))
                 progress.advance()
-        return list(trials.done().values())
+        return list(answers.done().values())
+
+    def _ask(self, settings: MergeSettings, answers: Trials) -> Outcome | None:
+        """The rates by a merge's answers, which are kept.
+
+        Returns:
+            ``None`` where the openings were learned again of them.
+        """
+        trial = answers.begin()
+        evaluation = self.answering.evaluation(settings)
+        outcome = evaluated_outcome(evaluation)
+        learned = self.kind == OWN and self._learn(evaluation)
+        answers.tell(trial, settings, outcome, self.answering.before)
+        return None if learned else outcome
 
     def _learn(self, evaluation: Evaluation) -> bool:
         """Learn openings from a merge's answers, where those that are known miss its refusals."""

@@ -62,7 +62,8 @@ class SearchSettings(Settings):
     that tells the backbone's own refusals badly, the search asks for answers after all."""
     answered: PositiveInt = added(6)
     """Number of the best merges of a method that generate answers when ``by`` is ``margins``, one
-    after the other; one is chosen by the rates of these answers."""
+    after the other; one is chosen by the rates of these answers. With a ``fit``, the best trial of
+    the first method answers as well, before the fit."""
     max_divergence: PositiveFloat = added(0.1)
     """By margins: a merge counts only if it diverges from the backbone on harmless answers by no
     more than this (KL in nats per token)."""

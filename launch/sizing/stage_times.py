@@ -180,6 +180,7 @@ def _asking_times(model: Model, recipe: Recipe, rates: Rates) -> Iterator[StageT
         trials = search.trials * len(search.methods)
         by_margins = search.by == "margins"
         answered = search.answered * len(search.methods) if by_margins else trials
+        answered += search.fit != "none"  # the best trial, before the fit
         times = [(answered + 1) * answering_seconds(model, asked, tokens, gpu) for gpu in GPUS]
         measured = _at(rates.trial, answered + 1)
         work = f"{trials} trials, {_words(answered + 1, asked)}"

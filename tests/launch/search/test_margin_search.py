@@ -14,6 +14,8 @@ from eval.answering.loading import load_tokenizer
 from eval.report.page import render_html
 from launch.recipe import Recipe
 from launch.search.choice import violation
+from launch.search.fit.fitting import Fit
+from launch.search.fit.margin_fit import fit_merge
 from launch.search.margin_search import judged_answers
 from launch.search.margins.margin_model import MarginModel
 from launch.search.opening_search import MERGED, OWN
@@ -111,8 +113,10 @@ def test_the_margin_stands_for_the_judged_answer(searched: tuple[Recipe, dict[st
 def test_the_best_few_are_asked_and_one_of_them_is_chosen(
     searched: tuple[Recipe, dict[str, Any]],
 ) -> None:
+    """And the best trial before the fit, whose scales are by no pattern of tensors."""
     recipe, record = searched
-    assert len(record["trials"]) == 2
+    assert len(record["trials"]) == 2 + 1
+    assert not record["trials"][0]["settings"].get("scales")
     assert [trial["chosen"] for trial in record["trials"]].count(True) == 1
     # Four trials, and what the fit has measured.
     assert len(record["estimated"]) > 4 + 4
@@ -159,7 +163,7 @@ def test_the_report_says_what_was_asked_by_margins(
         "search": record,
     }
     page = " ".join(render_html(report).split())
-    asked = f"{2 + len(record['estimated'])} merges tried on the validation split, "
+    asked = f"{3 + len(record['estimated'])} merges tried on the validation split, "
     assert f"{asked}{len(record['estimated'])} of them by refusal margins alone" in page
     held_out = record["fit"]["difference"]["held_out_auc"]
     assert f"with an AUC of {held_out:.3f}." in page
@@ -201,6 +205,25 @@ def test_a_merge_that_refuses_in_other_ways_teaches_its_openings(
     times = seconds_of_trials(recipe.output / "search")
     kinds = ("answers", OWN, MERGED)
     assert [len(times[f"difference.{kind}"]) for kind in kinds] == [2, 3, 3]
+
+
+@pytest.mark.slow
+def test_no_scale_is_fitted_by_openings_that_miss_refusals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best trial answers before the fit, and shows it."""
+    monkeypatch.setattr("launch.search.margins.merged_openings._LEAST_COVERAGE", 1.0)
+    openings: list[int] = []
+
+    def fit(model: MarginModel, *rest: Any) -> Fit:
+        openings.append(len(model.openings.tokens))
+        return fit_merge(model, *rest)
+
+    monkeypatch.setattr("launch.search.opening_search.fit_merge", fit)
+    settings = {"by": "margins", "answered": 1, "trials": 2, "fit": "layers", "fit_rounds": 1}
+    record = run_search(make_search(tmp_path, ["sorry"], every=5, max_divergence=1.0, **settings))
+    assert openings == [2] and record["openings"]["from_merge"]
+    assert len(record["trials"]) == 2
 
 
 @pytest.mark.slow
